@@ -1,0 +1,1 @@
+//! A secure, append-only log for sharing data between peers.
