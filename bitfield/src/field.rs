@@ -1,0 +1,356 @@
+use std::ops::Range;
+
+use crate::bits::{
+    Bits, CHUNK_BITS, CHUNK_BYTES, Change, MAX_BITS, Stretch, Summary, from_bytes, to_bytes,
+};
+use crate::{index, rle};
+
+/// Data bits of a page.
+const PAGE_BLOCKS: u64 = 8192;
+/// Tree bits of a page.
+const PAGE_NODES: u64 = 16384;
+const DATA_BYTES: usize = 1024;
+const TREE_BYTES: usize = 2048;
+/// Pages end where positions do.
+const MAX_PAGES: u64 = MAX_BITS / PAGE_NODES;
+
+/// The size of the pages of a `bitfield` file, which its header tells and which never changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PageSize {
+    /// 3584 bytes, with 512 index bytes: every log made since hypercore 6.22.1.
+    #[default]
+    Current,
+    /// 3328 bytes, with 256 index bytes: older logs, for ever.
+    Legacy,
+}
+
+impl PageSize {
+    /// The page size that is this many bytes; `None` for any other number.
+    #[must_use]
+    pub const fn from_bytes(bytes: u16) -> Option<Self> {
+        match bytes {
+            3584 => Some(Self::Current),
+            3328 => Some(Self::Legacy),
+            _ => None,
+        }
+    }
+
+    /// The size in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        DATA_BYTES + TREE_BYTES + self.index_bytes()
+    }
+
+    const fn index_bytes(self) -> usize {
+        match self {
+            Self::Current => 512,
+            Self::Legacy => 256,
+        }
+    }
+}
+
+/// Which blocks and which tree nodes of a log are here, and which pages of its `bitfield` file are to be written.
+///
+/// Blocks end at 2^53 and tree indexes at 2^54: what is beyond reads as clear and cannot be set. Memory and time grow
+/// with the number of changes between ones and zeros, so a complete log of any length costs next to nothing.
+///
+/// Reading needs only `&self`. Two bitfields are equal when their bits are, whatever pages are dirty.
+#[derive(Clone, Debug)]
+pub struct Bitfield {
+    page_size: PageSize,
+    data: Bits,
+    tree: Bits,
+    /// A bit for each page to be written.
+    dirty: Bits,
+    /// One past the last page that was ever touched.
+    pages: u64,
+}
+
+impl Bitfield {
+    /// An empty bitfield without pages.
+    #[must_use]
+    pub fn new(page_size: PageSize) -> Self {
+        Self {
+            page_size,
+            data: Bits::default(),
+            tree: Bits::default(),
+            dirty: Bits::default(),
+            pages: 0,
+        }
+    }
+
+    /// The size of its pages.
+    #[must_use]
+    pub fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// Is this block here?
+    #[must_use]
+    pub fn get(&self, block: u64) -> bool {
+        self.data.get(block)
+    }
+
+    /// Says whether a block is here; true if that was news.
+    pub fn set(&mut self, block: u64, here: bool) -> bool {
+        let change = self.data.set(block, here);
+        if change == Change::Nothing {
+            return false;
+        }
+        let page = block / PAGE_BLOCKS;
+        self.touch(page);
+        self.touch_index(page..page + 1);
+        if change == Change::Summary {
+            self.touch_above(page);
+        }
+        true
+    }
+
+    /// Says whether the blocks of a range are here; how many changed.
+    pub fn set_range(&mut self, blocks: Range<u64>, here: bool) -> u64 {
+        let end = blocks.end.min(MAX_BITS);
+        let start = if here {
+            Some(self.data.next_clear(blocks.start))
+        } else {
+            self.data.next_set(blocks.start)
+        };
+        let Some(start) = start.filter(|&start| start < end) else {
+            return 0;
+        };
+        let (first, last) = (start / PAGE_BLOCKS, (end - 1) / PAGE_BLOCKS);
+        let last = if here {
+            last
+        } else {
+            last.min((self.data.bound() - 1) / PAGE_BLOCKS)
+        };
+        let before = (self.halves(first), self.halves(last));
+        let changed = self.data.set_range(start..end, here);
+        self.grow(last);
+        self.dirty.set_range(first..last + 1, true);
+        self.touch_index(first..last + 1);
+        // A node above pages of the range is in one of them, or above the first or the last.
+        if self.halves(first) != before.0 {
+            self.touch_above(first);
+        }
+        if self.halves(last) != before.1 {
+            self.touch_above(last);
+        }
+        changed
+    }
+
+    /// How many blocks of the range are here.
+    #[must_use]
+    pub fn count(&self, blocks: Range<u64>) -> u64 {
+        self.data.count(blocks)
+    }
+
+    /// How many blocks are here.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.data.total()
+    }
+
+    /// The first block from `from` that is here.
+    #[must_use]
+    pub fn next_set(&self, from: u64) -> Option<u64> {
+        self.data.next_set(from)
+    }
+
+    /// The first block from `from` that is not here.
+    #[must_use]
+    pub fn next_clear(&self, from: u64) -> u64 {
+        self.data.next_clear(from)
+    }
+
+    /// One past the last block that is here.
+    #[must_use]
+    pub fn bound(&self) -> u64 {
+        self.data.bound()
+    }
+
+    /// Are all blocks of the range here? True of an empty range.
+    #[must_use]
+    pub fn has_all(&self, blocks: Range<u64>) -> bool {
+        self.data.has_all(blocks)
+    }
+
+    /// The longest runs of blocks that are here, in order, cut to the range.
+    pub fn runs(&self, blocks: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        self.data.runs(blocks)
+    }
+
+    /// The blocks of a range as [`rle`], which is what a Want is answered with; the first bit is that of
+    /// `blocks.start`, rounded down to a multiple of 8.
+    #[must_use]
+    pub fn rle(&self, blocks: Range<u64>) -> Vec<u8> {
+        let mut encoder = rle::Encoder::default();
+        self.data.for_each_stretch(blocks, |stretch| match stretch {
+            Stretch::Fill(bit, len) => encoder.fill(bit, len),
+            Stretch::Bytes(bytes) => encoder.bytes(bytes),
+        });
+        encoder.finish()
+    }
+
+    /// Is the node with this flat-tree index here?
+    #[must_use]
+    pub fn tree_get(&self, index: u64) -> bool {
+        self.tree.get(index)
+    }
+
+    /// Says that a tree node is here; true if that was news. Parents are left to the caller.
+    pub fn tree_set(&mut self, index: u64) -> bool {
+        let new = self.tree.set(index, true) != Change::Nothing;
+        if new {
+            self.touch(index / PAGE_NODES);
+        }
+        new
+    }
+
+    /// Says that a tree node is not here; true if it was.
+    pub fn tree_clear(&mut self, index: u64) -> bool {
+        let was = self.tree.set(index, false) != Change::Nothing;
+        if was {
+            self.touch(index / PAGE_NODES);
+        }
+        was
+    }
+
+    /// One past the last tree node that is here.
+    #[must_use]
+    pub fn tree_bound(&self) -> u64 {
+        self.tree.bound()
+    }
+
+    /// Replaces the bits of a page by those stored in `bytes`, without making it dirty.
+    ///
+    /// A page cut short by the end of the file is completed with zeros. Index bytes are not read.
+    pub fn load_page(&mut self, page: u64, bytes: &[u8]) {
+        if page >= MAX_PAGES {
+            return;
+        }
+        let (data, tree) = bytes.split_at(bytes.len().min(DATA_BYTES));
+        load(&mut self.data, 2 * page, 2, data);
+        load(&mut self.tree, 4 * page, 4, tree);
+        self.pages = self.pages.max(page + 1);
+    }
+
+    /// How many pages the file has: one more than the last that was ever loaded or changed.
+    #[must_use]
+    pub fn page_count(&self) -> u64 {
+        self.pages
+    }
+
+    /// Writes a page as the file stores it, with the index bytes that its data bits imply.
+    ///
+    /// # Panics
+    /// If `out` is not exactly a page long.
+    pub fn encode_page(&self, page: u64, out: &mut [u8]) {
+        assert_eq!(
+            out.len(),
+            self.page_size.bytes(),
+            "the buffer is one page long"
+        );
+        let (data, rest) = out.split_at_mut(DATA_BYTES);
+        let (tree, index) = rest.split_at_mut(TREE_BYTES);
+        store(&self.data, page.saturating_mul(2), data);
+        store(&self.tree, page.saturating_mul(4), tree);
+        match self.page_size {
+            PageSize::Current => index.copy_from_slice(&self.index(page)),
+            // Half a tree does not fit, so that page p has one half of the tree of page p / 2.
+            PageSize::Legacy => index.copy_from_slice(
+                self.index(page / 2).as_chunks::<256>().0[(page % 2) as usize].as_slice(),
+            ),
+        }
+    }
+
+    /// The pages whose stored form changed since they were last marked clean, in ascending order.
+    pub fn dirty_pages(&self) -> impl Iterator<Item = u64> {
+        self.dirty.runs(0..MAX_PAGES).flatten()
+    }
+
+    /// Says that a page was written.
+    pub fn mark_clean(&mut self, page: u64) {
+        self.dirty.set(page, false);
+    }
+
+    /// The dirty pages, in ascending order, which are dirty no more.
+    pub fn take_dirty(&mut self) -> Vec<u64> {
+        let pages = self.dirty_pages().collect();
+        self.dirty.clear();
+        pages
+    }
+
+    /// The index bytes 512 `page` and following.
+    fn index(&self, page: u64) -> [u8; 512] {
+        let mut data = [0; DATA_BYTES];
+        store(&self.data, page.saturating_mul(2), &mut data);
+        let mut tree = index::page_tree(&data);
+        if page < MAX_PAGES {
+            tree[511] = index::node(512 * page + 511, |blocks| self.data.summary(blocks));
+        }
+        tree
+    }
+
+    fn halves(&self, page: u64) -> [Summary; 2] {
+        [2 * page, 2 * page + 1].map(|half| {
+            self.data
+                .summary(half * CHUNK_BITS..(half + 1) * CHUNK_BITS)
+        })
+    }
+
+    fn touch(&mut self, page: u64) {
+        self.grow(page);
+        self.dirty.set(page, true);
+    }
+
+    /// A page of a legacy file has its index bytes in two others, as far as those exist.
+    fn touch_index(&mut self, pages: Range<u64>) {
+        if self.page_size == PageSize::Legacy {
+            self.dirty
+                .set_range(2 * pages.start..self.pages.min(2 * pages.end), true);
+        }
+    }
+
+    /// The index bytes above a page are in pages of their own.
+    fn touch_above(&mut self, page: u64) {
+        let bytes = self.page_size.index_bytes() as u64;
+        for node in index::above_page(page, self.pages * bytes) {
+            self.dirty.set(node / bytes, true);
+        }
+    }
+
+    /// Makes room for a page. New pages may hold index bytes of data in the old ones.
+    fn grow(&mut self, page: u64) {
+        if page < self.pages {
+            return;
+        }
+        let old = std::mem::replace(&mut self.pages, page + 1);
+        if old > 0 {
+            self.touch_above(old - 1);
+            if self.page_size == PageSize::Legacy {
+                self.dirty.set_range(old..self.pages.min(2 * old), true);
+            }
+        }
+    }
+}
+
+impl PartialEq for Bitfield {
+    fn eq(&self, other: &Self) -> bool {
+        self.page_size == other.page_size && self.data == other.data && self.tree == other.tree
+    }
+}
+
+impl Eq for Bitfield {}
+
+fn load(bits: &mut Bits, first: u64, chunks: usize, bytes: &[u8]) {
+    let mut pieces = bytes.chunks(CHUNK_BYTES);
+    for chunk in (first..).take(chunks) {
+        bits.put(chunk, from_bytes(pieces.next().unwrap_or_default()));
+    }
+}
+
+fn store(bits: &Bits, first: u64, out: &mut [u8]) {
+    for (chunk, to) in (first..).zip(out.chunks_exact_mut(CHUNK_BYTES)) {
+        to.copy_from_slice(&to_bytes(&bits.words(chunk)));
+    }
+}

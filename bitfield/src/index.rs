@@ -1,0 +1,73 @@
+//! The index bytes of a page: a tree of summaries over its data bits.
+//!
+//! ```text
+//!   depth 1                  byte 1               |left high|left low|right high|right low|
+//!                       /            \
+//!   depth 0       byte 0              byte 2      |data 0|data 1|data 2|data 3|
+//!                 data 0..4           data 4..8    two bits each: 11 all ones, 00 all zeros, 01 else
+//! ```
+//!
+//! One tree, numbered as a flat tree, spans all pages. The 512 bytes from number 512 p are those of page p's own 1024
+//! data bytes, but for the last, which belongs to a node above several pages (Hypercore 9 `lib/bitfield.js`
+//! `_setIndex`). Hypercore 9 uses them to skip over present blocks and scans where they are zero; we never read them.
+
+use std::ops::Range;
+
+use crate::bits::Summary;
+
+/// The bytes of one page's tree; the last is left zero.
+pub(crate) fn page_tree(data: &[u8; 1024]) -> [u8; 512] {
+    let mut tree = [0; 512];
+    for (leaf, four) in data.chunks_exact(4).enumerate() {
+        tree[2 * leaf] = four
+            .iter()
+            .fold(0, |byte, &data| byte << 2 | two_bits(of(data, 0xff)));
+    }
+    for depth in 1..=8 {
+        let half = 1 << (depth - 1);
+        for node in (2 * half - 1..511).step_by(4 * half) {
+            let (left, right) = (tree[node - half], tree[node + half]);
+            let nibbles = [left >> 4, left & 15, right >> 4, right & 15];
+            tree[node] = nibbles
+                .iter()
+                .fold(0, |byte, &nibble| byte << 2 | two_bits(of(nibble, 15)));
+        }
+    }
+    tree
+}
+
+/// The byte of any node, from the summaries of the four quarters of its data bits.
+pub(crate) fn node(node: u64, summary: impl Fn(Range<u64>) -> Summary) -> u8 {
+    let depth = node.trailing_ones();
+    // A leaf, two numbers wide, has 32 bits.
+    let first = 16 * (node + 1 - (1 << depth));
+    let quarter = 8 << depth;
+    (0..4).fold(0, |byte, n| {
+        let start = first + n * quarter;
+        byte << 2 | two_bits(summary(start..start + quarter))
+    })
+}
+
+/// The nodes above a page, from the lowest, that are below the node number `end`.
+pub(crate) fn above_page(page: u64, end: u64) -> impl Iterator<Item = u64> {
+    // The tree is at most 2^49 wide (2^40 pages), so that nothing above depth 49 is below any end.
+    (9..=49)
+        .map(move |depth| (2 * (page >> (depth - 8)) + 1 << depth) - 1)
+        .filter(move |&node| node < end)
+}
+
+fn of(bits: u8, all: u8) -> Summary {
+    match bits {
+        0 => Summary::None,
+        _ if bits == all => Summary::All,
+        _ => Summary::Some,
+    }
+}
+
+fn two_bits(summary: Summary) -> u8 {
+    match summary {
+        Summary::None => 0b00,
+        Summary::Some => 0b01,
+        Summary::All => 0b11,
+    }
+}
