@@ -1,0 +1,407 @@
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{FileName, RandomAccess, Storage, error::NotAFile};
+
+/// Six files in a directory, as Node lays them out.
+///
+/// Reading creates nothing: a missing directory is an empty log. The first write creates the
+/// directory, for its owner alone, and the file. Names that lead elsewhere (symbolic links) and
+/// everything but regular files are refused; a secret key is only ever readable by its owner.
+///
+/// Opening a log locks the file `bitfield` with `flock`, exactly as Hypercore 9 does
+/// (`hypercore-default-storage`, `fsctl`), so the two never write at the same time.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+impl Directory {
+    /// The directory at `path`, which need not exist.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                path: path.into(),
+                unsynced: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+}
+
+impl Storage for Directory {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        Ok(Arc::new(DiskFile {
+            directory: Arc::clone(&self.shared),
+            name: file,
+            handle: OnceLock::new(),
+            opening: Mutex::default(),
+            locked: AtomicBool::new(false),
+        }))
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        match fs::remove_file(self.shared.path_of(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut unsynced = lock(&self.shared.unsynced);
+        for path in unsynced.iter() {
+            sync_directory(path)?;
+        }
+        unsynced.clear();
+        Ok(())
+    }
+
+    fn syncs_in_parallel(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    /// Directories with a new entry that a power cut could still take away.
+    unsynced: Mutex<Vec<PathBuf>>,
+}
+
+impl Shared {
+    fn path_of(&self, file: FileName) -> PathBuf {
+        self.path.join(file.as_str())
+    }
+
+    fn note_new_entry(&self, directory: &Path) {
+        let mut unsynced = lock(&self.unsynced);
+        if !unsynced.iter().any(|known| known == directory) {
+            unsynced.push(directory.to_owned());
+        }
+    }
+
+    /// Creates the directory and what is missing above it.
+    fn create(&self) -> io::Result<()> {
+        let missing = self
+            .path
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+        let parents: Vec<_> = missing
+            .map(|path| match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            })
+            .collect();
+        if parents.is_empty() {
+            return Ok(());
+        }
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&self.path)?;
+        parents
+            .into_iter()
+            .for_each(|parent| self.note_new_entry(parent));
+        Ok(())
+    }
+}
+
+/// One of the files. It is opened when it is first needed, and again as long as it does not exist.
+#[derive(Debug)]
+struct DiskFile {
+    directory: Arc<Shared>,
+    name: FileName,
+    handle: OnceLock<Handle>,
+    /// Held while `handle` is being filled, so that a file is opened (and locked) once.
+    opening: Mutex<()>,
+    /// Whether the handle must own the lock of the file.
+    locked: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Handle {
+    file: File,
+    writable: bool,
+}
+
+impl DiskFile {
+    /// The file if it exists.
+    fn existing(&self) -> io::Result<Option<&Handle>> {
+        if let Some(handle) = self.handle.get() {
+            return Ok(Some(handle));
+        }
+        let _guard = lock(&self.opening);
+        match self.open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.and_then(|handle| self.keep(handle)).map(Some),
+        }
+    }
+
+    /// The file, created if it does not exist.
+    fn writable(&self) -> io::Result<&File> {
+        let handle = match self.existing()? {
+            Some(handle) => handle,
+            None => {
+                let _guard = lock(&self.opening);
+                self.directory.create()?;
+                let handle = self.create()?;
+                self.directory.note_new_entry(&self.directory.path);
+                self.keep(handle)?
+            }
+        };
+        if !handle.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(&handle.file)
+    }
+
+    fn keep(&self, handle: Handle) -> io::Result<&Handle> {
+        if self.locked.load(Ordering::Acquire) && self.handle.get().is_none() {
+            try_lock(&handle.file)?;
+        }
+        Ok(self.handle.get_or_init(|| handle))
+    }
+
+    fn open(&self) -> io::Result<Handle> {
+        let path = self.directory.path_of(self.name);
+        let opened = match options().read(true).write(true).open(&path) {
+            Ok(file) => Ok(Handle {
+                file,
+                writable: true,
+            }),
+            Err(error) if is_read_only(&error) => {
+                options().read(true).open(&path).map(|file| Handle {
+                    file,
+                    writable: false,
+                })
+            }
+            Err(error) => Err(error),
+        };
+        let handle = opened.map_err(|error| kind_of(&path).map_or(error, not_a_file))?;
+        let metadata = handle.file.metadata()?;
+        if !metadata.is_file() {
+            return Err(not_a_file(name_of(metadata.file_type())));
+        }
+        #[cfg(unix)]
+        if self.name == FileName::SecretKey && handle.writable {
+            use std::os::unix::fs::PermissionsExt;
+            if metadata.permissions().mode() & 0o077 != 0 {
+                // Node leaves it readable for everybody.
+                handle
+                    .file
+                    .set_permissions(fs::Permissions::from_mode(0o600))?;
+            }
+        }
+        Ok(handle)
+    }
+
+    fn create(&self) -> io::Result<Handle> {
+        let path = self.directory.path_of(self.name);
+        let mut options = options();
+        options.read(true).write(true);
+        if self.name == FileName::SecretKey {
+            options.create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        } else {
+            options.create(true).truncate(false);
+        }
+        let file = options
+            .open(&path)
+            .map_err(|error| kind_of(&path).map_or(error, not_a_file))?;
+        Ok(Handle {
+            file,
+            writable: true,
+        })
+    }
+}
+
+impl RandomAccess for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        self.existing()?
+            .map_or(Ok(0), |handle| Ok(handle.file.metadata()?.len()))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self.existing()? {
+            Some(handle) => positioned::read(&handle.file, offset, buffer),
+            None if buffer.is_empty() => Ok(()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        positioned::write(self.writable()?, offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        if self.len()? <= len {
+            Ok(())
+        } else {
+            self.writable()?.set_len(len)
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.existing()?
+            .map_or(Ok(()), |handle| handle.file.sync_data())
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = offset.saturating_add(len).min(self.len()?);
+        if offset >= end {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{FallocateFlags, fallocate};
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match fallocate(self.writable()?, flags, offset, end - offset) {
+                Err(rustix::io::Errno::OPNOTSUPP) => {}
+                done => return Ok(done?),
+            }
+        }
+        crate::random_access::write_zeros(self, offset, end - offset)
+    }
+
+    #[cfg(unix)]
+    fn allocated(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        // POSIX does not say how large a block is, but everywhere it is 512 bytes.
+        self.existing()?
+            .map_or(Ok(0), |handle| Ok(handle.file.metadata()?.blocks() * 512))
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        if self.locked.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        match self.handle.get() {
+            Some(handle) => try_lock(&handle.file),
+            None => self.existing().map(drop),
+        }
+    }
+}
+
+fn try_lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        TryLockError::Error(error) => error,
+    })
+}
+
+/// Options that follow no symbolic link and do not wait for the other end of a pipe.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    }
+    options
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+fn not_a_file(found: &'static str) -> io::Error {
+    io::Error::other(NotAFile(found))
+}
+
+/// What stands at `path` if it is no regular file. Explains an error, decides nothing.
+fn kind_of(path: &Path) -> Option<&'static str> {
+    let file_type = fs::symlink_metadata(path).ok()?.file_type();
+    (!file_type.is_file()).then(|| name_of(file_type))
+}
+
+fn name_of(file_type: fs::FileType) -> &'static str {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if file_type.is_fifo() {
+            return "named pipe";
+        }
+        if file_type.is_socket() {
+            return "socket";
+        }
+        if file_type.is_char_device() || file_type.is_block_device() {
+            return "device";
+        }
+    }
+    match file_type {
+        kind if kind.is_symlink() => "symbolic link",
+        kind if kind.is_dir() => "directory",
+        _ => "special file",
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Only Unix lets a program open a directory to sync it.
+#[cfg(not(unix))]
+fn sync_directory(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+mod positioned {
+    use std::{fs::File, io, os::unix::fs::FileExt};
+
+    pub(super) fn read(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        file.read_exact_at(buffer, offset)
+    }
+
+    pub(super) fn write(file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+        file.write_all_at(data, offset)
+    }
+}
+
+/// One cursor for all: a lock stands for the missing positioned calls.
+#[cfg(not(unix))]
+mod positioned {
+    use std::{
+        fs::File,
+        io::{self, Read, Seek, SeekFrom, Write},
+        sync::{Mutex, PoisonError},
+    };
+
+    static CURSOR: Mutex<()> = Mutex::new(());
+
+    pub(super) fn read(mut file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let _guard = CURSOR.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_exact(buffer)
+    }
+
+    pub(super) fn write(mut file: &File, offset: u64, data: &[u8]) -> io::Result<()> {
+        let _guard = CURSOR.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset))?;
+        file.write_all(data)
+    }
+}

@@ -1,0 +1,806 @@
+use std::{
+    fmt, io,
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH, Node, NodeIndex};
+use zeroize::Zeroizing;
+
+use crate::{
+    Error, FileName, Operation, RandomAccess, Storage,
+    error::Result,
+    header::{self, Header},
+};
+
+/// The size of a page of the bitfield in new files (Hypercore 9 `lib/storage.js`).
+pub const PAGE_SIZE: u16 = 3584;
+
+/// The size of a page in files begun before Hypercore 6.22.1, which keep it for ever.
+pub const OLD_PAGE_SIZE: u16 = 3328;
+
+/// The six files of one log.
+///
+/// Opening takes the lock of the log and writes nothing. All methods take `&self`: readers may run
+/// beside each other, and the caller lets one writer at a time work.
+///
+/// Nothing here is durable before the matching `sync_*` returned.
+pub struct FeedFiles {
+    storage: Arc<dyn Storage>,
+    key: File,
+    secret_key: File,
+    tree: File,
+    data: File,
+    bitfield: File,
+    signatures: File,
+    page_size: u16,
+    /// Set once the bitfield exists and its lock is ours, so that writing is allowed.
+    owned: OnceLock<()>,
+}
+
+impl FeedFiles {
+    /// Takes the lock and checks the headers.
+    ///
+    /// If there is no file `bitfield` yet, there is nothing to lock; the first write creates it
+    /// and takes the lock then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] when someone else has the log open, [`Error::BadHeader`] or
+    /// [`Error::BadPageSize`] when the files are those of something else, and failures of the
+    /// storage.
+    pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
+        let open = |name| File::open(&*storage, name);
+        let bitfield = open(FileName::Bitfield)?;
+        bitfield.lock()?;
+        let mut files = Self {
+            key: open(FileName::Key)?,
+            secret_key: open(FileName::SecretKey)?,
+            tree: open(FileName::Tree)?,
+            data: open(FileName::Data)?,
+            signatures: open(FileName::Signatures)?,
+            bitfield,
+            page_size: PAGE_SIZE,
+            owned: OnceLock::new(),
+            storage,
+        };
+        files.tree.header()?;
+        files.signatures.header()?;
+        match files.bitfield.header()? {
+            Some(found @ (PAGE_SIZE | OLD_PAGE_SIZE)) => files.page_size = found,
+            Some(found) if files.bitfield.content_len()? > 0 => {
+                return Err(Error::BadPageSize { found });
+            }
+            _ => {}
+        }
+        if files.bitfield.len()? > 0 {
+            // It exists, so the lock above was really taken.
+            files.owned.get_or_init(|| ());
+        }
+        Ok(files)
+    }
+
+    /// Whether nothing is stored: no key, and no content behind any header.
+    ///
+    /// A log whose creation was interrupted before its keys were written counts as empty.
+    pub fn is_empty(&self) -> Result<bool> {
+        for file in self.all() {
+            if file.content_len()? > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many bytes a page of the bitfield has: [`PAGE_SIZE`], or [`OLD_PAGE_SIZE`] in old files.
+    #[must_use]
+    pub const fn page_size(&self) -> u16 {
+        self.page_size
+    }
+
+    /// The length of a file in bytes, header included; 0 when it does not exist.
+    pub fn len(&self, file: FileName) -> Result<u64> {
+        self.file(file).len()
+    }
+
+    /// How many bytes a file occupies; less than its length when it has holes.
+    pub fn allocated(&self, file: FileName) -> Result<u64> {
+        let file = self.file(file);
+        file.access
+            .allocated()
+            .map_err(|error| file.error(Operation::Measure, 0, error))
+    }
+
+    /// Writes the headers of `tree`, `signatures` and `bitfield` where they are missing.
+    pub fn write_headers(&self) -> Result<()> {
+        for file in [&self.tree, &self.signatures, &self.bitfield] {
+            let header = header::encode(file.name, self.page_size);
+            let mut found = Header::default();
+            if file.read_up_to(0, &mut found)? < found.len() || found != header {
+                self.write(file, 0, &header)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets everything: all files become empty, the secret key is overwritten first.
+    ///
+    /// Nothing is left to mix with what is written next. The size of the pages stays.
+    // JS: `overwrite` leaves old keys, nodes and blocks behind, and reads them at the next open.
+    pub fn reset(&self) -> Result<()> {
+        // The bitfield goes first: without it nothing claims what is being removed.
+        self.truncate(&self.bitfield, 0)?;
+        self.bitfield.sync()?;
+        self.erase_secret_key()?;
+        self.all()
+            .into_iter()
+            .try_for_each(|file| self.truncate(file, 0))
+    }
+
+    /// Removes all six files. A directory stays.
+    pub fn destroy(self) -> Result<()> {
+        self.reset()?;
+        let remove = |file| {
+            let removed = self.storage.remove(file);
+            removed.map_err(|error| Error::io(file, Operation::Remove, 0, error))
+        };
+        // The bitfield last, because its lock is ours only as long as it has its name.
+        let others = FileName::ALL
+            .into_iter()
+            .filter(|&file| file != FileName::Bitfield);
+        others.chain([FileName::Bitfield]).try_for_each(remove)
+    }
+
+    // Keys
+
+    /// The public key, if there is one.
+    pub fn key(&self) -> Result<Option<[u8; 32]>> {
+        let mut key = [0; 32];
+        Ok(self.key.read_key(&mut key)?.then_some(key))
+    }
+
+    /// Stores the public key.
+    pub fn write_key(&self, key: &[u8; 32]) -> Result<()> {
+        self.write(&self.key, 0, key)
+    }
+
+    /// The secret key, if there is one: 32 bytes of seed, then the public key. It is not checked
+    /// against the public key.
+    pub fn secret_key(&self) -> Result<Option<Zeroizing<[u8; 64]>>> {
+        let mut key = Zeroizing::new([0; 64]);
+        Ok(self.secret_key.read_key(&mut *key)?.then_some(key))
+    }
+
+    /// Stores the secret key.
+    pub fn write_secret_key(&self, key: &[u8; 64]) -> Result<()> {
+        self.write(&self.secret_key, 0, key)
+    }
+
+    /// Overwrites the secret key with zeros and empties its file. The disk may keep a copy.
+    pub fn erase_secret_key(&self) -> Result<()> {
+        let len = self.secret_key.len()?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.write(&self.secret_key, 0, &[0; 64])?;
+        self.secret_key.sync()?;
+        self.secret_key.truncate(0)
+    }
+
+    // Tree
+
+    /// The node at `index`, if it is stored.
+    pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        let mut record = [0; RECORD];
+        self.tree.read_up_to(node_offset(index), &mut record)?;
+        Ok(decode_node(index, &record))
+    }
+
+    /// The nodes at `indexes`, in the same order. Neighbours are read in one go.
+    pub fn nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Option<Node>>> {
+        let mut order: Vec<_> = indexes.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let mut nodes = vec![None; indexes.len()];
+        let mut buffer = Vec::new();
+        let mut rest = &order[..];
+        while let [(first, _), ..] = *rest {
+            let (group, others) = rest.split_at(near(rest));
+            rest = others;
+            let record = |index: NodeIndex| (index.get() - first.get()) as usize;
+            buffer.clear();
+            buffer.resize(RECORD * (record(group[group.len() - 1].0) + 1), 0);
+            self.tree.read_up_to(node_offset(first), &mut buffer)?;
+            let (records, _) = buffer.as_chunks();
+            for &(index, at) in group {
+                nodes[at] = decode_node(index, &records[record(index)]);
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// The nodes at `indexes`, in the same order, all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingNode`] names the first that is not stored.
+    pub fn required_nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Node>> {
+        let nodes = self.nodes(indexes)?;
+        let required =
+            |(node, &index): (Option<Node>, _)| node.ok_or(Error::MissingNode { node: index });
+        nodes.into_iter().zip(indexes).map(required).collect()
+    }
+
+    /// Stores nodes, in any order. Neighbours are written in one go.
+    pub fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
+        let nodes = sorted(nodes);
+        let adjacent = |a: &Node, b: &Node| b.index.get() - a.index.get() == 1;
+        let mut buffer = Vec::new();
+        for run in nodes.chunk_by(adjacent).flat_map(|run| run.chunks(RUN)) {
+            buffer.clear();
+            run.iter()
+                .for_each(|node| buffer.extend_from_slice(&encode_node(node)));
+            self.write(&self.tree, node_offset(run[0].index), &buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Stores the nodes of an append that took the log from `old_length` to `new_length` blocks.
+    ///
+    /// All records from the first new leaf to the last are written, with zeros where a node is not
+    /// known yet; nodes elsewhere follow on their own (Hypercore 9 `index.js` `_append`). The zeros
+    /// also remove what an append that was never completed left there.
+    pub fn write_append_nodes(
+        &self,
+        old_length: u64,
+        new_length: u64,
+        nodes: &[Node],
+    ) -> Result<()> {
+        if new_length <= old_length {
+            return self.write_nodes(nodes);
+        }
+        within(FileName::Tree, new_length, MAX_LENGTH)?;
+        let (start, end) = (2 * old_length, 2 * new_length - 1);
+        let nodes = sorted(nodes);
+        let position = |limit| nodes.partition_point(|node| node.index.get() < limit);
+        let (inside, outside) = (position(start)..position(end), position(end)..);
+        let before = &nodes[..inside.start];
+        let outside = &nodes[outside];
+        let mut inside = &nodes[inside];
+        let mut buffer = Vec::new();
+        let mut first = start;
+        while first < end {
+            let records = (end - first).min(RUN as u64);
+            buffer.clear();
+            buffer.resize(records as usize * RECORD, 0);
+            let here = inside.partition_point(|node| node.index.get() < first + records);
+            for node in &inside[..here] {
+                let at = (node.index.get() - first) as usize * RECORD;
+                buffer[at..at + RECORD].copy_from_slice(&encode_node(node));
+            }
+            inside = &inside[here..];
+            self.write(&self.tree, header::LEN + RECORD as u64 * first, &buffer)?;
+            first += records;
+        }
+        self.write_nodes(before)?;
+        self.write_nodes(outside)
+    }
+
+    /// Cuts `tree` behind the last leaf of a log of `length` blocks.
+    pub fn truncate_tree(&self, length: u64) -> Result<()> {
+        let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
+        self.truncate(&self.tree, header::LEN + RECORD as u64 * records)
+    }
+
+    // Signatures
+
+    /// The signature made when `block` was the last block of the log, if it is stored.
+    pub fn signature(&self, block: u64) -> Result<Option<[u8; 64]>> {
+        if block >= MAX_LENGTH {
+            return Ok(None);
+        }
+        let mut signature = [0; SIGNATURE];
+        self.signatures
+            .read_up_to(signature_offset(block), &mut signature)?;
+        Ok(is_set(&signature).then_some(signature))
+    }
+
+    /// The first signature at or after `block`, and its block.
+    pub fn next_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
+        let mut first = block;
+        let mut buffer = vec![0; 8 * SIGNATURE];
+        while first < MAX_LENGTH {
+            let read = self
+                .signatures
+                .read_up_to(signature_offset(first), &mut buffer)?;
+            let (slots, _) = buffer[..read].as_chunks();
+            if let Some(at) = slots.iter().position(is_set) {
+                return Ok(Some((first + at as u64, slots[at])));
+            }
+            if read < buffer.len() {
+                return Ok(None);
+            }
+            first += slots.len() as u64;
+            // Usually the next slot or two have one; a long search is worth longer reads.
+            buffer.resize((2 * buffer.len()).min(CHUNK), 0);
+        }
+        Ok(None)
+    }
+
+    /// The last signature before `block`, and its block.
+    pub fn previous_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
+        let stored = self.signatures.content_len()? / SIGNATURE as u64;
+        let mut end = block.min(stored).min(MAX_LENGTH);
+        let mut buffer = Vec::new();
+        let mut slots = 8;
+        while end > 0 {
+            let first = end.saturating_sub(slots);
+            buffer.clear();
+            buffer.resize((end - first) as usize * SIGNATURE, 0);
+            self.signatures
+                .read_up_to(signature_offset(first), &mut buffer)?;
+            let (found, _) = buffer.as_chunks();
+            if let Some(at) = found.iter().rposition(is_set) {
+                return Ok(Some((first + at as u64, found[at])));
+            }
+            end = first;
+            slots = (2 * slots).min((CHUNK / SIGNATURE) as u64);
+        }
+        Ok(None)
+    }
+
+    /// Stores the signature made when `block` was the last block of the log.
+    pub fn write_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
+        within(FileName::Signatures, block, MAX_LENGTH - 1)?;
+        self.write(&self.signatures, signature_offset(block), signature)
+    }
+
+    /// Removes the signatures of `blocks`, and cuts the file if they are its last.
+    pub fn clear_signatures(&self, blocks: Range<u64>) -> Result<()> {
+        let [start, end] = [blocks.start, blocks.end].map(|block| block.min(MAX_LENGTH));
+        self.clear(
+            &self.signatures,
+            signature_offset(start),
+            signature_offset(end),
+        )
+    }
+
+    // Data
+
+    /// `len` bytes of block content from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingData`] when the file ends before; nothing is allocated in that case.
+    pub fn read_data(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
+        let missing = Error::MissingData { offset, len };
+        // `len` comes from a node, that is from a file: it sizes nothing before it is checked.
+        let Some(end) = offset.checked_add(len) else {
+            return Err(missing);
+        };
+        let Ok(size) = usize::try_from(len) else {
+            return Err(missing);
+        };
+        if size > CHUNK && self.data.len()? < end {
+            return Err(missing);
+        }
+        let mut bytes = vec![0; size];
+        self.read_data_into(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `buffer` with block content from `offset` on.
+    pub fn read_data_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let len = buffer.len() as u64;
+        match self.data.access.read_at(offset, buffer) {
+            Ok(()) => Ok(()),
+            Err(_) if len == 0 => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(Error::MissingData { offset, len })
+            }
+            Err(error) => Err(self.data.error(Operation::Read, offset, error)),
+        }
+    }
+
+    /// Stores block content at `offset`. Writing nothing does nothing.
+    pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        within(
+            FileName::Data,
+            offset.saturating_add(bytes.len() as u64),
+            MAX_BYTE_LENGTH,
+        )?;
+        self.write(&self.data, offset, bytes)
+    }
+
+    /// Removes block content: cuts the file if the range is its end, otherwise the range reads as
+    /// zeros from now on and gives its space back where the storage can do that.
+    // JS: leaves the bytes of a range in the middle on disk.
+    pub fn clear_data(&self, offset: u64, len: u64) -> Result<()> {
+        self.clear(&self.data, offset, offset.saturating_add(len))
+    }
+
+    /// Cuts the data to `byte_length`.
+    pub fn truncate_data(&self, byte_length: u64) -> Result<()> {
+        self.truncate(&self.data, byte_length)
+    }
+
+    /// The length of the data in bytes; holes count.
+    pub fn data_len(&self) -> Result<u64> {
+        self.data.len()
+    }
+
+    /// How many bytes the data occupies; holes do not count.
+    pub fn data_allocated(&self) -> Result<u64> {
+        self.allocated(FileName::Data)
+    }
+
+    // Bitfield
+
+    /// How many pages the bitfield has; a short last one counts.
+    pub fn page_count(&self) -> Result<u64> {
+        Ok(self.bitfield.content_len()?.div_ceil(self.page_size.into()))
+    }
+
+    /// Hands every page with its number to `visit`. The last one may be short.
+    pub fn pages(&self, mut visit: impl FnMut(u64, &[u8])) -> Result<()> {
+        let size = usize::from(self.page_size);
+        let mut rest = self.bitfield.content_len()?;
+        let mut buffer = vec![0; size * PAGES];
+        let mut page = 0;
+        while rest > 0 {
+            let wanted = rest.min(buffer.len() as u64) as usize;
+            let read = self
+                .bitfield
+                .read_up_to(self.page_offset(page), &mut buffer[..wanted])?;
+            for bytes in buffer[..read].chunks(size) {
+                visit(page, bytes);
+                page += 1;
+            }
+            if read < wanted {
+                break;
+            }
+            rest -= wanted as u64;
+        }
+        Ok(())
+    }
+
+    /// Stores page number `page`.
+    ///
+    /// # Panics
+    ///
+    /// When `bytes` is not exactly one page long.
+    pub fn write_page(&self, page: u64, bytes: &[u8]) -> Result<()> {
+        assert_eq!(
+            bytes.len(),
+            usize::from(self.page_size),
+            "a page is written whole"
+        );
+        within(FileName::Bitfield, page, MAX_LENGTH / 8192)?;
+        self.write(&self.bitfield, self.page_offset(page), bytes)
+    }
+
+    /// Cuts the bitfield to its first `count` pages.
+    pub fn truncate_pages(&self, count: u64) -> Result<()> {
+        let count = count.min(MAX_LENGTH / 8192 + 1);
+        self.truncate(&self.bitfield, self.page_offset(count))
+    }
+
+    // Durability
+
+    /// Makes `data`, `tree` and `signatures` durable, those that were written to since the last
+    /// time. Several at once are synced beside each other where that is faster.
+    pub fn sync_content(&self) -> Result<()> {
+        let dirty: Vec<_> = [&self.data, &self.tree, &self.signatures]
+            .into_iter()
+            .filter(|file| file.dirty.load(Ordering::Acquire))
+            .collect();
+        match *dirty {
+            [first, ref others @ ..] if !others.is_empty() && self.storage.syncs_in_parallel() => {
+                thread::scope(|scope| {
+                    let others: Vec<_> = others
+                        .iter()
+                        .map(|file| scope.spawn(|| file.sync()))
+                        .collect();
+                    let first = first.sync();
+                    let others = others
+                        .into_iter()
+                        .map(|other| other.join().expect("no panic"));
+                    others.fold(first, Result::and)
+                })?;
+            }
+            _ => dirty.into_iter().try_for_each(File::sync)?,
+        }
+        self.sync_directory()
+    }
+
+    /// Makes `bitfield` durable.
+    pub fn sync_bitfield(&self) -> Result<()> {
+        self.bitfield.sync()?;
+        self.sync_directory()
+    }
+
+    /// Makes the keys durable, the secret one first: the public key can be derived from it.
+    pub fn sync_keys(&self) -> Result<()> {
+        self.secret_key.sync()?;
+        self.key.sync()?;
+        self.sync_directory()
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        self.storage
+            .sync_directory()
+            .map_err(|error| Error::io(FileName::Bitfield, Operation::Sync, 0, error))
+    }
+
+    // Writing, always with the lock
+
+    fn write(&self, file: &File, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.own()?;
+        file.write(offset, bytes)
+    }
+
+    fn truncate(&self, file: &File, len: u64) -> Result<()> {
+        if file.len()? <= len {
+            return Ok(());
+        }
+        self.own()?;
+        file.truncate(len)
+    }
+
+    fn clear(&self, file: &File, start: u64, end: u64) -> Result<()> {
+        let len = file.len()?;
+        if start >= end.min(len) {
+            return Ok(());
+        }
+        self.own()?;
+        if end >= len {
+            return file.truncate(start);
+        }
+        file.dirty.store(true, Ordering::Release);
+        file.access
+            .punch_hole(start, end - start)
+            .map_err(|error| file.error(Operation::PunchHole, start, error))
+    }
+
+    /// Makes sure the lock is ours. Without a bitfield there was nothing to lock at `open`.
+    fn own(&self) -> Result<()> {
+        if self.owned.get().is_some() {
+            return Ok(());
+        }
+        // Creates the file, and thereby takes its lock.
+        self.bitfield.write(0, &[])?;
+        if self.bitfield.len()? > 0 {
+            // Someone made a log of it between our `open` and now, and is gone again. What we
+            // know about the files is no longer true.
+            return Err(Error::Locked);
+        }
+        self.owned.get_or_init(|| ());
+        Ok(())
+    }
+
+    fn page_offset(&self, page: u64) -> u64 {
+        header::LEN + page * u64::from(self.page_size)
+    }
+
+    fn all(&self) -> [&File; 6] {
+        FileName::ALL.map(|name| self.file(name))
+    }
+
+    fn file(&self, name: FileName) -> &File {
+        match name {
+            FileName::Key => &self.key,
+            FileName::SecretKey => &self.secret_key,
+            FileName::Tree => &self.tree,
+            FileName::Data => &self.data,
+            FileName::Bitfield => &self.bitfield,
+            FileName::Signatures => &self.signatures,
+        }
+    }
+}
+
+impl fmt::Debug for FeedFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FeedFiles")
+            .field("page_size", &self.page_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One file with its name, so that errors can say where.
+#[derive(Debug)]
+struct File {
+    name: FileName,
+    access: Arc<dyn RandomAccess>,
+    /// Whether it was written to since it was last synced.
+    dirty: AtomicBool,
+}
+
+impl File {
+    fn open(storage: &dyn Storage, name: FileName) -> Result<Self> {
+        let access = storage
+            .open(name)
+            .map_err(|error| Error::io(name, Operation::Open, 0, error))?;
+        Ok(Self {
+            name,
+            access,
+            dirty: AtomicBool::new(false),
+        })
+    }
+
+    fn error(&self, operation: Operation, offset: u64, error: io::Error) -> Error {
+        Error::io(self.name, operation, offset, error)
+    }
+
+    fn lock(&self) -> Result<()> {
+        self.access
+            .lock()
+            .map_err(|error| self.error(Operation::Lock, 0, error))
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.access
+            .len()
+            .map_err(|error| self.error(Operation::Measure, 0, error))
+    }
+
+    fn content_len(&self) -> Result<u64> {
+        let has_header = matches!(
+            self.name,
+            FileName::Tree | FileName::Signatures | FileName::Bitfield
+        );
+        let len = self.len()?;
+        Ok(if has_header {
+            len.saturating_sub(header::LEN)
+        } else {
+            len
+        })
+    }
+
+    /// The entry size in the header, or `None` if nothing is behind it. Without content it does not
+    /// matter what the header is: it was not finished, and is written anew.
+    fn header(&self) -> Result<Option<u16>> {
+        let mut found = Header::default();
+        if self.content_len()? == 0 {
+            let complete = self.read_up_to(0, &mut found)? == found.len();
+            return Ok(header::check(self.name, &found).ok().filter(|_| complete));
+        }
+        self.read_up_to(0, &mut found)?;
+        header::check(self.name, &found).map(Some)
+    }
+
+    /// Fills `buffer` as far as the file goes, the rest with zeros; how far it went.
+    fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let read = |buffer: &mut [u8]| self.access.read_at(offset, buffer);
+        let failed = |error| self.error(Operation::Read, offset, error);
+        match read(buffer) {
+            Ok(()) => return Ok(buffer.len()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let rest = self.len()?.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        let (stored, beyond) = buffer.split_at_mut(rest);
+        beyond.fill(0);
+        if !stored.is_empty() {
+            read(stored).map_err(failed)?;
+        }
+        Ok(rest)
+    }
+
+    /// Reads a whole key into `key`; false if the file is empty or does not exist.
+    fn read_key(&self, key: &mut [u8]) -> Result<bool> {
+        let (len, expected) = (self.read_up_to(0, key)? as u64, key.len() as u64);
+        match len {
+            0 => Ok(false),
+            _ if len == expected => Ok(true),
+            _ => Err(Error::Corrupt {
+                file: self.name,
+                len,
+                expected,
+            }),
+        }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.dirty.store(true, Ordering::Release);
+        self.access
+            .write_at(offset, bytes)
+            .map_err(|error| self.error(Operation::Write, offset, error))
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.dirty.store(true, Ordering::Release);
+        self.access
+            .truncate(len)
+            .map_err(|error| self.error(Operation::Truncate, len, error))
+    }
+
+    /// Syncs if it was written to. A file that could not be synced stays marked.
+    fn sync(&self) -> Result<()> {
+        if !self.dirty.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.access.sync().map_err(|error| {
+            self.dirty.store(true, Ordering::Release);
+            self.error(Operation::Sync, 0, error)
+        })
+    }
+}
+
+/// The length of a node in `tree`: its hash, then its size as a big endian number.
+const RECORD: usize = 40;
+
+/// The length of a slot in `signatures`.
+const SIGNATURE: usize = 64;
+
+/// How much one read fetches at most, except of a block: 64 KiB, where longer reads are no faster.
+const CHUNK: usize = 1 << 16;
+
+/// How many pages one read fetches, as in Hypercore 9 `lib/storage.js` `statAndReadAll`.
+const PAGES: usize = 32;
+
+/// Nodes at most this far apart are read together: 4 KiB cost no more than another call.
+const NEAR: u64 = 100;
+
+/// How many nodes one write covers at most: 1 MiB.
+const RUN: usize = (1 << 20) / RECORD;
+
+const fn node_offset(index: NodeIndex) -> u64 {
+    header::LEN + RECORD as u64 * index.get()
+}
+
+/// How many of the sorted nodes, which are at least one, are worth one read.
+fn near(sorted: &[(NodeIndex, usize)]) -> usize {
+    let distance = |a: usize, b: usize| sorted[b].0.get() - sorted[a].0.get();
+    let far =
+        |&at: &usize| distance(at - 1, at) > NEAR || distance(0, at) >= (CHUNK / RECORD) as u64;
+    (1..sorted.len()).find(far).unwrap_or(sorted.len())
+}
+
+/// Callers keep `block` at or below [`MAX_LENGTH`].
+const fn signature_offset(block: u64) -> u64 {
+    header::LEN + SIGNATURE as u64 * block
+}
+
+fn encode_node(node: &Node) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[..32].copy_from_slice(&node.hash);
+    record[32..].copy_from_slice(&node.size.to_be_bytes());
+    record
+}
+
+fn decode_node(index: NodeIndex, record: &[u8; RECORD]) -> Option<Node> {
+    if !is_set(record) {
+        return None;
+    }
+    let (hash, size) = record.split_first_chunk()?;
+    Some(Node {
+        index,
+        hash: *hash,
+        size: u64::from_be_bytes(size.try_into().ok()?),
+    })
+}
+
+/// Zeros mean that nothing is stored, for nodes and signatures alike.
+fn is_set<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().any(|&byte| byte != 0)
+}
+
+fn sorted(nodes: &[Node]) -> Vec<Node> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable_by_key(|node| node.index);
+    nodes
+}
+
+fn within(file: FileName, position: u64, max: u64) -> Result<()> {
+    if position > max {
+        Err(Error::OutOfRange { file, position })
+    } else {
+        Ok(())
+    }
+}
