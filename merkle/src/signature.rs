@@ -1,0 +1,212 @@
+//! Keys, signatures and who may make them: Ed25519, as libsodium does it.
+
+use std::fmt;
+
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::hash::Hex;
+use crate::roots::TreeHead;
+
+/// What the discovery key hashes (Hypercore 9 `hypercore-crypto/index.js` discoveryKey).
+const DISCOVERY_MESSAGE: &[u8] = b"hypercore";
+
+/// The public key of a log, which is its name.
+///
+/// Any 32 bytes can be one: the key of a static log is a hash. Only a [`Verifier`] asks whether
+/// they are a key that can have signed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The name under which peers look for the log, which does not give the key away.
+    #[must_use]
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        let mut key = [0; 32];
+        let hash = blake2b_simd::Params::new()
+            .hash_length(32)
+            .key(&self.0)
+            .hash(DISCOVERY_MESSAGE);
+        key.copy_from_slice(hash.as_bytes());
+        DiscoveryKey(key)
+    }
+}
+
+/// The hash of a [`PublicKey`] that may be shown to strangers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiscoveryKey([u8; 32]);
+
+impl DiscoveryKey {
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The signature of one [`TreeHead`]. Today exactly 64 bytes.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Signature([u8; 64]);
+
+impl Signature {
+    /// The bytes as they are stored and sent.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for Signature {
+    type Error = Error;
+
+    fn try_from(bytes: &[u8]) -> Result<Self> {
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| Error::SignatureLength {
+                length: bytes.len(),
+            })
+    }
+}
+
+/// The right to append to a log. Wiped from memory when dropped.
+pub struct KeyPair(
+    /// Boxed, so that moving the key pair leaves no copy of the secret behind.
+    Box<SigningKey>,
+);
+
+impl KeyPair {
+    /// A new random key pair.
+    ///
+    /// # Errors
+    /// If the operating system has no random bytes.
+    pub fn generate() -> Result<Self> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *seed).map_err(Error::NoRandomness)?;
+        Ok(Self::from_seed(&seed))
+    }
+
+    /// The key pair that grows from `seed`.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(Box::new(SigningKey::from_bytes(seed)))
+    }
+
+    /// The key pair in libsodium's form: the seed, then the public key.
+    ///
+    /// # Errors
+    /// If the two do not belong together. To sign with the wrong public half could reveal the
+    /// secret.
+    pub fn from_bytes(bytes: &[u8; 64]) -> Result<Self> {
+        let key = SigningKey::from_keypair_bytes(bytes).map_err(|_| Error::KeyPairMismatch)?;
+        Ok(Self(Box::new(key)))
+    }
+
+    /// The key pair in libsodium's form: the seed, then the public key.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 64]> {
+        Zeroizing::new(self.0.to_keypair_bytes())
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(self.0.verifying_key().to_bytes())
+    }
+
+    /// Signs the state of a log.
+    #[must_use]
+    pub fn sign(&self, head: &TreeHead) -> Signature {
+        Signature(self.0.sign(&head.signable()).to_bytes())
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair")
+            .field("public_key", &self.public_key())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks signatures of one log. Parsing a key costs a tenth of a check: keep the verifier.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    key: PublicKey,
+    /// `None` if the key cannot have signed anything.
+    point: Option<VerifyingKey>,
+}
+
+impl Verifier {
+    /// A verifier for the log called `key`. If `key` is no proper Ed25519 key, as that of a static
+    /// log need not be, then it accepts no signature.
+    #[must_use]
+    pub fn new(key: &PublicKey) -> Self {
+        // As libsodium, refuse a key not in canonical form. Weak keys, for which anybody can sign,
+        // fall through in `verify_strict`.
+        let canonical = |point: &VerifyingKey| point.to_edwards().compress().0 == key.0;
+        let point = VerifyingKey::from_bytes(&key.0).ok().filter(canonical);
+        Self { key: *key, point }
+    }
+
+    /// The key of the log.
+    #[must_use]
+    pub fn public_key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// Whether the owner of the key signed `head`.
+    ///
+    /// Writers before Hypercore 9 signed the tree hash without the length. That form is accepted
+    /// too, because the tree hash settles the length (Hypercore 9 `index.js` verifyCompat).
+    #[must_use]
+    pub fn verify(&self, head: &TreeHead, signature: &Signature) -> bool {
+        let Some(point) = &self.point else {
+            return false;
+        };
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        // `verify_strict` accepts exactly what libsodium does; `verify` would take weak keys.
+        point.verify_strict(&head.signable(), &signature).is_ok()
+            || point.verify_strict(&head.hash, &signature).is_ok()
+    }
+
+    /// Whether `head` is that of the static log with this key, whose key is its tree hash
+    /// (Hypercore 9 `index.js` finalize).
+    #[must_use]
+    pub fn is_static_head(&self, head: &TreeHead) -> bool {
+        self.key.0 == head.hash
+    }
+}
+
+macro_rules! bytes_newtype {
+    ($name:ident, $length:literal) => {
+        impl From<[u8; $length]> for $name {
+            fn from(bytes: [u8; $length]) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), Hex(&self.0))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Hex(&self.0).fmt(f)
+            }
+        }
+    };
+}
+
+bytes_newtype!(PublicKey, 32);
+bytes_newtype!(DiscoveryKey, 32);
+bytes_newtype!(Signature, 64);

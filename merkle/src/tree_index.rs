@@ -1,0 +1,218 @@
+//! Which nodes are here, and what follows from that (Hypercore 9 `lib/tree-index.js`).
+//!
+//! A set of positions says a lot about a log: its length, what it can prove to others, and what
+//! it needs to have proven. Nothing here looks at a hash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::node::{MAX_LENGTH, NodeIndex, full_roots};
+
+/// A set of tree positions.
+pub trait NodeSet {
+    /// Whether the node is known. False from [`bound`](Self::bound) on.
+    fn has(&self, node: NodeIndex) -> bool;
+
+    /// A number above every known position; 0 for the empty set.
+    fn bound(&self) -> u64;
+}
+
+/// A set of tree positions that can grow.
+pub trait NodeSetMut: NodeSet {
+    /// Adds one position, and only that; true if it is new. See [`insert`] for what should follow.
+    fn insert(&mut self, node: NodeIndex) -> bool;
+}
+
+/// Adds a node, then every ancestor whose two children are now known; true if the node is new.
+///
+/// The other way round nothing follows: to know a parent says nothing of its children.
+pub fn insert(set: &mut impl NodeSetMut, node: NodeIndex) -> bool {
+    if !set.insert(node) {
+        return false;
+    }
+    let mut node = node;
+    while set.has(node.sibling()) {
+        node = node.parent();
+        if !set.insert(node) {
+            break;
+        }
+    }
+    true
+}
+
+/// What a request for `node` says about the nodes already here, so that a peer can omit them.
+///
+/// 1 if nothing is needed. Otherwise bit `k`, from 1, stands for the `k`-th sibling on the way up.
+/// If an ancestor is known the way ends there: the next bit stands for it, and bit 0 is set.
+#[must_use]
+pub fn digest(set: &impl NodeSet, node: NodeIndex) -> u64 {
+    if set.has(node) {
+        return 1;
+    }
+    let mut sibling = node.sibling();
+    let mut parent = node.parent();
+    let end = capacity(set).max(sibling.get() + 2);
+    let mut digest = 0_u64;
+    // Climbs end at depth 58, so no bit is shifted out.
+    let mut bit = 2_u64;
+    while sibling.right_span().get() < end || parent.left_span().get() > 0 {
+        if set.has(sibling) {
+            digest |= bit;
+        }
+        if set.has(parent) {
+            digest |= (2 * bit) | 1;
+            // All ones: every sibling up to a known ancestor is here.
+            return if digest + 1 == 4 * bit { 1 } else { digest };
+        }
+        bit *= 2;
+        sibling = parent.sibling();
+        parent = parent.parent();
+    }
+    digest
+}
+
+/// Twice the length of the shortest log that `set` shows to contain `node`: the tree index just
+/// after it. 0 if the node is not known.
+///
+/// That is the length whose signature vouches for the node.
+#[must_use]
+pub fn verified_by(set: &impl NodeSet, node: NodeIndex) -> u64 {
+    if !set.has(node) {
+        return 0;
+    }
+    // Up to the root above the node ...
+    let mut top = node;
+    while set.has(top.parent()) && set.has(top.sibling()) {
+        top = top.parent();
+    }
+    // ... then to the right, from root to smaller root.
+    while !top.is_leaf() {
+        top = left_child(top.next());
+        while !set.has(top) && !top.is_leaf() {
+            top = left_child(top);
+        }
+    }
+    if set.has(top) {
+        top.get() + 2
+    } else {
+        top.get()
+    }
+}
+
+/// The length in blocks of the log that the nodes of `set` belong to.
+#[must_use]
+pub fn length(set: &impl NodeSet) -> u64 {
+    let end = capacity(set);
+    let mut node = FIRST;
+    let mut top = FIRST;
+    while node.right_span().get() < end {
+        node = node.parent();
+        if set.has(node) {
+            top = node;
+        }
+    }
+    verified_by(set, top) / 2
+}
+
+/// The known nodes that a log cut to `length` blocks does not have.
+pub fn truncated(set: &impl NodeSet, length: u64) -> impl Iterator<Item = NodeIndex> {
+    let start = length.saturating_mul(2);
+    let end = self::length(set).saturating_mul(2);
+    let after = (start..end).filter_map(NodeIndex::new);
+    // Ancestors of a root stand left of the end, but reach over it.
+    let above = full_roots(length).flat_map(move |root| {
+        std::iter::successors(Some(root.parent()), |node| Some(node.parent()))
+            .take_while(move |node| node.get() < start)
+    });
+    after.chain(above).filter(|&node| set.has(node))
+}
+
+/// What a peer's digests told about the nodes it has.
+///
+/// Memory is bounded: when too many distant nodes are known all are forgotten. The peer is then
+/// sent nodes it already has, which costs bytes and nothing else.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteTree {
+    pages: BTreeMap<u64, [u64; PAGE_WORDS]>,
+    bound: u64,
+}
+
+/// 1024 nodes a page.
+const PAGE_WORDS: usize = 16;
+const PAGE_BITS: u64 = 64 * PAGE_WORDS as u64;
+
+/// About half a mebibyte for each peer: enough for two million blocks requested in sequence.
+const MAX_PAGES: usize = 4096;
+
+impl RemoteTree {
+    /// Nothing known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl NodeSet for RemoteTree {
+    fn has(&self, node: NodeIndex) -> bool {
+        let (page, word, bit) = locate(node);
+        self.pages
+            .get(&page)
+            .and_then(|page| page.get(word))
+            .is_some_and(|word| word & bit != 0)
+    }
+
+    fn bound(&self) -> u64 {
+        self.bound
+    }
+}
+
+impl NodeSetMut for RemoteTree {
+    fn insert(&mut self, node: NodeIndex) -> bool {
+        if self.has(node) {
+            return false;
+        }
+        let (page, word, bit) = locate(node);
+        if self.pages.len() >= MAX_PAGES && !self.pages.contains_key(&page) {
+            *self = Self::new();
+        }
+        if let Some(word) = self.pages.entry(page).or_default().get_mut(word) {
+            *word |= bit;
+        }
+        self.bound = self.bound.max(node.get() + 1);
+        true
+    }
+}
+
+impl NodeSet for BTreeSet<NodeIndex> {
+    fn has(&self, node: NodeIndex) -> bool {
+        self.contains(&node)
+    }
+
+    fn bound(&self) -> u64 {
+        self.last().map_or(0, |node| node.get() + 1)
+    }
+}
+
+impl NodeSetMut for BTreeSet<NodeIndex> {
+    fn insert(&mut self, node: NodeIndex) -> bool {
+        Self::insert(self, node)
+    }
+}
+
+const FIRST: NodeIndex = NodeIndex::leaf(0).unwrap();
+
+/// The page, the word in it and the bit in that of a node.
+fn locate(node: NodeIndex) -> (u64, usize, u64) {
+    let bit = node.get() % PAGE_BITS;
+    (node.get() / PAGE_BITS, (bit / 64) as usize, 1 << (bit % 64))
+}
+
+/// The bound as Hypercore 9 sees it, whose bit fields are whole bytes long. A digest takes another
+/// step up depending on it.
+fn capacity(set: &impl NodeSet) -> u64 {
+    set.bound().min(2 * MAX_LENGTH).next_multiple_of(8)
+}
+
+/// The left child, or the leaf itself.
+fn left_child(node: NodeIndex) -> NodeIndex {
+    node.children().map_or(node, |(left, _)| left)
+}
