@@ -57,6 +57,12 @@ mod memory;
 mod name;
 mod random_access;
 
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
 pub use directory::Directory;
 pub use error::{Error, Operation};
 pub use feed_files::{FeedFiles, OLD_PAGE_SIZE, PAGE_SIZE};

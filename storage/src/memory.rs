@@ -46,6 +46,12 @@ impl Memory {
         *pages = Pages::default();
         pages.write(0, bytes);
     }
+
+    /// Writes into `file`, whether or not a log has it open: damage, or a hole.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn write_at(&self, file: FileName, offset: u64, bytes: &[u8]) {
+        self.files[file as usize].pages_mut().write(offset, bytes);
+    }
 }
 
 impl Storage for Memory {

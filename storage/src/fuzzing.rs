@@ -1,0 +1,97 @@
+//! The body of the fuzz target, beside the code it tries.
+
+use std::sync::Arc;
+
+use hypercore_merkle::{MAX_LENGTH, NodeIndex};
+
+use crate::{FeedFiles, FileName, Memory, OLD_PAGE_SIZE, PAGE_SIZE};
+
+/// Six files with arbitrary content: opening gives a log or an error, reading never panics, and
+/// nothing is changed by either.
+///
+/// Each file is a big endian length of two bytes and so many bytes; its upper bit moves the last
+/// byte far away, which leaves a file of a gigabyte that is nearly all hole.
+pub fn storage_open(mut data: &[u8]) {
+    const FAR: u64 = 1 << 30;
+    let memory = Memory::new();
+    let mut before = Vec::new();
+    for file in FileName::ALL {
+        let length = data
+            .split_off(..2.min(data.len()))
+            .map_or(0, |bytes| match *bytes {
+                [high, low] => u16::from_be_bytes([high, low]),
+                _ => 0,
+            });
+        let (sparse, length) = (length & 0x8000 != 0, usize::from(length & 0x7fff));
+        let content = data.split_off(..length.min(data.len())).unwrap_or_default();
+        memory.write(file, content);
+        if sparse {
+            memory.write_at(file, FAR, &[1]);
+        } else {
+            before.push((file, content));
+        }
+    }
+    let Ok(files) = FeedFiles::open(Arc::new(memory.clone())) else {
+        return;
+    };
+    assert!(matches!(files.page_size(), PAGE_SIZE | OLD_PAGE_SIZE));
+    read_all(&files);
+    for (file, content) in before {
+        assert_eq!(memory.read(file), content, "reading changed `{file}`");
+    }
+}
+
+fn read_all(files: &FeedFiles) {
+    let _ = (files.is_empty(), files.key(), files.secret_key());
+    let indexes: Vec<_> = [0, 1, 2, 3, 5, 200, 1 << 24, 2 * MAX_LENGTH - 1]
+        .map(NodeIndex::new)
+        .into_iter()
+        .flatten()
+        .collect();
+    let together = files.nodes(&indexes).expect("memory does not fail");
+    for (&index, node) in indexes.iter().zip(together) {
+        assert_eq!(files.node(index).expect("memory does not fail"), node);
+    }
+    let mut block = 0;
+    while let Some((found, signature)) = files.next_signature(block).expect("memory does not fail")
+    {
+        assert!(found >= block);
+        assert_eq!(
+            files.signature(found).expect("memory does not fail"),
+            Some(signature)
+        );
+        block = found + 1;
+    }
+    if let Some((last, _)) = files
+        .previous_signature(u64::MAX)
+        .expect("memory does not fail")
+    {
+        assert_eq!(
+            last + 1,
+            block,
+            "the last signature is found from both sides"
+        );
+    }
+    let mut pages = 0;
+    let visit = |page, bytes: &[u8]| {
+        assert_eq!(page, pages);
+        assert!(!bytes.is_empty() && bytes.len() <= usize::from(files.page_size()));
+        pages += 1;
+    };
+    files.pages(visit).expect("memory does not fail");
+    assert_eq!(pages, files.page_count().expect("memory does not fail"));
+    let len = files.data_len().expect("memory does not fail");
+    for (offset, wanted) in [
+        (0, 1),
+        (0, len.min(1 << 16)),
+        (len, 1),
+        (len, 0),
+        (1, u64::MAX),
+    ] {
+        let read = files.read_data(offset, wanted);
+        assert_eq!(
+            read.is_ok(),
+            wanted == 0 || offset.saturating_add(wanted) <= len
+        );
+    }
+}

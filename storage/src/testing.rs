@@ -1,0 +1,436 @@
+//! Storages for tests: one that fails and loses power, and one that counts.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{FileName, Memory, RandomAccess, Storage};
+
+/// What disks promise: whole sectors, nothing about their order.
+const SECTOR: usize = 512;
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The disk does not answer; nothing happened.
+    Io,
+    /// The disk is full; nothing was written.
+    Full,
+    /// The disk is full after half of the bytes of a write.
+    Short,
+    /// Nothing about the file is known to be durable. Only strikes a sync; others pass.
+    Sync,
+}
+
+/// A storage in memory that fails on demand and remembers what a loss of power may undo.
+///
+/// What was written since the last sync of a file is kept as a list. After a power cut any subset
+/// of the sectors of these writes is there, in each file on its own. Growth may be lost or, where
+/// a later sector arrived without an earlier one, read as zeros or garbage. Clones share everything.
+#[derive(Clone, Debug, Default)]
+pub struct FaultStorage {
+    live: Memory,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    durable: [Vec<u8>; 6],
+    unsynced: [Vec<Change>; 6],
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+}
+
+/// A change of one file that was not synced.
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: usize, data: Vec<u8> },
+    Truncate { len: usize },
+}
+
+impl FaultStorage {
+    /// An empty storage without faults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            live: Memory::new(),
+            state: Arc::default(),
+        }
+    }
+
+    /// A storage with this content, all of it durable.
+    #[must_use]
+    pub fn from_image(image: &Memory) -> Self {
+        let storage = Self::new();
+        for file in FileName::ALL {
+            let bytes = image.read(file);
+            storage.live.write(file, &bytes);
+            storage.state().durable[file as usize] = bytes;
+        }
+        storage
+    }
+
+    /// Lets the operation number `count` from now on, counted from 0, fail once. Operations are
+    /// writes, cuts, holes and syncs, and with [`Fault::Io`] reads too.
+    pub fn fail_at(&self, count: u64, fault: Fault) {
+        let mut state = self.state();
+        state.fault = Some((state.operations.saturating_add(count), fault));
+    }
+
+    /// A fault chosen by `seed`, within the next `within` operations.
+    pub fn fail_randomly(&self, seed: u64, within: u64) {
+        let mut random = Random(seed);
+        let fault = [Fault::Io, Fault::Full, Fault::Short, Fault::Sync][random.below(4) as usize];
+        self.fail_at(random.below(within.max(1)), fault);
+    }
+
+    /// How many operations there were so far.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state().operations
+    }
+
+    /// How many sectors a loss of power could still take.
+    #[must_use]
+    pub fn unsynced_sectors(&self) -> usize {
+        let sectors = |change: &Change| match change {
+            Change::Write { offset, data } => sectors(*offset, data).count(),
+            Change::Truncate { .. } => 1,
+        };
+        self.state().unsynced.iter().flatten().map(sectors).sum()
+    }
+
+    /// What a program finds that starts again after this one was killed.
+    #[must_use]
+    pub fn image(&self) -> Memory {
+        let image = Memory::new();
+        FileName::ALL
+            .into_iter()
+            .for_each(|file| image.write(file, &self.live.read(file)));
+        image
+    }
+
+    /// What a program finds after a loss of power; every `seed` is another one.
+    #[must_use]
+    pub fn power_cut(&self, seed: u64) -> Memory {
+        let mut random = Random(seed);
+        // Whole cuts, where all or nothing arrives, have to happen often enough to be seen.
+        let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
+        let state = self.state();
+        let image = Memory::new();
+        for file in FileName::ALL {
+            let mut bytes = state.durable[file as usize].clone();
+            for change in &state.unsynced[file as usize] {
+                change.arrive(&mut bytes, &mut random, odds);
+            }
+            image.write(file, &bytes);
+        }
+        image
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an operation, and says whether and how it fails.
+    fn count(&self, suits: impl Fn(Fault) -> bool) -> Option<Fault> {
+        let mut state = self.state();
+        let now = state.operations;
+        state.operations += 1;
+        match state.fault {
+            Some((at, fault)) if at <= now && suits(fault) => {
+                state.fault = None;
+                Some(fault)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Change {
+    /// Applies the sectors of the change that a power cut spares, `odds` of 4 on average.
+    fn arrive(&self, bytes: &mut Vec<u8>, random: &mut Random, odds: u64) {
+        match self {
+            Self::Truncate { len } => {
+                if random.below(4) < odds {
+                    bytes.truncate(*len);
+                }
+            }
+            Self::Write { offset, data } => {
+                for (at, sector) in sectors(*offset, data) {
+                    let end = at + sector.len();
+                    if random.below(4) < odds {
+                        bytes.resize(bytes.len().max(end), 0);
+                        bytes[at..end].copy_from_slice(sector);
+                    } else if bytes.len() < end && random.below(8) == 0 {
+                        // The new length arrived, and the content did not.
+                        let grown = bytes.len().max(at);
+                        bytes.resize(end, 0);
+                        if random.below(2) == 0 {
+                            bytes[grown..]
+                                .iter_mut()
+                                .for_each(|byte| *byte = random.next() as u8);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Cuts a write at the borders of sectors.
+fn sectors(offset: usize, data: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let head = (SECTOR - offset % SECTOR).min(data.len());
+    let (first, rest) = data.split_at(head);
+    let rest = rest.chunks(SECTOR).enumerate();
+    let rest = rest.map(move |(at, sector)| (offset + head + at * SECTOR, sector));
+    std::iter::once((offset, first))
+        .filter(|(_, sector)| !sector.is_empty())
+        .chain(rest)
+}
+
+impl Storage for FaultStorage {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let live = self.live.open(file)?;
+        Ok(Arc::new(FaultFile {
+            storage: self.clone(),
+            file,
+            live,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct FaultFile {
+    storage: FaultStorage,
+    file: FileName,
+    live: Arc<dyn RandomAccess>,
+}
+
+impl FaultFile {
+    fn log(&self, change: Change) {
+        self.storage.state().unsynced[self.file as usize].push(change);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.live.write_at(offset, data)?;
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        self.log(Change::Write {
+            offset,
+            data: data.to_vec(),
+        });
+        Ok(())
+    }
+}
+
+impl RandomAccess for FaultFile {
+    fn len(&self) -> io::Result<u64> {
+        self.live.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match self.storage.count(|fault| fault == Fault::Io) {
+            Some(_) => Err(io_error()),
+            None => self.live.read_at(offset, buffer),
+        }
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        match self.storage.count(|fault| fault != Fault::Sync) {
+            None => self.write(offset, data),
+            Some(Fault::Short) => {
+                self.write(offset, &data[..data.len() / 2])?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(Fault::Full) => Err(io::ErrorKind::StorageFull.into()),
+            Some(_) => Err(io_error()),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        if self.storage.count(|fault| fault == Fault::Io).is_some() {
+            return Err(io_error());
+        }
+        self.live.truncate(len)?;
+        self.log(Change::Truncate {
+            len: usize::try_from(len).unwrap_or(usize::MAX),
+        });
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self
+            .storage
+            .count(|fault| matches!(fault, Fault::Io | Fault::Sync))
+            .is_some()
+        {
+            return Err(io_error());
+        }
+        let mut state = self.storage.state();
+        state.durable[self.file as usize] = self.storage.live.read(self.file);
+        state.unsynced[self.file as usize].clear();
+        Ok(())
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        self.live.lock()
+    }
+}
+
+fn io_error() -> io::Error {
+    io::Error::other("input/output error (injected)")
+}
+
+/// Counts what happens to each file of another storage.
+#[derive(Clone, Debug)]
+pub struct Recording<S> {
+    inner: S,
+    counters: Arc<[Counters; 6]>,
+}
+
+/// How often a file was read, written and synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reads.
+    pub reads: u64,
+    /// Bytes asked for by them.
+    pub bytes_read: u64,
+    /// Writes, cuts and holes.
+    pub writes: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+    /// Syncs.
+    pub syncs: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    reads: AtomicU64,
+    bytes_read: AtomicU64,
+    writes: AtomicU64,
+    bytes_written: AtomicU64,
+    syncs: AtomicU64,
+}
+
+impl<S> Recording<S> {
+    /// Counts what happens to the files of `inner` from now on.
+    pub fn new(inner: S) -> Self {
+        Self {
+            inner,
+            counters: Arc::default(),
+        }
+    }
+
+    /// What happened to `file` since the last call.
+    #[must_use]
+    pub fn take(&self, file: FileName) -> Counts {
+        let counters = &self.counters[file as usize];
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Counts {
+            reads: take(&counters.reads),
+            bytes_read: take(&counters.bytes_read),
+            writes: take(&counters.writes),
+            bytes_written: take(&counters.bytes_written),
+            syncs: take(&counters.syncs),
+        }
+    }
+}
+
+impl<S: Storage> Storage for Recording<S> {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let inner = self.inner.open(file)?;
+        Ok(Arc::new(RecordedFile {
+            inner,
+            file,
+            counters: Arc::clone(&self.counters),
+        }))
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        self.inner.remove(file)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.inner.sync_directory()
+    }
+
+    fn syncs_in_parallel(&self) -> bool {
+        self.inner.syncs_in_parallel()
+    }
+}
+
+#[derive(Debug)]
+struct RecordedFile {
+    inner: Arc<dyn RandomAccess>,
+    file: FileName,
+    counters: Arc<[Counters; 6]>,
+}
+
+impl RecordedFile {
+    fn add(&self, counter: impl Fn(&Counters) -> &AtomicU64, n: u64) {
+        counter(&self.counters[self.file as usize]).fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+impl RandomAccess for RecordedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.add(|counters| &counters.reads, 1);
+        self.add(|counters| &counters.bytes_read, buffer.len() as u64);
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.add(|counters| &counters.writes, 1);
+        self.add(|counters| &counters.bytes_written, data.len() as u64);
+        self.inner.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.add(|counters| &counters.writes, 1);
+        self.inner.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.add(|counters| &counters.syncs, 1);
+        self.inner.sync()
+    }
+
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.add(|counters| &counters.writes, 1);
+        self.inner.punch_hole(offset, len)
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.inner.allocated()
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        self.inner.lock()
+    }
+}
+
+/// SplitMix64: enough to choose what a power cut takes, the same everywhere.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+}
