@@ -1,0 +1,90 @@
+//! The bytes between the transport and the frames, in both directions.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// The least free space offered for a read.
+const MIN_READ: usize = 1024;
+
+/// Received bytes, as yet not taken.
+///
+/// ```text
+/// | filled: received | spare: for the next read |
+/// 0             filled                  buf.len()
+/// ```
+///
+/// What is taken shares the memory; nothing is copied but an unfinished rest, once, when the buffer
+/// is full.
+pub(crate) struct Inbox {
+    buf: BytesMut,
+    filled: usize,
+    /// The free space to offer, which follows the size of the reads.
+    read: usize,
+    small_reads: u8,
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Self { buf: BytesMut::new(), filled: 0, read: MIN_READ, small_reads: 0 }
+    }
+
+    /// Free space for at most `max` bytes, and at least one.
+    pub(crate) fn spare(&mut self, max: usize) -> &mut [u8] {
+        let read = self.read.clamp(1, max.max(1));
+        let offered = self.buf.len() - self.filled;
+        // An idle connection does not hold on to the memory of a past transfer.
+        if self.filled == 0 && offered > 4 * read {
+            self.buf = BytesMut::new();
+        }
+        // Short rests are used up, so that one allocation serves many reads.
+        if self.buf.len() - self.filled < read.div_ceil(4) {
+            // A large frame grows by its own size, so that it is moved only a few times.
+            let spare = read.max(self.filled.min(max));
+            self.buf.resize(self.filled + spare, 0);
+        }
+        &mut self.buf[self.filled..]
+    }
+
+    /// The first `n` bytes of the spare space hold received bytes, which are returned. `None` if it
+    /// is not that large.
+    pub(crate) fn fill(&mut self, n: usize) -> Option<&mut [u8]> {
+        let spare = self.buf.len() - self.filled;
+        if n > spare {
+            return None;
+        }
+        if n == spare {
+            self.read = self.read.saturating_mul(2).min(1 << 30);
+            self.small_reads = 0;
+        } else if n < self.read / 4 {
+            self.small_reads += 1;
+            if self.small_reads == 8 {
+                self.read = (self.read / 2).max(MIN_READ);
+                self.small_reads = 0;
+            }
+        } else {
+            self.small_reads = 0;
+        }
+        let start = self.filled;
+        self.filled += n;
+        Some(&mut self.buf[start..self.filled])
+    }
+
+    pub(crate) fn filled(&self) -> &[u8] {
+        &self.buf[..self.filled]
+    }
+
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[..self.filled]
+    }
+
+    /// Takes the first `n` received bytes.
+    pub(crate) fn take(&mut self, n: usize) -> Bytes {
+        self.filled -= n;
+        self.buf.split_to(n).freeze()
+    }
+
+    /// Drops the first `n` received bytes.
+    pub(crate) fn skip(&mut self, n: usize) {
+        self.filled -= n;
+        self.buf.advance(n);
+    }
+}

@@ -1,0 +1,74 @@
+use std::time::Duration;
+
+/// What a remote may make us keep, wait for and work on.
+///
+/// The defaults leave every honest peer alone. A limit that is passed ends the session with the
+/// [`Error`](crate::Error) that names it, except where a field says otherwise.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Longest handshake message; the three honest ones have 58, 122 and 90 bytes.
+    pub handshake_message: usize,
+    /// Time for the whole handshake, not extended by progress.
+    pub handshake_duration: Duration,
+    /// Longest frame body while no channel is verified: an Open has 68 bytes, Options a few more.
+    pub unverified_frame: usize,
+    /// Longest frame body afterwards, which is simple-message-channels' `maxSize`.
+    pub frame: usize,
+    /// Time in which one frame must become complete.
+    pub frame_duration: Duration,
+    /// Bytes per second below which an unfinished frame is given up after ten seconds.
+    pub frame_rate: usize,
+    /// Largest free space offered by `receive_buffer`. What is offered starts small and follows the
+    /// size of the reads.
+    pub read: usize,
+    /// Keep-alives within [`KEEP_ALIVE_WINDOW`](crate::KEEP_ALIVE_WINDOW).
+    pub keep_alives: u32,
+    /// Bytes waiting to be sent, above which nothing more is accepted.
+    pub send_buffer: usize,
+    /// Time after which a remote that takes none of the bytes waiting is given up.
+    pub send_stall: Duration,
+    /// Largest channel number. Numbers are never used twice, so this counts the opens of a whole
+    /// connection; the default is the largest that Node can read.
+    pub channel_number: u32,
+    /// Channels we have open at a time.
+    pub channels: usize,
+    /// Channels opened by the remote and not by us; the oldest is rejected to make room.
+    pub unmatched_channels: usize,
+    /// How often such channels may be opened within
+    /// [`UNMATCHED_WINDOW`](crate::UNMATCHED_WINDOW).
+    pub unmatched_opens: u32,
+    /// Names in one list of extensions.
+    pub extension_names: usize,
+    /// Bytes of the name of an extension.
+    pub extension_name: usize,
+    /// Bytes of one message of a declared extension.
+    pub extension_message: usize,
+    /// Nodes in one Data message. A proof needs two for every level of a tree of at most 52.
+    pub nodes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_message: 512,
+            handshake_duration: Duration::from_secs(10),
+            unverified_frame: 64 << 10,
+            frame: 8 << 20,
+            frame_duration: Duration::from_secs(60),
+            frame_rate: 16 << 10,
+            read: 256 << 10,
+            keep_alives: 10_000,
+            send_buffer: 16 << 20,
+            send_stall: Duration::from_secs(60),
+            channel_number: (1 << 27) - 1,
+            channels: 1024,
+            unmatched_channels: 256,
+            unmatched_opens: 4096,
+            extension_names: 256,
+            extension_name: 256,
+            extension_message: 64 << 10,
+            nodes: 128,
+        }
+    }
+}

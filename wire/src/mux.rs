@@ -1,0 +1,586 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::extension::Extensions;
+use crate::key::{Hex, equal};
+use crate::message::BodyRef;
+use crate::{
+    Body, Close, Direction, Error, Event, Extension, Frame, Limits, Message, MessageKind, Open,
+    Options, Problem, discovery_key,
+};
+
+/// An ordered stream of whole messages between two peers, as [`SecureStream`](crate::SecureStream)
+/// makes one from bytes.
+///
+/// A connection that is encrypted already can carry a [`Mux`] by implementing this.
+pub trait MessageStream {
+    /// Whether our side started the connection.
+    fn is_initiator(&self) -> bool;
+
+    /// The static key of the remote.
+    fn remote_public_key(&self) -> Option<[u8; 32]>;
+
+    /// The hash that names this connection, equal on both sides.
+    fn handshake_hash(&self) -> Option<[u8; 64]>;
+
+    /// The proof that its sender knows `key`, bound to this connection. `None` if the stream cannot
+    /// bind anything: then capabilities are neither sent nor checked.
+    fn capability(&self, key: &[u8; 32], direction: Direction) -> Option<[u8; 32]>;
+
+    /// The bytes waiting to be sent.
+    fn buffered(&self) -> usize;
+
+    /// Queues a message of `length` bytes, which `encode` appends.
+    ///
+    /// # Errors
+    /// If nothing can be sent, now or any more.
+    fn send(
+        &mut self,
+        length: usize,
+        encode: &mut dyn FnMut(&mut BytesMut),
+    ) -> Result<(), Error>;
+}
+
+/// One side's name for a channel, good for one [`Session`](crate::Session) only.
+///
+/// Never reused: a channel opened again has a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(u32);
+
+impl ChannelId {
+    /// The number of the channel in the frames we send.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// Messages to events and back: channels, capabilities, extensions (hypercore-protocol
+/// `Channelizer`).
+///
+/// Each side numbers the channels it opens; both numbers meet in the discovery key:
+///
+/// ```text
+///               our Open                        their Open
+/// (none) ------------------> local      (none) -------------> remote: RemoteOpened
+///   local  --- their Open, capability right ---> Opened
+///   remote --- our Open, capability right -----> Opened
+///   any    --- a Close of either side ---------> (none)
+/// ```
+///
+/// Every call that may send takes the [`MessageStream`] to send on. Until [`Mux::start`] what is
+/// sent waits here, because capabilities need the handshake.
+pub struct Mux {
+    /// By discovery key.
+    channels: BTreeMap<[u8; 32], Channel>,
+    /// From our numbers to discovery keys.
+    local: BTreeMap<u32, [u8; 32]>,
+    /// From the remote's numbers to discovery keys.
+    remote: BTreeMap<u32, [u8; 32]>,
+    /// Discovery keys of channels that only the remote opened, oldest first.
+    unmatched: VecDeque<[u8; 32]>,
+    /// How many channels the remote opened first, ever.
+    unmatched_opens: u64,
+    next_local: u32,
+    verified: bool,
+    extensions: Extensions,
+    /// Whether the remote knows the extensions of the stream.
+    extensions_sent: bool,
+    pending: Option<Pending>,
+    events: VecDeque<Event>,
+    limits: Limits,
+}
+
+/// One log on the stream.
+#[derive(Debug, Default)]
+struct Channel {
+    local: Option<Local>,
+    remote: Option<Remote>,
+    extensions: Extensions,
+}
+
+#[derive(Debug)]
+struct Local {
+    id: ChannelId,
+    key: [u8; 32],
+}
+
+#[derive(Debug)]
+struct Remote {
+    number: u32,
+    capability: Option<[u8; 32]>,
+}
+
+/// Frames waiting for the start.
+#[derive(Default)]
+struct Pending {
+    frames: Vec<PendingFrame>,
+    length: usize,
+}
+
+enum PendingFrame {
+    /// The capability is computed when it is sent.
+    Open { number: u32, key: [u8; 32] },
+    Encoded(BytesMut),
+}
+
+impl Mux {
+    /// A stream without channels.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            channels: BTreeMap::new(),
+            local: BTreeMap::new(),
+            remote: BTreeMap::new(),
+            unmatched: VecDeque::new(),
+            unmatched_opens: 0,
+            next_local: 1,
+            verified: false,
+            extensions: Extensions::default(),
+            extensions_sent: true,
+            pending: Some(Pending::default()),
+            events: VecDeque::new(),
+            limits,
+        }
+    }
+
+    /// The stream is ready: sends what waited, with the capabilities of this connection.
+    ///
+    /// # Errors
+    /// If the stream refuses a message.
+    pub fn start<S: MessageStream + ?Sized>(&mut self, stream: &mut S) -> Result<(), Error> {
+        for frame in self.pending.take().unwrap_or_default().frames {
+            match frame {
+                PendingFrame::Open { number, key } => self.send_open(stream, number, &key)?,
+                PendingFrame::Encoded(bytes) => {
+                    stream.send(bytes.len(), &mut |out| out.extend_from_slice(&bytes))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the channel of a log, or returns it if it is open.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCapability`] if the remote opened it first without proving that it knows the
+    /// key; its channel is then rejected and the stream goes on. [`Error::TooManyChannels`].
+    pub fn open<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        key: &[u8; 32],
+    ) -> Result<ChannelId, Error> {
+        let discovery_key = discovery_key(key);
+        let channel = self.channels.get(&discovery_key);
+        if let Some(local) = channel.and_then(|channel| channel.local.as_ref()) {
+            return Ok(local.id);
+        }
+        if self.local.len() >= self.limits.channels {
+            return Err(Error::TooManyChannels { max: self.limits.channels });
+        }
+        let remote = channel.and_then(|channel| channel.remote.as_ref());
+        let opened = remote.is_some();
+        if remote.is_some_and(|remote| !is_capable(stream, key, remote)) {
+            self.reject(stream, &discovery_key)?;
+            return Err(Error::InvalidCapability);
+        }
+        let number = self.allocate()?;
+        self.send_open(stream, number, key)?;
+        let id = ChannelId(number);
+        self.local.insert(number, discovery_key);
+        self.channels.entry(discovery_key).or_default().local = Some(Local { id, key: *key });
+        if opened {
+            self.unmatched.retain(|unmatched| *unmatched != discovery_key);
+            self.verified = true;
+            self.events.push_back(Event::Opened { channel: id });
+        }
+        Ok(id)
+    }
+
+    /// Closes a channel. Messages of it that are still polled are of no more use.
+    ///
+    /// # Errors
+    /// If the stream refuses the message. Closing a closed channel does nothing.
+    pub fn close<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        channel: ChannelId,
+    ) -> Result<(), Error> {
+        let Some(discovery_key) = self.local.get(&channel.0).copied() else { return Ok(()) };
+        self.forget(&discovery_key);
+        self.transmit(stream, channel.0, BodyRef::Close(&Close::default()))
+    }
+
+    /// Tells the remote that we do not open the channel it opened.
+    ///
+    /// # Errors
+    /// If the stream refuses the message.
+    pub fn reject<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        discovery_key: &[u8; 32],
+    ) -> Result<(), Error> {
+        let local = self.channels.get(discovery_key).and_then(|channel| channel.local.as_ref());
+        if let Some(id) = local.map(|local| local.id) {
+            return self.close(stream, id);
+        }
+        let number = self.allocate()?;
+        let close = Close { discovery_key: Some(*discovery_key) };
+        self.transmit(stream, number, BodyRef::Close(&close))
+    }
+
+    /// Sends a message. Options also declare the extensions of the channel.
+    ///
+    /// # Errors
+    /// [`Error::ChannelNotOpen`], [`Error::MessageTooLarge`], [`Error::TooManyExtensions`], and
+    /// [`Error::SendBufferFull`] when the remote does not keep up.
+    pub fn send<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        channel: ChannelId,
+        message: &Message,
+    ) -> Result<(), Error> {
+        if let Message::Options(options) = message {
+            let limits = self.limits.clone();
+            let names = options.extensions.clone();
+            let extensions = self.extensions_mut(Some(channel))?.declare(names, &limits)?.to_vec();
+            let sorted = Message::Options(Options { extensions, ack: options.ack });
+            return self.transmit(stream, channel.0, BodyRef::Message(&sorted));
+        }
+        if !self.local.contains_key(&channel.0) {
+            return Err(Error::ChannelNotOpen { channel });
+        }
+        self.transmit(stream, channel.0, BodyRef::Message(message))
+    }
+
+    /// Declares the extensions of the stream itself. The remote hears of it with the first message.
+    ///
+    /// # Errors
+    /// [`Error::TooManyExtensions`].
+    pub fn declare_extensions(&mut self, names: Vec<String>) -> Result<(), Error> {
+        let Self { extensions, limits, .. } = self;
+        extensions.declare(names, limits)?;
+        self.extensions_sent = false;
+        Ok(())
+    }
+
+    /// Sends a message of an extension, on a channel or (`None`) on the stream itself.
+    ///
+    /// # Errors
+    /// [`Error::UnknownExtension`] before it was declared, and as [`Mux::send`].
+    pub fn send_extension<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        channel: Option<ChannelId>,
+        name: &str,
+        payload: Bytes,
+    ) -> Result<(), Error> {
+        let id = self.extensions(channel)?.id(name)?;
+        if channel.is_none() && !self.extensions_sent {
+            let extensions = self.extensions.local().to_vec();
+            let options = Message::Options(Options { extensions, ack: false });
+            self.transmit(stream, STREAM, BodyRef::Message(&options))?;
+            self.extensions_sent = true;
+        }
+        let number = channel.map_or(STREAM, ChannelId::number);
+        let message = Message::Extension(Extension { id, payload });
+        self.transmit(stream, number, BodyRef::Message(&message))
+    }
+
+    /// The extensions the remote declared, on a channel or (`None`) on the stream itself.
+    #[must_use]
+    pub fn remote_extensions(&self, channel: Option<ChannelId>) -> &[String] {
+        self.extensions(channel).map_or(&[], Extensions::remote)
+    }
+
+    /// Takes a whole frame of the remote.
+    ///
+    /// # Errors
+    /// If the remote broke the protocol: the stream is over then.
+    pub fn receive<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        frame: Bytes,
+    ) -> Result<(), Error> {
+        let Some(Frame { channel, body }) = Frame::decode(frame, &self.limits)? else {
+            return Ok(());
+        };
+        match body {
+            Body::Open(open) => self.on_open(stream, channel, open),
+            Body::Close(close) => self.on_close(stream, channel, close),
+            Body::Message(message) => self.on_message(channel, message),
+        }
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The number of events waiting.
+    #[must_use]
+    pub fn queued_events(&self) -> usize {
+        self.events.len()
+    }
+
+    /// How many channels exist, opened by either side.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether both sides opened the channel, so that it may be used.
+    #[must_use]
+    pub fn is_open(&self, channel: ChannelId) -> bool {
+        self.channel(channel).is_some_and(|channel| channel.remote.is_some())
+    }
+
+    /// Whether the remote opened the channel of this log.
+    #[must_use]
+    pub fn is_remote_open(&self, discovery_key: &[u8; 32]) -> bool {
+        self.channels.get(discovery_key).is_some_and(|channel| channel.remote.is_some())
+    }
+
+    /// Whether the remote opened the channel of this log and proved to know its key.
+    #[must_use]
+    pub fn remote_verified<S: MessageStream + ?Sized>(&self, stream: &S, key: &[u8; 32]) -> bool {
+        let channel = self.channels.get(&discovery_key(key));
+        let remote = channel.and_then(|channel| channel.remote.as_ref());
+        remote.is_some_and(|remote| is_capable(stream, key, remote))
+    }
+
+    /// The channel we opened for a log.
+    #[must_use]
+    pub fn find(&self, discovery_key: &[u8; 32]) -> Option<ChannelId> {
+        Some(self.channels.get(discovery_key)?.local.as_ref()?.id)
+    }
+
+    /// The discovery key of a channel that is open on our side.
+    #[must_use]
+    pub fn discovery_key(&self, channel: ChannelId) -> Option<[u8; 32]> {
+        self.local.get(&channel.0).copied()
+    }
+
+    /// Whether some channel was open on both sides: the remote knew the key of a log of ours.
+    #[must_use]
+    pub fn has_verified(&self) -> bool {
+        self.verified
+    }
+
+    /// How many channels the remote opened before us, to limit how often it does.
+    #[must_use]
+    pub fn unmatched_opens(&self) -> u64 {
+        self.unmatched_opens
+    }
+
+    /// The bytes waiting for [`Mux::start`].
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.length)
+    }
+
+    fn on_open<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        number: u32,
+        open: Open,
+    ) -> Result<(), Error> {
+        let max = self.limits.channel_number;
+        if number == STREAM || number > max {
+            return Err(Error::ChannelNumber { id: number, max });
+        }
+        let discovery_key = open.discovery_key;
+        // JS takes a second Open of a channel, and a number for a second channel.
+        if self.remote.contains_key(&number) || self.is_remote_open(&discovery_key) {
+            return Err(Error::DuplicateOpen { id: number });
+        }
+        let remote = Remote { number, capability: open.capability };
+        let channel = self.channels.entry(discovery_key).or_default();
+        match &channel.local {
+            Some(Local { id, key }) => {
+                if !is_capable(stream, key, &remote) {
+                    return Err(Error::InvalidCapability);
+                }
+                self.events.push_back(Event::Opened { channel: *id });
+                self.verified = true;
+            }
+            None => {
+                self.unmatched_opens += 1;
+                self.unmatched.push_back(discovery_key);
+                self.events.push_back(Event::RemoteOpened { discovery_key });
+            }
+        }
+        channel.remote = Some(remote);
+        self.remote.insert(number, discovery_key);
+        if self.unmatched.len() > self.limits.unmatched_channels
+            && let Some(oldest) = self.unmatched.front().copied()
+        {
+            self.reject(stream, &oldest)?;
+            self.forget(&oldest);
+            self.events.push_back(Event::Closed { channel: None, discovery_key: oldest });
+        }
+        Ok(())
+    }
+
+    fn on_close<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        number: u32,
+        close: Close,
+    ) -> Result<(), Error> {
+        let discovery_key = self.remote.get(&number).copied().or(close.discovery_key);
+        let Some(discovery_key) = discovery_key else { return Ok(()) };
+        let Some(channel) = self.forget(&discovery_key) else { return Ok(()) };
+        let channel = channel.local.map(|local| local.id);
+        if let Some(id) = channel {
+            self.transmit(stream, id.0, BodyRef::Close(&Close::default()))?;
+        }
+        self.events.push_back(Event::Closed { channel, discovery_key });
+        Ok(())
+    }
+
+    fn on_message(&mut self, number: u32, message: Message) -> Result<(), Error> {
+        let Self { channels, remote, extensions, events, limits, .. } = self;
+        // What is for no channel, or for one that we have not opened, is of no interest.
+        let (id, extensions) = if number == STREAM {
+            (None, extensions)
+        } else {
+            let Some(channel) = remote.get(&number).and_then(|key| channels.get_mut(key)) else {
+                return Ok(());
+            };
+            let Some(local) = &channel.local else { return Ok(()) };
+            (Some(local.id), &mut channel.extensions)
+        };
+        match (id, message) {
+            (channel, Message::Extension(Extension { id, payload })) => {
+                let Some(name) = extensions.name(id) else { return Ok(()) };
+                if payload.len() > limits.extension_message {
+                    let problem = Problem::WrongLength { field: 0, length: payload.len() };
+                    return Err(Error::invalid(MessageKind::Extension, problem));
+                }
+                events.push_back(Event::Extension { channel, name: name.to_owned(), payload });
+            }
+            (None, Message::Options(options)) => {
+                extensions.remote_declared(options.extensions.clone());
+                events.push_back(Event::StreamOptions { extensions: options.extensions });
+            }
+            (None, _) => {}
+            (Some(channel), message) => {
+                if let Message::Options(options) = &message {
+                    extensions.remote_declared(options.extensions.clone());
+                }
+                events.push_back(Event::Message { channel, message });
+            }
+        }
+        Ok(())
+    }
+
+    fn send_open<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        number: u32,
+        key: &[u8; 32],
+    ) -> Result<(), Error> {
+        if let Some(pending) = &mut self.pending {
+            pending.length += OPEN_LENGTH;
+            pending.frames.push(PendingFrame::Open { number, key: *key });
+            return Ok(());
+        }
+        let capability = stream.capability(key, Direction::Send);
+        let open = Open { discovery_key: discovery_key(key), capability };
+        self.transmit(stream, number, BodyRef::Open(&open))
+    }
+
+    fn transmit<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        number: u32,
+        body: BodyRef<'_>,
+    ) -> Result<(), Error> {
+        let (length, max) = (body.body_length(), self.limits.frame);
+        if length > max {
+            return Err(Error::MessageTooLarge { length, max });
+        }
+        let (buffered, max) = (stream.buffered() + self.buffered(), self.limits.send_buffer);
+        if buffered > max {
+            return Err(Error::SendBufferFull { buffered, max });
+        }
+        let length = body.encoded_length(number);
+        match &mut self.pending {
+            Some(pending) => {
+                let mut bytes = BytesMut::with_capacity(length);
+                body.encode(number, &mut bytes);
+                pending.length += length;
+                pending.frames.push(PendingFrame::Encoded(bytes));
+                Ok(())
+            }
+            None => stream.send(length, &mut |out| body.encode(number, out)),
+        }
+    }
+
+    fn allocate(&mut self) -> Result<u32, Error> {
+        let max = self.limits.channel_number;
+        if self.next_local > max {
+            return Err(Error::TooManyChannels { max: max as usize });
+        }
+        self.next_local += 1;
+        Ok(self.next_local - 1)
+    }
+
+    /// Removes every trace of a channel.
+    fn forget(&mut self, discovery_key: &[u8; 32]) -> Option<Channel> {
+        let channel = self.channels.remove(discovery_key)?;
+        match &channel.local {
+            Some(local) => _ = self.local.remove(&local.id.0),
+            None => self.unmatched.retain(|unmatched| unmatched != discovery_key),
+        }
+        if let Some(remote) = &channel.remote {
+            self.remote.remove(&remote.number);
+        }
+        Some(channel)
+    }
+
+    fn channel(&self, id: ChannelId) -> Option<&Channel> {
+        self.channels.get(self.local.get(&id.0)?)
+    }
+
+    fn extensions(&self, channel: Option<ChannelId>) -> Result<&Extensions, Error> {
+        let Some(id) = channel else { return Ok(&self.extensions) };
+        let channel = self.channel(id).ok_or(Error::ChannelNotOpen { channel: id })?;
+        Ok(&channel.extensions)
+    }
+
+    fn extensions_mut(&mut self, channel: Option<ChannelId>) -> Result<&mut Extensions, Error> {
+        let Some(id) = channel else { return Ok(&mut self.extensions) };
+        let channel = self.local.get(&id.0).and_then(|key| self.channels.get_mut(key));
+        Ok(&mut channel.ok_or(Error::ChannelNotOpen { channel: id })?.extensions)
+    }
+}
+
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Keys of logs are read capabilities and are not shown; discovery keys may be.
+        let channels = self.channels.keys().map(|key| format!("{:?}", Hex(key)));
+        f.debug_struct("Mux")
+            .field("channels", &channels.collect::<Vec<_>>())
+            .field("events", &self.events.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the remote proved to know `key`, or cannot be asked to on this stream.
+fn is_capable<S: MessageStream + ?Sized>(stream: &S, key: &[u8; 32], remote: &Remote) -> bool {
+    match (stream.capability(key, Direction::Receive), &remote.capability) {
+        (None, _) => true,
+        (Some(expected), Some(given)) => equal(&expected, given),
+        (Some(_), None) => false,
+    }
+}
+
+/// The number of the stream itself.
+const STREAM: u32 = 0;
+
+/// The most bytes an Open takes with its header.
+const OPEN_LENGTH: usize = 73;

@@ -1,0 +1,595 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::mux::MessageStream;
+use crate::secure_stream::Received;
+use crate::{ChannelId, Error, Limits, Message, Mux, SecureStream, StaticKeyPair};
+
+/// How a [`Session`] is to be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct SessionOptions {
+    /// Whether our side started the connection. The two sides must differ.
+    pub initiator: bool,
+    /// Our static key pair.
+    pub key_pair: StaticKeyPair,
+    /// The nonce of our stream cipher. Must never be used for two connections.
+    pub nonce: [u8; 24],
+    /// Whether to make the Noise handshake. Counts only together with `encrypted: false`.
+    pub noise: bool,
+    /// Whether to encrypt what follows the handshake. Both sides must agree.
+    pub encrypted: bool,
+    /// The only remote to talk to, if set; anybody else is refused before we show who we are.
+    pub remote_public_key: Option<[u8; 32]>,
+    /// The time without a received byte after which the session ends. After half of it without a
+    /// sent byte a keep-alive goes out. `None` switches both off.
+    pub timeout: Option<Duration>,
+    /// What the remote may make us keep and wait for.
+    pub limits: Limits,
+}
+
+impl SessionOptions {
+    /// The defaults of Hypercore 9, with a random key pair and nonce.
+    ///
+    /// # Errors
+    /// [`Error::Random`] if the operating system gives no random bytes.
+    pub fn new(initiator: bool) -> Result<Self, Error> {
+        let mut nonce = [0; 24];
+        getrandom::fill(&mut nonce).map_err(|_| Error::Random)?;
+        Ok(Self::with_keys(initiator, StaticKeyPair::generate()?, nonce))
+    }
+
+    /// The defaults of Hypercore 9, with keys from elsewhere.
+    #[must_use]
+    pub fn with_keys(initiator: bool, key_pair: StaticKeyPair, nonce: [u8; 24]) -> Self {
+        Self {
+            initiator,
+            key_pair,
+            nonce,
+            noise: true,
+            encrypted: true,
+            remote_public_key: None,
+            timeout: Some(DEFAULT_TIMEOUT),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What happened on a [`Session`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The handshake is over. Comes first, and not at all without Noise.
+    Handshake {
+        /// The remote's static key.
+        remote_public_key: [u8; 32],
+    },
+    /// The remote opened a channel that we have not opened: answer with [`Session::open`] or
+    /// [`Session::reject`].
+    RemoteOpened {
+        /// The discovery key of its log.
+        discovery_key: [u8; 32],
+    },
+    /// Both sides opened the channel and the remote knows the key: it may be used.
+    Opened {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// A message on an open channel.
+    Message {
+        /// The channel.
+        channel: ChannelId,
+        /// The message.
+        message: Message,
+    },
+    /// The remote closed a channel. Does not follow our own [`Session::close`].
+    Closed {
+        /// The channel, if it was open on our side.
+        channel: Option<ChannelId>,
+        /// The discovery key of its log.
+        discovery_key: [u8; 32],
+    },
+    /// The remote declared its extensions of the stream itself.
+    StreamOptions {
+        /// Their names.
+        extensions: Vec<String>,
+    },
+    /// A message of an extension that both sides declared. Encrypted but not authenticated.
+    Extension {
+        /// The channel, or `None` for the stream itself.
+        channel: Option<ChannelId>,
+        /// The name of the extension.
+        name: String,
+        /// The message.
+        payload: Bytes,
+    },
+}
+
+/// A whole connection as a value: [`SecureStream`], [`Mux`] and their timers.
+///
+/// After any call that changes the session, poll events until there are none, then look at
+/// [`Session::outgoing`] and [`Session::poll_timeout`]. After the first fatal error every call
+/// returns that error again.
+#[derive(Debug)]
+pub struct Session {
+    stream: SecureStream,
+    mux: Mux,
+    handshake: Option<Event>,
+    error: Option<Error>,
+    finished: bool,
+    bytes_received: u64,
+    bytes_sent: u64,
+    limits: Limits,
+    timeout: Option<Duration>,
+    /// The latest time we were told.
+    now: Instant,
+    handshake_deadline: Option<Instant>,
+    idle_deadline: Option<Instant>,
+    keep_alive_at: Option<Instant>,
+    /// When the first byte of the unfinished frame came.
+    frame_started: Option<Instant>,
+    /// Since when the remote takes nothing.
+    blocked_since: Option<Instant>,
+    keep_alives: Rate,
+    unmatched: Rate,
+}
+
+impl Session {
+    /// A session over a transport that has carried nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Random`] if there are no random bytes for the handshake.
+    pub fn new(options: SessionOptions, now: Instant) -> Result<Self, Error> {
+        Self::build(options, now, None)
+    }
+
+    /// A session whose ephemeral key is known, to repeat a recorded handshake.
+    #[doc(hidden)]
+    pub fn with_fixed_ephemeral_for_testing_only(
+        options: SessionOptions,
+        now: Instant,
+        ephemeral: &[u8; 32],
+    ) -> Result<Self, Error> {
+        Self::build(options, now, Some(ephemeral))
+    }
+
+    fn build(
+        options: SessionOptions,
+        now: Instant,
+        ephemeral: Option<&[u8; 32]>,
+    ) -> Result<Self, Error> {
+        let mut stream = SecureStream::with_ephemeral(&options, ephemeral)?;
+        let limits = options.limits;
+        let mut mux = Mux::new(limits.clone());
+        let mut handshake_deadline = None;
+        if stream.is_handshaken() {
+            mux.start(&mut stream)?;
+        } else {
+            handshake_deadline = Some(now + limits.handshake_duration);
+        }
+        Ok(Self {
+            stream,
+            mux,
+            handshake: None,
+            error: None,
+            finished: false,
+            bytes_received: 0,
+            bytes_sent: 0,
+            timeout: options.timeout,
+            now,
+            handshake_deadline,
+            idle_deadline: options.timeout.map(|timeout| now + timeout),
+            keep_alive_at: options.timeout.map(|timeout| now + timeout / 2),
+            frame_started: None,
+            blocked_since: None,
+            keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),
+            unmatched: Rate::new(limits.unmatched_opens, UNMATCHED_WINDOW, now),
+            limits,
+        })
+    }
+
+    /// Free space to read the transport into, never empty: then call [`Session::received`]. It is
+    /// small at first and grows with the reads.
+    pub fn receive_buffer(&mut self) -> &mut [u8] {
+        self.stream.receive_buffer()
+    }
+
+    /// `n` bytes were read into the start of [`Session::receive_buffer`].
+    ///
+    /// # Errors
+    /// If the remote broke the protocol. Events of before the mistake can still be polled.
+    pub fn received(&mut self, now: Instant, n: usize) -> Result<(), Error> {
+        self.check()?;
+        self.now = now;
+        self.bytes_received = self.bytes_received.saturating_add(n as u64);
+        if n > 0 {
+            self.idle_deadline = self.timeout.map(|timeout| now + timeout);
+        }
+        let result = self.stream.received(n).and_then(|()| self.advance());
+        self.keep_error(result)
+    }
+
+    /// Takes received bytes by copying them; [`Session::receive_buffer`] avoids the copy.
+    ///
+    /// # Errors
+    /// As [`Session::received`].
+    pub fn receive(&mut self, now: Instant, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let buffer = self.receive_buffer();
+            let (chunk, rest) = bytes.split_at(bytes.len().min(buffer.len()));
+            buffer[..chunk.len()].copy_from_slice(chunk);
+            self.received(now, chunk.len())?;
+            bytes = rest;
+        }
+        self.check()
+    }
+
+    /// The transport will bring no more bytes.
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedEnd`] inside the handshake or a frame.
+    pub fn received_end(&mut self) -> Result<(), Error> {
+        self.check()?;
+        let whole = self.is_handshaken() && self.stream.unfinished() == 0;
+        self.keep_error(if whole { Ok(()) } else { Err(Error::UnexpectedEnd) })
+    }
+
+    /// The next event.
+    ///
+    /// Frames are decoded only as events are polled. If one is invalid, this returns `None`,
+    /// [`Session::poll_timeout`] is due at once and [`Session::handle_timeout`] returns the error.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(handshake) = self.handshake.take() {
+            return Some(handshake);
+        }
+        if self.mux.queued_events() == 0 && self.error.is_none() {
+            let result = self.advance();
+            let _ = self.keep_error(result);
+        }
+        self.mux.poll_event()
+    }
+
+    /// The bytes ready for the transport; then call [`Session::sent`].
+    #[must_use]
+    pub fn outgoing(&self) -> &[u8] {
+        self.stream.outgoing()
+    }
+
+    /// The transport took the first `n` bytes of [`Session::outgoing`].
+    pub fn sent(&mut self, now: Instant, n: usize) {
+        self.now = now;
+        if n > 0 {
+            self.bytes_sent = self.bytes_sent.saturating_add(n as u64);
+            self.stream.sent(n);
+            self.blocked_since = None;
+            self.keep_alive_at = self.timeout.map(|timeout| now + timeout / 2);
+        }
+    }
+
+    /// The bytes waiting to be sent. Serve the remote only while this is small.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.stream.buffered() + self.mux.buffered()
+    }
+
+    /// When to call [`Session::handle_timeout`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.error.is_some() {
+            return Some(self.now);
+        }
+        [self.handshake_deadline, self.idle_deadline, self.keep_alive_at, self.frame_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due: a keep-alive, or the end.
+    ///
+    /// # Errors
+    /// If the remote is too slow or silent, or the session failed before.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        self.check()?;
+        self.now = now;
+        let result = self.expire(now);
+        self.keep_error(result)
+    }
+
+    /// Opens the channel of a log, or returns it if it is open. Wait for [`Event::Opened`] before
+    /// sending what only those who know the key may see.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCapability`] if the remote opened it first without proving that it knows the
+    /// key; its channel is then rejected and the session goes on. [`Error::TooManyChannels`].
+    pub fn open(&mut self, key: &[u8; 32]) -> Result<ChannelId, Error> {
+        self.check_writable()?;
+        let id = self.mux.open(&mut self.stream, key)?;
+        self.relax();
+        Ok(id)
+    }
+
+    /// Closes a channel. Messages of it that are still polled are of no more use.
+    pub fn close(&mut self, channel: ChannelId) {
+        if self.check_writable().is_ok() {
+            let result = self.mux.close(&mut self.stream, channel);
+            let _ = self.keep_error(result);
+        }
+    }
+
+    /// Tells the remote that we do not open the channel it opened.
+    pub fn reject(&mut self, discovery_key: &[u8; 32]) {
+        if self.check_writable().is_ok() {
+            let result = self.mux.reject(&mut self.stream, discovery_key);
+            let _ = self.keep_error(result);
+        }
+    }
+
+    /// Sends a message; before the end of the handshake it waits. Options also declare the
+    /// extensions of the channel.
+    ///
+    /// # Errors
+    /// [`Error::ChannelNotOpen`] (also when the remote just closed it), [`Error::MessageTooLarge`],
+    /// [`Error::TooManyExtensions`], and [`Error::SendBufferFull`] when the remote does not keep
+    /// up. The session goes on after these.
+    pub fn send(&mut self, channel: ChannelId, message: &Message) -> Result<(), Error> {
+        self.check_writable()?;
+        self.mux.send(&mut self.stream, channel, message)
+    }
+
+    /// Declares the extensions of the stream itself. The remote hears of it with the first message.
+    ///
+    /// # Errors
+    /// [`Error::TooManyExtensions`].
+    pub fn declare_extensions(&mut self, names: Vec<String>) -> Result<(), Error> {
+        self.check_writable()?;
+        self.mux.declare_extensions(names)
+    }
+
+    /// Sends a message of an extension, on a channel or (`None`) on the stream itself.
+    ///
+    /// # Errors
+    /// [`Error::UnknownExtension`] before it was declared, and as [`Session::send`].
+    pub fn send_extension(
+        &mut self,
+        channel: Option<ChannelId>,
+        name: &str,
+        payload: Bytes,
+    ) -> Result<(), Error> {
+        self.check_writable()?;
+        self.mux.send_extension(&mut self.stream, channel, name, payload)
+    }
+
+    /// The extensions the remote declared, on a channel or (`None`) on the stream itself.
+    #[must_use]
+    pub fn remote_extensions(&self, channel: Option<ChannelId>) -> &[String] {
+        self.mux.remote_extensions(channel)
+    }
+
+    /// How many channels exist, opened by either side.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.mux.channels()
+    }
+
+    /// Whether both sides opened the channel, so that it may be used.
+    #[must_use]
+    pub fn is_open(&self, channel: ChannelId) -> bool {
+        self.mux.is_open(channel)
+    }
+
+    /// Whether the remote opened the channel of this log.
+    #[must_use]
+    pub fn is_remote_open(&self, discovery_key: &[u8; 32]) -> bool {
+        self.mux.is_remote_open(discovery_key)
+    }
+
+    /// Whether the remote opened the channel of this log and proved to know its key.
+    #[must_use]
+    pub fn remote_verified(&self, key: &[u8; 32]) -> bool {
+        self.mux.remote_verified(&self.stream, key)
+    }
+
+    /// The channel we opened for a log.
+    #[must_use]
+    pub fn find(&self, discovery_key: &[u8; 32]) -> Option<ChannelId> {
+        self.mux.find(discovery_key)
+    }
+
+    /// The discovery key of a channel that is open on our side.
+    #[must_use]
+    pub fn discovery_key(&self, channel: ChannelId) -> Option<[u8; 32]> {
+        self.mux.discovery_key(channel)
+    }
+
+    /// Ends our side: nothing more is accepted for sending. Once [`Session::is_finished`], the
+    /// transport can be closed for writing.
+    pub fn finish(&mut self) {
+        self.finished = true;
+        self.keep_alive_at = None;
+    }
+
+    /// Whether our side has ended and all its bytes are sent.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.finished && self.buffered() == 0
+    }
+
+    /// Whether our side started the connection.
+    #[must_use]
+    pub fn is_initiator(&self) -> bool {
+        self.stream.is_initiator()
+    }
+
+    /// Whether the handshake is over, or there is none.
+    #[must_use]
+    pub fn is_handshaken(&self) -> bool {
+        self.stream.is_handshaken()
+    }
+
+    /// The remote's static key, once the handshake is over.
+    #[must_use]
+    pub fn remote_public_key(&self) -> Option<[u8; 32]> {
+        self.stream.remote_public_key()
+    }
+
+    /// The hash that names this connection, once the handshake is over: equal on both sides.
+    #[must_use]
+    pub fn handshake_hash(&self) -> Option<[u8; 64]> {
+        self.stream.handshake_hash()
+    }
+
+    /// The bytes received so far.
+    #[must_use]
+    pub fn bytes_received(&self) -> u64 {
+        self.bytes_received
+    }
+
+    /// The bytes sent so far.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    /// The error that ended the session.
+    #[must_use]
+    pub fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
+
+    /// Decodes frames until some events wait.
+    fn advance(&mut self) -> Result<(), Error> {
+        while self.mux.queued_events() < EVENTS_AHEAD {
+            let Some(received) = self.stream.poll()? else {
+                let unfinished = self.is_handshaken() && self.stream.unfinished() > 0;
+                self.frame_started =
+                    unfinished.then(|| self.frame_started.unwrap_or(self.now));
+                break;
+            };
+            match received {
+                Received::Handshake { remote_public_key } => {
+                    self.handshake = Some(Event::Handshake { remote_public_key });
+                    self.handshake_deadline = None;
+                    self.mux.start(&mut self.stream)?;
+                }
+                Received::KeepAlive => {
+                    let (max, window) = (self.keep_alives.max, self.keep_alives.window);
+                    if !self.keep_alives.allows(self.now) {
+                        return Err(Error::TooManyKeepAlives { max, window });
+                    }
+                }
+                Received::Frame(frame) => {
+                    let unmatched = self.mux.unmatched_opens();
+                    self.mux.receive(&mut self.stream, frame)?;
+                    self.relax();
+                    let (max, window) = (self.unmatched.max, self.unmatched.window);
+                    if self.mux.unmatched_opens() > unmatched && !self.unmatched.allows(self.now) {
+                        return Err(Error::TooManyUnmatchedOpens { max, window });
+                    }
+                }
+            }
+            self.frame_started = None;
+        }
+        Ok(())
+    }
+
+    /// Long frames are for those who know the key of a log.
+    fn relax(&mut self) {
+        if self.mux.has_verified() {
+            self.stream.trust();
+        }
+    }
+
+    fn expire(&mut self, now: Instant) -> Result<(), Error> {
+        let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if due(self.handshake_deadline) {
+            return Err(Error::HandshakeTimeout { limit: self.limits.handshake_duration });
+        }
+        if due(self.frame_deadline()) {
+            let age = self.frame_started.map_or(Duration::ZERO, |started| now - started);
+            return Err(Error::FrameTooSlow { age });
+        }
+        let Some(timeout) = self.timeout else { return Ok(()) };
+        if due(self.idle_deadline) {
+            return Err(Error::TimedOut { timeout });
+        }
+        if due(self.keep_alive_at) {
+            self.keep_alive_at = Some(now + timeout / 2);
+            // Bytes that wait keep the connection alive as well as a ping does.
+            if self.stream.outgoing().is_empty() {
+                self.stream.ping();
+            } else {
+                let since = *self.blocked_since.get_or_insert(now);
+                let age = now.saturating_duration_since(since);
+                if age >= self.limits.send_stall {
+                    return Err(Error::SendStalled { age });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// When the unfinished frame is too slow: at the end of its time, or when it falls behind the
+    /// rate after the first ten seconds.
+    fn frame_deadline(&self) -> Option<Instant> {
+        let started = self.frame_started?;
+        let paid = self.stream.unfinished() / self.limits.frame_rate.max(1);
+        let earned = FRAME_GRACE + Duration::from_secs(paid as u64);
+        Some(started + earned.min(self.limits.frame_duration))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.error.clone().map_or(Ok(()), Err)
+    }
+
+    fn check_writable(&self) -> Result<(), Error> {
+        self.check()?;
+        if self.finished { Err(Error::NotReady) } else { Ok(()) }
+    }
+
+    fn keep_error(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        if let Err(error) = &result {
+            self.error = Some(error.clone());
+        }
+        result
+    }
+}
+
+/// At most `max` within each `window`.
+#[derive(Debug)]
+struct Rate {
+    max: u32,
+    window: Duration,
+    started: Instant,
+    count: u32,
+}
+
+impl Rate {
+    fn new(max: u32, window: Duration, now: Instant) -> Self {
+        Self { max, window, started: now, count: 0 }
+    }
+
+    /// Counts one, and says whether it was allowed.
+    fn allows(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.started) >= self.window {
+            (self.started, self.count) = (now, 0);
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= self.max
+    }
+}
+
+/// hypercore-protocol's `timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The time in which [`Limits::keep_alives`] are counted.
+pub const KEEP_ALIVE_WINDOW: Duration = Duration::from_secs(10);
+
+/// The time in which [`Limits::unmatched_opens`] are counted.
+pub const UNMATCHED_WINDOW: Duration = Duration::from_secs(60);
+
+/// The time every frame has before its rate counts.
+const FRAME_GRACE: Duration = Duration::from_secs(10);
+
+/// How many events are decoded before they are polled.
+const EVENTS_AHEAD: usize = 64;
