@@ -280,15 +280,24 @@ impl Bitfield {
         pages
     }
 
-    /// The index bytes 512 `page` and following.
+    /// The index bytes from number 512 `page` on, which summarise the data bits of this page.
     fn index(&self, page: u64) -> [u8; 512] {
         let mut data = [0; DATA_BYTES];
         store(&self.data, page.saturating_mul(2), &mut data);
         let mut tree = index::page_tree(&data);
-        if page < MAX_PAGES {
-            tree[511] = index::node(512 * page + 511, |blocks| self.data.summary(blocks));
+        if page < self.pages {
+            for node in [255, 511] {
+                tree[node] = index::node(512 * page + node as u64, self.index_end(), |blocks| {
+                    self.data.summary(blocks)
+                });
+            }
         }
         tree
+    }
+
+    /// How many index bytes are stored.
+    fn index_end(&self) -> u64 {
+        self.pages * self.page_size.index_bytes() as u64
     }
 
     fn halves(&self, page: u64) -> [Summary; 2] {
@@ -313,23 +322,25 @@ impl Bitfield {
 
     /// The index bytes above a page are in pages of their own.
     fn touch_above(&mut self, page: u64) {
-        let bytes = self.page_size.index_bytes() as u64;
-        for node in index::above_page(page, self.pages * bytes) {
-            self.dirty.set(node / bytes, true);
+        for node in index::above_page(page, self.index_end()) {
+            self.dirty
+                .set(node / self.page_size.index_bytes() as u64, true);
         }
     }
 
-    /// Makes room for a page. New pages may hold index bytes of data in the old ones.
+    /// Makes room for a page. This lets index bytes of old data be stored, and those above see more.
     fn grow(&mut self, page: u64) {
         if page < self.pages {
             return;
         }
         let old = std::mem::replace(&mut self.pages, page + 1);
-        if old > 0 {
-            self.touch_above(old - 1);
-            if self.page_size == PageSize::Legacy {
-                self.dirty.set_range(old..self.pages.min(2 * old), true);
-            }
+        if old == 0 {
+            return;
+        }
+        self.touch_above(old - 1);
+        if self.page_size == PageSize::Legacy {
+            self.touch_above((old - 1) / 2);
+            self.dirty.set_range(old..self.pages.min(2 * old), true);
         }
     }
 }

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use crate::bits::Summary;
 
-/// The bytes of one page's tree; the last is left zero.
+/// The nodes of one page's tree, but for the two that [`node`] makes: number 255 at the top, and 511 above it.
 pub(crate) fn page_tree(data: &[u8; 1024]) -> [u8; 512] {
     let mut tree = [0; 512];
     for (leaf, four) in data.chunks_exact(4).enumerate() {
@@ -23,7 +23,7 @@ pub(crate) fn page_tree(data: &[u8; 1024]) -> [u8; 512] {
             .iter()
             .fold(0, |byte, &data| byte << 2 | two_bits(of(data, 0xff)));
     }
-    for depth in 1..=8 {
+    for depth in 1..=7 {
         let half = 1 << (depth - 1);
         for node in (2 * half - 1..511).step_by(4 * half) {
             let (left, right) = (tree[node - half], tree[node + half]);
@@ -36,23 +36,42 @@ pub(crate) fn page_tree(data: &[u8; 1024]) -> [u8; 512] {
     tree
 }
 
-/// The byte of any node, from the summaries of the four quarters of its data bits.
-pub(crate) fn node(node: u64, summary: impl Fn(Range<u64>) -> Summary) -> u8 {
+/// The byte of any node below `end`, the number of stored bytes.
+///
+/// Node numbers from `end` on are zero to their parents, so what lies under them cannot be seen from above. This
+/// matters: a byte that claimed more would never be corrected by Hypercore 9, which stops at the first missing node.
+pub(crate) fn node(node: u64, end: u64, summary: impl Fn(Range<u64>) -> Summary) -> u8 {
     let depth = node.trailing_ones();
-    // A leaf, two numbers wide, has 32 bits.
+    // A leaf has 32 bits and is two numbers wide.
     let first = 16 * (node + 1 - (1 << depth));
     let quarter = 8 << depth;
+    // Down the right side: all bits to the left of the last node that is stored can be seen.
+    let (mut last, mut depth) = (node, depth);
+    while depth > 0 && last + (1 << (depth - 1)) < end {
+        depth -= 1;
+        last += 1 << depth;
+    }
+    let seen = if depth == 0 {
+        first + 4 * quarter
+    } else {
+        16 * (last + 1)
+    };
     (0..4).fold(0, |byte, n| {
-        let start = first + n * quarter;
-        byte << 2 | two_bits(summary(start..start + quarter))
+        let bits = first + n * quarter..first + (n + 1) * quarter;
+        let summary = match summary(bits.start..bits.end.min(seen)) {
+            _ if bits.start >= seen => Summary::None,
+            Summary::All if bits.end > seen => Summary::Some,
+            summary => summary,
+        };
+        byte << 2 | two_bits(summary)
     })
 }
 
-/// The nodes above a page, from the lowest, that are below the node number `end`.
+/// The top node of a page's tree and those above it, from the lowest, that are below `end`.
 pub(crate) fn above_page(page: u64, end: u64) -> impl Iterator<Item = u64> {
-    // The tree is at most 2^49 wide (2^40 pages), so that nothing above depth 49 is below any end.
-    (9..=49)
-        .map(move |depth| (2 * (page >> (depth - 8)) + 1 << depth) - 1)
+    // 2^40 pages of 2^9 bytes: no node above depth 48 is below any end.
+    (8..=48)
+        .map(move |depth| ((2 * (page >> (depth - 8)) + 1) << depth) - 1)
         .filter(move |&node| node < end)
 }
 

@@ -1,0 +1,9 @@
+//! The crate against Hypercore 9, against simpler models, and against hostile peers.
+
+mod files;
+mod hostile;
+mod model;
+mod oracle;
+mod pages;
+mod rle;
+mod vectors;
