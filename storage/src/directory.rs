@@ -13,8 +13,9 @@ use crate::{FileName, RandomAccess, Storage, error::NotAFile};
 /// Six files in a directory, as Node lays them out.
 ///
 /// Reading creates nothing: a missing directory is an empty log. The first write creates the
-/// directory, for its owner alone, and the file. Names that lead elsewhere (symbolic links) and
-/// everything but regular files are refused; a secret key is only ever readable by its owner.
+/// directory, for its owner alone, and the file. On Unix, names that lead elsewhere (symbolic links)
+/// and everything but regular files are refused, and a secret key that others may read is taken
+/// from them as soon as it is opened.
 ///
 /// Opening a log locks the file `bitfield` with `flock`, exactly as Hypercore 9 does
 /// (`hypercore-default-storage`, `fsctl`), so the two never write at the same time.
@@ -157,10 +158,10 @@ impl DiskFile {
             Some(handle) => handle,
             None => {
                 let _guard = lock(&self.opening);
-                self.directory.create()?;
-                let handle = self.create()?;
-                self.directory.note_new_entry(&self.directory.path);
-                self.keep(handle)?
+                match self.handle.get() {
+                    Some(handle) => handle,
+                    None => self.keep(self.create()?)?,
+                }
             }
         };
         if !handle.writable {
@@ -169,6 +170,7 @@ impl DiskFile {
         Ok(&handle.file)
     }
 
+    /// Makes `handle` the one of this file, unless another thread was faster.
     fn keep(&self, handle: Handle) -> io::Result<&Handle> {
         if self.locked.load(Ordering::Acquire) && self.handle.get().is_none() {
             try_lock(&handle.file)?;
@@ -177,56 +179,65 @@ impl DiskFile {
     }
 
     fn open(&self) -> io::Result<Handle> {
-        let path = self.directory.path_of(self.name);
-        let opened = match options().read(true).write(true).open(&path) {
+        let mut both = options();
+        both.read(true).write(true);
+        match self.open_with(&both) {
             Ok(file) => Ok(Handle {
                 file,
                 writable: true,
             }),
             Err(error) if is_read_only(&error) => {
-                options().read(true).open(&path).map(|file| Handle {
+                let file = self.open_with(options().read(true))?;
+                Ok(Handle {
                     file,
                     writable: false,
                 })
             }
             Err(error) => Err(error),
-        };
-        let handle = opened.map_err(|error| kind_of(&path).map_or(error, not_a_file))?;
-        let metadata = handle.file.metadata()?;
-        if !metadata.is_file() {
-            return Err(not_a_file(name_of(metadata.file_type())));
         }
-        #[cfg(unix)]
-        if self.name == FileName::SecretKey && handle.writable {
-            use std::os::unix::fs::PermissionsExt;
-            if metadata.permissions().mode() & 0o077 != 0 {
-                // Node leaves it readable for everybody.
-                handle
-                    .file
-                    .set_permissions(fs::Permissions::from_mode(0o600))?;
-            }
-        }
-        Ok(handle)
     }
 
     fn create(&self) -> io::Result<Handle> {
-        let path = self.directory.path_of(self.name);
+        self.directory.create()?;
         let mut options = options();
         options.read(true).write(true);
         if self.name == FileName::SecretKey {
+            // New or not at all: nobody may have it open already.
             options.create_new(true);
             #[cfg(unix)]
             std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         } else {
             options.create(true).truncate(false);
         }
-        let file = options
-            .open(&path)
-            .map_err(|error| kind_of(&path).map_or(error, not_a_file))?;
+        let file = self.open_with(&options)?;
+        self.directory.note_new_entry(&self.directory.path);
         Ok(Handle {
             file,
             writable: true,
         })
+    }
+
+    fn open_with(&self, options: &OpenOptions) -> io::Result<File> {
+        let path = self.directory.path_of(self.name);
+        let file = options
+            .open(&path)
+            .map_err(|error| kind_of(&path).map_or(error, not_a_file))?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(not_a_file(name_of(metadata.file_type())));
+        }
+        #[cfg(unix)]
+        if self.name == FileName::SecretKey {
+            use std::os::unix::fs::PermissionsExt;
+            // JS: readable for everybody; here: for its owner alone, unless it is not ours to change.
+            if metadata.permissions().mode() & 0o077 != 0 {
+                match file.set_permissions(fs::Permissions::from_mode(0o600)) {
+                    Err(error) if !is_read_only(&error) => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(file)
     }
 }
 
@@ -290,10 +301,14 @@ impl RandomAccess for DiskFile {
         if self.locked.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        match self.handle.get() {
+        let taken = match self.handle.get() {
             Some(handle) => try_lock(&handle.file),
             None => self.existing().map(drop),
+        };
+        if taken.is_err() {
+            self.locked.store(false, Ordering::Release);
         }
+        taken
     }
 }
 

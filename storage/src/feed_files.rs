@@ -196,8 +196,8 @@ impl FeedFiles {
     /// The node at `index`, if it is stored.
     pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         let mut record = [0; RECORD];
-        self.tree.read_up_to(node_offset(index), &mut record)?;
-        Ok(decode_node(index, &record))
+        let read = self.tree.read_up_to(node_offset(index), &mut record)?;
+        Ok(Node::from_record(index, &record).filter(|_| read == RECORD))
     }
 
     /// The nodes at `indexes`, in the same order. Neighbours are read in one go.
@@ -213,10 +213,12 @@ impl FeedFiles {
             let record = |index: NodeIndex| (index.get() - first.get()) as usize;
             buffer.clear();
             buffer.resize(RECORD * (record(group[group.len() - 1].0) + 1), 0);
-            self.tree.read_up_to(node_offset(first), &mut buffer)?;
+            let read = self.tree.read_up_to(node_offset(first), &mut buffer)?;
+            // A record that the end of the file cuts is none.
+            buffer[read - read % RECORD..].fill(0);
             let (records, _) = buffer.as_chunks();
             for &(index, at) in group {
-                nodes[at] = decode_node(index, &records[record(index)]);
+                nodes[at] = Node::from_record(index, &records[record(index)]);
             }
         }
         Ok(nodes)
@@ -242,7 +244,7 @@ impl FeedFiles {
         for run in nodes.chunk_by(adjacent).flat_map(|run| run.chunks(RUN)) {
             buffer.clear();
             run.iter()
-                .for_each(|node| buffer.extend_from_slice(&encode_node(node)));
+                .for_each(|node| buffer.extend_from_slice(&node.to_record()));
             self.write(&self.tree, node_offset(run[0].index), &buffer)?;
         }
         Ok(())
@@ -279,7 +281,7 @@ impl FeedFiles {
             let here = inside.partition_point(|node| node.index.get() < first + records);
             for node in &inside[..here] {
                 let at = (node.index.get() - first) as usize * RECORD;
-                buffer[at..at + RECORD].copy_from_slice(&encode_node(node));
+                buffer[at..at + RECORD].copy_from_slice(&node.to_record());
             }
             inside = &inside[here..];
             self.write(&self.tree, header::LEN + RECORD as u64 * first, &buffer)?;
@@ -303,9 +305,10 @@ impl FeedFiles {
             return Ok(None);
         }
         let mut signature = [0; SIGNATURE];
-        self.signatures
+        let read = self
+            .signatures
             .read_up_to(signature_offset(block), &mut signature)?;
-        Ok(is_set(&signature).then_some(signature))
+        Ok((read == SIGNATURE && is_set(&signature)).then_some(signature))
     }
 
     /// The first signature at or after `block`, and its block.
@@ -767,27 +770,8 @@ const fn signature_offset(block: u64) -> u64 {
     header::LEN + SIGNATURE as u64 * block
 }
 
-fn encode_node(node: &Node) -> [u8; RECORD] {
-    let mut record = [0; RECORD];
-    record[..32].copy_from_slice(&node.hash);
-    record[32..].copy_from_slice(&node.size.to_be_bytes());
-    record
-}
-
-fn decode_node(index: NodeIndex, record: &[u8; RECORD]) -> Option<Node> {
-    if !is_set(record) {
-        return None;
-    }
-    let (hash, size) = record.split_first_chunk()?;
-    Some(Node {
-        index,
-        hash: *hash,
-        size: u64::from_be_bytes(size.try_into().ok()?),
-    })
-}
-
-/// Zeros mean that nothing is stored, for nodes and signatures alike.
-fn is_set<const N: usize>(bytes: &[u8; N]) -> bool {
+/// Zeros mean that nothing is stored.
+fn is_set(bytes: &[u8; SIGNATURE]) -> bool {
     bytes.iter().any(|&byte| byte != 0)
 }
 

@@ -49,6 +49,8 @@
 //! absent records. It knows nothing of the regions within a page. It starts no thread that
 //! outlives a call, and repairs nothing.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 mod directory;
 mod error;
 mod feed_files;

@@ -83,7 +83,7 @@ impl FaultStorage {
 
     /// A fault chosen by `seed`, within the next `within` operations.
     pub fn fail_randomly(&self, seed: u64, within: u64) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let fault = [Fault::Io, Fault::Full, Fault::Short, Fault::Sync][random.below(4) as usize];
         self.fail_at(random.below(within.max(1)), fault);
     }
@@ -117,7 +117,7 @@ impl FaultStorage {
     /// What a program finds after a loss of power; every `seed` is another one.
     #[must_use]
     pub fn power_cut(&self, seed: u64) -> Memory {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         // Whole cuts, where all or nothing arrives, have to happen often enough to be seen.
         let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
         let state = self.state();
@@ -419,10 +419,14 @@ impl RandomAccess for RecordedFile {
 
 /// SplitMix64: enough to choose what a power cut takes, the same everywhere.
 #[derive(Debug)]
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -430,7 +434,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }

@@ -1,0 +1,168 @@
+//! Real files: what is created, what is refused, what stays as it was.
+
+use std::{fs, path::Path, sync::Arc};
+
+use hypercore_storage::{Directory, Error, FeedFiles, FileName, Storage};
+
+use crate::{node, open};
+
+#[test]
+fn reading_a_missing_directory_creates_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("a/b");
+    let files = open(&Directory::new(&path));
+    assert!(files.is_empty().unwrap());
+    assert_eq!(files.key().unwrap(), None);
+    assert_eq!(files.next_signature(0).unwrap(), None);
+    files.pages(|_, _| panic!("there is no page")).unwrap();
+    files.reset().unwrap();
+    files.truncate_tree(0).unwrap();
+    files.clear_data(0, 10).unwrap();
+    files.sync_content().unwrap();
+    assert!(!parent.path().join("a").exists());
+
+    files.write_headers().unwrap();
+    files.write_nodes(&[node(3)]).unwrap();
+    files.sync_content().unwrap();
+    drop(files);
+    assert_eq!(
+        open(&Directory::new(&path)).node(node(3).index).unwrap(),
+        Some(node(3))
+    );
+}
+
+#[test]
+fn files_that_appear_later_are_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = open(&Directory::new(directory.path()));
+    assert_eq!(files.key().unwrap(), None);
+    fs::write(directory.path().join("key"), [5; 32]).unwrap();
+    assert_eq!(files.key().unwrap(), Some([5; 32]));
+}
+
+#[test]
+fn destroy_removes_the_files_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("other"), "mine").unwrap();
+    let files = open(&Directory::new(directory.path()));
+    files.write_headers().unwrap();
+    files.write_secret_key(&[1; 64]).unwrap();
+    files.destroy().unwrap();
+    let left: Vec<_> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["other"]);
+    assert!(open(&Directory::new(directory.path())).is_empty().unwrap());
+}
+
+#[test]
+fn holes_give_their_space_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = open(&Directory::new(directory.path()));
+    files.write_data(0, &[1; 1 << 20]).unwrap();
+    files.sync_content().unwrap();
+    let before = files.data_allocated().unwrap();
+    files.clear_data(10, 1 << 19).unwrap();
+    let data = files.read_data(0, 1 << 20).unwrap();
+    let cleared = 10..10 + (1 << 19);
+    let right = |(at, &byte): (usize, &u8)| byte == u8::from(!cleared.contains(&at));
+    assert!(data.iter().enumerate().all(right));
+    if cfg!(target_os = "linux") {
+        assert!(files.data_allocated().unwrap() < before);
+    }
+}
+
+#[test]
+fn a_full_path_of_a_file_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("file");
+    fs::write(&path, "").unwrap();
+    let error = FeedFiles::open(Arc::new(Directory::new(path))).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn secrets_are_for_their_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/log");
+        let files = open(&Directory::new(&path));
+        files.write_secret_key(&[1; 64]).unwrap();
+        files.sync_keys().unwrap();
+        assert_eq!(mode(&path.join("secret_key")), 0o600);
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&parent.path().join("a")), 0o700);
+        drop(files);
+
+        fs::set_permissions(path.join("secret_key"), fs::Permissions::from_mode(0o644)).unwrap();
+        let files = open(&Directory::new(&path));
+        assert_eq!(**files.secret_key().unwrap().as_ref().unwrap(), [1; 64]);
+        assert_eq!(mode(&path.join("secret_key")), 0o600);
+    }
+
+    /// Someone who can create names in the directory must not redirect what is written, make us
+    /// wait, or make us read something else.
+    #[test]
+    fn other_kinds_of_files_are_refused() {
+        type Make = fn(&Path);
+        let kinds: [(&str, Make); 4] = [
+            ("symbolic link", |path| {
+                symlink(path.with_file_name("target"), path).unwrap()
+            }),
+            ("symbolic link", |path| symlink("nowhere", path).unwrap()),
+            ("directory", |path| fs::create_dir(path).unwrap()),
+            ("named pipe", |path| {
+                use rustix::fs::{CWD, FileType, Mode, mknodat};
+                mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            }),
+        ];
+        for (kind, make) in kinds {
+            for file in FileName::ALL {
+                let directory = tempfile::tempdir().unwrap();
+                fs::write(directory.path().join("target"), "precious").unwrap();
+                make(&directory.path().join(file.as_str()));
+                let error = attempt(directory.path(), file).unwrap_err();
+                assert!(
+                    matches!(error, Error::NotAFile { file: f, found } if f == file && found == kind),
+                    "{kind} {file}: {error}"
+                );
+                let target = fs::read(directory.path().join("target")).unwrap();
+                assert_eq!(target, b"precious");
+                assert!(!directory.path().join("nowhere").exists());
+            }
+        }
+    }
+
+    /// Opens the log and writes to `file`.
+    fn attempt(path: &Path, file: FileName) -> Result<(), Error> {
+        let files = FeedFiles::open(Arc::new(Directory::new(path)))?;
+        match file {
+            FileName::Key => files.write_key(&[1; 32]),
+            FileName::SecretKey => files.write_secret_key(&[1; 64]),
+            FileName::Data => files.write_data(0, b"a"),
+            FileName::Tree | FileName::Bitfield | FileName::Signatures => files.write_headers(),
+        }
+    }
+
+    /// Written without the checks of `FeedFiles`: creation itself follows no link either.
+    #[test]
+    fn creation_follows_no_link() {
+        let directory = tempfile::tempdir().unwrap();
+        symlink("nowhere", directory.path().join("tree")).unwrap();
+        let tree = Directory::new(directory.path())
+            .open(FileName::Tree)
+            .unwrap();
+        tree.write_at(0, b"x").unwrap_err();
+        assert!(!directory.path().join("nowhere").exists());
+    }
+}
