@@ -312,6 +312,16 @@ impl RandomAccess for DiskFile {
     }
 }
 
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        // Closing would do, were it not for processes that are being started at this moment: until
+        // they run their program they hold copies of the handle, and thereby the lock.
+        if let (true, Some(handle)) = (*self.locked.get_mut(), self.handle.get()) {
+            let _ = handle.file.unlock();
+        }
+    }
+}
+
 fn try_lock(file: &File) -> io::Result<()> {
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),

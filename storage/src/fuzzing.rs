@@ -113,7 +113,7 @@ mod tests {
         let mut random = crate::testing::Random::new(9);
         for _ in 0..3000 {
             let mut input = seeds[random.below(seeds.len() as u64) as usize].clone();
-            for _ in 0..random.below(8) {
+            for _ in 0..random.below(8).min(input.len() as u64) {
                 let at = random.below(input.len() as u64) as usize;
                 match random.below(4) {
                     0 => input[at] = random.next() as u8,

@@ -2,8 +2,9 @@ use std::{
     array,
     collections::BTreeMap,
     fmt, io,
+    ops::Range,
     sync::{
-        Arc, RwLock,
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -59,6 +60,7 @@ impl Storage for Memory {
         let shared = Arc::clone(&self.files[file as usize]);
         Ok(Arc::new(MemoryFile {
             shared,
+            wanted: AtomicBool::new(false),
             owner: AtomicBool::new(false),
         }))
     }
@@ -72,22 +74,20 @@ struct Shared {
 }
 
 impl Shared {
-    fn pages(&self) -> std::sync::RwLockReadGuard<'_, Pages> {
-        self.pages
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn pages(&self) -> RwLockReadGuard<'_, Pages> {
+        self.pages.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pages_mut(&self) -> std::sync::RwLockWriteGuard<'_, Pages> {
-        self.pages
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn pages_mut(&self) -> RwLockWriteGuard<'_, Pages> {
+        self.pages.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
 struct MemoryFile {
     shared: Arc<Shared>,
+    /// Whether this handle is to own the lock as soon as the file exists.
+    wanted: AtomicBool,
     owner: AtomicBool,
 }
 
@@ -110,6 +110,9 @@ impl RandomAccess for MemoryFile {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         if offset.checked_add(data.len() as u64).is_none() {
             return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        if self.wanted.load(Ordering::Acquire) {
+            self.take()?;
         }
         self.shared.pages_mut().write(offset, data);
         Ok(())
@@ -143,6 +146,16 @@ impl RandomAccess for MemoryFile {
     }
 
     fn lock(&self) -> io::Result<()> {
+        if self.shared.pages().exists {
+            self.take()?;
+        }
+        self.wanted.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl MemoryFile {
+    fn take(&self) -> io::Result<()> {
         if self.owner.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -169,6 +182,8 @@ const PAGE: usize = 4096;
 struct Pages {
     pages: BTreeMap<u64, Box<[u8; PAGE]>>,
     len: u64,
+    /// Whether it was ever written to.
+    exists: bool,
 }
 
 impl Pages {
@@ -183,6 +198,7 @@ impl Pages {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
+        self.exists = true;
         for (number, within, part) in parts(offset, data.len()) {
             let page = self
                 .pages
@@ -217,7 +233,7 @@ impl fmt::Debug for Pages {
 }
 
 /// Cuts a range at the borders of pages: page number, offset within it, range within the buffer.
-fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == len {

@@ -326,7 +326,6 @@ impl<S> Recording<S> {
     }
 
     /// What happened to `file` since the last call.
-    #[must_use]
     pub fn take(&self, file: FileName) -> Counts {
         let counters = &self.counters[file as usize];
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);

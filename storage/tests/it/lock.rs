@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
 };
@@ -79,7 +80,8 @@ fn child() {
     std::io::stdin().lines().for_each(drop);
 }
 
-fn spawn(path: &std::path::Path) -> (Child, String) {
+/// The other process, what it said, and its output, which it must be able to write to the end.
+fn spawn(path: &Path) -> (Child, String, impl Sized) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["--exact", "lock::child", "--nocapture"])
         .env(CHILD, path)
@@ -87,11 +89,9 @@ fn spawn(path: &std::path::Path) -> (Child, String) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let said = lines
-        .map(Result::unwrap)
-        .find_map(|line| line.strip_prefix("child: ").map(str::to_owned));
-    (child, said.expect("the child says what it got"))
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let said = lines.find_map(|line| line.ok()?.strip_prefix("child: ").map(str::to_owned));
+    (child, said.expect("the child says what it got"), lines)
 }
 
 #[test]
@@ -100,13 +100,13 @@ fn two_processes_exclude_each_other() {
     let directory = Directory::new(path.path());
     let ours = open(&directory);
     ours.write_headers().unwrap();
-    let (mut child, said) = spawn(path.path());
+    let (mut child, said, _output) = spawn(path.path());
     assert_eq!(said, Error::Locked.to_string());
     drop(child.stdin.take());
     child.wait().unwrap();
     drop(ours);
 
-    let (mut child, said) = spawn(path.path());
+    let (mut child, said, _output) = spawn(path.path());
     assert_eq!(said, "open");
     assert!(try_open(&directory).unwrap_err().is_locked());
     // A killed owner leaves no lock behind.

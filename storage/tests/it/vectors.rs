@@ -200,7 +200,11 @@ fn a_rewritten_log_has_the_same_bytes() {
                 assert!(memory.read(file).is_empty());
                 continue;
             };
-            assert_eq!(hash(&memory.read(file)), stored.blake2b, "{file}");
+            let mut bytes = memory.read(file);
+            // Slots that Node emptied at the end of a file are the same as none.
+            assert!(bytes.len() as u64 <= stored.size);
+            bytes.resize(stored.size as usize, 0);
+            assert_eq!(hash(&bytes), stored.blake2b, "{file}");
         }
     });
 }
