@@ -4,9 +4,14 @@
 pub mod append;
 mod change_set;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod node;
 pub mod proof;
+#[cfg(any(test, feature = "fuzzing"))]
+mod reference;
 mod roots;
 mod seek;
 mod signature;

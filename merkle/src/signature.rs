@@ -185,17 +185,23 @@ impl Verifier {
     }
 }
 
-macro_rules! bytes_newtype {
-    ($name:ident, $length:literal) => {
-        impl From<[u8; $length]> for $name {
-            fn from(bytes: [u8; $length]) -> Self {
-                Self(bytes)
-            }
-        }
+impl From<[u8; 32]> for PublicKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
 
+impl From<[u8; 32]> for DiscoveryKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+macro_rules! show_as_hex {
+    ($($name:ident),*) => {$(
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, concat!(stringify!($name), "({})"), Hex(&self.0))
+                write!(f, concat!(stringify!($name), "({})"), self)
             }
         }
 
@@ -204,9 +210,7 @@ macro_rules! bytes_newtype {
                 Hex(&self.0).fmt(f)
             }
         }
-    };
+    )*};
 }
 
-bytes_newtype!(PublicKey, 32);
-bytes_newtype!(DiscoveryKey, 32);
-bytes_newtype!(Signature, 64);
+show_as_hex!(PublicKey, DiscoveryKey, Signature);

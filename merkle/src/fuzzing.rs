@@ -1,0 +1,307 @@
+//! Bodies of the fuzz targets. `cargo test` runs them too, on the committed corpus and on
+//! generated input.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+use crate::append::append;
+use crate::reference;
+use crate::{
+    Block, ChangeSet, Error, KeyPair, Node, NodeIndex, Proof, RemoteTree, Roots, Signature,
+    Verifier, full_roots, proof, tree_index, verify,
+};
+
+/// Drives a reader with proofs, honest and forged, of one fixed log.
+///
+/// The input is a list of operations of six bytes each: what to do, the block, the length the
+/// writer has reached, and three bytes that say how to forge.
+///
+/// * An honest proof is always accepted.
+/// * Whatever is accepted says what the [reference] says.
+/// * All that is known is stored, and its length is that of the newest head seen.
+pub fn merkle_verify(data: &[u8]) {
+    let mut reader = Reader::default();
+    // Every operation costs signature checks.
+    for operation in data.chunks_exact(6).take(32) {
+        reader.operate(operation.try_into().expect("six bytes"));
+    }
+}
+
+/// A log of 21 blocks with all its nodes, by the definition.
+struct Writer {
+    verifier: Verifier,
+    values: Vec<Bytes>,
+    nodes: BTreeMap<NodeIndex, Node>,
+    /// The signed lengths only.
+    signatures: BTreeMap<u64, Signature>,
+}
+
+static WRITER: LazyLock<Writer> = LazyLock::new(|| {
+    let key_pair = KeyPair::from_seed(&[5; 32]);
+    let values: Vec<Bytes> = (0..21_u8)
+        .map(|n| vec![n; usize::from(n * 7 % 5)].into())
+        .collect();
+    let mut signatures = BTreeMap::new();
+    let mut roots = Roots::new();
+    for batch in [
+        0..1,
+        1..2,
+        2..3,
+        3..5,
+        5..6,
+        6..8,
+        8..11,
+        11..12,
+        12..16,
+        16..17,
+        17..20,
+        20..21,
+    ] {
+        let blocks = Block::hash_many(values[batch].to_vec());
+        let changes = append(&roots, blocks, &key_pair).expect("a small batch");
+        roots = changes.roots().expect("an append has roots").clone();
+        let (length, signature) = changes.signature().expect("an append is signed");
+        signatures.insert(length, signature.clone());
+    }
+    let (_, nodes) = reference::tree(&values.iter().map(|value| &value[..]).collect::<Vec<_>>());
+    Writer {
+        verifier: Verifier::new(&key_pair.public_key()),
+        values,
+        nodes: nodes.into_iter().map(|node| (node.index, node)).collect(),
+        signatures,
+    }
+});
+
+impl Writer {
+    /// What the writer had when the log was `length` blocks long.
+    fn present(&self, length: u64) -> BTreeSet<NodeIndex> {
+        self.nodes
+            .keys()
+            .copied()
+            .filter(|node| node.end() <= length)
+            .collect()
+    }
+
+    /// The proof that an honest peer gives.
+    fn proof(&self, length: u64, block: u64, digest: u64, with_leaf: bool) -> Option<Proof> {
+        let leaf = NodeIndex::leaf(block)?;
+        let present = self.present(length);
+        let plan = proof::plan(&present, &mut RemoteTree::new(), leaf, digest, with_leaf)?;
+        Some(Proof {
+            nodes: plan
+                .nodes
+                .iter()
+                .filter_map(|node| self.nodes.get(node))
+                .copied()
+                .collect(),
+            signature: self.signatures.get(&(plan.verified_by / 2)).cloned(),
+        })
+    }
+
+    /// Everything in a change set must be true.
+    fn assert_true(&self, block: u64, changes: &ChangeSet) {
+        assert_eq!(changes.start_block(), block);
+        for node in changes.nodes() {
+            assert_eq!(Some(node), self.nodes.get(&node.index));
+        }
+        if let [a, b] = changes.unbound() {
+            assert!(changes.blocks().is_empty() && a.index.is_leaf());
+            assert_eq!(a.hash, self.nodes[&a.index].hash);
+            assert_eq!(b.hash, self.nodes[&b.index].hash);
+            assert_eq!(a.size + b.size, self.nodes[&a.index.parent()].size);
+            assert_eq!(a.index.sibling(), b.index);
+        } else {
+            assert!(changes.unbound().is_empty());
+        }
+        let block = usize::try_from(block).expect("a small log");
+        if let [value] = changes.blocks() {
+            assert_eq!(value.value(), &self.values[block]);
+            let before: usize = self.values[..block].iter().map(Bytes::len).sum();
+            assert_eq!(changes.byte_offset(), before as u64);
+        }
+        if let Some(head) = changes.head() {
+            let signature = &self.signatures[&head.length];
+            assert_eq!(changes.signature(), Some((head.length, signature)));
+            let roots: Vec<Node> = full_roots(head.length)
+                .map(|root| self.nodes[&root])
+                .collect();
+            assert_eq!(changes.roots().map(Roots::nodes), Some(&roots[..]));
+            assert_eq!(head.hash, reference::tree_hash(&roots));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    present: BTreeSet<NodeIndex>,
+    nodes: BTreeMap<NodeIndex, Node>,
+    roots: Roots,
+}
+
+impl Reader {
+    fn operate(&mut self, [kind, block, length, how, a, b]: [u8; 6]) {
+        let writer = &*WRITER;
+        let lengths: Vec<u64> = writer.signatures.keys().copied().collect();
+        let length = lengths[usize::from(length) % lengths.len()];
+        let mut block = u64::from(block) % length;
+        let leaf = NodeIndex::leaf(block).expect("a small log");
+
+        let has_value = kind & 1 == 0;
+        let digest = match kind >> 1 & 3 {
+            0 | 1 => tree_index::digest(&self.present, leaf),
+            2 => 0,
+            _ => u64::from_le_bytes([a, b, how, 0, 0, 0, 0, a]),
+        };
+        let honest_digest = kind >> 1 & 3 != 3;
+        let mut proof = writer
+            .proof(length, block, digest, !has_value)
+            .expect("the writer has the block");
+        let mut value = has_value.then(|| writer.values[block as usize].clone());
+        let forged = kind & 8 != 0;
+        if forged {
+            forge(&mut proof, &mut value, &mut block, [how, a, b]);
+        }
+        match self.check(block, value, &proof) {
+            Ok(changes) => {
+                writer.assert_true(block, &changes);
+                self.commit(&changes);
+            }
+            Err(error) if forged || !honest_digest => {
+                assert!(error.is_peer_fault(), "{error}");
+            }
+            Err(error) => panic!("block {block} of {length} refused: {error}\n{proof:?}"),
+        }
+    }
+
+    fn check(&self, block: u64, value: Option<Bytes>, proof: &Proof) -> Result<ChangeSet, Error> {
+        let plan = verify::plan(&self.present, block, value.is_some(), proof)?;
+        let local: Vec<Node> = plan.nodes().iter().map(|index| self.nodes[index]).collect();
+        plan.check(
+            &WRITER.verifier,
+            &self.roots.head(),
+            value.map(Block::hash),
+            proof,
+            &local,
+        )
+    }
+
+    fn commit(&mut self, changes: &ChangeSet) {
+        for node in changes.nodes() {
+            self.nodes.insert(node.index, *node);
+            tree_index::insert(&mut self.present, node.index);
+        }
+        if let Some(roots) = changes
+            .roots()
+            .filter(|roots| roots.length() > self.roots.length())
+        {
+            self.roots = roots.clone();
+        }
+        assert!(
+            self.present.iter().eq(self.nodes.keys()),
+            "known but not stored"
+        );
+        assert_eq!(tree_index::length(&self.present), self.roots.length());
+    }
+}
+
+/// One change to an honest answer.
+fn forge(proof: &mut Proof, value: &mut Option<Bytes>, block: &mut u64, [how, a, b]: [u8; 3]) {
+    let writer = &*WRITER;
+    let count = proof.nodes.len();
+    let at = |byte: u8| usize::from(byte) % count.max(1);
+    let (a_at, b_at) = (at(a), at(b));
+    match how % 16 {
+        0 => proof.signature = None,
+        1 => proof.signature = writer.signatures.get(&u64::from(a)).cloned(),
+        2 => *value = Some(vec![b; usize::from(a % 8)].into()),
+        3 => *block = u64::from(a),
+        4 => *block = crate::MAX_LENGTH - u64::from(a),
+        5 => {
+            // The true roots alone, or behind whatever else.
+            let length = u64::from(a % 22);
+            proof.nodes.truncate(usize::from(b % 4));
+            proof
+                .nodes
+                .extend(full_roots(length).filter_map(|root| writer.nodes.get(&root)));
+            proof.signature = writer.signatures.get(&length).cloned();
+        }
+        6 => proof
+            .nodes
+            .extend(writer.nodes.values().nth(usize::from(a))),
+        _ if count == 0 => {}
+        7 => proof.nodes[a_at].hash[usize::from(b % 32)] ^= 1 << (b / 32),
+        8 => proof.nodes[a_at].size = proof.nodes[a_at].size.wrapping_add_signed((b as i8).into()),
+        9 => proof.nodes[a_at].size = u64::MAX >> (b % 64),
+        10 => proof.nodes[a_at].index = NodeIndex::new(b.into()).expect("small"),
+        11 => {
+            proof.nodes[a_at].index = NodeIndex::new((1 << 53) - 1 - u64::from(b)).expect("below")
+        }
+        12 => drop(proof.nodes.remove(a_at)),
+        13 => proof.nodes.swap(a_at, b_at),
+        14 => proof.nodes.insert(b_at, proof.nodes[a_at]),
+        _ => {
+            // Bytes shifted from one node to another.
+            let shift = u64::from(a % 8).min(proof.nodes[a_at].size);
+            proof.nodes[a_at].size -= shift;
+            proof.nodes[b_at].size += shift;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_corpus_of_merkle_verify() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/merkle_verify");
+        let mut count = 0;
+        for file in std::fs::read_dir(directory).expect(directory) {
+            merkle_verify(&std::fs::read(file.expect(directory).path()).expect(directory));
+            count += 1;
+        }
+        assert!(count > 0, "{directory} is empty");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+
+        #[test]
+        fn any_operations(data in vec(any::<u8>(), 0..=16 * 6)) {
+            merkle_verify(&data);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn any_batches(batches in vec(vec(vec(any::<u8>(), 0..300), 0..20), 0..8)) {
+            let key_pair = KeyPair::from_seed(&[6; 32]);
+            let mut roots = Roots::new();
+            let (mut nodes, mut log) = (Vec::new(), Vec::new());
+            for batch in &batches {
+                let blocks = Block::hash_many(batch.iter().cloned().map(Bytes::from).collect());
+                let changes = append(&roots, blocks, &key_pair).unwrap();
+                log.extend(batch.iter().map(Vec::as_slice));
+                nodes.extend_from_slice(changes.nodes());
+                if let Some(new) = changes.roots() {
+                    roots = new.clone();
+                }
+                let (expected, _) = reference::tree(&log);
+                prop_assert_eq!(roots.nodes(), &expected);
+                prop_assert_eq!(roots.head().hash, reference::tree_hash(&expected));
+                let size: usize = log.iter().map(|value| value.len()).sum();
+                prop_assert_eq!(roots.byte_length(), size as u64);
+            }
+            // The reference finishes small trees within one subtree, appending across batches:
+            // the same nodes in the same order.
+            prop_assert_eq!(nodes, reference::tree(&log).1);
+        }
+    }
+}
