@@ -12,6 +12,7 @@ macro_rules! args {
 mod blocks;
 mod directories;
 mod files;
+mod library;
 mod lies;
 mod locks;
 mod peers;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long any single thing may take before the test fails. Far above what a loaded machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where Node's packages are, unless `HYPERCORE_NODE_MODULES` says otherwise.
 const NODE_MODULES: &str = concat!(
