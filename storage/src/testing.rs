@@ -30,7 +30,8 @@ pub enum Fault {
 ///
 /// What was written since the last sync of a file is kept as a list. After a power cut any subset
 /// of the sectors of these writes is there, in each file on its own. Growth may be lost or, where
-/// a later sector arrived without an earlier one, read as zeros or garbage. Clones share everything.
+/// a later sector arrived without an earlier one, read as zeros or garbage. Files do not lose their
+/// names. Clones share everything.
 #[derive(Clone, Debug, Default)]
 pub struct FaultStorage {
     live: Memory,
@@ -74,8 +75,8 @@ impl FaultStorage {
         storage
     }
 
-    /// Lets the operation number `count` from now on, counted from 0, fail once. Operations are
-    /// writes, cuts, holes and syncs, and with [`Fault::Io`] reads too.
+    /// Lets the operation number `count` from now on, counted from 0, fail once, or the next one
+    /// after it that can fail in this way. Operations are reads, writes, cuts, holes and syncs.
     pub fn fail_at(&self, count: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations.saturating_add(count), fault));
