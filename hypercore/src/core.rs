@@ -1,0 +1,117 @@
+//! What a handle locks: a log, its peers, and those who wait for either.
+
+use std::{ops::Range, sync::Arc, time::Instant};
+
+use hypercore_merkle::{Block, ChangeSet, Proof};
+
+use crate::{
+    error::Result,
+    event::{Event, PeerId, Publisher},
+    log::{Log, Sought},
+    replicate::Replicator,
+};
+
+/// A log with its peers.
+pub(crate) struct Core {
+    pub(crate) log: Log,
+    pub(crate) replicator: Replicator,
+    pub(crate) events: Publisher,
+}
+
+impl Core {
+    pub(crate) fn new(log: Log) -> Self {
+        Self {
+            log,
+            replicator: Replicator::default(),
+            events: Publisher::default(),
+        }
+    }
+
+    /// Takes appended blocks, written and as durable as was asked for, into the log, and tells
+    /// everybody.
+    pub(crate) fn finish_append(&mut self, change: &ChangeSet) -> Range<u64> {
+        let blocks = change.start_block()..change.start_block() + change.blocks().len() as u64;
+        self.log.finish_append(change);
+        for (block, index) in change.blocks().iter().zip(blocks.clone()) {
+            self.replicator.demand.deliver(index, block.value());
+        }
+        self.replicator.blocks_stored(blocks.clone(), None);
+        self.grown();
+        blocks
+    }
+
+    /// Checks and stores what `peer` has sent.
+    pub(crate) fn put(
+        &mut self,
+        peer: PeerId,
+        index: u64,
+        block: Option<Block>,
+        proof: &Proof,
+        now: Instant,
+    ) -> Result<()> {
+        let is_new = !self.log.has(index);
+        let stored = self.log.put(index, block, proof)?;
+        if stored.longer {
+            self.grown();
+        }
+        let Some(value) = stored.value else {
+            return Ok(());
+        };
+        self.replicator.received(peer, value.len() as u64, now);
+        if !is_new {
+            return Ok(());
+        }
+        self.replicator.demand.deliver(index, &value);
+        self.replicator.blocks_stored(index..index + 1, Some(peer));
+        self.answer_seeks();
+        self.events.emit(Event::Download {
+            index,
+            bytes: value.len() as u64,
+            peer,
+        });
+        let length = self.log.length();
+        if self.log.bitfield().total() == length {
+            self.events.emit(Event::Sync { length });
+        }
+        Ok(())
+    }
+
+    /// Takes blocks out of the bitfield and tells everybody; returns the runs that were stored.
+    pub(crate) fn clear(&mut self, blocks: Range<u64>) -> Result<Vec<Range<u64>>> {
+        let runs = self.log.clear_bits(blocks.clone())?;
+        if !runs.is_empty() {
+            self.replicator
+                .blocks_cleared(self.log.bitfield(), blocks.clone());
+            self.events.emit(Event::Clear { blocks });
+        }
+        Ok(runs)
+    }
+
+    /// Fails everything that waits and lets go of all peers. Returns whether it was open.
+    pub(crate) fn close(&mut self) -> bool {
+        let was_open = self.log.close();
+        if was_open {
+            self.replicator.close();
+            self.events.close();
+        }
+        was_open
+    }
+
+    fn grown(&mut self) {
+        let length = self.log.length();
+        self.events.emit(Event::Append { length });
+        self.replicator.demand.length_is(length);
+        self.answer_seeks();
+    }
+
+    fn answer_seeks(&mut self) {
+        for (id, offset) in self.replicator.demand.waiting_seeks() {
+            if let Ok(Sought::Found { index, offset }) = self.log.seek(offset) {
+                self.replicator.demand.answer_seek(id, index, offset);
+            }
+        }
+    }
+}
+
+/// A core as its handles and connections share it.
+pub(crate) type SharedCore = Arc<crate::hypercore::Shared>;

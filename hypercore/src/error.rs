@@ -1,0 +1,164 @@
+//! What can go wrong, with a sentence for people and a variant for programs.
+
+use hypercore_merkle::PublicKey;
+
+/// An error of a core or of a replication.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing the files failed, or what they hold is damaged.
+    #[error(transparent)]
+    Storage(#[from] hypercore_storage::Error),
+    /// A proof, a signature or a size is not what it should be.
+    #[error(transparent)]
+    Merkle(#[from] hypercore_merkle::Error),
+    /// The remote broke the wire protocol, or went silent.
+    #[error(transparent)]
+    Wire(#[from] hypercore_wire::Error),
+    /// A peer sent more distinct ranges than its share of memory holds.
+    #[error(transparent)]
+    Bitfield(#[from] hypercore_bitfield::Error),
+    /// The transport failed.
+    #[error("the connection failed: {0}")]
+    Transport(#[source] std::io::Error),
+    /// The core has no secret key here.
+    #[error("this core is read-only: its secret key is not stored here")]
+    NotWritable,
+    /// There is nothing to open.
+    #[error("no core is stored here")]
+    NoCore,
+    /// `create` found a core.
+    #[error("a core with the key {0} is stored here already")]
+    CoreExists(PublicKey),
+    /// The stored core is not the one asked for.
+    #[error("another core is stored here: its key is {stored}, not {requested}")]
+    OtherCore {
+        /// The key found in the storage.
+        stored: PublicKey,
+        /// The key that was asked for.
+        requested: PublicKey,
+    },
+    /// The files contradict each other, or a checksum does not hold.
+    #[error("the core is damaged: {0}")]
+    Corrupt(Corruption),
+    /// The block is not stored and nothing may be waited for.
+    #[error("block {index} is not stored here")]
+    BlockNotStored {
+        /// The block asked for.
+        index: u64,
+    },
+    /// The core has no blocks.
+    #[error("the core is empty")]
+    Empty,
+    /// A position beyond the end of the log.
+    #[error("byte {offset} is beyond the end of the log, which has {byte_length} bytes")]
+    OutOfBounds {
+        /// The byte asked for.
+        offset: u64,
+        /// The bytes of the whole log, as far as it is known.
+        byte_length: u64,
+    },
+    /// A range of blocks that does not lie in the log.
+    #[error("blocks {start}..{end} do not lie within the log, which has {length} blocks")]
+    BadRange {
+        /// First block.
+        start: u64,
+        /// One past the last block.
+        end: u64,
+        /// The length of the log.
+        length: u64,
+    },
+    /// No connected peer can answer, and waiting for others was not asked for.
+    #[error("no connected peer has what was asked for")]
+    NotAvailable,
+    /// The time given to a request has passed.
+    #[error("timed out")]
+    TimedOut,
+    /// A peer left a request unanswered for too long.
+    #[error("the peer did not answer a request within {seconds} s")]
+    RequestTimeout {
+        /// How long it had.
+        seconds: u64,
+    },
+    /// A peer sent blocks nobody asked it for, again and again.
+    #[error("the peer keeps sending blocks nobody asked for")]
+    UnrequestedData,
+    /// An earlier write to the files failed in a way that leaves their state unknown.
+    #[error("an earlier write failed; close the core and open it again")]
+    Poisoned,
+    /// An append failed, together with those it was grouped with.
+    #[error("the append failed: {0}")]
+    Append(#[source] std::sync::Arc<Self>),
+    /// The log grew by other means while an append was under way.
+    #[error("the log was changed from elsewhere during an append")]
+    Conflict,
+    /// The core has been closed.
+    #[error("the core is closed")]
+    Closed,
+    /// The operating system gave no random bytes.
+    #[error("no randomness from the operating system: {0}")]
+    Randomness(getrandom::Error),
+}
+
+/// Where a core is damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// The block's bytes in `data` do not have the hash stored in `tree`.
+    #[error("block {index} in the file data does not match its hash in the file tree")]
+    Block {
+        /// The block.
+        index: u64,
+    },
+    /// A node of the tree that the bitfield claims is not there.
+    #[error("node {node} is missing in the file tree")]
+    Node {
+        /// Its flat-tree index.
+        node: u64,
+    },
+    /// The key is missing although other files have content.
+    #[error("the file key is missing although other files have content")]
+    KeyMissing,
+    /// The public key derived from the secret key is another one.
+    #[error("the file secret_key does not belong to the file key")]
+    SecretKey,
+    /// The newest signature does not match the tree.
+    #[error("the signature over {length} blocks does not match the tree")]
+    Signature {
+        /// The length it was made for.
+        length: u64,
+    },
+}
+
+impl Error {
+    /// Whether the remote is to blame: its connection is closed, others go on.
+    #[must_use]
+    pub fn is_peer_fault(&self) -> bool {
+        match self {
+            Self::Merkle(_)
+            | Self::Bitfield(_)
+            | Self::UnrequestedData
+            | Self::RequestTimeout { .. } => true,
+            Self::Wire(error) => error.is_peer_fault(),
+            _ => false,
+        }
+    }
+
+    /// Whether stored files are damaged.
+    #[must_use]
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Storage(error) => error.is_corruption(),
+            _ => false,
+        }
+    }
+
+    /// Whether another handle or process has the core open.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_locked())
+    }
+}
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,199 @@
+//! How to open a core.
+
+use std::{path::Path, sync::Arc};
+
+use hypercore_merkle::{KeyPair, PublicKey};
+use hypercore_storage::{Directory, Memory, Storage};
+
+use crate::{
+    Hypercore,
+    error::{Error, Result},
+    hypercore::Shared,
+    log::{Existing, Log, Setup},
+    runtime,
+};
+
+/// What an append that returned `Ok` has survived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Blocks, tree and signature are on the disk: a loss of power loses nothing.
+    #[default]
+    Always,
+    /// They were handed to the operating system: a crash of the process loses nothing, a loss of
+    /// power may lose everything since the last [`Hypercore::flush`].
+    OnClose,
+}
+
+/// How to open or create a core, in the manner of [`std::fs::OpenOptions`].
+///
+/// ```
+/// # futures_lite::future::block_on(async {
+/// use hypercore::OpenOptions;
+///
+/// let core = OpenOptions::new().open_memory().await?;
+/// assert!(core.is_writable());
+///
+/// let reader = OpenOptions::new().key(core.key()).sparse(true).open_memory().await?;
+/// assert!(!reader.is_writable());
+/// # Ok::<_, hypercore::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct OpenOptions {
+    existing: Existing,
+    key: Option<PublicKey>,
+    key_pair: Option<KeyPair>,
+    store_secret_key: bool,
+    sparse: bool,
+    follow: bool,
+    durability: Durability,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl OpenOptions {
+    /// Opens what is stored, or creates a writable core with a new key pair.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            existing: Existing::Optional,
+            key: None,
+            key_pair: None,
+            store_secret_key: true,
+            sparse: false,
+            follow: false,
+            durability: Durability::Always,
+        }
+    }
+
+    /// Whether to create a core where none is stored; yes by default.
+    #[must_use]
+    pub const fn create_if_missing(mut self, create: bool) -> Self {
+        self.existing = if create {
+            Existing::Optional
+        } else {
+            Existing::Required
+        };
+        self
+    }
+
+    /// Creates a core and fails with [`Error::CoreExists`] where one is stored.
+    #[must_use]
+    pub const fn create_new(mut self) -> Self {
+        self.existing = Existing::Refused;
+        self
+    }
+
+    /// The core with this key: a read-only clone unless its secret key is stored or given. Fails
+    /// with [`Error::OtherCore`] where another one is stored.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<PublicKey>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The core of this key pair, writable.
+    #[must_use]
+    pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
+        self.key_pair = Some(key_pair);
+        self
+    }
+
+    /// Whether to store the secret key; yes by default. Without it the core is writable for as
+    /// long as this handle lives.
+    #[must_use]
+    pub const fn store_secret_key(mut self, store: bool) -> Self {
+        self.store_secret_key = store;
+        self
+    }
+
+    /// Download blocks only when they are asked for, instead of all.
+    #[must_use]
+    pub const fn sparse(mut self, sparse: bool) -> Self {
+        self.sparse = sparse;
+        self
+    }
+
+    /// For a sparse core: always learn the newest length from connected peers, without being
+    /// asked to by [`Hypercore::update`].
+    #[must_use]
+    pub const fn eager_update(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    /// What an append has to survive before it returns.
+    #[must_use]
+    pub const fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Opens the core in the directory `path`.
+    ///
+    /// # Errors
+    ///
+    /// When another process has it open, when it is damaged, and when it is not the one asked for.
+    pub async fn open(self, path: impl AsRef<Path>) -> Result<Hypercore> {
+        self.open_storage(Directory::new(path.as_ref())).await
+    }
+
+    /// Opens a new core in memory.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no randomness.
+    pub async fn open_memory(self) -> Result<Hypercore> {
+        self.open_storage(Memory::default()).await
+    }
+
+    /// Opens the core in a storage of your own.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_storage(self, storage: impl Storage + 'static) -> Result<Hypercore> {
+        let Self {
+            existing,
+            key,
+            key_pair,
+            store_secret_key,
+            sparse,
+            follow,
+            durability,
+        } = self;
+        let setup = Setup {
+            existing,
+            key,
+            key_pair,
+            store_secret_key,
+        };
+        let storage: Arc<dyn Storage> = Arc::new(storage);
+        let log = runtime::unblock(move || Log::open(storage, setup)).await?;
+        Ok(Hypercore::from_shared(Shared::new(
+            log, sparse, follow, durability,
+        )))
+    }
+}
+
+impl Hypercore {
+    /// Opens the core in the directory `path`, or creates one there.
+    ///
+    /// # Errors
+    ///
+    /// As [`OpenOptions::open`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        OpenOptions::new().open(path).await
+    }
+
+    /// How to open a core otherwise.
+    #[must_use]
+    pub const fn options() -> OpenOptions {
+        OpenOptions::new()
+    }
+}

@@ -1,0 +1,449 @@
+//! One connection: a wire session on one side, the cores it carries on the other.
+//!
+//! A connection is a value like the session in it: bytes and the time go in, bytes and a deadline
+//! come out. [`super::Replication`] drives it.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use hypercore_merkle::{Block, Node, NodeIndex, Proof, Signature};
+use hypercore_wire::{
+    ChannelId, Data, DataNode, Event as WireEvent, Message, Request, Session, SessionOptions,
+};
+
+use super::{
+    ReplicateOptions, Role, Wake, ack,
+    options::PeerOptions,
+    peer::{MAX_QUEUED_REQUESTS, Stage},
+    unhave,
+};
+use crate::{
+    core::{Core, SharedCore},
+    error::{Error, Result},
+    event::{Event, PeerId},
+    log::{Sought, read_block},
+    runtime,
+};
+
+/// Bytes waiting to be sent above which no more requests are answered.
+const SEND_BUFFER: usize = 1024 * 1024;
+
+/// Bytes waiting to be sent above which nothing more is read.
+const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
+
+/// A core on this connection.
+#[derive(Debug)]
+struct Attachment {
+    core: SharedCore,
+    peer: PeerId,
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    session: Session,
+    options: ReplicateOptions,
+    attachments: HashMap<ChannelId, Attachment>,
+    wake: Arc<Wake>,
+    /// At least one core was attached, so having none any more means something.
+    used: bool,
+    remote_ended: bool,
+    failed: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(role: Role, mut options: ReplicateOptions) -> Result<Self> {
+        let mut session = SessionOptions::new(role == Role::Initiator)?;
+        if let Some(key_pair) = options.key_pair.take() {
+            session.key_pair = key_pair;
+        }
+        session.noise = options.noise;
+        session.encrypted = options.encrypted;
+        session.timeout = options.timeout;
+        session.limits = options.limits.clone();
+        Ok(Self {
+            session: Session::new(session, runtime::now())?,
+            options,
+            attachments: HashMap::new(),
+            wake: Arc::default(),
+            used: false,
+            remote_ended: false,
+            failed: false,
+        })
+    }
+
+    pub(crate) fn wake(&self) -> &Arc<Wake> {
+        &self.wake
+    }
+
+    /// Puts `core` on this connection: it is exchanged once the remote opens it too.
+    pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<()> {
+        let mut locked = core.lock();
+        locked.log.files()?;
+        let key = locked.log.key();
+        let channel = self.session.open(key.as_bytes())?;
+        if self.attachments.contains_key(&channel) {
+            return Ok(());
+        }
+        let options = PeerOptions {
+            live: self.options.live,
+            ack: self.options.ack,
+            download: self.options.download.unwrap_or(!locked.log.is_writable()),
+            upload: self.options.upload,
+            timeout: self.options.timeout,
+            remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
+        };
+        let peer = locked
+            .replicator
+            .add_peer(options, Arc::clone(&self.wake), runtime::now());
+        drop(locked);
+        self.attachments.insert(
+            channel,
+            Attachment {
+                core: Arc::clone(core),
+                peer,
+            },
+        );
+        self.used = true;
+        self.wake.wake();
+        Ok(())
+    }
+
+    // ---- the transport's side ---------------------------------------------------------------
+
+    /// Room for bytes from the transport.
+    pub(crate) fn receive_buffer(&mut self) -> &mut [u8] {
+        self.session.receive_buffer()
+    }
+
+    /// The first `count` bytes of [`Self::receive_buffer`] came from the transport.
+    pub(crate) fn received(&mut self, count: usize, now: Instant) -> Result<()> {
+        self.session.received(now, count)?;
+        self.handle_events(now)
+    }
+
+    /// These bytes came from the transport.
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<()> {
+        self.session.receive(now, bytes)?;
+        self.handle_events(now)
+    }
+
+    /// The remote sends nothing any more.
+    pub(crate) fn remote_ended(&mut self) {
+        self.remote_ended = true;
+    }
+
+    /// Bytes for the transport.
+    pub(crate) fn outgoing(&self) -> &[u8] {
+        self.session.outgoing()
+    }
+
+    /// The transport took the first `count` bytes of [`Self::outgoing`].
+    pub(crate) fn sent(&mut self, count: usize, now: Instant) {
+        self.session.sent(now, count);
+    }
+
+    /// Whether more bytes may come in: not while the remote leaves our answers unread.
+    pub(crate) fn may_receive(&self) -> bool {
+        self.session.buffered() < SEND_BUFFER_FULL
+            && self.attachments.values().all(|attachment| {
+                let mut core = attachment.core.lock();
+                core.replicator
+                    .peer(attachment.peer)
+                    .is_none_or(|peer| peer.queued_requests() < MAX_QUEUED_REQUESTS)
+            })
+    }
+
+    /// Whether all is said: the rest is to flush and to close.
+    pub(crate) fn is_finished(&self) -> bool {
+        let nothing_left = self.used && !self.options.live && self.session.channels() == 0;
+        self.failed || self.remote_ended || nothing_left
+    }
+
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        let cores = self
+            .attachments
+            .values()
+            .flat_map(|Attachment { core, peer }| {
+                let mut locked = core.lock();
+                let request = locked
+                    .replicator
+                    .peer(*peer)
+                    .and_then(|peer| peer.deadline());
+                let unsynced = locked.log.unsynced();
+                drop(locked);
+                [request, core.checkpoint_deadline(unsynced)]
+            });
+        cores.chain([self.session.poll_timeout()]).flatten().min()
+    }
+
+    /// Does what is due: timers, what changed in the cores, answers to requests.
+    pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
+        self.session.handle_timeout(now)?;
+        let channels: Vec<_> = self.attachments.keys().copied().collect();
+        for channel in channels {
+            self.advance_channel(channel, now)?;
+        }
+        Ok(())
+    }
+
+    fn advance_channel(&mut self, channel: ChannelId, now: Instant) -> Result<()> {
+        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+            return Ok(());
+        };
+        let (shared, peer) = (Arc::clone(core), *peer);
+        while self.session.buffered() < SEND_BUFFER {
+            let Some(request) = next_request(&shared, peer) else {
+                break;
+            };
+            if let Some(answer) = answer(&shared, peer, request)? {
+                self.session.send(channel, &answer)?;
+            }
+        }
+        let mut core = shared.lock();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        replicator.refill(peer, log, now)?;
+        let Some(state) = replicator.peer(peer) else {
+            return Ok(());
+        };
+        let done = state.stage == Stage::Done;
+        let messages = std::mem::take(&mut state.outbox);
+        let unsynced = core.log.unsynced();
+        drop(core);
+        shared.checkpoint_if_due(unsynced, now);
+        for message in &messages {
+            self.session.send(channel, message)?;
+        }
+        if done {
+            self.session.close(channel);
+            self.detach(channel, "everything is exchanged");
+        }
+        Ok(())
+    }
+
+    // ---- the remote's side ------------------------------------------------------------------
+
+    fn handle_events(&mut self, now: Instant) -> Result<()> {
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                WireEvent::Opened { channel } => self.opened(channel),
+                WireEvent::Message { channel, message } => {
+                    self.handle_message(channel, message, now)?
+                }
+                WireEvent::Closed {
+                    channel: Some(channel),
+                    ..
+                } => self.detach(channel, "the peer closed it"),
+                WireEvent::RemoteOpened { discovery_key } => {
+                    // Nobody here has that core: let the remote know, so that it does not wait.
+                    if !self.options.live {
+                        self.session.reject(&discovery_key);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.wake.wake();
+        Ok(())
+    }
+
+    fn opened(&mut self, channel: ChannelId) {
+        let remote_public_key = self.session.remote_public_key();
+        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+            return;
+        };
+        let mut core = core.lock();
+        if let Some(state) = core.replicator.peer(*peer) {
+            state.remote_public_key = remote_public_key;
+            state.open();
+            core.events.emit(Event::PeerOpen { peer: *peer });
+        }
+        core.replicator.settle();
+    }
+
+    fn handle_message(&mut self, channel: ChannelId, message: Message, now: Instant) -> Result<()> {
+        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+            return Ok(());
+        };
+        match message {
+            Message::Data(data) => receive_data(core, *peer, data, now),
+            Message::Request(request) => {
+                if let Some(state) = core.lock().replicator.peer(*peer) {
+                    state.on_request(request);
+                }
+                Ok(())
+            }
+            message => {
+                let mut core = core.lock();
+                let Core {
+                    log,
+                    replicator,
+                    events,
+                } = &mut *core;
+                if let Some(index) = replicator.on_message(*peer, &message, log)? {
+                    events.emit(Event::Ack { index, peer: *peer });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    // ---- ending -----------------------------------------------------------------------------
+
+    fn detach(&mut self, channel: ChannelId, reason: &str) {
+        let Some(Attachment { core, peer }) = self.attachments.remove(&channel) else {
+            return;
+        };
+        let mut core = core.lock();
+        let was_open = core
+            .replicator
+            .remove_peer(peer)
+            .is_some_and(|stage| stage != Stage::Opening);
+        if was_open {
+            core.events.emit(Event::PeerClose {
+                peer,
+                reason: reason.to_owned(),
+            });
+        }
+    }
+
+    /// The connection is over: lets go of all cores.
+    pub(crate) fn end(&mut self, reason: &str) {
+        self.failed = true;
+        let channels: Vec<_> = self.attachments.keys().copied().collect();
+        for channel in channels {
+            self.detach(channel, reason);
+        }
+    }
+}
+
+/// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
+const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
+
+fn next_request(core: &SharedCore, peer: PeerId) -> Option<Request> {
+    core.lock().replicator.peer(peer)?.next_request()
+}
+
+/// The answer to a request (`onrequest`, `_onbytes`), if it gets one.
+fn answer(shared: &SharedCore, peer: PeerId, mut request: Request) -> Result<Option<Message>> {
+    let mut core = shared.lock();
+    let Core {
+        log, replicator, ..
+    } = &mut *core;
+    let Some(state) = replicator.peer(peer) else {
+        return Ok(None);
+    };
+    if request.bytes > 0 {
+        if let Ok(Sought::Found { index, .. }) = log.seek(request.bytes) {
+            if state.repeats_bytes(request.bytes) {
+                return Ok(None);
+            }
+            request.index = index;
+            request.nodes = 0;
+        }
+    }
+    let index = request.index;
+    let has_block = log.has(index);
+    if !request.hash && !has_block {
+        return Ok(Some(unhave(index)));
+    }
+    let Some(proof) = log.prove(index, request.nodes, &mut state.remote_tree, request.hash)? else {
+        return Ok(Some(unhave(index)));
+    };
+    let files = Arc::clone(log.files()?);
+    drop(core);
+
+    // The block is read and checked without holding up others.
+    let value = match (!request.hash)
+        .then(|| read_block(&files, index))
+        .transpose()
+    {
+        Ok(value) => value,
+        Err(error) if error.is_corruption() => {
+            tracing::error!(%error, "a damaged block was not sent");
+            return Ok(Some(unhave(index)));
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(value) = &value {
+        let bytes = value.len() as u64;
+        let mut core = shared.lock();
+        if let Some(state) = core.replicator.peer(peer) {
+            state.stats.uploaded_blocks += 1;
+            state.stats.uploaded_bytes += bytes;
+        }
+        core.events.emit(Event::Upload { index, bytes, peer });
+    }
+    let nodes = proof
+        .nodes
+        .iter()
+        .map(|node| DataNode {
+            index: node.index.get(),
+            hash: node.hash,
+            size: node.size,
+        })
+        .collect();
+    let signature = proof
+        .signature
+        .and_then(|signature| signature.as_bytes().try_into().ok());
+    Ok(Some(Message::Data(Data {
+        index,
+        value,
+        nodes,
+        signature,
+    })))
+}
+
+/// Verifies and stores what the remote has sent (`ondata`).
+fn receive_data(shared: &SharedCore, peer: PeerId, data: Data, now: Instant) -> Result<()> {
+    {
+        let mut core = shared.lock();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        if !replicator.accept(peer, &data, log, now)? {
+            return Ok(());
+        }
+    }
+    let proof = Proof {
+        nodes: data.nodes.iter().map(node).collect::<Result<_>>()?,
+        signature: data
+            .signature
+            .as_ref()
+            .map(|signature| Signature::try_from(&signature[..]))
+            .transpose()?,
+    };
+    let block = data.value.map(Block::hash);
+    let mut core = shared.lock();
+    let has_value = block.is_some();
+    core.put(peer, data.index, block, &proof, now)?;
+    if let Some(state) = core
+        .replicator
+        .peer(peer)
+        .filter(|state| state.remote_acks && has_value)
+    {
+        state.outbox.push(ack(data.index));
+    }
+    Ok(())
+}
+
+fn node(node: &DataNode) -> Result<Node> {
+    let out_of_range = hypercore_merkle::Error::BlockOutOfRange {
+        block: node.index / 2,
+    };
+    let index = NodeIndex::new(node.index).ok_or(out_of_range)?;
+    Ok(Node {
+        index,
+        size: node.size,
+        hash: node.hash,
+    })
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Transport(error) => error,
+            other => Self::other(other),
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! One remote, as one core sees it: what it has, what it was asked, what it asks.
+//!
+//! The names and the rules are those of Hypercore 9 `lib/replicate.js` (`Peer`).
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use hypercore_bitfield::RemoteBitfield;
+use hypercore_merkle::RemoteTree;
+use hypercore_wire::{Have, Message, Request, Status, Unhave, Want};
+
+use super::{Wake, options::PeerOptions};
+use crate::{
+    error::{Error, Result},
+    event::PeerId,
+};
+
+/// Blocks are asked about in regions of this size, aligned (`_sendWant`).
+pub(crate) const REGION: u64 = 1024 * 1024;
+
+/// Wants start and end at multiples of a bitfield page, others are ignored (`onwant`).
+pub(crate) const WANT_ALIGNMENT: u64 = 8192;
+
+/// Wants without an answer at one time (`_sendWants`).
+const MAX_WANTS: usize = 16;
+
+/// Regions one connection asks about: 2^36 blocks.
+const MAX_REGIONS: usize = 65_536;
+
+/// Bytes asked for and not received at one time: more than a connection of 1 Gbit/s and 15 ms holds.
+const WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Requests in flight, whatever the size of the blocks: no fewer than Node's hypercore keeps, no
+/// more than a peer of ours queues.
+const WINDOW_REQUESTS: Range<u64> = 16..192;
+
+/// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
+const URGENT: usize = 16;
+
+/// Requests of the remote that wait to be answered, before its bytes are left unread.
+pub(crate) const MAX_QUEUED_REQUESTS: usize = 256;
+
+/// Answers to requests we no longer have: some are expected after a request was given to another.
+const MAX_UNREQUESTED: u32 = 16;
+
+/// What a request asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The block.
+    Block,
+    /// Only the proof: this is how the newest length is learnt.
+    Proof,
+    /// The block that holds a byte; the remote answers with that block, not with the one named.
+    Byte(u64),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InFlight {
+    pub(crate) index: u64,
+    pub(crate) wanted: Wanted,
+    since: Instant,
+}
+
+/// How far this core's part of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// We have sent our Open, or are about to.
+    Opening,
+    /// Both sides know the key.
+    Open,
+    /// Nothing is left to be exchanged.
+    Done,
+}
+
+/// What went to and came from a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Blocks sent.
+    pub uploaded_blocks: u64,
+    /// Bytes of these blocks.
+    pub uploaded_bytes: u64,
+    /// Blocks received, verified and stored.
+    pub downloaded_blocks: u64,
+    /// Bytes of these blocks.
+    pub downloaded_bytes: u64,
+}
+
+/// One remote, as one core sees it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) options: PeerOptions,
+    pub(crate) stage: Stage,
+    pub(crate) remote_public_key: Option<[u8; 32]>,
+    pub(crate) downloading: bool,
+    pub(crate) uploading: bool,
+    pub(crate) remote_downloading: bool,
+    pub(crate) remote_uploading: bool,
+    /// The remote has sent a Want, so it hears of new blocks.
+    remote_wants: bool,
+    pub(crate) remote_acks: bool,
+    /// What the remote has, as far as it told us.
+    pub(crate) remote: RemoteBitfield,
+    /// Which nodes the remote has, as far as its requests told us.
+    pub(crate) remote_tree: RemoteTree,
+    /// The remote has told us at least once what it has.
+    heard: bool,
+    regions: BTreeSet<u64>,
+    wants_in_flight: usize,
+    in_flight: Vec<InFlight>,
+    /// Blocks below are stored here, asked for, or not had by this remote.
+    pub(crate) cursor: u64,
+    last_answer: Instant,
+    /// A running mean, in bytes.
+    block_size: u64,
+    last_bytes_answered: u64,
+    requests: VecDeque<Request>,
+    unrequested: u32,
+    pub(crate) outbox: Vec<Message>,
+    wake: Arc<Wake>,
+    pub(crate) stats: Stats,
+}
+
+impl Peer {
+    pub(crate) fn new(id: PeerId, options: PeerOptions, wake: Arc<Wake>, now: Instant) -> Self {
+        Self {
+            id,
+            stage: Stage::Opening,
+            remote_public_key: None,
+            downloading: options.download,
+            uploading: options.upload,
+            remote_downloading: true,
+            remote_uploading: true,
+            remote_wants: false,
+            remote_acks: false,
+            remote: RemoteBitfield::new(options.remote_bitfield_bytes),
+            remote_tree: RemoteTree::default(),
+            heard: false,
+            regions: BTreeSet::new(),
+            wants_in_flight: 0,
+            in_flight: Vec::new(),
+            cursor: 0,
+            last_answer: now,
+            block_size: 64 * 1024,
+            last_bytes_answered: 0,
+            requests: VecDeque::new(),
+            unrequested: 0,
+            outbox: Vec::new(),
+            wake,
+            stats: Stats::default(),
+            options,
+        }
+    }
+
+    /// Both sides have opened the core: says what we do if it is not the default (`onopen`).
+    pub(crate) fn open(&mut self) {
+        self.stage = Stage::Open;
+        if self.options.ack {
+            self.outbox.push(Message::Options(hypercore_wire::Options {
+                extensions: Vec::new(),
+                ack: true,
+            }));
+        }
+        if !self.uploading || !self.downloading {
+            self.send_status();
+        }
+    }
+
+    pub(crate) fn send_status(&mut self) {
+        self.outbox.push(Message::Status(Status {
+            uploading: self.uploading,
+            downloading: self.downloading,
+        }));
+    }
+
+    pub(crate) fn wake(&self) {
+        self.wake.wake();
+    }
+
+    // ---- what the remote has ----------------------------------------------------------------
+
+    pub(crate) fn on_have(&mut self, have: &Have) -> Result<()> {
+        self.heard = true;
+        let length = have.length;
+        if length == REGION {
+            self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
+        }
+        if let Some(bitfield) = &have.bitfield {
+            // A Want without a length, as old peers send it, is answered with everything.
+            let window = if length <= 1 {
+                self.options.remote_bitfield_bytes
+            } else {
+                length.div_ceil(32) as usize * 4
+            };
+            self.remote.apply_rle(have.start, bitfield, window)?;
+        } else {
+            self.remote
+                .set_range(have.start..have.start.saturating_add(length.max(1)), true)?;
+        }
+        self.cursor = self.cursor.min(have.start);
+        Ok(())
+    }
+
+    pub(crate) fn on_unhave(&mut self, unhave: &Unhave) -> Result<()> {
+        let end = unhave.start.saturating_add(unhave.length.max(1));
+        self.remote.set_range(unhave.start..end, false)?;
+        Ok(())
+    }
+
+    /// Stores what the remote does from now on. Returns the requests it will not answer any more.
+    pub(crate) fn on_status(&mut self, status: &Status) -> Vec<InFlight> {
+        self.remote_uploading = status.uploading;
+        self.remote_downloading = status.downloading;
+        if status.uploading {
+            return Vec::new();
+        }
+        // Asked again should it change its mind.
+        self.wants_in_flight = 0;
+        self.regions.clear();
+        std::mem::take(&mut self.in_flight)
+    }
+
+    /// Whether we may ask this remote for anything.
+    pub(crate) fn can_download(&self) -> bool {
+        self.stage == Stage::Open && self.downloading && self.remote_uploading
+    }
+
+    /// Whether it has told us all we asked about what it has, or never will.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self.stage {
+            Stage::Opening => false,
+            Stage::Open => !self.can_download() || (self.heard && self.wants_in_flight == 0),
+            Stage::Done => true,
+        }
+    }
+
+    /// Whether it might have block `index`, for all we know.
+    pub(crate) fn may_have(&self, index: u64) -> bool {
+        self.remote.get(index) || (self.can_download() && !self.regions.contains(&(index / REGION)))
+    }
+
+    /// Asks what the remote has in the region of `index`, once.
+    pub(crate) fn want(&mut self, index: u64) {
+        let region = index / REGION;
+        if self.wants_in_flight >= MAX_WANTS
+            || self.regions.len() >= MAX_REGIONS
+            || !self.regions.insert(region)
+        {
+            return;
+        }
+        self.wants_in_flight += 1;
+        self.outbox.push(Message::Want(Want {
+            start: region * REGION,
+            length: REGION,
+        }));
+    }
+
+    /// Asks about the first region of `blocks` not asked about yet, as far as the remote's blocks go.
+    pub(crate) fn want_range(&mut self, blocks: &Range<u64>) {
+        let end = blocks.end.min(self.remote.bound());
+        let mut region = blocks.start / REGION;
+        while region * REGION < end {
+            if !self.regions.contains(&region) {
+                return self.want(region * REGION);
+            }
+            region += 1;
+        }
+    }
+
+    // ---- what we ask ------------------------------------------------------------------------
+
+    pub(crate) fn request(&mut self, index: u64, wanted: Wanted, nodes: u64, now: Instant) {
+        if self.in_flight.is_empty() {
+            self.last_answer = now;
+        }
+        self.in_flight.push(InFlight {
+            index,
+            wanted,
+            since: now,
+        });
+        let bytes = if let Wanted::Byte(offset) = wanted {
+            offset
+        } else {
+            0
+        };
+        self.outbox.push(Message::Request(Request {
+            index,
+            bytes,
+            hash: wanted == Wanted::Proof,
+            nodes,
+        }));
+    }
+
+    /// How many more requests may be sent for ranges.
+    pub(crate) fn window(&self) -> usize {
+        let requests = (WINDOW_BYTES / self.block_size.max(1))
+            .clamp(WINDOW_REQUESTS.start, WINDOW_REQUESTS.end);
+        usize::try_from(requests)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(self.in_flight.len())
+    }
+
+    /// How many more requests may be sent for what somebody waits for.
+    pub(crate) fn urgent_window(&self) -> usize {
+        self.window() + URGENT
+    }
+
+    pub(crate) fn asks_for_byte(&self, offset: u64) -> bool {
+        self.in_flight
+            .iter()
+            .any(|request| request.wanted == Wanted::Byte(offset))
+    }
+
+    /// Finds the request that `index` answers and takes it out; `None` for an answer to nothing.
+    pub(crate) fn answered(
+        &mut self,
+        index: u64,
+        has_value: bool,
+        now: Instant,
+    ) -> Option<InFlight> {
+        let found = self
+            .in_flight
+            .iter()
+            .position(|request| {
+                request.index == index && (request.wanted == Wanted::Proof) != has_value
+            })
+            .or_else(|| {
+                // A byte was looked for: the remote found it in another block.
+                self.in_flight
+                    .iter()
+                    .position(|request| matches!(request.wanted, Wanted::Byte(_)) && has_value)
+            })?;
+        self.last_answer = now;
+        Some(self.in_flight.remove(found))
+    }
+
+    /// Counts an answer nobody asked for.
+    pub(crate) fn unrequested(&mut self) -> Result<()> {
+        self.unrequested += 1;
+        if self.unrequested > MAX_UNREQUESTED {
+            Err(Error::UnrequestedData)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.stats.downloaded_blocks += 1;
+        self.stats.downloaded_bytes += bytes;
+        self.block_size = (7 * self.block_size + bytes) / 8;
+    }
+
+    pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
+        std::mem::take(&mut self.in_flight)
+    }
+
+    /// When a request will have waited for too long.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let timeout = self.options.timeout?;
+        let oldest = self.in_flight.first()?.since;
+        Some(oldest.max(self.last_answer) + timeout)
+    }
+
+    /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
+    /// Node's peers when they come twice, so they are merely forgotten.
+    pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Ok(Vec::new());
+        }
+        let forgotten: Vec<_> = self
+            .in_flight
+            .extract_if(.., |request| matches!(request.wanted, Wanted::Byte(_)))
+            .collect();
+        if forgotten.is_empty() {
+            let seconds = self
+                .options
+                .timeout
+                .map_or(0, |timeout: Duration| timeout.as_secs());
+            return Err(Error::RequestTimeout { seconds });
+        }
+        Ok(forgotten)
+    }
+
+    // ---- what it asks -----------------------------------------------------------------------
+
+    /// The first Want of all: from now on the remote hears of new blocks.
+    pub(crate) fn first_want(&mut self) -> bool {
+        !std::mem::replace(&mut self.remote_wants, true)
+    }
+
+    pub(crate) fn on_request(&mut self, request: Request) {
+        if self.uploading && self.stage == Stage::Open {
+            self.requests.push_back(request);
+        }
+    }
+
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    pub(crate) fn queued_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether a byte request repeats the last one that was answered (`_onbytes`).
+    pub(crate) fn repeats_bytes(&mut self, bytes: u64) -> bool {
+        std::mem::replace(&mut self.last_bytes_answered, bytes) == bytes
+    }
+
+    /// Tells the remote that we have `blocks` now, in one message with what follows on directly.
+    pub(crate) fn announce(&mut self, blocks: Range<u64>) {
+        if !self.remote_wants {
+            return;
+        }
+        if let Some(Message::Have(Have {
+            start,
+            length,
+            bitfield: None,
+            ack: false,
+        })) = self.outbox.last_mut()
+        {
+            if *start + *length == blocks.start {
+                *length = blocks.end - *start;
+                return;
+            }
+        }
+        let length = blocks.end - blocks.start;
+        self.outbox.push(Message::Have(Have {
+            start: blocks.start,
+            length,
+            bitfield: None,
+            ack: false,
+        }));
+    }
+
+    pub(crate) fn withdraw(&mut self, blocks: Range<u64>) {
+        if self.remote_wants {
+            let length = blocks.end - blocks.start;
+            self.outbox.push(Message::Unhave(Unhave {
+                start: blocks.start,
+                length,
+            }));
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The duplex stream of a replication, and the loop that drives one over a transport.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
+
+use super::{ReplicateOptions, Role, Wake, connection::Connection};
+use crate::{
+    Hypercore,
+    error::{Error, Result},
+    runtime::{self, Alarm},
+};
+
+/// How long a remote has to close its side after everything is exchanged.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How many reads and writes are made before other tasks get their turn.
+const FAIR_ROUNDS: usize = 64;
+
+/// One end of an encrypted connection that carries one core or many.
+///
+/// It is a duplex byte stream: what is read from it goes to the other end's `Replication` and what
+/// comes from there is written to it, over any transport. [`run`](Self::run) does that for a
+/// transport that is a duplex stream itself, without the copy in between.
+///
+/// The stream ends by itself once everything is exchanged, unless
+/// [`live`](ReplicateOptions::live) is set. Dropping it ends the connection.
+pub struct Replication {
+    inner: Arc<Mutex<Connection>>,
+    wake: Arc<Wake>,
+    alarm: Alarm,
+    /// Whoever waits in `poll_write` for the remote's requests to be answered.
+    writer: Option<Waker>,
+    /// Why the connection ended, until it has been reported.
+    error: Option<Error>,
+}
+
+impl fmt::Debug for Replication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replication").finish_non_exhaustive()
+    }
+}
+
+/// Adds cores to a connection that may be running already.
+#[derive(Clone)]
+pub struct ReplicationHandle {
+    inner: Arc<Mutex<Connection>>,
+}
+
+impl fmt::Debug for ReplicationHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicationHandle").finish_non_exhaustive()
+    }
+}
+
+impl ReplicationHandle {
+    /// Exchanges `core` on this connection too.
+    ///
+    /// # Errors
+    ///
+    /// When the core or the connection is closed.
+    pub fn add(&self, core: &Hypercore) -> Result<()> {
+        lock(&self.inner).attach(core.shared())
+    }
+}
+
+impl Replication {
+    /// A connection without cores: [`add`](Self::add) them.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system gives no randomness.
+    pub fn new(role: Role, options: ReplicateOptions) -> Result<Self> {
+        let connection = Connection::new(role, options)?;
+        let wake = Arc::clone(connection.wake());
+        Ok(Self {
+            inner: Arc::new(Mutex::new(connection)),
+            wake,
+            alarm: Alarm::new(),
+            writer: None,
+            error: None,
+        })
+    }
+
+    /// Exchanges `core` on this connection.
+    ///
+    /// # Errors
+    ///
+    /// When the core or the connection is closed.
+    pub fn add(&self, core: &Hypercore) -> Result<()> {
+        lock(&self.inner).attach(core.shared())
+    }
+
+    /// A handle to add cores with while the connection runs.
+    #[must_use]
+    pub fn handle(&self) -> ReplicationHandle {
+        ReplicationHandle {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+
+    /// Drives the connection over `transport` to its end, and closes the transport.
+    ///
+    /// # Errors
+    ///
+    /// When the transport fails, when the remote breaks the protocol or proves something false,
+    /// and when our own storage fails.
+    pub async fn run(mut self, mut transport: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
+        let result = future::poll_fn(|cx| self.poll_run(cx, &mut transport)).await;
+        let reason = match &result {
+            Ok(()) => "the connection was closed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        lock(&self.inner).end(&reason);
+        if result.is_ok() {
+            linger(&mut transport).await;
+        }
+        result
+    }
+
+    /// Moves bytes both ways until nothing moves any more.
+    fn poll_run(
+        &mut self,
+        cx: &mut Context<'_>,
+        transport: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Poll<Result<()>> {
+        let mut connection = lock(&self.inner);
+        for _ in 0..FAIR_ROUNDS {
+            self.wake.register(cx.waker());
+            let now = runtime::now();
+            self.wake.take();
+            connection.advance(now)?;
+
+            let mut moved = false;
+            while !connection.outgoing().is_empty() {
+                match Pin::new(&mut *transport).poll_write(cx, connection.outgoing()) {
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(Error::Transport(io::ErrorKind::WriteZero.into())));
+                    }
+                    Poll::Ready(Ok(count)) => connection.sent(count, now),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
+                    Poll::Pending => break,
+                }
+                moved = true;
+            }
+            if moved {
+                // What a flush leaves behind goes with the next one.
+                if let Poll::Ready(Err(error)) = Pin::new(&mut *transport).poll_flush(cx) {
+                    return Poll::Ready(Err(Error::Transport(error)));
+                }
+            }
+            if connection.is_finished() && connection.outgoing().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if connection.may_receive() {
+                match Pin::new(&mut *transport).poll_read(cx, connection.receive_buffer()) {
+                    Poll::Ready(Ok(0)) => connection.remote_ended(),
+                    Poll::Ready(Ok(count)) => connection.received(count, runtime::now())?,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
+                    Poll::Pending if !moved => {
+                        let deadline = connection.deadline();
+                        if self.alarm.poll(cx, deadline).is_pending() && !self.wake.take() {
+                            return Poll::Pending;
+                        }
+                    }
+                    Poll::Pending => {}
+                }
+            } else if !moved {
+                let deadline = connection.deadline();
+                if self.alarm.poll(cx, deadline).is_pending() && !self.wake.take() {
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn fail(&mut self, error: Error) -> io::Error {
+        lock(&self.inner).end(&error.to_string());
+        error.into()
+    }
+}
+
+impl Drop for Replication {
+    fn drop(&mut self) {
+        lock(&self.inner).end("the connection was dropped");
+    }
+}
+
+/// What goes to the other end.
+impl AsyncRead for Replication {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        loop {
+            if let Some(error) = this.error.take() {
+                return Poll::Ready(Err(this.fail(error)));
+            }
+            this.wake.register(cx.waker());
+            this.wake.take();
+            let now = runtime::now();
+            let mut connection = lock(&this.inner);
+            if let Err(error) = connection.advance(now) {
+                drop(connection);
+                return Poll::Ready(Err(this.fail(error)));
+            }
+            let outgoing = connection.outgoing();
+            if !outgoing.is_empty() {
+                let count = outgoing.len().min(buffer.len());
+                let (Some(source), Some(target)) = (outgoing.get(..count), buffer.get_mut(..count))
+                else {
+                    return Poll::Ready(Ok(0));
+                };
+                target.copy_from_slice(source);
+                connection.sent(count, now);
+                if let Some(writer) = this.writer.take() {
+                    writer.wake();
+                }
+                return Poll::Ready(Ok(count));
+            }
+            if connection.is_finished() {
+                drop(connection);
+                lock(&this.inner).end("the connection was closed");
+                return Poll::Ready(Ok(0));
+            }
+            let deadline = connection.deadline();
+            drop(connection);
+            if this.alarm.poll(cx, deadline).is_pending() && !this.wake.take() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+/// What comes from the other end.
+impl AsyncWrite for Replication {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let mut connection = lock(&this.inner);
+        if connection.is_finished() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if !connection.may_receive() {
+            this.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let result = connection.receive(bytes, runtime::now());
+        drop(connection);
+        match result {
+            Ok(()) => Poll::Ready(Ok(bytes.len())),
+            Err(error) => {
+                // The reading half reports it too, or it would wait for ever.
+                let reason = error.to_string();
+                lock(&this.inner).end(&reason);
+                this.wake.wake();
+                Poll::Ready(Err(error.into()))
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        lock(&self.inner).remote_ended();
+        self.wake.wake();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Closes our side and waits for the remote to close its own, so that what we sent last is not
+/// lost to a reset.
+async fn linger(transport: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    if transport.close().await.is_err() {
+        return;
+    }
+    let mut rest = [0; 4096];
+    let drained = future::poll_fn(|cx| {
+        while let Ok(1..) = ready!(Pin::new(&mut *transport).poll_read(cx, &mut rest)) {}
+        Poll::Ready(())
+    });
+    runtime::timeout(LINGER, drained).await;
+}
+
+fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
+}

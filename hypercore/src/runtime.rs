@@ -1,0 +1,71 @@
+//! All that is needed of a runtime: a clock, a timer and a thread for what blocks.
+//!
+//! `async-io` and `blocking` bring their own threads, so these work under any executor.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use futures_lite::future;
+
+/// The one place that reads the clock.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Runs `work`, which waits for a disk, on a thread made for that.
+pub(crate) async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    blocking::unblock(work).await
+}
+
+/// Starts `work` on a thread made for what waits for a disk, and does not wait for it.
+pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
+    blocking::unblock(work).detach();
+}
+
+/// `future`'s output, or `None` after `limit`.
+pub(crate) async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    future::or(async { Some(work.await) }, async {
+        async_io::Timer::after(limit).await;
+        None
+    })
+    .await
+}
+
+/// A timer that can be set again and again without being made anew.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    timer: async_io::Timer,
+    at: Option<Instant>,
+}
+
+impl Alarm {
+    pub(crate) fn new() -> Self {
+        Self {
+            timer: async_io::Timer::never(),
+            at: None,
+        }
+    }
+
+    /// Ready once `at` has passed; otherwise the task is woken then.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        if at != self.at {
+            self.at = at;
+            match at {
+                Some(at) => self.timer.set_at(at),
+                None => self.timer = async_io::Timer::never(),
+            }
+        }
+        if at.is_none() {
+            return Poll::Pending;
+        }
+        let rang = Pin::new(&mut self.timer).poll(cx).is_ready();
+        if rang {
+            self.at = None;
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}
