@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use blake2b_simd::{Params, State, many};
+use blake2b_simd::many::{self, HashManyJob};
+use blake2b_simd::{Params, State};
 use bytes::Bytes;
 
 use crate::node::{Hash, Node};
@@ -28,7 +29,8 @@ pub fn parent_hash(a: &Node, b: &Node) -> Hash {
     let (left, right) = if a.index <= b.index { (a, b) } else { (b, a) };
     let size = left.size.saturating_add(right.size);
     finish(
-        state()
+        params()
+            .to_state()
             .update(&[PARENT])
             .update(&size.to_be_bytes())
             .update(&left.hash)
@@ -39,7 +41,7 @@ pub fn parent_hash(a: &Node, b: &Node) -> Hash {
 /// The hash of a whole tree, given its roots from left to right: `H(2, (hash, index, size)*)`.
 #[must_use]
 pub fn tree_hash(roots: &[Node]) -> Hash {
-    let mut state = state();
+    let mut state = params().to_state();
     state.update(&[ROOT]);
     for root in roots {
         state.update(&root.hash);
@@ -68,18 +70,23 @@ impl Block {
         }
     }
 
-    /// Hashes many values, as many at a time as the processor has lanes (four with AVX2).
+    /// Hashes many values, as many at a time as the processor has lanes.
+    ///
+    /// Measured with four lanes (AVX2) on a busy machine: 1.2 to 2.5 times as fast as one by one.
     #[must_use]
     pub fn hash_many(values: Vec<Bytes>) -> Vec<Self> {
-        // The states take the prefix first, so that the values are read where they are.
-        let mut states: Vec<State> = values.iter().map(|value| leaf_state(value)).collect();
-        many::update_many(states.iter_mut().zip(&values));
-        let blocks = values.into_iter().zip(&states);
+        let mut hashes = Vec::with_capacity(values.len());
+        let mut buffer = Vec::new();
+        for group in values.chunks(GROUP) {
+            if group.iter().map(Bytes::len).sum::<usize>() <= MAX_COPY {
+                hash_copies(group, &mut buffer, &mut hashes);
+            } else {
+                hash_in_place(group, &mut hashes);
+            }
+        }
+        let blocks = values.into_iter().zip(hashes);
         blocks
-            .map(|(value, state)| Self {
-                value,
-                leaf_hash: finish(state),
-            })
+            .map(|(value, leaf_hash)| Self { value, leaf_hash })
             .collect()
     }
 
@@ -117,6 +124,38 @@ impl fmt::Debug for Block {
     }
 }
 
+/// So many values are hashed together: a few times the number of lanes.
+const GROUP: usize = 16;
+
+/// Up to this many bytes it costs less to copy values behind their prefix than to give every hash
+/// a state of its own, whose last block is compressed alone.
+const MAX_COPY: usize = 64 * 1024;
+
+fn hash_copies(values: &[Bytes], bytes: &mut Vec<u8>, hashes: &mut Vec<Hash>) {
+    bytes.clear();
+    let mut ends = Vec::with_capacity(values.len());
+    for value in values {
+        bytes.extend_from_slice(&leaf_prefix(value));
+        bytes.extend_from_slice(value);
+        ends.push(bytes.len());
+    }
+    let params = params();
+    let mut start = 0;
+    let mut jobs: Vec<HashManyJob<'_>> = Vec::with_capacity(values.len());
+    for end in ends {
+        jobs.push(HashManyJob::new(&params, &bytes[start..end]));
+        start = end;
+    }
+    many::hash_many(&mut jobs);
+    hashes.extend(jobs.iter().map(|job| to_hash(job.to_hash())));
+}
+
+fn hash_in_place(values: &[Bytes], hashes: &mut Vec<Hash>) {
+    let mut states: Vec<State> = values.iter().map(|value| leaf_state(value)).collect();
+    many::update_many(states.iter_mut().zip(values));
+    hashes.extend(states.iter().map(finish));
+}
+
 /// Shows bytes in hexadecimal.
 pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
 
@@ -126,21 +165,33 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-fn state() -> State {
-    Params::new().hash_length(32).to_state()
+fn params() -> Params {
+    let mut params = Params::new();
+    params.hash_length(32);
+    params
 }
 
-/// The state after the nine bytes that come before the value of a leaf.
+/// What comes before the value in a leaf hash: the type and the size.
+fn leaf_prefix(value: &[u8]) -> [u8; PREFIX_SIZE] {
+    let mut prefix = [LEAF; PREFIX_SIZE];
+    prefix[1..].copy_from_slice(&(value.len() as u64).to_be_bytes());
+    prefix
+}
+
+const PREFIX_SIZE: usize = 9;
+
 fn leaf_state(value: &[u8]) -> State {
-    let mut state = state();
-    state
-        .update(&[LEAF])
-        .update(&(value.len() as u64).to_be_bytes());
+    let mut state = params().to_state();
+    state.update(&leaf_prefix(value));
     state
 }
 
 fn finish(state: &State) -> Hash {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(state.finalize().as_bytes());
-    hash
+    to_hash(state.finalize())
+}
+
+fn to_hash(hash: blake2b_simd::Hash) -> Hash {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(hash.as_bytes());
+    bytes
 }

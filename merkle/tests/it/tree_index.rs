@@ -139,11 +139,13 @@ fn requests_on_one_connection() {
 
 #[test]
 fn digests_that_nobody_sends() {
+    #[derive(serde::Deserialize)]
+    struct Row(u64, u64, Vec<u64>, u64, Vec<u64>);
+
+    let rows: Vec<Row> = get(&vectors("tree-index.json"), "oddDigests");
     let server = state(&states(), "full17");
-    let rows: Vec<(u64, u64, Vec<u64>, u64, Vec<u64>)> =
-        get(&vectors("tree-index.json"), "oddDigests");
     assert_eq!(rows.len(), 104);
-    for (index, digest, nodes, bound, remote_after) in rows {
+    for Row(index, digest, nodes, bound, remote_after) in rows {
         let mut remote = RemoteTree::new();
         let answer = plan(&server, &mut remote, index, digest, false);
         assert_eq!(answer, expected(&nodes, bound), "{index} {digest}");
