@@ -4,6 +4,7 @@ mod directory;
 mod faults;
 mod feed_files;
 mod lock;
+mod random_access;
 mod vectors;
 
 use std::sync::Arc;

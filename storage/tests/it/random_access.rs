@@ -1,0 +1,90 @@
+//! What every storage owes: the same bytes as a plain vector, and one owner of a lock.
+
+use std::io::ErrorKind;
+
+use hypercore_storage::{Directory, FileName, Memory, Storage, testing::FaultStorage};
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Truncate(u64),
+    PunchHole(u64, u64),
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let at = || 0u64..20_000;
+    let change = prop_oneof![
+        (at(), 0usize..9000, 1u8..).prop_map(|(at, len, byte)| Change::Write(at, vec![byte; len])),
+        at().prop_map(Change::Truncate),
+        (at(), at()).prop_map(|(at, len)| Change::PunchHole(at, len)),
+        at().prop_map(|at| Change::PunchHole(at, u64::MAX)),
+    ];
+    prop::collection::vec(change, 1..12)
+}
+
+fn check(storage: &impl Storage, changes: &[Change]) {
+    let file = storage.open(FileName::Data).unwrap();
+    let mut model = Vec::new();
+    for change in changes {
+        match change {
+            Change::Write(at, data) => {
+                file.write_at(*at, data).unwrap();
+                let at = *at as usize;
+                if !data.is_empty() {
+                    model.resize(model.len().max(at + data.len()), 0);
+                    model[at..at + data.len()].copy_from_slice(data);
+                }
+            }
+            Change::Truncate(len) => {
+                file.truncate(*len).unwrap();
+                model.truncate(*len as usize);
+            }
+            Change::PunchHole(at, len) => {
+                file.punch_hole(*at, *len).unwrap();
+                model
+                    .iter_mut()
+                    .skip(*at as usize)
+                    .take(*len as usize)
+                    .for_each(|byte| *byte = 0);
+            }
+        }
+        assert_eq!(file.len().unwrap(), model.len() as u64, "{change:?}");
+        let mut bytes = vec![9; model.len()];
+        file.read_at(0, &mut bytes).unwrap();
+        assert!(bytes == model, "{change:?}");
+        let beyond = file.read_at(model.len() as u64, &mut [0]).unwrap_err();
+        assert_eq!(beyond.kind(), ErrorKind::UnexpectedEof);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn storages_equal_a_vector(changes in changes()) {
+        check(&Memory::new(), &changes);
+        // Punches holes with the default of the trait.
+        check(&FaultStorage::new(), &changes);
+        check(&Directory::new(tempfile::tempdir().unwrap().path()), &changes);
+    }
+}
+
+#[test]
+fn a_refused_lock_can_be_asked_for_again() {
+    fn check(storage: &impl Storage) {
+        let open = || storage.open(FileName::Bitfield).unwrap();
+        let (first, second) = (open(), open());
+        first.write_at(0, b"x").unwrap();
+        first.lock().unwrap();
+        first.lock().unwrap();
+        for _ in 0..2 {
+            assert_eq!(second.lock().unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
+        drop(first);
+        second.lock().unwrap();
+        assert_eq!(open().lock().unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+    check(&Memory::new());
+    check(&Directory::new(tempfile::tempdir().unwrap().path()));
+}
