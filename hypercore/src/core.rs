@@ -114,4 +114,4 @@ impl Core {
 }
 
 /// A core as its handles and connections share it.
-pub(crate) type SharedCore = Arc<crate::hypercore::Shared>;
+pub(crate) type SharedCore = Arc<crate::shared::Shared>;

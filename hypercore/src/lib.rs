@@ -8,7 +8,9 @@ mod hypercore;
 mod log;
 mod options;
 mod replicate;
+mod request;
 mod runtime;
+mod shared;
 
 pub use bytes::Bytes;
 pub use hypercore_bitfield as bitfield;
@@ -20,7 +22,8 @@ pub use hypercore_wire as wire;
 pub use crate::{
     error::{Corruption, Error},
     event::{Event, Events, PeerId},
-    hypercore::{Audit, Download, GetOptions, Hypercore, Position, SeekOptions, UpdateOptions},
+    hypercore::Hypercore,
     options::{Durability, OpenOptions},
     replicate::{PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
+    request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
 };

@@ -8,9 +8,9 @@ use hypercore_storage::{Directory, Memory, Storage};
 use crate::{
     Hypercore,
     error::{Error, Result},
-    hypercore::Shared,
     log::{Existing, Log, Setup},
     runtime,
+    shared::Shared,
 };
 
 /// What an append that returned `Ok` has survived.

@@ -1,0 +1,192 @@
+//! Reading on demand: how to ask, and the futures that wait for an answer.
+
+use std::{
+    future::Future,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_channel::Receiver;
+use futures_lite::Stream;
+
+use crate::{
+    error::{Error, Result},
+    replicate::RequestId,
+    runtime,
+    shared::Shared,
+};
+
+/// Where a byte of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The block that holds it.
+    pub index: u64,
+    /// Where in that block.
+    pub offset: u64,
+}
+
+/// How to [get](crate::Hypercore::get_with) a block.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct GetOptions {
+    /// Wait for peers, or for the log to grow, if the block is not stored here.
+    pub wait: bool,
+    /// Wait no longer than this.
+    pub timeout: Option<Duration>,
+    /// Do not wait for peers that are not connected yet: fail as soon as it is certain that no
+    /// connected peer has the block.
+    pub if_available: bool,
+}
+
+impl Default for GetOptions {
+    fn default() -> Self {
+        Self {
+            wait: true,
+            timeout: None,
+            if_available: false,
+        }
+    }
+}
+
+impl GetOptions {
+    /// Only what is stored here.
+    #[must_use]
+    pub fn local() -> Self {
+        Self {
+            wait: false,
+            ..Self::default()
+        }
+    }
+}
+
+/// How to [update](crate::Hypercore::update_with) the length.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct UpdateOptions {
+    /// Be content with this length; by default, with one more than the present one.
+    pub min_length: Option<u64>,
+    /// Wait no longer than this.
+    pub timeout: Option<Duration>,
+    /// Do not wait for peers that are not connected yet: fail as soon as it is certain that no
+    /// connected peer has a longer log.
+    pub if_available: bool,
+}
+
+/// How to [seek](crate::Hypercore::seek_with) a byte.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SeekOptions {
+    /// Ask peers if the position is not known here.
+    pub wait: bool,
+    /// Wait no longer than this.
+    pub timeout: Option<Duration>,
+    /// Do not wait for peers that are not connected yet.
+    pub if_available: bool,
+    /// The blocks to look in.
+    pub blocks: Range<u64>,
+}
+
+impl Default for SeekOptions {
+    fn default() -> Self {
+        Self {
+            wait: true,
+            timeout: None,
+            if_available: false,
+            blocks: 0..u64::MAX,
+        }
+    }
+}
+
+/// What [`Hypercore::audit`](crate::Hypercore::audit) found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Audit {
+    /// How many stored blocks match their hash.
+    pub valid: u64,
+    /// The blocks that do not, or cannot be read.
+    pub invalid: Vec<u64>,
+}
+
+/// Downloads blocks: see [`Hypercore::download`](crate::Hypercore::download).
+#[derive(Debug)]
+#[must_use = "dropping a download takes it back"]
+pub struct Download {
+    request: Request<()>,
+}
+
+impl Download {
+    pub(crate) fn new(request: Request<()>) -> Self {
+        Self { request }
+    }
+}
+
+impl Future for Download {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.request).poll(cx)
+    }
+}
+
+/// A request that peers, or an append, will answer. Dropping it takes it back.
+#[derive(Debug)]
+pub(crate) struct Request<T> {
+    shared: Arc<Shared>,
+    /// `None` once it is answered.
+    id: Option<RequestId>,
+    answer: Pin<Box<Receiver<Result<T>>>>,
+}
+
+impl<T> Request<T> {
+    pub(crate) fn new(shared: Arc<Shared>, id: RequestId, answer: Receiver<Result<T>>) -> Self {
+        Self {
+            shared,
+            id: Some(id),
+            answer: Box::pin(answer),
+        }
+    }
+
+    /// A request whose answer is known already.
+    pub(crate) fn answered(shared: Arc<Shared>, result: Result<T>) -> Self {
+        let (sender, answer) = async_channel::bounded(1);
+        // The channel is empty and its receiver is here.
+        let _ = sender.try_send(result);
+        Self {
+            shared,
+            id: None,
+            answer: Box::pin(answer),
+        }
+    }
+}
+
+impl<T> Future for Request<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
+        self.answer.as_mut().poll_next(cx).map(|answer| {
+            self.id = None;
+            answer.unwrap_or(Err(Error::Closed))
+        })
+    }
+}
+
+impl<T> Drop for Request<T> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shared.lock().replicator.demand.cancel(id);
+        }
+    }
+}
+
+/// The answer to `request`, or [`Error::TimedOut`] after `limit`.
+pub(crate) async fn within<T>(limit: Option<Duration>, request: Request<T>) -> Result<T> {
+    match limit {
+        None => request.await,
+        Some(limit) => runtime::timeout(limit, request)
+            .await
+            .unwrap_or(Err(Error::TimedOut)),
+    }
+}

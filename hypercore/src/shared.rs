@@ -1,0 +1,330 @@
+//! What the handles of one core share: the lock, the order of appends, and checkpoints.
+//!
+//! An append goes to the disk in this order: blocks, nodes and signature; a sync, if the
+//! [`Durability`] asks for one; then the bits that claim them, in memory and on the disk. Only then
+//! does it return and are peers told. Downloads are stored at once, and their bits are written
+//! after a sync that many of them share.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_channel::Sender;
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, append};
+use hypercore_storage::FeedFiles;
+
+use crate::{
+    Durability,
+    core::Core,
+    error::{Error, Result},
+    log::{self, Log, Unsynced},
+    request::Audit,
+    runtime,
+};
+
+/// What the handles of one core share.
+///
+/// The lock on the core is held for microseconds: values are hashed before it is taken and blocks
+/// are read after it is let go. Nothing is synced under it.
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    durability: Durability,
+    /// Appends that wait for their turn, oldest first. The next turn takes all of them.
+    queue: Mutex<Vec<Append>>,
+    pub(crate) turn: Arc<async_lock::Mutex<()>>,
+    checkpoint: Mutex<Checkpoint>,
+    /// Held while bitfield pages go to the disk, so that no older page overwrites a newer one.
+    page_order: Mutex<()>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Blocks that wait to be appended.
+struct Append {
+    blocks: Vec<Block>,
+    done: Sender<Result<Range<u64>>>,
+}
+
+#[derive(Debug)]
+struct Checkpoint {
+    running: bool,
+    last: Instant,
+}
+
+/// Downloads become durable, and visible after a restart, after at most this many blocks,
+const CHECKPOINT_BLOCKS: u64 = 1024;
+
+/// or this many bytes,
+const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// or this time, whichever comes first.
+const CHECKPOINT_TIME: Duration = Duration::from_millis(500);
+
+impl Shared {
+    pub(crate) fn new(log: Log, sparse: bool, follow: bool, durability: Durability) -> Self {
+        let mut core = Core::new(log);
+        let reader = !core.log.is_writable();
+        core.replicator.demand.everything = !sparse && reader;
+        core.replicator.demand.newest_length = sparse && follow && reader;
+        Self {
+            core: Mutex::new(core),
+            durability,
+            queue: Mutex::default(),
+            turn: Arc::default(),
+            checkpoint: Mutex::new(Checkpoint {
+                running: false,
+                last: runtime::now(),
+            }),
+            page_order: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
+    }
+
+    // ---- appending --------------------------------------------------------------------------
+
+    /// Appends `blocks` when their turn comes, together with whatever waits then.
+    pub(crate) async fn append(self: &Arc<Self>, blocks: Vec<Block>) -> Result<Range<u64>> {
+        // One block that is too large must not fail the appends that are grouped with it.
+        if let Some(block) = blocks.iter().find(|block| block.size() > MAX_BLOCK_SIZE) {
+            let error = hypercore_merkle::Error::BlockTooLarge {
+                size: block.size(),
+                max: MAX_BLOCK_SIZE,
+            };
+            return Err(error.into());
+        }
+        let (done, result) = async_channel::bounded(1);
+        lock(&self.queue).push(Append { blocks, done });
+        let turn = self.turn.lock_arc().await;
+        if let Ok(result) = result.try_recv() {
+            return result;
+        }
+        let shared = Arc::clone(self);
+        let commit = move || {
+            let _turn = turn;
+            shared.commit_queue();
+        };
+        match self.durability {
+            Durability::Always => runtime::unblock(commit).await,
+            Durability::OnClose => commit(),
+        }
+        result.try_recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Appends everything that waits, as one unit.
+    fn commit_queue(&self) {
+        let mut queue = std::mem::take(&mut *lock(&self.queue));
+        // Those whose future was dropped before their turn came no longer want it.
+        queue.retain(|append| !append.done.is_closed());
+        let mut blocks = Vec::new();
+        let mut sizes = Vec::with_capacity(queue.len());
+        for append in &mut queue {
+            sizes.push(append.blocks.len() as u64);
+            blocks.append(&mut append.blocks);
+        }
+        match self.commit(blocks) {
+            Ok(mut next) => {
+                for (append, size) in queue.iter().zip(sizes) {
+                    let end = next.start + size;
+                    let _ = append.done.try_send(Ok(next.start..end));
+                    next.start = end;
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for append in queue {
+                    let _ = append.done.try_send(Err(Error::Append(Arc::clone(&error))));
+                }
+            }
+        }
+    }
+
+    fn commit(&self, blocks: Vec<Block>) -> Result<Range<u64>> {
+        let (files, roots, key_pair) = {
+            let mut core = self.lock();
+            let (roots, key_pair) = core.log.begin_append()?;
+            (Arc::clone(core.log.files()?), roots, key_pair)
+        };
+        let written = self.write(&files, || Ok(append::append(&roots, blocks, &key_pair)?));
+        let mut core = self.lock();
+        let change = match written {
+            Ok(change) => change,
+            Err(error) => {
+                core.log.abort_append();
+                if error.leaves_files_unknown {
+                    core.log.poison();
+                }
+                return Err(error.source);
+            }
+        };
+        let appended = core.finish_append(&change);
+        drop(core);
+        // The blocks are safe whether or not their bits are: they are found again without them.
+        if let Err(error) = self.write_pages() {
+            tracing::warn!(%error, "the bitfield could not be written");
+        }
+        Ok(appended)
+    }
+
+    fn write(
+        &self,
+        files: &FeedFiles,
+        change: impl FnOnce() -> Result<ChangeSet>,
+    ) -> Result<ChangeSet, FailedWrite> {
+        let change = change().map_err(FailedWrite::harmless)?;
+        if let Err(source) = log::write_append(files, &change) {
+            // Without its signature the rest means nothing, and the next append overwrites it.
+            let last = change.signature().map_or(0, |(length, _)| length - 1);
+            let leaves_files_unknown = files.clear_signatures(last..last + 1).is_err();
+            return Err(FailedWrite {
+                source,
+                leaves_files_unknown,
+            });
+        }
+        if self.durability == Durability::Always {
+            // After a failed sync nobody knows what is on the disk.
+            files.sync_content().map_err(|error| FailedWrite {
+                source: error.into(),
+                leaves_files_unknown: true,
+            })?;
+        }
+        Ok(change)
+    }
+
+    // ---- checkpoints ------------------------------------------------------------------------
+
+    /// Writes the pages of the bitfield that changed, after what they claim is durable.
+    fn write_pages(&self) -> Result<()> {
+        let _order = lock(&self.page_order);
+        let (files, pages, unsynced) = {
+            let mut core = self.lock();
+            let files = Arc::clone(core.log.files()?);
+            let (pages, unsynced) = core.log.take_pages();
+            (files, pages, unsynced)
+        };
+        if unsynced && self.durability == Durability::Always {
+            files.sync_content()?;
+        }
+        for (page, bytes) in &pages {
+            files.write_page(*page, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// When the newest downloads are to be made durable.
+    pub(crate) fn checkpoint_deadline(&self, unsynced: Unsynced) -> Option<Instant> {
+        let checkpoint = lock(&self.checkpoint);
+        (unsynced.blocks > 0 && !checkpoint.running).then_some(checkpoint.last + CHECKPOINT_TIME)
+    }
+
+    /// Starts to make the newest downloads durable if it is time.
+    pub(crate) fn checkpoint_if_due(self: &Arc<Self>, unsynced: Unsynced, now: Instant) {
+        let enough = unsynced.blocks >= CHECKPOINT_BLOCKS || unsynced.bytes >= CHECKPOINT_BYTES;
+        {
+            let mut checkpoint = lock(&self.checkpoint);
+            let late = unsynced.blocks > 0 && now >= checkpoint.last + CHECKPOINT_TIME;
+            if checkpoint.running || !(enough || late) {
+                return;
+            }
+            checkpoint.running = true;
+        }
+        let shared = Arc::clone(self);
+        runtime::spawn_blocking(move || {
+            if let Err(error) = shared.write_pages() {
+                tracing::warn!(%error, "downloads could not be made durable");
+                shared.lock().log.poison();
+            }
+            *lock(&shared.checkpoint) = Checkpoint {
+                running: false,
+                last: runtime::now(),
+            };
+        });
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        let files = Arc::clone(self.lock().log.files()?);
+        files.sync_content()?;
+        self.write_pages()?;
+        files.sync_bitfield()?;
+        Ok(())
+    }
+
+    // ---- whole-log work ---------------------------------------------------------------------
+
+    pub(crate) fn clear(&self, blocks: Range<u64>) -> Result<u64> {
+        let (files, runs) = {
+            let mut core = self.lock();
+            let length = core.log.length();
+            let Range { start, end } = blocks;
+            if start > end || end > length {
+                return Err(Error::BadRange { start, end, length });
+            }
+            (Arc::clone(core.log.files()?), core.clear(blocks)?)
+        };
+        if !runs.is_empty() {
+            // Never the other way round: a bit that says a block is here must be true.
+            self.write_pages()?;
+            if self.durability == Durability::Always {
+                files.sync_bitfield()?;
+            }
+            log::drop_blocks(&files, &runs)?;
+        }
+        Ok(self.lock().log.bitfield().total())
+    }
+
+    pub(crate) fn audit(&self) -> Result<Audit> {
+        let (files, runs) = {
+            let core = self.lock();
+            let runs: Vec<_> = core.log.bitfield().runs(0..u64::MAX).collect();
+            (Arc::clone(core.log.files()?), runs)
+        };
+        let mut audit = Audit::default();
+        for index in runs.into_iter().flatten() {
+            match log::read_block(&files, index) {
+                Ok(_) => audit.valid += 1,
+                Err(error) if error.is_corruption() => audit.invalid.push(index),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(audit)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody is left to hear of an error; `close` is for those who want to.
+        if self.lock().log.files().is_ok() {
+            let _ = self.flush();
+        }
+    }
+}
+
+/// Why an append was not written.
+struct FailedWrite {
+    source: Error,
+    /// Whether the files may hold anything now, so that only opening them anew can tell.
+    leaves_files_unknown: bool,
+}
+
+impl FailedWrite {
+    const fn harmless(source: Error) -> Self {
+        Self {
+            source,
+            leaves_files_unknown: false,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is made of steps that each leave a usable state.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
