@@ -72,7 +72,8 @@ impl Block {
 
     /// Hashes many values, as many at a time as the processor has lanes.
     ///
-    /// Measured with four lanes (AVX2) on a busy machine: 1.2 to 2.5 times as fast as one by one.
+    /// Measured with four lanes (AVX2), the machine busy otherwise: 1.1 to 1.4 times as fast as one
+    /// by one, from 16 bytes to 64 KiB.
     #[must_use]
     pub fn hash_many(values: Vec<Bytes>) -> Vec<Self> {
         let mut hashes = Vec::with_capacity(values.len());

@@ -50,7 +50,7 @@
 use crate::change_set::ChangeSet;
 use crate::error::{Error, Result};
 use crate::hash::Block;
-use crate::node::{MAX_BYTE_LENGTH, MAX_LENGTH, Node, NodeIndex, checked_size, full_roots};
+use crate::node::{MAX_LENGTH, Node, NodeIndex, checked_size, full_roots};
 use crate::proof::Proof;
 use crate::roots::{Roots, TreeHead};
 use crate::signature::Verifier;
@@ -326,7 +326,7 @@ fn take_leaf(nodes: &mut Nodes<'_>, leaf: NodeIndex) -> Result<Node> {
     take(nodes, leaf).ok_or(Error::MissingLeaf { leaf })
 }
 
-/// The nodes of a proof, all of them in range.
+/// The nodes of a proof, all at positions of a log. Sizes are bounded where they are summed.
 fn remote_nodes(proof: &Proof) -> Result<&[Node]> {
     let count = proof.nodes.len();
     if count > MAX_PROOF_NODES {
@@ -338,9 +338,6 @@ fn remote_nodes(proof: &Proof) -> Result<&[Node]> {
     for node in &proof.nodes {
         if node.index.end() > MAX_LENGTH {
             return Err(Error::NodeOutOfRange { node: node.index });
-        }
-        if node.size > MAX_BYTE_LENGTH {
-            return Err(Error::SizeOutOfRange { node: node.index });
         }
     }
     Ok(&proof.nodes)
