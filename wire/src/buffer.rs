@@ -2,6 +2,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::Error;
+
 /// The least free space offered for a read.
 const MIN_READ: usize = 1024;
 
@@ -24,7 +26,12 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     pub(crate) fn new() -> Self {
-        Self { buf: BytesMut::new(), filled: 0, read: MIN_READ, small_reads: 0 }
+        Self {
+            buf: BytesMut::new(),
+            filled: 0,
+            read: MIN_READ,
+            small_reads: 0,
+        }
     }
 
     /// Free space for at most `max` bytes, and at least one.
@@ -44,12 +51,11 @@ impl Inbox {
         &mut self.buf[self.filled..]
     }
 
-    /// The first `n` bytes of the spare space hold received bytes, which are returned. `None` if it
-    /// is not that large.
-    pub(crate) fn fill(&mut self, n: usize) -> Option<&mut [u8]> {
+    /// The first `n` bytes of the spare space hold received bytes, which are returned.
+    pub(crate) fn fill(&mut self, n: usize) -> Result<&mut [u8], Error> {
         let spare = self.buf.len() - self.filled;
         if n > spare {
-            return None;
+            return Err(Error::ReadTooLong { read: n, spare });
         }
         if n == spare {
             self.read = self.read.saturating_mul(2).min(1 << 30);
@@ -65,7 +71,7 @@ impl Inbox {
         }
         let start = self.filled;
         self.filled += n;
-        Some(&mut self.buf[start..self.filled])
+        Ok(&mut self.buf[start..self.filled])
     }
 
     pub(crate) fn filled(&self) -> &[u8] {

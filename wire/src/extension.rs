@@ -20,7 +20,10 @@ impl Extensions {
     ) -> Result<&[String], Error> {
         let (count, length) = (limits.extension_names, limits.extension_name);
         if names.len() > count || names.iter().any(|name| name.len() > length) {
-            return Err(Error::TooManyExtensions { names: count, length });
+            return Err(Error::TooManyExtensions {
+                names: count,
+                length,
+            });
         }
         // JS compares strings by UTF-16 code units, which differs from UTF-8 above U+FFFF.
         names.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
@@ -45,7 +48,10 @@ impl Extensions {
     /// The number under which we send messages of `name`.
     pub(crate) fn id(&self, name: &str) -> Result<u64, Error> {
         let id = self.local.iter().position(|local| local == name);
-        id.map(|id| id as u64).ok_or_else(|| Error::UnknownExtension { name: name.to_owned() })
+        id.map(|id| id as u64)
+            .ok_or_else(|| Error::UnknownExtension {
+                name: name.to_owned(),
+            })
     }
 
     /// The name behind a number of the remote, if we declared it too.

@@ -78,8 +78,10 @@ impl Handshake {
         }
         let mut message = vec![0; MAX_OUR_MESSAGE];
         let payload = schema::encode_noise_payload(&self.nonce);
-        let length =
-            self.noise.write_message(&payload, &mut message).map_err(|_| Error::Random)?;
+        let length = self
+            .noise
+            .write_message(&payload, &mut message)
+            .map_err(|_| Error::Random)?;
         message.truncate(length);
         Ok(Some(message))
     }
@@ -96,14 +98,18 @@ impl Handshake {
             self.remote_ephemeral_seen = true;
         }
         let mut payload = vec![0; message.len()];
-        let length =
-            self.noise.read_message(message, &mut payload).map_err(|_| Error::Handshake)?;
+        let length = self
+            .noise
+            .read_message(message, &mut payload)
+            .map_err(|_| Error::Handshake)?;
         if length > 0 {
             payload.truncate(length);
             self.remote_payload = payload;
         }
         // Checked before message 3 shows who we are.
-        let Some(remote) = self.remote_public_key() else { return Ok(()) };
+        let Some(remote) = self.remote_public_key() else {
+            return Ok(());
+        };
         if is_low_order(&remote) {
             return Err(Error::WeakRemoteKey);
         }
@@ -119,8 +125,11 @@ impl Handshake {
             return Ok(None);
         }
         let remote_public_key = self.remote_public_key().ok_or(Error::Handshake)?;
-        let handshake_hash =
-            self.noise.get_handshake_hash().try_into().map_err(|_| Error::Handshake)?;
+        let handshake_hash = self
+            .noise
+            .get_handshake_hash()
+            .try_into()
+            .map_err(|_| Error::Handshake)?;
         if self.remote_payload.is_empty() {
             return Err(Error::HandshakePayload);
         }
@@ -131,7 +140,12 @@ impl Handshake {
         } else {
             Split::new(from_responder, from_initiator)
         };
-        Ok(Some(Agreement { split, remote_nonce, remote_public_key, handshake_hash }))
+        Ok(Some(Agreement {
+            split,
+            remote_nonce,
+            remote_public_key,
+            handshake_hash,
+        }))
     }
 
     fn remote_public_key(&self) -> Option<[u8; 32]> {

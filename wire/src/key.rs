@@ -19,7 +19,13 @@ use crate::Error;
 #[must_use]
 pub fn discovery_key(key: &[u8; 32]) -> [u8; 32] {
     let mut hash = [0; 32];
-    hash.copy_from_slice(Params::new().hash_length(32).key(key).hash(b"hypercore").as_bytes());
+    hash.copy_from_slice(
+        Params::new()
+            .hash_length(32)
+            .key(key)
+            .hash(b"hypercore")
+            .as_bytes(),
+    );
     hash
 }
 
@@ -74,7 +80,9 @@ impl StaticKeyPair {
 
 impl fmt::Debug for StaticKeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticKeyPair").field("public", &Hex(&self.public)).finish_non_exhaustive()
+        f.debug_struct("StaticKeyPair")
+            .field("public", &Hex(&self.public))
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,7 +107,10 @@ impl Split {
     /// A split from its two keys, as any Noise implementation returns them.
     #[must_use]
     pub fn new(tx: [u8; 32], rx: [u8; 32]) -> Self {
-        Self { tx: Zeroizing::new(tx), rx: Zeroizing::new(rx) }
+        Self {
+            tx: Zeroizing::new(tx),
+            rx: Zeroizing::new(rx),
+        }
     }
 
     /// The proof that its sender knows `key`, bound to this connection and to a direction
@@ -147,7 +158,10 @@ pub(crate) fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
 /// Whether every Diffie-Hellman with `key` gives zero. Clamped scalars are multiples of the
 /// cofactor, so one multiplication tells.
 pub(crate) fn is_low_order(key: &[u8; 32]) -> bool {
-    equal(&MontgomeryPoint(*key).mul_clamped([0x55; 32]).to_bytes(), &[0; 32])
+    equal(
+        &MontgomeryPoint(*key).mul_clamped([0x55; 32]).to_bytes(),
+        &[0; 32],
+    )
 }
 
 /// Bytes shown as hexadecimal digits.

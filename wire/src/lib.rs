@@ -1,9 +1,79 @@
 //! The encrypted wire protocol of Hypercore 9 as a value: bytes in, events and bytes out.
+//!
+//! ```text
+//!  transport                                                              application
+//!
+//!  receive_buffer +--------------+           +-----+   poll_event   Handshake  RemoteOpened
+//!  received ----->|              |  frames   |     |--------------> Opened     Message
+//!                 | SecureStream |<=========>| Mux |                Extension  Closed
+//!  outgoing <-----|              |           |     |<-------------- open  send  close  reject
+//!  sent           +--------------+           +-----+
+//!                 \________________ Session _______/<-------------> poll_timeout, handle_timeout
+//! ```
+//!
+//! * A [`SecureStream`] turns bytes into whole frames: Noise handshake, stream cipher, lengths.
+//! * A [`Mux`] turns frames into events: channels, capabilities, options, extensions. It works over
+//!   any [`MessageStream`], so also over a connection that is encrypted already.
+//! * A [`Session`] is both with their timers, and what most people use.
+//!
+//! Nothing here reads a socket, a clock or a file. Randomness comes from the operating system only
+//! for [`SessionOptions::new`], [`StaticKeyPair::generate`] and Noise's ephemeral key.
+//!
+//! # Vocabulary
+//!
+//! * *initiator*, *responder*: who started the connection and who accepted it.
+//! * *channel*: one log on a connection. Each side numbers those it opens itself.
+//! * *key*, *discovery key*, *capability*: a log's public key; its keyed hash, by which strangers
+//!   name it; and the proof, bound to one connection, that one knows the key.
+//! * *frame*: `varint(length) varint(channel << 4 | type) body` on the wire, where the body is
+//!   protobuf.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Instant;
+//! use hypercore_wire::{Event, Have, Message, Session, SessionOptions};
+//!
+//! # fn main() -> Result<(), hypercore_wire::Error> {
+//! let (now, key) = (Instant::now(), [7; 32]);
+//! let mut alice = Session::new(SessionOptions::new(true)?, now)?;
+//! let mut bob = Session::new(SessionOptions::new(false)?, now)?;
+//! let channel = alice.open(&key)?;
+//! bob.open(&key)?;
+//! alice.send(channel, &Message::Have(Have::block(3)))?;
+//! while !(alice.outgoing().is_empty() && bob.outgoing().is_empty()) {
+//!     for (from, to) in [(&mut alice, &mut bob), (&mut bob, &mut alice)] {
+//!         let bytes = from.outgoing().to_vec();
+//!         from.sent(now, bytes.len());
+//!         to.receive(now, &bytes)?;
+//!     }
+//! }
+//! let events: Vec<_> = std::iter::from_fn(|| bob.poll_event()).collect();
+//! assert!(matches!(events[2], Event::Message { message: Message::Have(Have { start: 3, .. }), .. }));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a remote cannot do
+//!
+//! Whatever a remote sends ends in events or in an [`Error`]; never in a panic, and never in more
+//! memory or work than [`Limits`] allow. What the protocol itself does not promise: the stream
+//! cipher has no authentication, so somebody on the path can flip bits of every message. Blocks and
+//! proofs are signed and survive that; Have, Unhave, Want, Request, Status, Close and extension
+//! messages are not, so never let one of them cause more than wasted work.
+//!
+//! # What this crate does not do
+//!
+//! It does not judge a proof, expand a bitfield or decide what to request: [`Data`] is carried as it
+//! came. It does not open connections.
 
 mod buffer;
 mod cipher;
 mod error;
 mod extension;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod key;
 mod limits;
@@ -24,3 +94,7 @@ pub use message::{
 pub use mux::{ChannelId, MessageStream, Mux};
 pub use secure_stream::{Received, SecureStream};
 pub use session::{Event, KEEP_ALIVE_WINDOW, Session, SessionOptions, UNMATCHED_WINDOW};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -142,7 +142,12 @@ impl Have {
     /// The announcement of one block.
     #[must_use]
     pub const fn block(start: u64) -> Self {
-        Self { start, length: 1, bitfield: None, ack: false }
+        Self {
+            start,
+            length: 1,
+            bitfield: None,
+            ack: false,
+        }
     }
 }
 
@@ -288,8 +293,13 @@ impl Frame {
         let header = i32::try_from(header).map_err(|_| Error::FrameHeader)?;
         let channel = (header >> 4).unsigned_abs();
         let body = bytes.split_off(length);
-        let Some(kind) = MessageKind::from_number(header as u8 & 0x0f) else { return Ok(None) };
-        Ok(Some(Self { channel, body: schema::decode(kind, body, limits)? }))
+        let Some(kind) = MessageKind::from_number(header as u8 & 0x0f) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            channel,
+            body: schema::decode(kind, body, limits)?,
+        }))
     }
 
     /// Appends the frame.

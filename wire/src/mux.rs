@@ -36,11 +36,7 @@ pub trait MessageStream {
     ///
     /// # Errors
     /// If nothing can be sent, now or any more.
-    fn send(
-        &mut self,
-        length: usize,
-        encode: &mut dyn FnMut(&mut BytesMut),
-    ) -> Result<(), Error>;
+    fn send(&mut self, length: usize, encode: &mut dyn FnMut(&mut BytesMut)) -> Result<(), Error>;
 }
 
 /// One side's name for a channel, good for one [`Session`](crate::Session) only.
@@ -94,20 +90,18 @@ pub struct Mux {
 }
 
 /// One log on the stream.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Channel {
     local: Option<Local>,
     remote: Option<Remote>,
     extensions: Extensions,
 }
 
-#[derive(Debug)]
 struct Local {
     id: ChannelId,
     key: [u8; 32],
 }
 
-#[derive(Debug)]
 struct Remote {
     number: u32,
     capability: Option<[u8; 32]>,
@@ -122,7 +116,10 @@ struct Pending {
 
 enum PendingFrame {
     /// The capability is computed when it is sent.
-    Open { number: u32, key: [u8; 32] },
+    Open {
+        number: u32,
+        key: [u8; 32],
+    },
     Encoded(BytesMut),
 }
 
@@ -178,7 +175,9 @@ impl Mux {
             return Ok(local.id);
         }
         if self.local.len() >= self.limits.channels {
-            return Err(Error::TooManyChannels { max: self.limits.channels });
+            return Err(Error::TooManyChannels {
+                max: self.limits.channels,
+            });
         }
         let remote = channel.and_then(|channel| channel.remote.as_ref());
         let opened = remote.is_some();
@@ -192,7 +191,8 @@ impl Mux {
         self.local.insert(number, discovery_key);
         self.channels.entry(discovery_key).or_default().local = Some(Local { id, key: *key });
         if opened {
-            self.unmatched.retain(|unmatched| *unmatched != discovery_key);
+            self.unmatched
+                .retain(|unmatched| *unmatched != discovery_key);
             self.verified = true;
             self.events.push_back(Event::Opened { channel: id });
         }
@@ -208,7 +208,9 @@ impl Mux {
         stream: &mut S,
         channel: ChannelId,
     ) -> Result<(), Error> {
-        let Some(discovery_key) = self.local.get(&channel.0).copied() else { return Ok(()) };
+        let Some(discovery_key) = self.local.get(&channel.0).copied() else {
+            return Ok(());
+        };
         self.forget(&discovery_key);
         self.transmit(stream, channel.0, BodyRef::Close(&Close::default()))
     }
@@ -222,12 +224,17 @@ impl Mux {
         stream: &mut S,
         discovery_key: &[u8; 32],
     ) -> Result<(), Error> {
-        let local = self.channels.get(discovery_key).and_then(|channel| channel.local.as_ref());
+        let local = self
+            .channels
+            .get(discovery_key)
+            .and_then(|channel| channel.local.as_ref());
         if let Some(id) = local.map(|local| local.id) {
             return self.close(stream, id);
         }
         let number = self.allocate()?;
-        let close = Close { discovery_key: Some(*discovery_key) };
+        let close = Close {
+            discovery_key: Some(*discovery_key),
+        };
         self.transmit(stream, number, BodyRef::Close(&close))
     }
 
@@ -245,8 +252,14 @@ impl Mux {
         if let Message::Options(options) = message {
             let limits = self.limits.clone();
             let names = options.extensions.clone();
-            let extensions = self.extensions_mut(Some(channel))?.declare(names, &limits)?.to_vec();
-            let sorted = Message::Options(Options { extensions, ack: options.ack });
+            let extensions = self
+                .extensions_mut(Some(channel))?
+                .declare(names, &limits)?
+                .to_vec();
+            let sorted = Message::Options(Options {
+                extensions,
+                ack: options.ack,
+            });
             return self.transmit(stream, channel.0, BodyRef::Message(&sorted));
         }
         if !self.local.contains_key(&channel.0) {
@@ -260,7 +273,9 @@ impl Mux {
     /// # Errors
     /// [`Error::TooManyExtensions`].
     pub fn declare_extensions(&mut self, names: Vec<String>) -> Result<(), Error> {
-        let Self { extensions, limits, .. } = self;
+        let Self {
+            extensions, limits, ..
+        } = self;
         extensions.declare(names, limits)?;
         self.extensions_sent = false;
         Ok(())
@@ -280,7 +295,10 @@ impl Mux {
         let id = self.extensions(channel)?.id(name)?;
         if channel.is_none() && !self.extensions_sent {
             let extensions = self.extensions.local().to_vec();
-            let options = Message::Options(Options { extensions, ack: false });
+            let options = Message::Options(Options {
+                extensions,
+                ack: false,
+            });
             self.transmit(stream, STREAM, BodyRef::Message(&options))?;
             self.extensions_sent = true;
         }
@@ -334,13 +352,16 @@ impl Mux {
     /// Whether both sides opened the channel, so that it may be used.
     #[must_use]
     pub fn is_open(&self, channel: ChannelId) -> bool {
-        self.channel(channel).is_some_and(|channel| channel.remote.is_some())
+        self.channel(channel)
+            .is_some_and(|channel| channel.remote.is_some())
     }
 
     /// Whether the remote opened the channel of this log.
     #[must_use]
     pub fn is_remote_open(&self, discovery_key: &[u8; 32]) -> bool {
-        self.channels.get(discovery_key).is_some_and(|channel| channel.remote.is_some())
+        self.channels
+            .get(discovery_key)
+            .is_some_and(|channel| channel.remote.is_some())
     }
 
     /// Whether the remote opened the channel of this log and proved to know its key.
@@ -396,7 +417,10 @@ impl Mux {
         if self.remote.contains_key(&number) || self.is_remote_open(&discovery_key) {
             return Err(Error::DuplicateOpen { id: number });
         }
-        let remote = Remote { number, capability: open.capability };
+        let remote = Remote {
+            number,
+            capability: open.capability,
+        };
         let channel = self.channels.entry(discovery_key).or_default();
         match &channel.local {
             Some(Local { id, key }) => {
@@ -419,7 +443,10 @@ impl Mux {
         {
             self.reject(stream, &oldest)?;
             self.forget(&oldest);
-            self.events.push_back(Event::Closed { channel: None, discovery_key: oldest });
+            self.events.push_back(Event::Closed {
+                channel: None,
+                discovery_key: oldest,
+            });
         }
         Ok(())
     }
@@ -431,18 +458,32 @@ impl Mux {
         close: Close,
     ) -> Result<(), Error> {
         let discovery_key = self.remote.get(&number).copied().or(close.discovery_key);
-        let Some(discovery_key) = discovery_key else { return Ok(()) };
-        let Some(channel) = self.forget(&discovery_key) else { return Ok(()) };
+        let Some(discovery_key) = discovery_key else {
+            return Ok(());
+        };
+        let Some(channel) = self.forget(&discovery_key) else {
+            return Ok(());
+        };
         let channel = channel.local.map(|local| local.id);
         if let Some(id) = channel {
             self.transmit(stream, id.0, BodyRef::Close(&Close::default()))?;
         }
-        self.events.push_back(Event::Closed { channel, discovery_key });
+        self.events.push_back(Event::Closed {
+            channel,
+            discovery_key,
+        });
         Ok(())
     }
 
     fn on_message(&mut self, number: u32, message: Message) -> Result<(), Error> {
-        let Self { channels, remote, extensions, events, limits, .. } = self;
+        let Self {
+            channels,
+            remote,
+            extensions,
+            events,
+            limits,
+            ..
+        } = self;
         // What is for no channel, or for one that we have not opened, is of no interest.
         let (id, extensions) = if number == STREAM {
             (None, extensions)
@@ -450,21 +491,34 @@ impl Mux {
             let Some(channel) = remote.get(&number).and_then(|key| channels.get_mut(key)) else {
                 return Ok(());
             };
-            let Some(local) = &channel.local else { return Ok(()) };
+            let Some(local) = &channel.local else {
+                return Ok(());
+            };
             (Some(local.id), &mut channel.extensions)
         };
         match (id, message) {
             (channel, Message::Extension(Extension { id, payload })) => {
-                let Some(name) = extensions.name(id) else { return Ok(()) };
+                let Some(name) = extensions.name(id) else {
+                    return Ok(());
+                };
                 if payload.len() > limits.extension_message {
-                    let problem = Problem::WrongLength { field: 0, length: payload.len() };
+                    let problem = Problem::WrongLength {
+                        field: 0,
+                        length: payload.len(),
+                    };
                     return Err(Error::invalid(MessageKind::Extension, problem));
                 }
-                events.push_back(Event::Extension { channel, name: name.to_owned(), payload });
+                events.push_back(Event::Extension {
+                    channel,
+                    name: name.to_owned(),
+                    payload,
+                });
             }
             (None, Message::Options(options)) => {
                 extensions.remote_declared(options.extensions.clone());
-                events.push_back(Event::StreamOptions { extensions: options.extensions });
+                events.push_back(Event::StreamOptions {
+                    extensions: options.extensions,
+                });
             }
             (None, _) => {}
             (Some(channel), message) => {
@@ -485,11 +539,16 @@ impl Mux {
     ) -> Result<(), Error> {
         if let Some(pending) = &mut self.pending {
             pending.length += OPEN_LENGTH;
-            pending.frames.push(PendingFrame::Open { number, key: *key });
+            pending
+                .frames
+                .push(PendingFrame::Open { number, key: *key });
             return Ok(());
         }
         let capability = stream.capability(key, Direction::Send);
-        let open = Open { discovery_key: discovery_key(key), capability };
+        let open = Open {
+            discovery_key: discovery_key(key),
+            capability,
+        };
         self.transmit(stream, number, BodyRef::Open(&open))
     }
 
@@ -504,7 +563,14 @@ impl Mux {
             return Err(Error::MessageTooLarge { length, max });
         }
         let (buffered, max) = (stream.buffered() + self.buffered(), self.limits.send_buffer);
-        if buffered > max {
+        // Opens and Closes keep a little room of their own, so that a slow remote costs a refused
+        // message and not the session.
+        let room = if matches!(body, BodyRef::Message(_)) {
+            0
+        } else {
+            CONTROL_ROOM
+        };
+        if buffered > max.saturating_add(room) {
             return Err(Error::SendBufferFull { buffered, max });
         }
         let length = body.encoded_length(number);
@@ -534,7 +600,9 @@ impl Mux {
         let channel = self.channels.remove(discovery_key)?;
         match &channel.local {
             Some(local) => _ = self.local.remove(&local.id.0),
-            None => self.unmatched.retain(|unmatched| unmatched != discovery_key),
+            None => self
+                .unmatched
+                .retain(|unmatched| unmatched != discovery_key),
         }
         if let Some(remote) = &channel.remote {
             self.remote.remove(&remote.number);
@@ -547,15 +615,26 @@ impl Mux {
     }
 
     fn extensions(&self, channel: Option<ChannelId>) -> Result<&Extensions, Error> {
-        let Some(id) = channel else { return Ok(&self.extensions) };
-        let channel = self.channel(id).ok_or(Error::ChannelNotOpen { channel: id })?;
+        let Some(id) = channel else {
+            return Ok(&self.extensions);
+        };
+        let channel = self
+            .channel(id)
+            .ok_or(Error::ChannelNotOpen { channel: id })?;
         Ok(&channel.extensions)
     }
 
     fn extensions_mut(&mut self, channel: Option<ChannelId>) -> Result<&mut Extensions, Error> {
-        let Some(id) = channel else { return Ok(&mut self.extensions) };
-        let channel = self.local.get(&id.0).and_then(|key| self.channels.get_mut(key));
-        Ok(&mut channel.ok_or(Error::ChannelNotOpen { channel: id })?.extensions)
+        let Some(id) = channel else {
+            return Ok(&mut self.extensions);
+        };
+        let channel = self
+            .local
+            .get(&id.0)
+            .and_then(|key| self.channels.get_mut(key));
+        Ok(&mut channel
+            .ok_or(Error::ChannelNotOpen { channel: id })?
+            .extensions)
     }
 }
 
@@ -572,7 +651,10 @@ impl fmt::Debug for Mux {
 
 /// Whether the remote proved to know `key`, or cannot be asked to on this stream.
 fn is_capable<S: MessageStream + ?Sized>(stream: &S, key: &[u8; 32], remote: &Remote) -> bool {
-    match (stream.capability(key, Direction::Receive), &remote.capability) {
+    match (
+        stream.capability(key, Direction::Receive),
+        &remote.capability,
+    ) {
         (None, _) => true,
         (Some(expected), Some(given)) => equal(&expected, given),
         (Some(_), None) => false,
@@ -581,6 +663,9 @@ fn is_capable<S: MessageStream + ?Sized>(stream: &S, key: &[u8; 32], remote: &Re
 
 /// The number of the stream itself.
 const STREAM: u32 = 0;
+
+/// Bytes that Opens and Closes may take beyond [`Limits::send_buffer`].
+const CONTROL_ROOM: usize = 1 << 20;
 
 /// The most bytes an Open takes with its header.
 const OPEN_LENGTH: usize = 73;

@@ -5,7 +5,11 @@
 //! first, fields are all declared optional here, and the conversions check the rest.
 #![cfg_attr(
     not(test),
-    warn(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
 )]
 
 use bytes::Bytes;
@@ -21,11 +25,19 @@ use crate::{
 /// Decodes the body of a message.
 pub(crate) fn decode(kind: MessageKind, body: Bytes, limits: &Limits) -> Result<Body, Error> {
     if kind == MessageKind::Extension {
-        return decode_extension(body).map(Message::Extension).map(Body::Message);
+        return decode_extension(body)
+            .map(Message::Extension)
+            .map(Body::Message);
     }
     let repeated = match kind {
-        MessageKind::Options => Repeated { field: 1, max: limits.extension_names },
-        MessageKind::Data => Repeated { field: 3, max: limits.nodes },
+        MessageKind::Options => Repeated {
+            field: 1,
+            max: limits.extension_names,
+        },
+        MessageKind::Data => Repeated {
+            field: 3,
+            max: limits.nodes,
+        },
         _ => Repeated { field: 0, max: 0 },
     };
     walk(&body, repeated).map_err(|problem| Error::invalid(kind, problem))?;
@@ -53,7 +65,10 @@ fn proto<T: prost::Message + Default>(kind: MessageKind, body: Bytes) -> Result<
 
 fn decode_extension(mut body: Bytes) -> Result<Extension, Error> {
     match varint::read(&body, varint::MAX_LENGTH) {
-        Ok(Some((id, length))) => Ok(Extension { id, payload: body.split_off(length) }),
+        Ok(Some((id, length))) => Ok(Extension {
+            id,
+            payload: body.split_off(length),
+        }),
         _ => Err(Error::invalid(MessageKind::Extension, Problem::Malformed)),
     }
 }
@@ -65,12 +80,17 @@ pub(crate) fn decode_noise_payload(payload: &[u8]) -> Result<[u8; 24], Error> {
         .ok()
         .and_then(|payload| payload.nonce)
         .ok_or(Error::HandshakePayload)?;
-    nonce.as_slice().try_into().map_err(|_| Error::NonceLength { length: nonce.len() })
+    nonce.as_slice().try_into().map_err(|_| Error::NonceLength {
+        length: nonce.len(),
+    })
 }
 
 /// The payload that carries `nonce`: field 1 with 24 bytes.
 pub(crate) fn encode_noise_payload(nonce: &[u8; 24]) -> Vec<u8> {
-    proto::NoisePayload { nonce: Some(nonce.to_vec()) }.encode_to_vec()
+    proto::NoisePayload {
+        nonce: Some(nonce.to_vec()),
+    }
+    .encode_to_vec()
 }
 
 /// A field that may occur several times, and how often.
@@ -101,7 +121,10 @@ fn walk(mut body: &[u8], repeated: Repeated) -> Result<(), Problem> {
         if key >> 3 == u64::from(repeated.field) {
             count = count.saturating_add(1);
             if count > repeated.max {
-                return Err(Problem::TooMany { field: repeated.field, max: repeated.max });
+                return Err(Problem::TooMany {
+                    field: repeated.field,
+                    max: repeated.max,
+                });
             }
         }
         body = rest;
@@ -131,16 +154,24 @@ impl Checked<'_> {
     }
 
     fn close(&self, close: proto::Close) -> Result<Close, Error> {
-        Ok(Close { discovery_key: self.optional(1, close.discovery_key)? })
+        Ok(Close {
+            discovery_key: self.optional(1, close.discovery_key)?,
+        })
     }
 
     fn options(&self, options: proto::Options) -> Result<Options, Error> {
         for name in &options.extensions {
             if name.len() > self.limits.extension_name {
-                return Err(self.wrong(Problem::WrongLength { field: 1, length: name.len() }));
+                return Err(self.wrong(Problem::WrongLength {
+                    field: 1,
+                    length: name.len(),
+                }));
             }
         }
-        Ok(Options { extensions: options.extensions, ack: options.ack.unwrap_or(false) })
+        Ok(Options {
+            extensions: options.extensions,
+            ack: options.ack.unwrap_or(false),
+        })
     }
 
     fn status(&self, status: proto::Status) -> Status {
@@ -155,7 +186,12 @@ impl Checked<'_> {
         if have.bitfield.is_some() && start % 8 != 0 {
             return Err(self.wrong(Problem::UnalignedBitfield));
         }
-        Ok(Have { start, length, bitfield: have.bitfield, ack: have.ack.unwrap_or(false) })
+        Ok(Have {
+            start,
+            length,
+            bitfield: have.bitfield,
+            ack: have.ack.unwrap_or(false),
+        })
     }
 
     fn unhave(&self, range: proto::Range) -> Result<Unhave, Error> {
@@ -192,13 +228,21 @@ impl Checked<'_> {
 
     fn data(&self, data: proto::Data) -> Result<Data, Error> {
         let index = self.block(data.index)?;
-        let nodes: Vec<_> =
-            data.nodes.into_iter().map(|node| self.node(node)).collect::<Result<_, _>>()?;
+        let nodes: Vec<_> = data
+            .nodes
+            .into_iter()
+            .map(|node| self.node(node))
+            .collect::<Result<_, _>>()?;
         if data.value.is_none() && nodes.is_empty() {
             return Err(self.wrong(Problem::Empty));
         }
         let signature = self.optional(4, data.signature)?;
-        Ok(Data { index, value: data.value, nodes, signature })
+        Ok(Data {
+            index,
+            value: data.value,
+            nodes,
+            signature,
+        })
     }
 
     fn node(&self, node: proto::Node) -> Result<DataNode, Error> {
@@ -223,11 +267,19 @@ impl Checked<'_> {
 
     fn block(&self, index: Option<u64>) -> Result<u64, Error> {
         let index = self.required(1, index)?;
-        if index < MAX_BLOCKS { Ok(index) } else { Err(self.wrong(Problem::TooLarge { field: 1 })) }
+        if index < MAX_BLOCKS {
+            Ok(index)
+        } else {
+            Err(self.wrong(Problem::TooLarge { field: 1 }))
+        }
     }
 
     fn exact(&self, field: u32, value: u64) -> Result<u64, Error> {
-        if value <= MAX_NUMBER { Ok(value) } else { Err(self.wrong(Problem::TooLarge { field })) }
+        if value <= MAX_NUMBER {
+            Ok(value)
+        } else {
+            Err(self.wrong(Problem::TooLarge { field }))
+        }
     }
 
     fn required<T>(&self, field: u32, value: Option<T>) -> Result<T, Error> {
@@ -244,7 +296,10 @@ impl Checked<'_> {
 
     fn fixed<const N: usize>(&self, field: u32, bytes: &Bytes) -> Result<[u8; N], Error> {
         bytes.as_ref().try_into().map_err(|_| {
-            self.wrong(Problem::WrongLength { field, length: bytes.len() })
+            self.wrong(Problem::WrongLength {
+                field,
+                length: bytes.len(),
+            })
         })
     }
 

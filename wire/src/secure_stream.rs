@@ -25,6 +25,7 @@ pub struct SecureStream {
     identity: Option<Identity>,
     inbox: Inbox,
     outbox: BytesMut,
+    finished: bool,
     decrypt: Option<Cipher>,
     encrypt: Option<Cipher>,
     max_frame: usize,
@@ -79,6 +80,7 @@ impl SecureStream {
             identity: None,
             inbox: Inbox::new(),
             outbox: BytesMut::new(),
+            finished: false,
             decrypt: None,
             encrypt: None,
             max_frame: options.limits.unverified_frame,
@@ -107,8 +109,11 @@ impl SecureStream {
     /// # Errors
     /// If `n` is more than that buffer takes, or frames pile up because nobody polls them.
     pub fn received(&mut self, n: usize) -> Result<(), Error> {
-        let spare = self.inbox.spare(0).len();
-        let bytes = self.inbox.fill(n).ok_or(Error::ReadTooLong { read: n, spare })?;
+        // A driver that polls its events never comes here: whole frames do not pile up.
+        if self.inbox.filled().len() > self.limits.frame.saturating_add(self.limits.read) {
+            return Err(Error::EventsNotPolled);
+        }
+        let bytes = self.inbox.fill(n)?;
         if let Some(cipher) = &mut self.decrypt {
             cipher.apply(bytes);
         }
@@ -135,20 +140,21 @@ impl SecureStream {
         }
         let max = self.max_frame;
         let too_large = Error::FrameTooLarge { length, max };
-        // The limit is on the body, whose length is known once the header is here.
-        let header = match varint::read(&bytes[prefix..], varint::MAX_LENGTH) {
-            Ok(Some((_, header))) => header,
-            Ok(None) => 1,
-            Err(_) => return Err(Error::FrameHeader),
+        let Ok(length) = usize::try_from(length) else {
+            return Err(too_large);
         };
-        let Ok(length) = usize::try_from(length) else { return Err(too_large) };
-        if length < header {
-            return Err(Error::FrameHeader);
-        }
-        if length - header > max {
+        let bytes = &bytes[prefix..];
+        let frame = &bytes[..length.min(bytes.len())];
+        // The limit is on the body, whose length is known once the header is here.
+        let header = match varint::read(frame, varint::MAX_LENGTH) {
+            Ok(Some((_, header))) => header,
+            Ok(None) if frame.len() < length => varint::MAX_LENGTH,
+            _ => return Err(Error::FrameHeader),
+        };
+        if length.saturating_sub(header) > max {
             return Err(too_large);
         }
-        if bytes.len() - prefix < length {
+        if frame.len() < length {
             return Ok(None);
         }
         self.inbox.skip(prefix);
@@ -169,9 +175,14 @@ impl SecureStream {
 
     /// Queues a keep-alive; ignored during the handshake.
     pub fn ping(&mut self) {
-        if self.is_handshaken() {
+        if self.is_handshaken() && !self.finished {
             self.push(1, &mut |out| out.put_u8(0));
         }
+    }
+
+    /// From here on nothing more is queued, keep-alives and answers included.
+    pub fn finish(&mut self) {
+        self.finished = true;
     }
 
     /// The bytes ready for the transport.
@@ -195,18 +206,24 @@ impl SecureStream {
     }
 
     fn poll_handshake(&mut self) -> Result<Option<Received>, Error> {
-        let Phase::Handshake(handshake) = &mut self.phase else { return Ok(None) };
+        let Phase::Handshake(handshake) = &mut self.phase else {
+            return Ok(None);
+        };
         let bytes = self.inbox.filled();
         let max = handshake.max_message();
         let invalid = |length| Error::HandshakeLength { length, max };
-        let Some((length, prefix)) = varint::read(bytes, MAX_HANDSHAKE_PREFIX)
-            .map_err(|_| invalid(u64::from(u32::MAX)))?
+        let Some((length, prefix)) =
+            varint::read(bytes, MAX_HANDSHAKE_PREFIX).map_err(|_| invalid(u64::from(u32::MAX)))?
         else {
             return Ok(None);
         };
-        let message = usize::try_from(length).ok().filter(|length| (1..=max).contains(length));
+        let message = usize::try_from(length)
+            .ok()
+            .filter(|length| (1..=max).contains(length));
         let message = message.ok_or_else(|| invalid(length))?;
-        let Some(bytes) = bytes.get(prefix..prefix + message) else { return Ok(None) };
+        let Some(bytes) = bytes.get(prefix..prefix + message) else {
+            return Ok(None);
+        };
         handshake.read(bytes)?;
         self.inbox.skip(prefix + message);
         match self.advance_handshake()? {
@@ -217,13 +234,22 @@ impl SecureStream {
 
     /// Writes our message if it is our turn, and ends the handshake if it was the last.
     fn advance_handshake(&mut self) -> Result<Option<[u8; 32]>, Error> {
-        let Phase::Handshake(handshake) = &mut self.phase else { return Ok(None) };
+        let Phase::Handshake(handshake) = &mut self.phase else {
+            return Ok(None);
+        };
         if let Some(message) = handshake.write()? {
             varint::write(message.len() as u64, &mut self.outbox);
             self.outbox.put_slice(&message);
         }
-        let Some(agreement) = handshake.agreement()? else { return Ok(None) };
-        let Agreement { split, remote_nonce, remote_public_key, handshake_hash } = agreement;
+        let Some(agreement) = handshake.agreement()? else {
+            return Ok(None);
+        };
+        let Agreement {
+            split,
+            remote_nonce,
+            remote_public_key,
+            handshake_hash,
+        } = agreement;
         if self.encrypted {
             self.encrypt = Some(Cipher::new(split.key(Direction::Send), &self.nonce));
             // Bytes that came with the last handshake message are the first encrypted ones.
@@ -231,7 +257,11 @@ impl SecureStream {
             decrypt.apply(self.inbox.filled_mut());
             self.decrypt = Some(decrypt);
         }
-        self.identity = Some(Identity { split, remote_public_key, handshake_hash });
+        self.identity = Some(Identity {
+            split,
+            remote_public_key,
+            handshake_hash,
+        });
         self.phase = Phase::Frames;
         Ok(Some(remote_public_key))
     }
@@ -252,28 +282,33 @@ impl MessageStream for SecureStream {
     }
 
     fn remote_public_key(&self) -> Option<[u8; 32]> {
-        self.identity.as_ref().map(|identity| identity.remote_public_key)
+        self.identity
+            .as_ref()
+            .map(|identity| identity.remote_public_key)
     }
 
     fn handshake_hash(&self) -> Option<[u8; 64]> {
-        self.identity.as_ref().map(|identity| identity.handshake_hash)
+        self.identity
+            .as_ref()
+            .map(|identity| identity.handshake_hash)
     }
 
     fn capability(&self, key: &[u8; 32], direction: Direction) -> Option<[u8; 32]> {
-        self.identity.as_ref().map(|identity| identity.split.capability(key, direction))
+        self.identity
+            .as_ref()
+            .map(|identity| identity.split.capability(key, direction))
     }
 
     fn buffered(&self) -> usize {
         self.outbox.len()
     }
 
-    fn send(
-        &mut self,
-        length: usize,
-        encode: &mut dyn FnMut(&mut BytesMut),
-    ) -> Result<(), Error> {
+    fn send(&mut self, length: usize, encode: &mut dyn FnMut(&mut BytesMut)) -> Result<(), Error> {
         if !self.is_handshaken() {
             return Err(Error::NotReady);
+        }
+        if self.finished {
+            return Ok(());
         }
         self.push(varint::MAX_LENGTH + length, &mut |out| {
             varint::write(length as u64, out);

@@ -37,7 +37,11 @@ impl SessionOptions {
     pub fn new(initiator: bool) -> Result<Self, Error> {
         let mut nonce = [0; 24];
         getrandom::fill(&mut nonce).map_err(|_| Error::Random)?;
-        Ok(Self::with_keys(initiator, StaticKeyPair::generate()?, nonce))
+        Ok(Self::with_keys(
+            initiator,
+            StaticKeyPair::generate()?,
+            nonce,
+        ))
     }
 
     /// The defaults of Hypercore 9, with keys from elsewhere.
@@ -166,7 +170,7 @@ impl Session {
         if stream.is_handshaken() {
             mux.start(&mut stream)?;
         } else {
-            handshake_deadline = Some(now + limits.handshake_duration);
+            handshake_deadline = now.checked_add(limits.handshake_duration);
         }
         Ok(Self {
             stream,
@@ -179,8 +183,10 @@ impl Session {
             timeout: options.timeout,
             now,
             handshake_deadline,
-            idle_deadline: options.timeout.map(|timeout| now + timeout),
-            keep_alive_at: options.timeout.map(|timeout| now + timeout / 2),
+            idle_deadline: options.timeout.and_then(|timeout| now.checked_add(timeout)),
+            keep_alive_at: options
+                .timeout
+                .and_then(|timeout| now.checked_add(timeout / 2)),
             frame_started: None,
             blocked_since: None,
             keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),
@@ -204,7 +210,7 @@ impl Session {
         self.now = now;
         self.bytes_received = self.bytes_received.saturating_add(n as u64);
         if n > 0 {
-            self.idle_deadline = self.timeout.map(|timeout| now + timeout);
+            self.idle_deadline = self.timeout.and_then(|timeout| now.checked_add(timeout));
         }
         let result = self.stream.received(n).and_then(|()| self.advance());
         self.keep_error(result)
@@ -232,7 +238,11 @@ impl Session {
     pub fn received_end(&mut self) -> Result<(), Error> {
         self.check()?;
         let whole = self.is_handshaken() && self.stream.unfinished() == 0;
-        self.keep_error(if whole { Ok(()) } else { Err(Error::UnexpectedEnd) })
+        self.keep_error(if whole {
+            Ok(())
+        } else {
+            Err(Error::UnexpectedEnd)
+        })
     }
 
     /// The next event.
@@ -263,7 +273,11 @@ impl Session {
             self.bytes_sent = self.bytes_sent.saturating_add(n as u64);
             self.stream.sent(n);
             self.blocked_since = None;
-            self.keep_alive_at = self.timeout.map(|timeout| now + timeout / 2);
+            if !self.finished {
+                self.keep_alive_at = self
+                    .timeout
+                    .and_then(|timeout| now.checked_add(timeout / 2));
+            }
         }
     }
 
@@ -279,10 +293,15 @@ impl Session {
         if self.error.is_some() {
             return Some(self.now);
         }
-        [self.handshake_deadline, self.idle_deadline, self.keep_alive_at, self.frame_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.handshake_deadline,
+            self.idle_deadline,
+            self.keep_alive_at,
+            self.frame_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due: a keep-alive, or the end.
@@ -357,7 +376,8 @@ impl Session {
         payload: Bytes,
     ) -> Result<(), Error> {
         self.check_writable()?;
-        self.mux.send_extension(&mut self.stream, channel, name, payload)
+        self.mux
+            .send_extension(&mut self.stream, channel, name, payload)
     }
 
     /// The extensions the remote declared, on a channel or (`None`) on the stream itself.
@@ -407,6 +427,9 @@ impl Session {
     pub fn finish(&mut self) {
         self.finished = true;
         self.keep_alive_at = None;
+        if self.is_handshaken() {
+            self.stream.finish();
+        }
     }
 
     /// Whether our side has ended and all its bytes are sent.
@@ -462,8 +485,7 @@ impl Session {
         while self.mux.queued_events() < EVENTS_AHEAD {
             let Some(received) = self.stream.poll()? else {
                 let unfinished = self.is_handshaken() && self.stream.unfinished() > 0;
-                self.frame_started =
-                    unfinished.then(|| self.frame_started.unwrap_or(self.now));
+                self.frame_started = unfinished.then(|| self.frame_started.unwrap_or(self.now));
                 break;
             };
             match received {
@@ -471,6 +493,9 @@ impl Session {
                     self.handshake = Some(Event::Handshake { remote_public_key });
                     self.handshake_deadline = None;
                     self.mux.start(&mut self.stream)?;
+                    if self.finished {
+                        self.stream.finish();
+                    }
                 }
                 Received::KeepAlive => {
                     let (max, window) = (self.keep_alives.max, self.keep_alives.window);
@@ -503,18 +528,22 @@ impl Session {
     fn expire(&mut self, now: Instant) -> Result<(), Error> {
         let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         if due(self.handshake_deadline) {
-            return Err(Error::HandshakeTimeout { limit: self.limits.handshake_duration });
+            return Err(Error::HandshakeTimeout {
+                limit: self.limits.handshake_duration,
+            });
         }
         if due(self.frame_deadline()) {
-            let age = self.frame_started.map_or(Duration::ZERO, |started| now - started);
+            let age = now.saturating_duration_since(self.frame_started.unwrap_or(now));
             return Err(Error::FrameTooSlow { age });
         }
-        let Some(timeout) = self.timeout else { return Ok(()) };
+        let Some(timeout) = self.timeout else {
+            return Ok(());
+        };
         if due(self.idle_deadline) {
             return Err(Error::TimedOut { timeout });
         }
         if due(self.keep_alive_at) {
-            self.keep_alive_at = Some(now + timeout / 2);
+            self.keep_alive_at = now.checked_add(timeout / 2);
             // Bytes that wait keep the connection alive as well as a ping does.
             if self.stream.outgoing().is_empty() {
                 self.stream.ping();
@@ -533,9 +562,9 @@ impl Session {
     /// rate after the first ten seconds.
     fn frame_deadline(&self) -> Option<Instant> {
         let started = self.frame_started?;
-        let paid = self.stream.unfinished() / self.limits.frame_rate.max(1);
-        let earned = FRAME_GRACE + Duration::from_secs(paid as u64);
-        Some(started + earned.min(self.limits.frame_duration))
+        let paid = self.stream.unfinished().saturating_mul(1000) / self.limits.frame_rate.max(1);
+        let earned = FRAME_GRACE + Duration::from_millis(paid as u64);
+        started.checked_add(earned.min(self.limits.frame_duration))
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -544,7 +573,11 @@ impl Session {
 
     fn check_writable(&self) -> Result<(), Error> {
         self.check()?;
-        if self.finished { Err(Error::NotReady) } else { Ok(()) }
+        if self.finished {
+            Err(Error::NotReady)
+        } else {
+            Ok(())
+        }
     }
 
     fn keep_error(&mut self, result: Result<(), Error>) -> Result<(), Error> {
@@ -566,7 +599,12 @@ struct Rate {
 
 impl Rate {
     fn new(max: u32, window: Duration, now: Instant) -> Self {
-        Self { max, window, started: now, count: 0 }
+        Self {
+            max,
+            window,
+            started: now,
+            count: 0,
+        }
     }
 
     /// Counts one, and says whether it was allowed.

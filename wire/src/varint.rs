@@ -27,7 +27,11 @@ pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize
             return Ok(Some((value, position + 1)));
         }
     }
-    if bytes.len() >= max_length { Err(TooLong) } else { Ok(None) }
+    if bytes.len() >= max_length {
+        Err(TooLong)
+    } else {
+        Ok(None)
+    }
 }
 
 /// The number of bytes [`write`] takes for `value`.
@@ -58,7 +62,11 @@ mod tests {
                 assert_eq!(out.len(), length(value), "{value}");
                 assert_eq!(read(&out, MAX_LENGTH), Ok(Some((value, out.len()))));
                 for cut in 0..out.len() {
-                    assert_eq!(read(&out[..cut], MAX_LENGTH), Ok(None), "{value} cut at {cut}");
+                    assert_eq!(
+                        read(&out[..cut], MAX_LENGTH),
+                        Ok(None),
+                        "{value} cut at {cut}"
+                    );
                 }
             }
         }

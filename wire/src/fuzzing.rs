@@ -1,0 +1,438 @@
+//! The bodies of the fuzz targets, which the tests run too.
+
+use std::time::{Duration, Instant};
+
+use arbitrary::{Arbitrary, Unstructured};
+use bytes::Bytes;
+
+use crate::{
+    ChannelId, Data, Error, Event, Frame, Have, Limits, Message, Options, Received, Request,
+    SecureStream, Session, SessionOptions, StaticKeyPair, Want, discovery_key,
+};
+
+/// Any bytes as a stream in clear: however they are split, the same frames come out and the same
+/// error, nothing panics, and what can be decoded is stable when it is encoded again.
+pub fn wire_frame(data: &[u8]) {
+    let Some((&seed, data)) = data.split_first() else {
+        return;
+    };
+    let whole = frames(data, |_| usize::MAX);
+    let sizes = usize::from(seed % 16) + 1;
+    assert_eq!(
+        frames(data, |round| 1 + round % sizes),
+        whole,
+        "the split changes what is read"
+    );
+    for frame in whole.0 {
+        let Ok(Some(frame)) = Frame::decode(frame, &Limits::default()) else {
+            continue;
+        };
+        let mut bytes = bytes::BytesMut::new();
+        frame.encode(&mut bytes);
+        assert_eq!(bytes.len(), frame.encoded_length());
+        assert_eq!(
+            Frame::decode(bytes.freeze(), &Limits::default()),
+            Ok(Some(frame))
+        );
+    }
+}
+
+/// The frames in `data` read in chunks, where an empty one is a keep-alive, and how it ended.
+fn frames(mut data: &[u8], size: impl Fn(usize) -> usize) -> (Vec<Bytes>, Result<usize, Error>) {
+    let mut options = options(true);
+    (options.noise, options.encrypted) = (false, false);
+    let mut stream = SecureStream::new(&options).expect("no randomness is needed");
+    stream.trust();
+    let mut frames = Vec::new();
+    for round in 0.. {
+        let spare = stream.receive_buffer();
+        assert!(!spare.is_empty() && spare.len() <= 2 * (data.len() + MEGABYTE));
+        let n = size(round).min(data.len()).min(spare.len());
+        spare[..n].copy_from_slice(&data[..n]);
+        data = &data[n..];
+        if let Err(error) = stream.received(n) {
+            return (frames, Err(error));
+        }
+        loop {
+            match stream.poll() {
+                Ok(Some(Received::Frame(frame))) => frames.push(frame),
+                Ok(Some(_)) => frames.push(Bytes::new()),
+                Ok(None) => break,
+                Err(error) => return (frames, Err(error)),
+            }
+        }
+        if data.is_empty() {
+            break;
+        }
+    }
+    (frames, Ok(stream.unfinished()))
+}
+
+/// Hostile bytes instead of, or mixed into, a handshake: it ends in an error or in agreement.
+pub fn wire_handshake(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    let now = Instant::now();
+    let [mut initiator, mut responder] = sessions(now, |_| {});
+    let mut altered = false;
+    for _ in 0..4 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let sides = [&mut initiator, &mut responder];
+            let mut bytes = sides[from].outgoing().to_vec();
+            sides[from].sent(now, bytes.len());
+            altered |= alter(&mut input, &mut bytes);
+            // Errors of either side are fine; using the session afterwards must be too.
+            let _ = sides[to].receive(now, &bytes);
+        }
+    }
+    if let (Some(ours), Some(theirs)) = (initiator.handshake_hash(), responder.handshake_hash()) {
+        assert_eq!(ours, theirs, "a handshake that ends does so in agreement");
+        let key = StaticKeyPair::from_seed(&[1; 32]).public_key();
+        assert_eq!(responder.remote_public_key(), Some(key));
+    } else {
+        assert!(altered, "an honest handshake ends");
+    }
+    for side in [&initiator, &responder] {
+        assert!(side.buffered() < 4096 && side.error().is_none_or(Error::is_peer_fault));
+    }
+}
+
+/// Changes, cuts or extends `bytes` as the input says, and tells whether it did.
+fn alter(input: &mut Unstructured<'_>, bytes: &mut Vec<u8>) -> bool {
+    let before = bytes.clone();
+    match input.int_in_range(0..=5u8).unwrap_or(0) {
+        1 => bytes.truncate(input.choose_index(bytes.len().max(1)).unwrap_or(0)),
+        2 => bytes.extend_from_slice(input.arbitrary().unwrap_or_default()),
+        3 => *bytes = input.arbitrary().unwrap_or_default(),
+        4 => {
+            let at = input.choose_index(bytes.len().max(1)).unwrap_or(0);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= input.arbitrary().unwrap_or(1u8);
+            }
+        }
+        _ => {}
+    }
+    *bytes != before
+}
+
+/// What the two sides of [`wire_session`] do.
+#[derive(Arbitrary, Debug)]
+enum Operation {
+    Open {
+        side: bool,
+        key: u8,
+    },
+    Close {
+        side: bool,
+        channel: u8,
+    },
+    Reject {
+        side: bool,
+        key: u8,
+    },
+    Send {
+        side: bool,
+        channel: u8,
+        message: Kind,
+    },
+    Extension {
+        side: bool,
+        channel: Option<u8>,
+        name: u8,
+    },
+    Declare {
+        side: bool,
+        names: u8,
+    },
+    Carry {
+        side: bool,
+        max: u16,
+    },
+    Flip {
+        side: bool,
+        at: u16,
+        bit: u8,
+    },
+    Inject {
+        side: bool,
+        bytes: Vec<u8>,
+    },
+    Wait {
+        side: bool,
+        milliseconds: u16,
+    },
+    Finish {
+        side: bool,
+    },
+}
+
+#[derive(Arbitrary, Debug)]
+enum Kind {
+    Have { start: u64, length: u64 },
+    Want { start: u64 },
+    Request { index: u32, nodes: u64 },
+    Data { index: u32, length: u16 },
+    Options { names: u8, ack: bool },
+}
+
+/// Two sessions with known keys do anything, over a link that may flip bits and add bytes: nothing
+/// panics, all queues stay bounded, and as long as nobody meddles there is no error and both sides
+/// agree on what is open.
+pub fn wire_session(data: &[u8]) {
+    let mut input = Unstructured::new(data);
+    let mut now = Instant::now();
+    let mut sides = sessions(now, |options| {
+        options.limits.send_buffer = 64 << 10;
+        options.limits.unmatched_channels = 4;
+        options.limits.channels = 4;
+    });
+    let mut channels = [Vec::new(), Vec::new()];
+    let mut honest = true;
+    let mut finished = false;
+    exchange(&mut sides, now);
+    for _ in 0..MAX_OPERATIONS {
+        if input.is_empty() {
+            break;
+        }
+        let Ok(operation) = Operation::arbitrary(&mut input) else {
+            break;
+        };
+        match operation {
+            Operation::Open { side, key } => {
+                let side = usize::from(side);
+                if let Ok(channel) = sides[side].open(&[key % 8; 32]) {
+                    channels[side].push(channel);
+                }
+            }
+            Operation::Close { side, channel } => {
+                let side = usize::from(side);
+                if let Some(channel) = pick(&channels[side], channel) {
+                    sides[side].close(channel);
+                    assert!(
+                        !sides[side].is_open(channel) || sides[side].error().is_some() || finished
+                    );
+                }
+            }
+            Operation::Reject { side, key } => {
+                sides[usize::from(side)].reject(&discovery_key(&[key % 8; 32]));
+            }
+            Operation::Send {
+                side,
+                channel,
+                message,
+            } => {
+                let side = usize::from(side);
+                if let Some(channel) = pick(&channels[side], channel) {
+                    let _ = sides[side].send(channel, &message.build());
+                }
+            }
+            Operation::Extension {
+                side,
+                channel,
+                name,
+            } => {
+                let side = usize::from(side);
+                let channel = channel.and_then(|channel| pick(&channels[side], channel));
+                let _ = sides[side].send_extension(channel, &name.to_string(), Bytes::new());
+            }
+            Operation::Declare { side, names } => {
+                let _ = sides[usize::from(side)].declare_extensions(self::names(names));
+            }
+            Operation::Carry { side, max } => {
+                carry(&mut sides, side.into(), max.into(), now, |_| {});
+            }
+            Operation::Flip { side, at, bit } => {
+                honest = false;
+                carry(&mut sides, side.into(), usize::MAX, now, |bytes| {
+                    let at = usize::from(at) % bytes.len().max(1);
+                    if let Some(byte) = bytes.get_mut(at) {
+                        *byte ^= 1 << (bit % 8);
+                    }
+                });
+            }
+            Operation::Inject { side, bytes } => {
+                honest = false;
+                carry(&mut sides, side.into(), usize::MAX, now, |all| {
+                    all.extend(bytes)
+                });
+            }
+            Operation::Wait { side, milliseconds } => {
+                now += Duration::from_millis(milliseconds.into());
+                let side = &mut sides[usize::from(side)];
+                let due = side.poll_timeout().is_some_and(|due| due <= now);
+                let before = side.buffered();
+                let failed = side.handle_timeout(now).is_err();
+                assert!(
+                    due || !failed && side.buffered() == before,
+                    "nothing happens undue"
+                );
+            }
+            Operation::Finish { side } => {
+                finished = true;
+                sides[usize::from(side)].finish();
+            }
+        }
+        for side in &mut sides {
+            assert!(side.buffered() <= (64 << 10) + (70 << 10) + MEGABYTE);
+            assert!(side.channels() <= 16);
+            if let Some(error) = side.error().filter(|_| honest) {
+                assert!(
+                    !error.is_peer_fault(),
+                    "an honest remote is accused: {error}"
+                );
+            }
+        }
+    }
+    if honest && !finished && sides.iter().all(|side| side.error().is_none()) {
+        exchange(&mut sides, now);
+        for key in 0..8 {
+            let open = [0, 1].map(|side| {
+                let channel = sides[side].find(&discovery_key(&[key; 32]));
+                channel.is_some_and(|channel| sides[side].is_open(channel))
+            });
+            assert_eq!(
+                open[0], open[1],
+                "one side believes channel {key} to be open"
+            );
+        }
+    }
+}
+
+impl Kind {
+    fn build(self) -> Message {
+        match self {
+            Self::Have { start, length } => {
+                let start = start % (1 << 51);
+                Message::Have(Have {
+                    length: length % (1 << 51),
+                    ..Have::block(start)
+                })
+            }
+            Self::Want { start } => Message::Want(Want {
+                start: start % (1 << 51),
+                length: 1,
+            }),
+            Self::Request { index, nodes } => Message::Request(Request {
+                index: index.into(),
+                nodes,
+                ..Request::default()
+            }),
+            Self::Data { index, length } => {
+                let value = Some(Bytes::from(vec![0; length.into()]));
+                Message::Data(Data {
+                    index: index.into(),
+                    value,
+                    ..Data::default()
+                })
+            }
+            Self::Options { names, ack } => Message::Options(Options {
+                extensions: self::names(names),
+                ack,
+            }),
+        }
+    }
+}
+
+fn names(bits: u8) -> Vec<String> {
+    (0..8)
+        .filter(|name| bits >> name & 1 == 1)
+        .map(|name| name.to_string())
+        .collect()
+}
+
+fn pick(channels: &[ChannelId], choice: u8) -> Option<ChannelId> {
+    channels
+        .get(usize::from(choice).checked_rem(channels.len())?)
+        .copied()
+}
+
+/// Carries at most `max` bytes, changed on the way, and polls the receiver's events.
+fn carry(
+    sides: &mut [Session; 2],
+    from: usize,
+    max: usize,
+    now: Instant,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> usize {
+    let bytes = sides[from].outgoing();
+    let mut bytes = bytes[..max.min(bytes.len())].to_vec();
+    let sent = bytes.len();
+    sides[from].sent(now, sent);
+    change(&mut bytes);
+    let to = &mut sides[1 - from];
+    let _ = to.receive(now, &bytes);
+    while let Some(event) = to.poll_event() {
+        if let Event::Message { channel, .. } = event {
+            assert!(channel.number() > 0);
+        }
+    }
+    sent
+}
+
+fn exchange(sides: &mut [Session; 2], now: Instant) {
+    while carry(sides, 0, usize::MAX, now, |_| {}) + carry(sides, 1, usize::MAX, now, |_| {}) > 0 {}
+}
+
+fn options(initiator: bool) -> SessionOptions {
+    let seed = u8::from(initiator);
+    SessionOptions::with_keys(initiator, StaticKeyPair::from_seed(&[seed; 32]), [seed; 24])
+}
+
+fn sessions(now: Instant, change: impl Fn(&mut SessionOptions)) -> [Session; 2] {
+    [true, false].map(|initiator| {
+        let mut options = options(initiator);
+        change(&mut options);
+        let ephemeral = [2 + u8::from(initiator); 32];
+        Session::with_fixed_ephemeral_for_testing_only(options, now, &ephemeral)
+            .expect("no randomness is needed")
+    })
+}
+
+const MEGABYTE: usize = 1 << 20;
+
+const MAX_OPERATIONS: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    fn replay(target: &str, body: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../fuzz/corpus")
+            .join(target);
+        let mut count = 0;
+        for entry in std::fs::read_dir(&corpus).expect("the corpus is in the repository") {
+            let path = entry.expect("a readable directory").path();
+            body(&std::fs::read(&path).expect("a readable file"));
+            count += 1;
+        }
+        assert!(count >= 10, "only {count} files in {}", corpus.display());
+    }
+
+    #[test]
+    fn the_corpus_holds() {
+        replay("wire_frame", super::wire_frame);
+        replay("wire_handshake", super::wire_handshake);
+        replay("wire_session", super::wire_session);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn generated_frames_hold(data in prop::collection::vec(any::<u8>(), 0..300)) {
+            super::wire_frame(&data);
+        }
+
+        #[test]
+        fn generated_handshakes_hold(data in prop::collection::vec(any::<u8>(), 0..40)) {
+            super::wire_handshake(&data);
+        }
+
+        #[test]
+        fn generated_sessions_hold(data in prop::collection::vec(any::<u8>(), 0..400)) {
+            super::wire_session(&data);
+        }
+    }
+}

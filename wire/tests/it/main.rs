@@ -1,0 +1,12 @@
+//! The wire protocol against bytes recorded from Node, against a hostile remote, and against itself.
+
+mod channels;
+mod handshake;
+mod hazards;
+mod keys;
+mod limits;
+mod messages;
+mod replication;
+mod schedule;
+mod support;
+mod timers;

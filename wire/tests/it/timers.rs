@@ -1,0 +1,160 @@
+use std::time::{Duration, Instant};
+
+use hypercore_wire::{Error, Have, Message};
+
+use crate::support::{KEY, Pair, plain, plain_open, raw, take};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn keep_alives_hold_an_idle_connection() {
+    let mut pair = Pair::new(|_| {});
+    pair.drive();
+    let before = [0, 1].map(|side| pair.sides[side].bytes_sent());
+    pair.pass(Duration::from_secs(3600))
+        .expect("both are alive");
+    for (side, before) in before.into_iter().enumerate() {
+        // One byte every ten seconds.
+        assert_eq!(pair.sides[side].bytes_sent() - before, 360);
+    }
+    assert_eq!(pair.events[0].len(), 1, "and nobody is told");
+}
+
+#[test]
+fn what_is_sent_puts_off_the_keep_alive() {
+    let mut now = Instant::now();
+    let mut session = plain_open(now, |_| {});
+    now += 6 * SECOND;
+    let channel = session.open(&KEY).expect("the open channel");
+    session
+        .send(channel, &Message::Have(Have::block(1)))
+        .expect("an open channel");
+    take(&mut session, now);
+    session.receive(now, &[0]).expect("an honest remote");
+    assert_eq!(session.poll_timeout(), Some(now + 10 * SECOND));
+    now += 9 * SECOND;
+    session.handle_timeout(now).expect("nothing is due");
+    assert!(session.outgoing().is_empty());
+    now += SECOND;
+    session.handle_timeout(now).expect("a keep-alive");
+    assert_eq!(take(&mut session, now), [0]);
+}
+
+#[test]
+fn a_silent_remote_times_out() {
+    let start = Instant::now();
+    let mut session = plain(start, |_| {});
+    let mut now = start + 19 * SECOND;
+    session.handle_timeout(now).expect("a keep-alive");
+    session.receive(now, &[0]).expect("an honest remote");
+    now += 20 * SECOND - Duration::from_nanos(1);
+    session.handle_timeout(now).expect("just in time");
+    now += Duration::from_nanos(1);
+    let error = Error::TimedOut {
+        timeout: 20 * SECOND,
+    };
+    assert!(!error.is_peer_fault());
+    assert_eq!(session.handle_timeout(now), Err(error.clone()));
+    assert_eq!(session.receive(now, &[0]), Err(error));
+}
+
+#[test]
+fn without_a_timeout_nothing_is_due() {
+    let now = Instant::now();
+    let mut session = plain(now, |options| options.timeout = None);
+    assert_eq!(session.poll_timeout(), None);
+    assert_eq!(session.handle_timeout(now + 1000 * SECOND), Ok(()));
+    assert!(session.outgoing().is_empty());
+}
+
+#[test]
+fn a_connection_cut_short_is_told_from_one_that_ends() {
+    let mut session = plain(Instant::now(), |_| {});
+    assert_eq!(session.received_end(), Ok(()));
+    session
+        .receive(Instant::now(), &[0x05])
+        .expect("a frame begins");
+    assert_eq!(session.received_end(), Err(Error::UnexpectedEnd));
+    let mut pair = Pair::new(|_| {});
+    assert_eq!(pair.sides[1].received_end(), Err(Error::UnexpectedEnd));
+}
+
+/// The age at which a frame is given up that gets `rate` bytes every second.
+fn given_up(rate: usize) -> Option<u64> {
+    let start = Instant::now();
+    let mut session = plain_open(start, |_| {});
+    let frame = raw(1, 9, &vec![0; 8 << 20]);
+    let mut now = start;
+    for chunk in frame.chunks(rate) {
+        // Node takes a frame of which a byte comes every now and then.
+        if session.receive(now, chunk).is_err() {
+            return None;
+        }
+        now += SECOND;
+        match session.handle_timeout(now) {
+            Ok(()) => {}
+            Err(Error::FrameTooSlow { age }) => return Some(age.as_secs()),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    None
+}
+
+#[test]
+fn a_frame_must_come_at_some_rate() {
+    assert_eq!(given_up(1), Some(10));
+    assert_eq!(
+        given_up(8 << 10),
+        Some(20),
+        "after ten seconds and what they have paid for"
+    );
+    assert_eq!(
+        given_up(100 << 10),
+        Some(60),
+        "the time for a whole frame is over"
+    );
+    assert_eq!(
+        given_up(200 << 10),
+        None,
+        "the frame is complete and turns out invalid"
+    );
+}
+
+#[test]
+fn whole_frames_do_not_age() {
+    let mut now = Instant::now();
+    let mut session = plain_open(now, |_| {});
+    let have = raw(1, 3, &[0x08, 0x00]);
+    // There is always the beginning of a frame, but never the same one.
+    session.receive(now, &have[..2]).expect("an honest remote");
+    for _ in 0..100 {
+        now += 5 * SECOND;
+        session.receive(now, &have[2..]).expect("an honest remote");
+        session.receive(now, &have[..2]).expect("an honest remote");
+        while session.poll_event().is_some() {}
+        session.handle_timeout(now).expect("an honest remote");
+        take(&mut session, now);
+    }
+}
+
+#[test]
+fn a_remote_that_takes_nothing_is_given_up() {
+    let mut now = Instant::now();
+    let mut session = plain_open(now, |_| {});
+    let channel = session.open(&KEY).expect("the open channel");
+    session
+        .send(channel, &Message::Have(Have::block(1)))
+        .expect("an open channel");
+    let waiting = session.outgoing().len();
+    let end = now + 100 * SECOND;
+    let error = loop {
+        now = session.poll_timeout().expect("a deadline");
+        assert!(now < end, "it is never given up");
+        session.receive(now, &[0]).expect("an honest remote");
+        if let Err(error) = session.handle_timeout(now) {
+            break error;
+        }
+        assert_eq!(session.outgoing().len(), waiting, "no keep-alives pile up");
+    };
+    assert_eq!(error, Error::SendStalled { age: 60 * SECOND });
+}
