@@ -62,6 +62,8 @@ pub struct Bitfield {
     tree: Bits,
     /// A bit for each page to be written.
     dirty: Bits,
+    /// The page that was touched last and is still dirty: most changes are to the same one again.
+    touched: Option<u64>,
     /// One past the last page that was ever touched.
     pages: u64,
 }
@@ -75,6 +77,7 @@ impl Bitfield {
             data: Bits::default(),
             tree: Bits::default(),
             dirty: Bits::default(),
+            touched: None,
             pages: 0,
         }
     }
@@ -128,11 +131,12 @@ impl Bitfield {
         self.grow(last);
         self.dirty.set_range(first..last + 1, true);
         self.touch_index(first..last + 1);
-        // A node above pages of the range is in one of them, or above the first or the last.
-        if self.halves(first) != before.0 {
+        // What is above a page between these two is in one of the pages, or above both.
+        let between = last - first > 1;
+        if between || self.halves(first) != before.0 {
             self.touch_above(first);
         }
-        if self.halves(last) != before.1 {
+        if between || self.halves(last) != before.1 {
             self.touch_above(last);
         }
         changed
@@ -271,12 +275,14 @@ impl Bitfield {
     /// Says that a page was written.
     pub fn mark_clean(&mut self, page: u64) {
         self.dirty.set(page, false);
+        self.touched = None;
     }
 
     /// The dirty pages, in ascending order, which are dirty no more.
     pub fn take_dirty(&mut self) -> Vec<u64> {
         let pages = self.dirty_pages().collect();
         self.dirty.clear();
+        self.touched = None;
         pages
     }
 
@@ -308,6 +314,9 @@ impl Bitfield {
     }
 
     fn touch(&mut self, page: u64) {
+        if self.touched.replace(page) == Some(page) {
+            return;
+        }
         self.grow(page);
         self.dirty.set(page, true);
     }

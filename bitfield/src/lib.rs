@@ -1,8 +1,66 @@
 //! The sparse bitfields of Hypercore: which blocks and tree nodes are here, and which a peer has.
+//!
+//! ```text
+//!   bitfield file   | header |     page 0      |     page 1      |     page 2   ...
+//!                                              :                 :
+//!                            +-----------------+-----------------+--------------+
+//!   page, 3584 bytes         | data bits, 1024 | tree bits, 2048 | index, 512   |
+//!                            +-----------------+-----------------+--------------+
+//!                              8192 blocks       16384 nodes       all, some or none
+//!                                                                  of the data bits?
+//!
+//!   Have message    | start | 0b 02 f0 09 07 |   "blocks start .. : 2 bytes of ones, f0, 2 of zeros, 1 of ones"
+//! ```
+//!
+//! - A *block* is a position in the log, its *data bit* says whether it is stored. The first bit of a byte is the most
+//!   significant.
+//! - A *tree bit* does the same for a node of the Merkle tree, by its flat-tree index.
+//! - An *index byte* summarises data bits, so that Hypercore 9 can skip what it has. Here index bytes are written as
+//!   Hypercore 9 writes them and never read.
+//! - A *page* is what is written at once, a *dirty* page has changed since it was.
+//! - [`rle`] is the run-length encoding in which peers tell each other of many blocks.
+//!
+//! [`Bitfield`] is what we have, [`RemoteBitfield`] what one peer says that it has. Both keep runs of ones as runs and
+//! only mixed stretches as bits: memory and time depend on the number of changes between ones and zeros, never on how
+//! long a range is or how far away.
+//!
+//! ```
+//! use hypercore_bitfield::{Bitfield, PageSize, RemoteBitfield};
+//!
+//! let mut ours = Bitfield::new(PageSize::Current);
+//! ours.set_range(0..10_000, true);
+//! ours.set(77, false);
+//! assert_eq!((ours.total(), ours.next_clear(0)), (9_999, 77));
+//!
+//! let mut page = vec![0; ours.page_size().bytes()];
+//! for number in ours.take_dirty() {
+//!     ours.encode_page(number, &mut page); // and write it
+//! }
+//!
+//! // Ten thousand blocks travel in a few bytes, and are not expanded on arrival.
+//! let encoded = ours.rle(0..1 << 20);
+//! let mut theirs = RemoteBitfield::new(4 << 20);
+//! theirs.apply_rle(0, &encoded, 131_072)?;
+//! assert!(encoded.len() < 10 && theirs.runs(0..1 << 20).eq([0..77, 78..10_000]));
+//! # Ok::<(), hypercore_bitfield::Error>(())
+//! ```
+//!
+//! # Why not `sparse-bitfield`?
+//!
+//! It is what we test against. It has no search (the first clear bit of ten million took it 64 ms, here 1 us), no
+//! ranges, and a page table that grows to the highest position. In exchange it finds single bits faster.
+//!
+//! # What this crate does not do
+//!
+//! No I/O, and no file header: the caller reads and writes pages. No Merkle tree: setting a tree bit says nothing of
+//! its parent. No policy: which ranges to announce, ask for or believe is decided elsewhere.
 
 mod bits;
 mod error;
 mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod remote;
 pub mod rle;
