@@ -47,8 +47,13 @@
 //!
 //! # Why not `sparse-bitfield`?
 //!
-//! It is what we test against. It has no search (the first clear bit of ten million took it 64 ms, here 1 us), no
-//! ranges, and a page table that grows to the highest position. In exchange it finds single bits faster.
+//! It is what we test against. It has no ranges and no search, it needs `&mut` to read, and its page table grows to the
+//! highest position. `cargo bench -p hypercore-bitfield` runs both over ten million bits. Side by side on a busy
+//! machine, ours found the first clear bit after ten million set ones in 1 us instead of 64 ms, and set all of them as
+//! a range in 7 us. Single bits are what it is better at: in order, ours read up to twice and set three to five times
+//! as slowly (9 and 42 ns a bit), and at random in a half-set field ten to twenty times (140 ns). Next to the hash and
+//! the signature of a block, tens of microseconds, that is nothing; a scan over millions of blocks, or a peer that
+//! names block 2^50, is not.
 //!
 //! # What this crate does not do
 //!
