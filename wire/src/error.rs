@@ -205,7 +205,6 @@ impl Error {
             | FrameLength
             | FrameTooLarge { .. }
             | FrameHeader
-            | FrameTooSlow { .. }
             | TooManyKeepAlives { .. }
             | InvalidMessage { .. }
             | InvalidCapability
@@ -213,6 +212,7 @@ impl Error {
             | DuplicateOpen { .. }
             | TooManyUnmatchedOpens { .. } => true,
             HandshakeTimeout { .. }
+            | FrameTooSlow { .. }
             | UnexpectedEnd
             | TimedOut { .. }
             | SendStalled { .. }

@@ -418,12 +418,17 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(3000))]
 
         #[test]
         fn generated_frames_hold(data in prop::collection::vec(any::<u8>(), 0..300)) {
             super::wire_frame(&data);
         }
+    }
+
+    // Each of these takes some Diffie-Hellmans.
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
 
         #[test]
         fn generated_handshakes_hold(data in prop::collection::vec(any::<u8>(), 0..40)) {

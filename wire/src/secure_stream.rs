@@ -143,6 +143,9 @@ impl SecureStream {
         let Ok(length) = usize::try_from(length) else {
             return Err(too_large);
         };
+        if length.saturating_sub(varint::MAX_LENGTH) > max {
+            return Err(too_large);
+        }
         let bytes = &bytes[prefix..];
         let frame = &bytes[..length.min(bytes.len())];
         // The limit is on the body, whose length is known once the header is here.
