@@ -41,15 +41,15 @@
 //! let channel = alice.open(&key)?;
 //! bob.open(&key)?;
 //! alice.send(channel, &Message::Have(Have::block(3)))?;
-//! while !(alice.outgoing().is_empty() && bob.outgoing().is_empty()) {
-//!     for (from, to) in [(&mut alice, &mut bob), (&mut bob, &mut alice)] {
-//!         let bytes = from.outgoing().to_vec();
-//!         from.sent(now, bytes.len());
-//!         to.receive(now, &bytes)?;
-//!     }
+//! let mut sides = [alice, bob];
+//! for turn in 0..8 {
+//!     let (from, to) = (turn % 2, 1 - turn % 2);
+//!     let bytes = sides[from].outgoing().to_vec();
+//!     sides[from].sent(now, bytes.len());
+//!     sides[to].receive(now, &bytes)?;
 //! }
-//! let events: Vec<_> = std::iter::from_fn(|| bob.poll_event()).collect();
-//! assert!(matches!(events[2], Event::Message { message: Message::Have(Have { start: 3, .. }), .. }));
+//! let events: Vec<_> = std::iter::from_fn(|| sides[1].poll_event()).collect();
+//! assert!(matches!(events[..], [Event::Handshake { .. }, Event::Opened { .. }, Event::Message { .. }]));
 //! # Ok(())
 //! # }
 //! ```
