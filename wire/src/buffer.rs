@@ -14,8 +14,9 @@ const MIN_READ: usize = 1024;
 /// 0             filled                  buf.len()
 /// ```
 ///
-/// What is taken shares the memory; nothing is copied but an unfinished rest, once, when the buffer
-/// is full.
+/// Always `filled <= buf.len()`; [`Inbox::take`] and [`Inbox::skip`] are given at most
+/// `filled().len()`. What is taken shares the memory; nothing is copied but an unfinished rest,
+/// once, when the buffer is full.
 pub(crate) struct Inbox {
     buf: BytesMut,
     filled: usize,

@@ -1,4 +1,12 @@
 //! Names and numbers of extensions (abstract-extension).
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use crate::{Error, Limits};
 

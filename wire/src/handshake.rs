@@ -12,6 +12,14 @@
 //!
 //! The payload is the nonce of the sender's stream cipher, the same in messages 1 and 3. Noise's
 //! own transport ciphers are not used: the two keys go to XSalsa20.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use snow::HandshakeState;
 use snow::params::NoiseParams;

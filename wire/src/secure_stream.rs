@@ -1,3 +1,12 @@
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -146,8 +155,8 @@ impl SecureStream {
         if length.saturating_sub(varint::MAX_LENGTH) > max {
             return Err(too_large);
         }
-        let bytes = &bytes[prefix..];
-        let frame = &bytes[..length.min(bytes.len())];
+        let bytes = bytes.get(prefix..).unwrap_or_default();
+        let frame = bytes.get(..length).unwrap_or(bytes);
         // The limit is on the body, whose length is known once the header is here.
         let header = match varint::read(frame, varint::MAX_LENGTH) {
             Ok(Some((_, header))) => header,
@@ -224,11 +233,13 @@ impl SecureStream {
             .ok()
             .filter(|length| (1..=max).contains(length));
         let message = message.ok_or_else(|| invalid(length))?;
-        let Some(bytes) = bytes.get(prefix..prefix + message) else {
+        let bytes = bytes.get(prefix..).unwrap_or_default();
+        let Some(bytes) = bytes.get(..message) else {
             return Ok(None);
         };
         handshake.read(bytes)?;
-        self.inbox.skip(prefix + message);
+        self.inbox.skip(prefix);
+        self.inbox.skip(message);
         match self.advance_handshake()? {
             Some(remote_public_key) => Ok(Some(Received::Handshake { remote_public_key })),
             None => self.poll_handshake(),
@@ -274,7 +285,8 @@ impl SecureStream {
         self.outbox.reserve(length);
         write(&mut self.outbox);
         if let Some(cipher) = &mut self.encrypt {
-            cipher.apply(&mut self.outbox[start..]);
+            let (_, new) = self.outbox.split_at_mut(start);
+            cipher.apply(new);
         }
     }
 }
@@ -313,7 +325,7 @@ impl MessageStream for SecureStream {
         if self.finished {
             return Ok(());
         }
-        self.push(varint::MAX_LENGTH + length, &mut |out| {
+        self.push(length.saturating_add(varint::MAX_LENGTH), &mut |out| {
             varint::write(length as u64, out);
             encode(out);
         });

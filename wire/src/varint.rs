@@ -1,4 +1,12 @@
 //! Unsigned LEB128: seven bits a byte, least significant group first.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use bytes::{BufMut, BytesMut};
 
@@ -14,9 +22,9 @@ pub(crate) struct TooLong;
 /// `Ok(None)` asks for more bytes. Encodings longer than needed are accepted, as in JS.
 pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize)>, TooLong> {
     let mut value = 0u64;
-    for (position, &byte) in bytes.iter().take(max_length).enumerate() {
+    let shifts = (0u32..).step_by(7);
+    for ((&byte, shift), length) in bytes.iter().zip(shifts).zip(1..=max_length) {
         let group = u64::from(byte & 0x7f);
-        let shift = u32::try_from(position * 7).map_err(|_| TooLong)?;
         // Bits pushed out at the top would be lost without notice.
         let shifted = group.checked_shl(shift).ok_or(TooLong)?;
         if shifted >> shift != group {
@@ -24,7 +32,7 @@ pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize
         }
         value |= shifted;
         if byte < 0x80 {
-            return Ok(Some((value, position + 1)));
+            return Ok(Some((value, length)));
         }
     }
     if bytes.len() >= max_length {
@@ -36,7 +44,7 @@ pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize
 
 /// The number of bytes [`write`] takes for `value`.
 pub(crate) fn length(value: u64) -> usize {
-    let bits = u64::BITS - (value | 1).leading_zeros();
+    let bits = u64::BITS.saturating_sub((value | 1).leading_zeros());
     bits.div_ceil(7) as usize
 }
 
