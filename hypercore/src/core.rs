@@ -1,6 +1,6 @@
 //! What a handle locks: a log, its peers, and those who wait for either.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc};
 
 use hypercore_merkle::{Block, ChangeSet, Proof};
 
@@ -47,7 +47,6 @@ impl Core {
         index: u64,
         block: Option<Block>,
         proof: &Proof,
-        now: Instant,
     ) -> Result<()> {
         let is_new = !self.log.has(index);
         let stored = self.log.put(index, block, proof)?;
@@ -57,7 +56,7 @@ impl Core {
         let Some(value) = stored.value else {
             return Ok(());
         };
-        self.replicator.received(peer, value.len() as u64, now);
+        self.replicator.received(peer, value.len() as u64);
         if !is_new {
             return Ok(());
         }

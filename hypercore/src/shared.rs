@@ -229,25 +229,42 @@ impl Shared {
     /// Starts to make the newest downloads durable if it is time.
     pub(crate) fn checkpoint_if_due(self: &Arc<Self>, unsynced: Unsynced, now: Instant) {
         let enough = unsynced.blocks >= CHECKPOINT_BLOCKS || unsynced.bytes >= CHECKPOINT_BYTES;
-        {
-            let mut checkpoint = lock(&self.checkpoint);
-            let late = unsynced.blocks > 0 && now >= checkpoint.last + CHECKPOINT_TIME;
-            if checkpoint.running || !(enough || late) {
-                return;
-            }
-            checkpoint.running = true;
+        let late = now >= lock(&self.checkpoint).last + CHECKPOINT_TIME;
+        if enough || late {
+            self.checkpoint(unsynced);
+        }
+    }
+
+    /// Starts to make the newest downloads durable, unless that is under way.
+    pub(crate) fn checkpoint(self: &Arc<Self>, unsynced: Unsynced) {
+        if unsynced.blocks == 0 || std::mem::replace(&mut lock(&self.checkpoint).running, true) {
+            return;
         }
         let shared = Arc::clone(self);
         runtime::spawn_blocking(move || {
-            if let Err(error) = shared.write_pages() {
-                tracing::warn!(%error, "downloads could not be made durable");
-                shared.lock().log.poison();
-            }
+            shared.write_checkpoint();
             *lock(&shared.checkpoint) = Checkpoint {
                 running: false,
                 last: runtime::now(),
             };
+            // Connections set their timers by it.
+            shared.lock().replicator.wake_all();
         });
+    }
+
+    fn write_checkpoint(&self) {
+        loop {
+            let written = self.write_pages();
+            let mut core = self.lock();
+            if let Err(error) = written {
+                tracing::warn!(%error, "downloads could not be made durable");
+                return core.log.poison();
+            }
+            // What came meanwhile is left to the connections, as long as there are any.
+            if core.replicator.has_peers() || core.log.unsynced().blocks == 0 {
+                return;
+            }
+        }
     }
 
     pub(crate) fn flush(&self) -> Result<()> {

@@ -11,9 +11,9 @@ use hypercore_wire::{
 };
 
 use super::{
-    ReplicateOptions, Role, Wake, ack,
+    ReplicateOptions, Role, Wake, ack, answer_want,
     options::PeerOptions,
-    peer::{MAX_QUEUED_REQUESTS, Stage},
+    peer::{Question, Stage},
     unhave,
 };
 use crate::{
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     wake: Arc<Wake>,
     /// At least one core was attached, so having none any more means something.
     used: bool,
+    /// The remote asks faster than it takes our answers: its messages wait.
+    congested: bool,
     remote_ended: bool,
     failed: bool,
 }
@@ -65,6 +67,7 @@ impl Connection {
             attachments: HashMap::new(),
             wake: Arc::default(),
             used: false,
+            congested: false,
             remote_ended: false,
             failed: false,
         })
@@ -143,13 +146,7 @@ impl Connection {
 
     /// Whether more bytes may come in: not while the remote leaves our answers unread.
     pub(crate) fn may_receive(&self) -> bool {
-        self.session.buffered() < SEND_BUFFER_FULL
-            && self.attachments.values().all(|attachment| {
-                let mut core = attachment.core.lock();
-                core.replicator
-                    .peer(attachment.peer)
-                    .is_none_or(|peer| peer.queued_requests() < MAX_QUEUED_REQUESTS)
-            })
+        !self.congested && self.session.buffered() < SEND_BUFFER_FULL
     }
 
     /// Whether all is said: the rest is to flush and to close.
@@ -175,12 +172,16 @@ impl Connection {
         cores.chain([self.session.poll_timeout()]).flatten().min()
     }
 
-    /// Does what is due: timers, what changed in the cores, answers to requests.
+    /// Does what is due: timers, what changed in the cores, answers to questions.
     pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
         self.session.handle_timeout(now)?;
         let channels: Vec<_> = self.attachments.keys().copied().collect();
+        let was_congested = std::mem::take(&mut self.congested);
         for channel in channels {
             self.advance_channel(channel, now)?;
+        }
+        if was_congested && !self.congested {
+            self.handle_events(now)?;
         }
         Ok(())
     }
@@ -191,12 +192,10 @@ impl Connection {
         };
         let (shared, peer) = (Arc::clone(core), *peer);
         while self.session.buffered() < SEND_BUFFER {
-            let Some(request) = next_request(&shared, peer) else {
+            let Some(answers) = answer_next(&shared, peer)? else {
                 break;
             };
-            if let Some(answer) = answer(&shared, peer, request)? {
-                self.session.send(channel, &answer)?;
-            }
+            self.send(channel, &answers)?;
         }
         let mut core = shared.lock();
         let Core {
@@ -206,14 +205,13 @@ impl Connection {
         let Some(state) = replicator.peer(peer) else {
             return Ok(());
         };
+        self.congested |= state.is_congested();
         let done = state.stage == Stage::Done;
         let messages = std::mem::take(&mut state.outbox);
         let unsynced = core.log.unsynced();
         drop(core);
         shared.checkpoint_if_due(unsynced, now);
-        for message in &messages {
-            self.session.send(channel, message)?;
-        }
+        self.send(channel, &messages)?;
         if done {
             self.session.close(channel);
             self.detach(channel, "everything is exchanged");
@@ -221,10 +219,19 @@ impl Connection {
         Ok(())
     }
 
+    fn send(&mut self, channel: ChannelId, messages: &[Message]) -> Result<()> {
+        for message in messages {
+            self.session.send(channel, message)?;
+        }
+        Ok(())
+    }
+
     // ---- the remote's side ------------------------------------------------------------------
 
     fn handle_events(&mut self, now: Instant) -> Result<()> {
-        while let Some(event) = self.session.poll_event() {
+        while !self.congested
+            && let Some(event) = self.session.poll_event()
+        {
             match event {
                 WireEvent::Opened { channel } => self.opened(channel),
                 WireEvent::Message { channel, message } => {
@@ -233,12 +240,12 @@ impl Connection {
                 WireEvent::Closed {
                     channel: Some(channel),
                     ..
-                } => self.detach(channel, "the peer closed it"),
-                WireEvent::RemoteOpened { discovery_key } => {
-                    // Nobody here has that core: let the remote know, so that it does not wait.
-                    if !self.options.live {
-                        self.session.reject(&discovery_key);
-                    }
+                } => {
+                    self.detach(channel, "the peer closed it");
+                }
+                // Nobody here has that core: let the remote know, so that it does not wait.
+                WireEvent::RemoteOpened { discovery_key } if !self.options.live => {
+                    self.session.reject(&discovery_key);
                 }
                 _ => {}
             }
@@ -265,14 +272,10 @@ impl Connection {
         let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
             return Ok(());
         };
-        match message {
-            Message::Data(data) => receive_data(core, *peer, data, now),
-            Message::Request(request) => {
-                if let Some(state) = core.lock().replicator.peer(*peer) {
-                    state.on_request(request);
-                }
-                Ok(())
-            }
+        let question = match message {
+            Message::Data(data) => return receive_data(core, *peer, data, now),
+            Message::Request(request) => Question::Request(request),
+            Message::Want(want) => Question::Want(want),
             message => {
                 let mut core = core.lock();
                 let Core {
@@ -283,28 +286,33 @@ impl Connection {
                 if let Some(index) = replicator.on_message(*peer, &message, log)? {
                     events.emit(Event::Ack { index, peer: *peer });
                 }
-                Ok(())
+                return Ok(());
             }
+        };
+        if let Some(state) = core.lock().replicator.peer(*peer) {
+            state.ask(question);
+            self.congested = state.is_congested();
         }
+        Ok(())
     }
 
     // ---- ending -----------------------------------------------------------------------------
 
     fn detach(&mut self, channel: ChannelId, reason: &str) {
-        let Some(Attachment { core, peer }) = self.attachments.remove(&channel) else {
+        let Some(Attachment { core: shared, peer }) = self.attachments.remove(&channel) else {
             return;
         };
-        let mut core = core.lock();
-        let was_open = core
-            .replicator
-            .remove_peer(peer)
-            .is_some_and(|stage| stage != Stage::Opening);
-        if was_open {
+        let mut core = shared.lock();
+        let stage = core.replicator.remove_peer(peer);
+        if stage.is_some_and(|stage| stage != Stage::Opening) {
             core.events.emit(Event::PeerClose {
                 peer,
                 reason: reason.to_owned(),
             });
         }
+        let unsynced = core.log.unsynced();
+        drop(core);
+        shared.checkpoint(unsynced);
     }
 
     /// The connection is over: lets go of all cores.
@@ -320,12 +328,31 @@ impl Connection {
 /// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
 const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
 
-fn next_request(core: &SharedCore, peer: PeerId) -> Option<Request> {
-    core.lock().replicator.peer(peer)?.next_request()
+/// The messages that answer the next question of a peer; `None` when it has asked no more.
+fn answer_next(shared: &SharedCore, peer: PeerId) -> Result<Option<Vec<Message>>> {
+    let mut core = shared.lock();
+    let Core {
+        log, replicator, ..
+    } = &mut *core;
+    let Some(state) = replicator.peer(peer) else {
+        return Ok(None);
+    };
+    Ok(match state.next_question() {
+        None => None,
+        Some(Question::Want(want)) => Some(answer_want(state, &want, log)),
+        Some(Question::Request(request)) => {
+            drop(core);
+            Some(answer_request(shared, peer, request)?.into_iter().collect())
+        }
+    })
 }
 
 /// The answer to a request (`onrequest`, `_onbytes`), if it gets one.
-fn answer(shared: &SharedCore, peer: PeerId, mut request: Request) -> Result<Option<Message>> {
+fn answer_request(
+    shared: &SharedCore,
+    peer: PeerId,
+    mut request: Request,
+) -> Result<Option<Message>> {
     let mut core = shared.lock();
     let Core {
         log, replicator, ..
@@ -416,7 +443,11 @@ fn receive_data(shared: &SharedCore, peer: PeerId, data: Data, now: Instant) -> 
     let block = data.value.map(Block::hash);
     let mut core = shared.lock();
     let has_value = block.is_some();
-    core.put(peer, data.index, block, &proof, now)?;
+    match core.put(peer, data.index, block, &proof) {
+        // Our own append is about to answer the same question.
+        Err(Error::Conflict) => return Ok(()),
+        result => result?,
+    }
     if let Some(state) = core
         .replicator
         .peer(peer)

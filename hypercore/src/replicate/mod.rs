@@ -131,6 +131,10 @@ impl Replicator {
         })
     }
 
+    pub(crate) fn has_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     pub(crate) fn wake_all(&self) {
         for peer in self.peers.values() {
             peer.wake();
@@ -145,7 +149,7 @@ impl Replicator {
         }
     }
 
-    /// A message about this core, except Data and Request.
+    /// A message about this core, except Data, Request and Want. Returns the block it acknowledges.
     pub(crate) fn on_message(
         &mut self,
         id: PeerId,
@@ -164,8 +168,12 @@ impl Replicator {
                 self.settle();
                 self.wake_all();
             }
-            Message::Unhave(unhave) => peer.on_unhave(unhave)?,
-            Message::Want(want) => answer_want(peer, want, log),
+            Message::Unhave(unhave) => {
+                let refused = peer.on_unhave(unhave)?;
+                self.release(id, refused);
+                self.settle();
+                self.wake_all();
+            }
             Message::Options(options) => peer.remote_acks = options.ack,
             Message::Status(status) => self.on_status(id, status),
             _ => {}
@@ -207,7 +215,7 @@ impl Replicator {
     }
 
     /// A block from `id` has been verified and stored.
-    pub(crate) fn received(&mut self, id: PeerId, bytes: u64, _now: Instant) {
+    pub(crate) fn received(&mut self, id: PeerId, bytes: u64) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.received(bytes);
         }
@@ -308,7 +316,7 @@ impl Replicator {
             peer.downloading = false;
             peer.send_status();
         }
-        if !peer.downloading && !peer.remote_downloading && peer.queued_requests() == 0 {
+        if !peer.downloading && !peer.remote_downloading && peer.is_idle() {
             if !peer.options.download {
                 peer.uploading = false;
                 peer.send_status();
@@ -386,7 +394,7 @@ fn send_requests(
             peer.request(index, Wanted::Block, log.digest(index), now);
             rest.start = index + 1;
         }
-        if blocks.start <= start && blocks.end == u64::MAX {
+        if start == peer.cursor && blocks.end == u64::MAX {
             peer.cursor = rest.start;
         }
     }
@@ -416,32 +424,31 @@ fn next_candidate(
 }
 
 /// Says which blocks we have in the range that was asked about (`onwant`).
-fn answer_want(peer: &mut Peer, want: &Want, log: &Log) {
+pub(crate) fn answer_want(peer: &mut Peer, want: &Want, log: &Log) -> Vec<Message> {
     let Want { start, length } = *want;
-    if !peer.uploading
-        || !start.is_multiple_of(WANT_ALIGNMENT)
-        || !length.is_multiple_of(WANT_ALIGNMENT)
-    {
-        return;
+    let aligned = start.is_multiple_of(WANT_ALIGNMENT) && length.is_multiple_of(WANT_ALIGNMENT);
+    if !peer.uploading || !aligned {
+        return Vec::new();
     }
-    if peer.first_want() {
-        if let Some(last) = log.length().checked_sub(1).filter(|&last| log.has(last)) {
-            peer.outbox.push(Message::Have(Have::block(last)));
-        }
+    let mut answers = Vec::with_capacity(2);
+    if peer.first_want()
+        && let Some(last) = log.length().checked_sub(1).filter(|&last| log.has(last))
+    {
+        answers.push(Message::Have(Have::block(last)));
     }
     // Peers before version 8 ask for everything with a length of 0.
-    let end = if length == 0 {
-        log.length()
-    } else {
-        start.saturating_add(length).min(log.length())
+    let end = match length {
+        0 => log.length(),
+        length => start.saturating_add(length).min(log.length()),
     };
-    let bitfield = log.bitfield().rle(start..end.max(start));
-    peer.outbox.push(Message::Have(Have {
+    let bitfield = Some(log.bitfield().rle(start..end.max(start)).into());
+    answers.push(Message::Have(Have {
         start,
         length,
-        bitfield: Some(bitfield.into()),
+        bitfield,
         ack: false,
     }));
+    answers
 }
 
 /// An acknowledgement that block `index` is stored here.

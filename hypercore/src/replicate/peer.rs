@@ -41,11 +41,11 @@ const WINDOW_REQUESTS: Range<u64> = 16..192;
 /// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
 const URGENT: usize = 16;
 
-/// Requests of the remote that wait to be answered, before its bytes are left unread.
-pub(crate) const MAX_QUEUED_REQUESTS: usize = 256;
+/// Questions of the remote that wait to be answered, before its bytes are left unread.
+const MAX_QUESTIONS: usize = 256;
 
 /// Answers to requests we no longer have: some are expected after a request was given to another.
-const MAX_UNREQUESTED: u32 = 16;
+const MAX_UNREQUESTED: usize = 16;
 
 /// What a request asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,13 @@ pub(crate) struct InFlight {
     pub(crate) index: u64,
     pub(crate) wanted: Wanted,
     since: Instant,
+}
+
+/// What a remote asks, in the order in which it is answered.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Request(Request),
+    Want(Want),
 }
 
 /// How far this core's part of a connection has come.
@@ -111,6 +118,8 @@ pub(crate) struct Peer {
     /// The remote has told us at least once what it has.
     heard: bool,
     regions: BTreeSet<u64>,
+    /// All regions below were asked about.
+    next_region: u64,
     wants_in_flight: usize,
     in_flight: Vec<InFlight>,
     /// Blocks below are stored here, asked for, or not had by this remote.
@@ -119,8 +128,8 @@ pub(crate) struct Peer {
     /// A running mean, in bytes.
     block_size: u64,
     last_bytes_answered: u64,
-    requests: VecDeque<Request>,
-    unrequested: u32,
+    questions: VecDeque<Question>,
+    unrequested: usize,
     pub(crate) outbox: Vec<Message>,
     wake: Arc<Wake>,
     pub(crate) stats: Stats,
@@ -142,13 +151,14 @@ impl Peer {
             remote_tree: RemoteTree::default(),
             heard: false,
             regions: BTreeSet::new(),
+            next_region: 0,
             wants_in_flight: 0,
             in_flight: Vec::new(),
             cursor: 0,
             last_answer: now,
             block_size: 64 * 1024,
             last_bytes_answered: 0,
-            requests: VecDeque::new(),
+            questions: VecDeque::new(),
             unrequested: 0,
             outbox: Vec::new(),
             wake,
@@ -206,10 +216,14 @@ impl Peer {
         Ok(())
     }
 
-    pub(crate) fn on_unhave(&mut self, unhave: &Unhave) -> Result<()> {
-        let end = unhave.start.saturating_add(unhave.length.max(1));
-        self.remote.set_range(unhave.start..end, false)?;
-        Ok(())
+    /// Returns the requests it will not answer.
+    pub(crate) fn on_unhave(&mut self, unhave: &Unhave) -> Result<Vec<InFlight>> {
+        let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
+        self.remote.set_range(blocks.clone(), false)?;
+        let refused = |request: &mut InFlight| {
+            request.wanted == Wanted::Block && blocks.contains(&request.index)
+        };
+        Ok(self.in_flight.extract_if(.., refused).collect())
     }
 
     /// Stores what the remote does from now on. Returns the requests it will not answer any more.
@@ -222,6 +236,7 @@ impl Peer {
         // Asked again should it change its mind.
         self.wants_in_flight = 0;
         self.regions.clear();
+        self.next_region = 0;
         std::mem::take(&mut self.in_flight)
     }
 
@@ -262,8 +277,11 @@ impl Peer {
 
     /// Asks about the first region of `blocks` not asked about yet, as far as the remote's blocks go.
     pub(crate) fn want_range(&mut self, blocks: &Range<u64>) {
+        while self.regions.contains(&self.next_region) {
+            self.next_region += 1;
+        }
         let end = blocks.end.min(self.remote.bound());
-        let mut region = blocks.start / REGION;
+        let mut region = (blocks.start / REGION).max(self.next_region);
         while region * REGION < end {
             if !self.regions.contains(&region) {
                 return self.want(region * REGION);
@@ -339,14 +357,13 @@ impl Peer {
         Some(self.in_flight.remove(found))
     }
 
-    /// Counts an answer nobody asked for.
+    /// Counts an answer nobody asked for, or asks for no longer.
     pub(crate) fn unrequested(&mut self) -> Result<()> {
         self.unrequested += 1;
         if self.unrequested > MAX_UNREQUESTED {
-            Err(Error::UnrequestedData)
-        } else {
-            Ok(())
+            return Err(Error::UnrequestedData);
         }
+        Ok(())
     }
 
     pub(crate) fn received(&mut self, bytes: u64) {
@@ -393,18 +410,23 @@ impl Peer {
         !std::mem::replace(&mut self.remote_wants, true)
     }
 
-    pub(crate) fn on_request(&mut self, request: Request) {
+    pub(crate) fn ask(&mut self, question: Question) {
         if self.uploading && self.stage == Stage::Open {
-            self.requests.push_back(request);
+            self.questions.push_back(question);
         }
     }
 
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
-        self.requests.pop_front()
+    pub(crate) fn next_question(&mut self) -> Option<Question> {
+        self.questions.pop_front()
     }
 
-    pub(crate) fn queued_requests(&self) -> usize {
-        self.requests.len()
+    pub(crate) fn is_idle(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    /// Whether so many questions are open that no more should be read.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.questions.len() >= MAX_QUESTIONS
     }
 
     /// Whether a byte request repeats the last one that was answered (`_onbytes`).
