@@ -1,0 +1,291 @@
+//! What can be said on the command line.
+
+use std::{ffi::OsString, ops::Range, path::PathBuf, sync::LazyLock};
+
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
+use hypercore::{PublicKey, merkle::MAX_BLOCK_SIZE};
+
+/// Makes, reads, checks, serves and clones append-only logs that peers can verify.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hypercore",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failure, 2 usage, 3 damage found, 4 fork found, \
+    5 locked by another process, 6 ended incomplete."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) manners: Manners,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How much is said on standard error.
+#[derive(Debug, Args)]
+pub(crate) struct Manners {
+    /// Say nothing on standard error but errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Log what happens; twice for details
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Draw no progress bar
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a core to append to
+    Create(CreateArgs),
+    /// Append blocks: arguments, a file in pieces, or lines
+    Append(AppendArgs),
+    /// Write the bytes of one block to standard output
+    Get(GetArgs),
+    /// Write the bytes of all blocks, or of some, to standard output
+    Cat(CatArgs),
+    /// Tell what is stored
+    Info(InfoArgs),
+    /// Find the block that holds a byte
+    Seek(SeekArgs),
+    /// Drop blocks to free space; a clone can download them again
+    Clear(ClearArgs),
+    /// Check every stored block against its hash
+    Audit(AuditArgs),
+    /// Serve a core to any number of peers until interrupted
+    Serve(ServeArgs),
+    /// Make a copy of a core from its peers, or bring one up to date
+    Clone(CloneArgs),
+}
+
+/// Who reads standard output.
+#[derive(Debug, Args)]
+pub(crate) struct Format {
+    /// Write one JSON object a line to standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// Directory to make; it may exist, but not with a core in it
+    pub(crate) dir: PathBuf,
+    /// Derive the key pair from these 32 bytes instead of chance; whoever knows them can append
+    #[arg(long, value_name = "HEX64", value_parser = parse_seed)]
+    pub(crate) seed: Option<[u8; 32]>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("input").required(true).args(["blocks", "file", "lines"])))]
+pub(crate) struct AppendArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Blocks, appended together; put `--` before blocks that start with a dash
+    #[arg(value_name = "BLOCK")]
+    pub(crate) blocks: Vec<OsString>,
+    /// Cut this file into blocks; `-` is standard input
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// How many bytes of the file make a block
+    #[arg(long, value_name = "N", requires = "file", default_value_t = 65_536,
+        value_parser = clap::value_parser!(u64).range(1..=MAX_BLOCK_SIZE))]
+    pub(crate) block_size: u64,
+    /// Make each line of standard input a block, without its newline
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// Write `{"event":"ack","length":N}` whenever blocks are on the disk
+    #[arg(long)]
+    pub(crate) progress_json: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Which block; the first is 0
+    pub(crate) index: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CatArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// First block
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) start: u64,
+    /// One past the last block [default: the length of the core]
+    #[arg(long, value_name = "N")]
+    pub(crate) end: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SeekArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Which byte of all blocks joined; the first is 0
+    pub(crate) offset: u64,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClearArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// First block to drop
+    pub(crate) start: u64,
+    /// One past the last block to drop [default: START + 1]
+    pub(crate) end: Option<u64>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Where to listen; port 0 takes a free one and prints it
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    pub(crate) listen: String,
+    /// Append each line of standard input meanwhile
+    #[arg(long)]
+    pub(crate) lines: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CloneArgs {
+    /// Key of the core: 64 hex digits, hyper://HEX, or z-base-32
+    #[arg(value_parser = parse_key)]
+    pub(crate) key: PublicKey,
+    /// Directory of the copy, new or from an earlier run
+    pub(crate) dir: PathBuf,
+    /// A peer to download from; repeat it for more
+    #[arg(long, value_name = "ADDR:PORT", required = true, num_args = 1..)]
+    pub(crate) connect: Vec<String>,
+    /// Stay connected when all is here, and follow new blocks
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Download only the blocks of --range; without a range only the length
+    #[arg(long)]
+    pub(crate) sparse: bool,
+    /// Blocks to download: A..B without B; A and B may be left out; repeat it for more
+    #[arg(long, value_name = "A..B", requires = "sparse", value_parser = parse_range)]
+    pub(crate) range: Vec<Range<u64>>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// z-base-32, in which keys are easier to read aloud.
+static Z_BASE_32: LazyLock<Encoding> = LazyLock::new(|| {
+    let mut specification = Specification::new();
+    specification
+        .symbols
+        .push_str("ybndrfg8ejkmcpqxot1uwisza345h769");
+    specification.encoding().expect("32 different symbols")
+});
+
+fn parse_key(text: &str) -> Result<PublicKey, String> {
+    let digits = text.strip_prefix("hyper://").unwrap_or(text);
+    let digits = digits.strip_suffix('/').unwrap_or(digits);
+    let bytes = match digits.len() {
+        64 => HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok(),
+        52 => Z_BASE_32.decode(digits.as_bytes()).ok(),
+        _ => None,
+    };
+    let bytes: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
+    bytes.map(PublicKey::from).ok_or_else(|| {
+        "a key is 64 hex digits, hyper:// and 64 hex digits, or 52 characters of z-base-32".into()
+    })
+}
+
+fn parse_seed(text: &str) -> Result<[u8; 32], String> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "a seed is 64 hex digits".into())
+}
+
+/// `A..B` as in Rust: without B, and either may be left out.
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str, default| match text {
+        "" => Ok(default),
+        digits => digits.parse::<u64>(),
+    };
+    let (start, end) = text
+        .split_once("..")
+        .ok_or("a range is A..B, for example 0..10")?;
+    match (number(start, 0), number(end, u64::MAX)) {
+        (Ok(start), Ok(end)) if start < end => Ok(start..end),
+        (Ok(start), Ok(end)) => Err(format!("{start}..{end} holds no blocks")),
+        _ => Err("a range is A..B with numbers, for example 0..10".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn keys_in_every_form() {
+        let key = parse_key(HEX).unwrap();
+        assert_eq!(key.to_string(), HEX);
+        let z_base_32 = Z_BASE_32.encode(key.as_bytes());
+        assert_eq!(z_base_32.len(), 52);
+        for text in [
+            HEX.to_uppercase(),
+            format!("hyper://{HEX}"),
+            format!("hyper://{HEX}/"),
+            z_base_32,
+        ] {
+            assert_eq!(parse_key(&text), Ok(key), "{text}");
+        }
+        for text in ["", "abc", &HEX[..63], &"l".repeat(52), &"9".repeat(52)] {
+            assert!(parse_key(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range("3..5"), Ok(3..5));
+        assert_eq!(parse_range("3.."), Ok(3..u64::MAX));
+        assert_eq!(parse_range("..5"), Ok(0..5));
+        for text in ["", "3", "5..3", "3..3", "a..b", "-1..2"] {
+            assert!(parse_range(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,575 @@
+//! `hypercore clone`: a copy of a core from its peers.
+
+use std::{
+    collections::HashSet,
+    ops::Range,
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use async_channel::{Receiver, Sender};
+use async_io::Timer;
+use futures_lite::{StreamExt, future};
+use hypercore::{
+    Error, Event, Events, Hypercore, OpenOptions, PeerId, ReplicateOptions, Role, UpdateOptions,
+};
+
+use crate::{
+    args::{CloneArgs, Manners},
+    commands::close,
+    errors::{Exit, Failure, Result, reason},
+    net,
+    output::{Output, blocks, bytes},
+    peers::{Ended, Gathering, Member, Peers},
+    signals::Signals,
+};
+
+/// How often progress is told.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// A lost peer is called again after this time, and after twice as long each time that fails,
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// but never after more than this.
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// How long connected peers have to tell what they have once all known blocks are here.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
+    let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    let core = open(&args).await?;
+    let mut job = Job::new(core, args, manners);
+    let tasks = Gathering::default();
+    job.call_peers(&tasks.member());
+    let stop = async {
+        signals.stopped().await;
+        None
+    };
+    let ended = future::or(stop, async { Some(job.run().await) }).await;
+    let ended = ended.unwrap_or_else(|| job.interrupted());
+
+    job.peers.hang_up.hang_up();
+    let closed = close(&job.core, &job.args.dir).await;
+    job.output.done();
+    if ended.is_ok() && closed.is_ok() && !job.args.live {
+        job.tell_synced()?;
+    }
+    tasks.end().await;
+    ended.and(closed)
+}
+
+/// Opens the copy, new or from an earlier run.
+async fn open(args: &CloneArgs) -> Result<Hypercore> {
+    let dir = args.dir.as_path();
+    let core = OpenOptions::new()
+        .key(args.key)
+        .sparse(args.sparse)
+        .eager_update(args.live)
+        .open(dir)
+        .await
+        .map_err(|error| Failure::core(error, dir))?;
+    if core.is_writable() {
+        return Err(Failure::failed(format!(
+            "`{}` holds the original of this core, which can only be appended to; clone into \
+             another directory",
+            dir.display()
+        )));
+    }
+    Ok(core)
+}
+
+/// What the tasks that hold the connections tell.
+enum News {
+    /// Nobody answered the first call.
+    Unreachable { address: String, reason: String },
+    /// Somebody answered, for the first time or again.
+    Connected { first: bool },
+    /// A connection is over.
+    Lost {
+        id: PeerId,
+        address: String,
+        ended: Ended,
+    },
+}
+
+/// What a job waits for.
+enum Step {
+    Event(Option<Event>),
+    News(News),
+    Fetched(Result<(), Error>),
+    Tick,
+}
+
+type Fetching = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+
+/// One run of the command.
+struct Job {
+    core: Hypercore,
+    args: CloneArgs,
+    /// The blocks that are wanted.
+    ranges: Vec<Range<u64>>,
+    peers: Peers,
+    output: Output,
+    sender: Sender<News>,
+    news: Receiver<News>,
+    /// Addresses whose first call is neither answered nor failed yet.
+    calling: usize,
+    connected: usize,
+    /// Connected peers that have the core.
+    open: HashSet<PeerId>,
+    /// Whether there ever was one.
+    met: bool,
+    /// Why addresses were of no use.
+    reasons: Vec<String>,
+    /// The greatest length a peer spoke of.
+    claimed: u64,
+    /// Blocks and bytes that came in this run.
+    received: (u64, u64),
+    /// What was told last: when, blocks and bytes received until then.
+    progress: (Instant, u64, u64),
+    /// Length and number of stored blocks that were told last.
+    synced: Option<(u64, u64)>,
+}
+
+impl Job {
+    fn new(core: Hypercore, args: CloneArgs, manners: &Manners) -> Self {
+        let ranges = if args.sparse {
+            args.range.clone()
+        } else {
+            vec![0..u64::MAX]
+        };
+        let (sender, news) = async_channel::unbounded();
+        let mut output = Output::new(&args.format, manners);
+        output.draw(0, "{bar:40} {pos}/{len} blocks  {msg}");
+        Self {
+            peers: Peers::new(&core),
+            ranges,
+            output,
+            sender,
+            news,
+            calling: 0,
+            connected: 0,
+            open: HashSet::new(),
+            met: false,
+            reasons: Vec::new(),
+            claimed: 0,
+            received: (0, 0),
+            progress: (Instant::now(), 0, 0),
+            synced: None,
+            core,
+            args,
+        }
+    }
+
+    /// Starts a task for every address.
+    fn call_peers(&mut self, member: &Member) {
+        let mut addresses = self.args.connect.clone();
+        addresses.sort();
+        addresses.dedup();
+        self.calling = addresses.len();
+        for address in addresses {
+            let (peers, sender) = (self.peers.clone(), self.sender.clone());
+            let (live, member) = (self.args.live, member.clone());
+            net::spawn(async move {
+                keep_connected(&peers, &address, live, &sender).await;
+                drop(member);
+            });
+        }
+    }
+
+    /// Downloads until everything is here, or cannot be had; for ever if live.
+    async fn run(&mut self) -> Result<()> {
+        let mut events = self.core.events();
+        let mut ticks = Timer::interval(PROGRESS);
+        let news = self.news.clone();
+        let mut fetching: Fetching = Box::pin(self.ask_early());
+        loop {
+            let ready = async {
+                future::or(
+                    async { news.recv().await.map_or_else(|_| Step::Tick, Step::News) },
+                    async { Step::Fetched(fetching.as_mut().await) },
+                )
+                .await
+            };
+            let tick = async {
+                ticks.next().await;
+                Step::Tick
+            };
+            // Events first: what happened before something else is told before it.
+            let event = async { Step::Event(events.next().await) };
+            let step = future::or(event, future::or(ready, tick)).await;
+            if let Step::Event(event) = step {
+                let event = event.ok_or_else(|| self.failure(Error::Closed))?;
+                self.tell(&event)?;
+                continue;
+            }
+            self.tell_waiting(&mut events).await?;
+            match step {
+                Step::Event(_) => {}
+                Step::Tick => self.tell_progress()?,
+                Step::News(news) => {
+                    let is_answer = !matches!(news, News::Lost { .. });
+                    if self.take(news)? {
+                        return Ok(());
+                    }
+                    if is_answer && self.calling == 0 {
+                        fetching = Box::pin(self.fetch());
+                    }
+                }
+                Step::Fetched(fetched) => {
+                    fetched.map_err(|error| self.failure(error))?;
+                    if !self.args.live {
+                        return Ok(());
+                    }
+                    self.tell_synced()?;
+                    fetching = Box::pin(self.follow());
+                }
+            }
+        }
+    }
+
+    // ---- downloading ------------------------------------------------------------------------
+
+    /// Asks for the blocks before all peers have answered: their number may not be known yet.
+    fn ask_early(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let sparse = self.args.sparse;
+        let ranges = self.ranges.iter().filter(|_| sparse);
+        let downloads: Vec<_> = ranges
+            .map(|blocks| self.core.download(blocks.clone()))
+            .collect();
+        async move {
+            let _downloads = downloads;
+            future::pending().await
+        }
+    }
+
+    /// Done when every connected peer was heard, and all that is wanted of the log is here.
+    fn fetch(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (core, peers, ranges) = (self.core.clone(), self.peers.clone(), self.ranges.clone());
+        async move {
+            loop {
+                let length = core.length();
+                let known = ranges
+                    .iter()
+                    .map(|blocks| blocks.start..blocks.end.min(length));
+                let downloads: Vec<_> = known.map(|blocks| core.download(blocks)).collect();
+                for download in downloads {
+                    download.await?;
+                }
+                let mut options = UpdateOptions::default();
+                options.if_available = true;
+                options.timeout = Some(HEAR_TIMEOUT);
+                match core.update_with(options).await {
+                    Ok(_) => {}
+                    // Without peers that says nothing; whoever counts them knows what to do.
+                    Err(Error::NotAvailable) if !peers.any_open() => future::pending().await,
+                    // Or one is silent, and one that speaks of more without proving it is let go.
+                    Err(Error::NotAvailable | Error::TimedOut) if core.length() == length => {
+                        return Ok(());
+                    }
+                    Err(Error::NotAvailable | Error::TimedOut) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Waits for the log to grow, and fetches what is new.
+    fn follow(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (core, fetch) = (self.core.clone(), self.fetch());
+        async move {
+            core.update().await?;
+            fetch.await
+        }
+    }
+
+    // ---- peers ------------------------------------------------------------------------------
+
+    /// Takes note of what became of a connection. Returns whether the job is done.
+    fn take(&mut self, news: News) -> Result<bool> {
+        match news {
+            News::Connected { first } => {
+                self.calling -= usize::from(first);
+                self.connected += 1;
+                return Ok(false);
+            }
+            News::Unreachable { address, reason } => {
+                self.calling -= 1;
+                self.blame(format!("{address}: {reason}"));
+            }
+            News::Lost { id, address, ended } => {
+                self.connected -= 1;
+                let had_core = self.open.remove(&id);
+                self.peers.forget(id);
+                match ended {
+                    Ended::Failed(error) => self.blame(format!("{address}: {error}")),
+                    Ended::Closed if had_core => {
+                        self.blame(format!("{address} closed the connection"));
+                    }
+                    Ended::Closed => {
+                        self.blame(format!(
+                            "{address} closed the connection: it may not have this core"
+                        ));
+                    }
+                    Ended::Stranger => self.blame(format!("{address} does not have this core")),
+                }
+            }
+        }
+        if self.calling == 0 && self.connected == 0 {
+            self.alone()
+        } else {
+            Ok(false)
+        }
+    }
+
+    fn blame(&mut self, reason: String) {
+        tracing::info!("{reason}");
+        self.reasons.push(reason);
+    }
+
+    /// The last peer is gone. Returns whether the job is done.
+    fn alone(&mut self) -> Result<bool> {
+        let reasons = std::mem::take(&mut self.reasons).join("; ");
+        let key = self.args.key;
+        if !self.met {
+            return Err(Failure::failed(format!(
+                "no peer with the core {key} can be reached: {reasons}"
+            )));
+        }
+        let (missing, blocks) = self.missing();
+        if missing == 0 && self.synced.is_some() {
+            self.output.remark(format_args!(
+                "Nobody is connected ({reasons}); calling again."
+            ));
+            return Ok(false);
+        }
+        let is_new = self.received.0 > 0 && self.claimed <= self.core.length();
+        if missing == 0 && is_new && !self.args.live {
+            return Ok(true);
+        }
+        Err(Failure::new(
+            Exit::Incomplete,
+            format!("the last peer is gone ({reasons}) and the clone is not complete: {blocks}"),
+        ))
+    }
+
+    /// A signal came.
+    fn interrupted(&self) -> Result<()> {
+        if self.args.live {
+            return Ok(());
+        }
+        let (_, blocks) = self.missing();
+        Err(Failure::new(
+            Exit::Incomplete,
+            format!("interrupted before the clone was complete: {blocks}"),
+        ))
+    }
+
+    /// How many blocks are wanted and known to exist, but not here; and the first of them in words.
+    fn missing(&self) -> (u64, String) {
+        let length = self.core.length();
+        if length == 0 {
+            return (0, "its length is not known yet".into());
+        }
+        let mut count = 0;
+        let mut runs = Vec::new();
+        for blocks in &self.ranges {
+            let end = blocks.end.min(length);
+            let mut rest = blocks.start.min(end)..end;
+            count += (rest.end - rest.start) - self.core.downloaded(rest.clone());
+            while let (Some(run), true) = (next_missing(&self.core, &rest), runs.len() < SHOWN_RUNS)
+            {
+                rest.start = run.end;
+                runs.push(format!("{}..{}", run.start, run.end));
+            }
+        }
+        if count == 0 {
+            return (0, "peers may have more than is known here".into());
+        }
+        let more = if runs.len() == SHOWN_RUNS {
+            ", ..."
+        } else {
+            ""
+        };
+        let runs = runs.join(", ");
+        let verb = if count == 1 { "is" } else { "are" };
+        (
+            count,
+            format!("{} of {length} {verb} missing: {runs}{more}", blocks(count)),
+        )
+    }
+
+    fn failure(&self, error: Error) -> Failure {
+        Failure::core(error, &self.args.dir)
+    }
+
+    // ---- telling ----------------------------------------------------------------------------
+
+    /// Tells everything that has happened until now.
+    async fn tell_waiting(&mut self, events: &mut Events) -> Result<()> {
+        let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
+        self.claimed = claims.max().unwrap_or(0).max(self.claimed);
+        while let Some(Some(event)) = future::poll_once(events.next()).await {
+            self.tell(&event)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Append { length } => {
+                self.output.event("append", &[("length", (*length).into())])
+            }
+            Event::Download { index, bytes, .. } => {
+                self.received.0 += 1;
+                self.received.1 += bytes;
+                if self.args.live {
+                    self.output
+                        .event("download", &[("index", (*index).into())])?;
+                }
+                Ok(())
+            }
+            Event::PeerOpen { peer } => {
+                self.met = true;
+                self.open.insert(*peer);
+                let address = self.peers.address(*peer);
+                self.output
+                    .event("peer-open", &[("peer", address.as_str().into())])
+            }
+            Event::PeerClose { peer, reason } => {
+                let address = self.peers.address(*peer);
+                self.output.event(
+                    "peer-close",
+                    &[
+                        ("peer", address.as_str().into()),
+                        ("reason", reason.as_str().into()),
+                    ],
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_progress(&mut self) -> Result<()> {
+        let (last, _, last_bytes) = self.progress;
+        let (length, received) = (self.core.length(), self.received.1);
+        let speed = (received - last_bytes) as f64 / last.elapsed().as_secs_f64().max(0.001);
+        let changed = self.received != (self.progress.1, self.progress.2);
+        self.progress = (Instant::now(), self.received.0, received);
+        let downloaded = self.core.downloaded(..);
+        let peers = self.open.len();
+        let bar = self.output.bar();
+        bar.set_length(length);
+        bar.set_position(downloaded);
+        bar.set_message(format!("{}/s from {peers}", bytes(speed as u64)));
+        if !changed {
+            return Ok(());
+        }
+        self.output.event(
+            "progress",
+            &[
+                ("downloaded", downloaded.into()),
+                ("length", length.into()),
+                ("bytes", received.into()),
+                ("bytesPerSecond", (speed as u64).into()),
+                ("peers", peers.into()),
+            ],
+        )
+    }
+
+    /// Tells that all that is wanted is here, unless that is known.
+    fn tell_synced(&mut self) -> Result<()> {
+        let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
+        if self.synced.replace((length, downloaded)) == Some((length, downloaded)) {
+            return Ok(());
+        }
+        let byte_length = self.core.byte_length();
+        let fields = [
+            ("event", "synced".into()),
+            ("length", length.into()),
+            ("byteLength", byte_length.into()),
+            ("downloaded", downloaded.into()),
+        ];
+        let dir = self.args.dir.display();
+        let total = format!("{}, {}", blocks(length), bytes(byte_length));
+        if downloaded == length {
+            self.output
+                .result(&fields, format_args!("`{dir}` is complete: {total}."))
+        } else {
+            self.output.result(
+                &fields,
+                format_args!("`{dir}` is up to date: {downloaded} stored of {total}."),
+            )
+        }
+    }
+}
+
+/// Runs of missing blocks that a message names.
+const SHOWN_RUNS: usize = 4;
+
+/// The first run of `blocks` that is not stored.
+fn next_missing(core: &Hypercore, blocks: &Range<u64>) -> Option<Range<u64>> {
+    if blocks.is_empty() || core.has_all(blocks.clone()) {
+        return None;
+    }
+    // The longest beginning that is stored, then the longest after it of which nothing is.
+    let start = last_while(blocks, |end| core.has_all(blocks.start..end));
+    let end = last_while(&(start..blocks.end), |end| core.downloaded(start..end) == 0);
+    Some(start..end)
+}
+
+/// The greatest end of a part of `range` from its start on that satisfies `holds`, which holds for
+/// every part of a part for which it holds.
+fn last_while(range: &Range<u64>, holds: impl Fn(u64) -> bool) -> u64 {
+    let Range { mut start, mut end } = range.clone();
+    while start < end {
+        let middle = start + (end - start).div_ceil(2);
+        if holds(middle) {
+            start = middle;
+        } else {
+            end = middle - 1;
+        }
+    }
+    start
+}
+
+/// Calls a peer, and when live again whenever it is lost.
+async fn keep_connected(peers: &Peers, address: &str, live: bool, sender: &Sender<News>) {
+    // Nobody listens any more when the program is ending.
+    let tell = |news| {
+        let _ = sender.try_send(news);
+    };
+    let mut first = true;
+    let mut pause = FIRST_RETRY;
+    loop {
+        let link = match net::connect(address, &peers.hang_up).await {
+            Ok(tcp) => peers
+                .attach(tcp, address, Role::Initiator, ReplicateOptions::live())
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(reason(&error)),
+        };
+        match link {
+            Ok(link) => {
+                tell(News::Connected { first });
+                let (id, address) = (link.id, address.to_owned());
+                let ended = link.run().await;
+                if matches!(ended, Ended::Closed) {
+                    pause = FIRST_RETRY;
+                }
+                tell(News::Lost { id, address, ended });
+            }
+            Err(reason) if first => {
+                let address = address.to_owned();
+                tell(News::Unreachable { address, reason });
+            }
+            Err(reason) => tracing::info!(address, reason, "not reached"),
+        }
+        if !live || peers.hang_up.is_set() {
+            return;
+        }
+        first = false;
+        Timer::after(pause).await;
+        pause = (pause * 2).min(LAST_RETRY);
+    }
+}

@@ -1,0 +1,380 @@
+//! The commands that need no peers.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+use futures_lite::future;
+use hypercore::{Bytes, Error, GetOptions, Hypercore, KeyPair, OpenOptions, SeekOptions};
+
+use crate::{
+    args::{
+        AppendArgs, AuditArgs, CatArgs, ClearArgs, CreateArgs, GetArgs, InfoArgs, Manners, SeekArgs,
+    },
+    errors::{Exit, Failure, Result, reason},
+    input::{self, Batches},
+    output::{Output, blocks, bytes},
+    signals::Signals,
+};
+
+/// Opens the core in `dir` as it is. Creates nothing and asks peers for nothing.
+pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
+    let shown = dir.display();
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(Failure::failed(format!("`{shown}` is not a directory"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Failure::failed(format!(
+                "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core \
+                 there"
+            )));
+        }
+        Err(error) => {
+            return Err(Failure::failed(format!(
+                "the directory `{shown}` cannot be read: {}",
+                reason(&error)
+            )));
+        }
+    }
+    OpenOptions::new()
+        .create_if_missing(false)
+        .sparse(true)
+        .open(dir)
+        .await
+        .map_err(|error| Failure::core(error, dir))
+}
+
+/// Makes everything durable and lets go of the files.
+pub(crate) async fn close(core: &Hypercore, dir: &Path) -> Result<()> {
+    core.close()
+        .await
+        .map_err(|error| Failure::core(error, dir))
+}
+
+pub(crate) async fn create(args: CreateArgs, manners: &Manners) -> Result<()> {
+    let CreateArgs { dir, seed, format } = args;
+    let mut options = OpenOptions::new().create_new();
+    if let Some(seed) = seed {
+        options = options.key_pair(KeyPair::from_seed(&seed));
+    }
+    let core = options
+        .open(&dir)
+        .await
+        .map_err(|error| Failure::core(error, &dir))?;
+    close(&core, &dir).await?;
+    Output::new(&format, manners).result(
+        &[
+            ("key", core.key().to_string().into()),
+            ("discoveryKey", core.discovery_key().to_string().into()),
+            ("length", core.length().into()),
+            ("byteLength", core.byte_length().into()),
+            ("writable", true.into()),
+        ],
+        format_args!(
+            "Created a core in `{}`.\nkey  {}",
+            dir.display(),
+            core.key()
+        ),
+    )
+}
+
+// ---- appending ------------------------------------------------------------------------------
+
+pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
+    let dir = args.dir.as_path();
+    let mut output = Output::new(&args.format, manners);
+    let core = open(dir).await?;
+    if !core.is_writable() {
+        return Err(Failure::core(Error::NotWritable, dir));
+    }
+    let before = core.length();
+    let (batches, size) = if args.lines {
+        (input::lines(), None)
+    } else if let Some(path) = &args.file {
+        input::file(path, args.block_size)?
+    } else {
+        let blocks = args.blocks.into_iter();
+        let batch = blocks.map(|block| block.into_encoded_bytes().into());
+        (input::once(batch.collect()), None)
+    };
+    if args.file.is_some() {
+        let style = match size {
+            Some(_) => "{bar:40} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}",
+            None => "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
+        };
+        output.draw(size.unwrap_or(0), style);
+    }
+    let acks = args.progress_json.then_some(&mut output);
+    let appended = append_all(&core, dir, &batches, args.lines, acks).await;
+    // What was appended before a failure stays.
+    close(&core, dir).await?;
+    output.done();
+    let is_whole = appended?;
+
+    let (length, byte_length) = (core.length(), core.byte_length());
+    output.result(
+        &[
+            ("length", length.into()),
+            ("byteLength", byte_length.into()),
+        ],
+        format_args!(
+            "Appended {}; the core has {} and {} now.",
+            blocks(length - before),
+            blocks(length),
+            bytes(byte_length)
+        ),
+    )?;
+    if is_whole || args.lines {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Incomplete,
+        format!("interrupted after {}", blocks(length - before)),
+    ))
+}
+
+/// Appends until the input ends, or until a signal comes: then returns false.
+async fn append_all(
+    core: &Hypercore,
+    dir: &Path,
+    batches: &Batches,
+    gather: bool,
+    mut acks: Option<&mut Output>,
+) -> Result<bool> {
+    let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    loop {
+        let signal = async {
+            signals.stopped().await;
+            None
+        };
+        let Some(batch) = future::or(signal, async { Some(batches.recv().await) }).await else {
+            return Ok(false);
+        };
+        let Ok(batch) = batch else {
+            return Ok(true);
+        };
+        let mut batch = batch?;
+        let mut broken = None;
+        while let (true, Ok(more)) = (gather, batches.try_recv()) {
+            match more {
+                Ok(mut more) => batch.append(&mut more),
+                Err(failure) => broken = Some(failure),
+            }
+        }
+        append_batch(core, dir, batch).await?;
+        if let Some(output) = &mut acks {
+            output.always("ack", &[("length", core.length().into())])?;
+        }
+        if let Some(failure) = broken {
+            return Err(failure);
+        }
+    }
+}
+
+/// Appends blocks with one signature. When this returns they are on the disk.
+pub(crate) async fn append_batch(core: &Hypercore, dir: &Path, batch: Vec<Bytes>) -> Result<()> {
+    core.append_batch(batch)
+        .await
+        .map(|_| ())
+        .map_err(|error| Failure::core(error, dir))
+}
+
+// ---- reading --------------------------------------------------------------------------------
+
+pub(crate) async fn get(args: GetArgs) -> Result<()> {
+    let core = open(&args.dir).await?;
+    let block = read(&core, &args.dir, args.index).await?;
+    let mut output = io::stdout().lock();
+    written(output.write_all(&block).and_then(|()| output.flush())).map(|_| ())
+}
+
+pub(crate) async fn cat(args: CatArgs) -> Result<()> {
+    let CatArgs { dir, start, end } = args;
+    let core = open(&dir).await?;
+    let length = core.length();
+    let end = end.unwrap_or(length.max(start));
+    if start > end || end > length {
+        return Err(Failure::failed(format!(
+            "blocks {start}..{end} do not lie within the core in `{}`, which has {}",
+            dir.display(),
+            blocks(length)
+        )));
+    }
+    let mut output = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    for index in start..end {
+        let block = match read(&core, &dir, index).await {
+            Ok(block) => block,
+            Err(failure) => {
+                // What came before the missing block is good.
+                written(output.flush())?;
+                return Err(failure);
+            }
+        };
+        if !written(output.write_all(&block))? {
+            return Ok(());
+        }
+    }
+    written(output.flush()).map(|_| ())
+}
+
+/// Whether somebody still reads standard output: one who has had enough is no error.
+fn written(result: io::Result<()>) -> Result<bool> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::output(&error)),
+        Ok(()) => Ok(true),
+    }
+}
+
+async fn read(core: &Hypercore, dir: &Path, index: u64) -> Result<Bytes> {
+    let read = core.get_with(index, GetOptions::local()).await;
+    read.map_err(|error| match error {
+        Error::BlockNotStored { .. } if index < core.length() => Failure::failed(format!(
+            "block {index} is not stored in `{}`; `hypercore clone {} {0} --connect ADDR:PORT` \
+             downloads what is missing",
+            dir.display(),
+            core.key()
+        )),
+        Error::BlockNotStored { .. } => Failure::failed(format!(
+            "there is no block {index}: the core in `{}` has {}, counted from 0",
+            dir.display(),
+            blocks(core.length())
+        )),
+        error => Failure::core(error, dir),
+    })
+}
+
+pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
+    let core = open(&args.dir).await?;
+    let (length, byte_length) = (core.length(), core.byte_length());
+    let downloaded = core.downloaded(..);
+    let disk_usage = core
+        .disk_usage()
+        .map_err(|error| Failure::core(error, &args.dir))?;
+    let writable = core.is_writable();
+    Output::new(&args.format, manners).result(
+        &[
+            ("key", core.key().to_string().into()),
+            ("discoveryKey", core.discovery_key().to_string().into()),
+            ("length", length.into()),
+            ("byteLength", byte_length.into()),
+            ("writable", writable.into()),
+            ("downloaded", downloaded.into()),
+            ("diskUsage", disk_usage.into()),
+        ],
+        format_args!(
+            "key            {}\ndiscovery key  {}\nlength         {}, {}\nstored here    {}, {} on \
+             the disk\nwritable       {}",
+            core.key(),
+            core.discovery_key(),
+            blocks(length),
+            bytes(byte_length),
+            blocks(downloaded),
+            bytes(disk_usage),
+            if writable { "yes" } else { "no" },
+        ),
+    )
+}
+
+pub(crate) async fn seek(args: SeekArgs, manners: &Manners) -> Result<()> {
+    let SeekArgs {
+        dir,
+        offset,
+        format,
+    } = args;
+    let core = open(&dir).await?;
+    let mut options = SeekOptions::default();
+    options.wait = false;
+    let found = core.seek_with(offset, options).await;
+    let position = found.map_err(|error| match error {
+        Error::OutOfBounds { byte_length, .. } if offset < byte_length => Failure::failed(format!(
+            "byte {offset} lies in a part of the core that is not known in `{}`; clone the blocks \
+             around it first",
+            dir.display()
+        )),
+        Error::OutOfBounds { byte_length, .. } => Failure::failed(format!(
+            "there is no byte {offset}: the core in `{}` has {}",
+            dir.display(),
+            bytes(byte_length)
+        )),
+        error => Failure::core(error, &dir),
+    })?;
+    Output::new(&format, manners).result(
+        &[
+            ("index", position.index.into()),
+            ("offset", position.offset.into()),
+        ],
+        format_args!(
+            "Byte {offset} is byte {} of block {}.",
+            position.offset, position.index
+        ),
+    )
+}
+
+// ---- looking after what is stored -------------------------------------------------------------
+
+pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
+    let ClearArgs {
+        dir,
+        start,
+        end,
+        format,
+    } = args;
+    let core = open(&dir).await?;
+    let before = core.downloaded(..);
+    let end = end.unwrap_or(start.saturating_add(1));
+    let cleared = core.clear(start..end).await;
+    let downloaded = cleared.map_err(|error| match error {
+        Error::BadRange { length, .. } => Failure::failed(format!(
+            "blocks {start}..{end} do not lie within the core in `{}`, which has {}",
+            dir.display(),
+            blocks(length)
+        )),
+        error => Failure::core(error, &dir),
+    })?;
+    close(&core, &dir).await?;
+    Output::new(&format, manners).result(
+        &[("downloaded", downloaded.into())],
+        format_args!(
+            "Dropped {}; {} of {} are stored now.",
+            blocks(before.saturating_sub(downloaded)),
+            downloaded,
+            blocks(core.length())
+        ),
+    )
+}
+
+pub(crate) async fn audit(args: AuditArgs, manners: &Manners) -> Result<()> {
+    let dir = args.dir.as_path();
+    let core = open(dir).await?;
+    let audit = core
+        .audit()
+        .await
+        .map_err(|error| Failure::core(error, dir))?;
+    let invalid = audit.invalid.len() as u64;
+    let mut output = Output::new(&args.format, manners);
+    let fields = [("valid", audit.valid.into()), ("invalid", invalid.into())];
+    if invalid == 0 {
+        return output.result(
+            &fields,
+            format_args!("{} checked, no damage.", blocks(audit.valid)),
+        );
+    }
+    output.result(
+        &fields,
+        format_args!("{} good, {invalid} damaged.", blocks(audit.valid)),
+    )?;
+    let first = audit.invalid.iter().take(10).map(ToString::to_string);
+    let first = first.collect::<Vec<_>>().join(", ");
+    let more = if invalid > 10 { ", and more" } else { "" };
+    Err(Failure::new(
+        Exit::Damaged,
+        format!(
+            "the core in `{}` is damaged: {first}{more} do not match their hashes; `hypercore \
+             clear` drops such blocks, and a clone downloads them again",
+            dir.display()
+        ),
+    ))
+}

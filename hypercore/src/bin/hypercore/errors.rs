@@ -1,0 +1,126 @@
+//! What is said when something cannot be done, and the exit code that goes with it.
+
+use std::{fmt, io, path::Path};
+
+use hypercore::{Error, merkle, storage};
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// How a command ended, if not well. The numbers are what scripts see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Failed = 1,
+    Damaged = 3,
+    Locked = 5,
+    Incomplete = 6,
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    pub(crate) fn code(&self) -> i32 {
+        self.exit as i32
+    }
+
+    /// Standard output cannot be written to.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        Self::failed(format!("standard output cannot be written to: {error}"))
+    }
+
+    /// What the library said about the core in `dir`.
+    pub(crate) fn core(error: Error, dir: &Path) -> Self {
+        // Appends are grouped, and share the error that befell all of them.
+        if let Error::Append(shared) = &error {
+            return Self::sentence(shared, dir);
+        }
+        Self::sentence(&error, dir)
+    }
+
+    /// The one table of messages.
+    fn sentence(error: &Error, dir: &Path) -> Self {
+        let dir = dir.display();
+        match error {
+            error if error.is_locked() => Self::new(
+                Exit::Locked,
+                format!("the core in `{dir}` is in use by another process; stop that one first"),
+            ),
+            Error::NoCore => Self::failed(format!(
+                "there is no core in `{dir}`; `hypercore create {dir}` makes one"
+            )),
+            Error::CoreExists(key) => Self::failed(format!(
+                "there is a core in `{dir}` already, with the key {key}; choose another directory"
+            )),
+            Error::OtherCore { stored, requested } => Self::failed(format!(
+                "`{dir}` holds another core: its key is {stored}, not {requested}; choose another \
+                 directory"
+            )),
+            Error::NotWritable => Self::failed(format!(
+                "the core in `{dir}` is read-only: its secret key is not there; append where the \
+                 core was made"
+            )),
+            Error::Merkle(merkle::Error::BlockTooLarge { size, max }) => Self::failed(format!(
+                "a block of {size} bytes is too large: {max} bytes are the limit; cut it with \
+                 --file and --block-size"
+            )),
+            Error::Storage(storage::Error::Io { file, source, .. }) => Self::failed(format!(
+                "the file `{file}` of the core in `{dir}`: {}; {}",
+                reason(source),
+                advice(source)
+            )),
+            // Nodes and signatures that come from our own files and make no tree are damage, too.
+            error if error.is_corruption() || matches!(error, Error::Merkle(_)) => Self::new(
+                Exit::Damaged,
+                format!(
+                    "the core in `{dir}`: {error}; `hypercore audit {dir}` checks every block, and \
+                     a copy from a peer replaces what is lost"
+                ),
+            ),
+            error => Self::failed(format!("the core in `{dir}`: {error}")),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What happened to a file, in words.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "it does not exist".into(),
+        io::ErrorKind::PermissionDenied => "access is denied".into(),
+        io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::ConnectionRefused => "nobody listens there".into(),
+        io::ErrorKind::TimedOut => "no answer".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// What to do about it.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "run it as the owner of the files"
+        }
+        io::ErrorKind::StorageFull => "free some space and try again",
+        _ => "check the disk and the path",
+    }
+}

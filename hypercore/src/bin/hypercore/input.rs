@@ -1,0 +1,180 @@
+//! Blocks from standard input or a file, in batches, with bounded memory.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+    thread,
+};
+
+use async_channel::{Receiver, Sender};
+use hypercore::{Bytes, merkle::MAX_BLOCK_SIZE};
+
+use crate::errors::{Failure, Result, reason};
+
+/// Blocks that become one batch, or why there are no more.
+pub(crate) type Batches = Receiver<Result<Vec<Bytes>>>;
+
+/// How much is read at once. With [`AHEAD`] batches waiting, some MiB are held at most.
+const READ: usize = 256 * 1024;
+
+/// Batches that are read while earlier ones are being written.
+const AHEAD: usize = 4;
+
+/// Blocks of a file that are appended together.
+const FILE_BATCH: usize = 64;
+
+/// Bytes of a file that are appended together, if its blocks are large.
+const FILE_BATCH_BYTES: u64 = 4 * 1024 * 1024;
+
+/// These blocks, as one batch.
+pub(crate) fn once(batch: Vec<Bytes>) -> Batches {
+    let (sender, batches) = async_channel::bounded(1);
+    // There is room for one.
+    let _ = sender.try_send(Ok(batch));
+    batches
+}
+
+/// The lines of standard input. What is there already when the reader looks is one batch.
+pub(crate) fn lines() -> Batches {
+    let (sender, batches) = async_channel::bounded(AHEAD);
+    thread::spawn(move || {
+        let mut input = BufReader::with_capacity(READ, io::stdin());
+        if let Err(failure) = read_lines(&mut input, &sender) {
+            // Nobody listens any more when the program is ending.
+            let _ = sender.send_blocking(Err(failure));
+        }
+    });
+    batches
+}
+
+fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) -> Result<()> {
+    let mut line = Vec::new();
+    loop {
+        let ready = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            ready => ready.map_err(|error| unreadable("standard input", &error))?,
+        };
+        if ready.is_empty() {
+            break;
+        }
+        let mut batch = Vec::new();
+        for piece in ready.split_inclusive(|&byte| byte == b'\n') {
+            let (content, ended) = match piece.split_last() {
+                Some((b'\n', content)) => (content, true),
+                _ => (piece, false),
+            };
+            line.extend_from_slice(content);
+            if line.len() as u64 > MAX_BLOCK_SIZE {
+                return Err(Failure::failed(format!(
+                    "a line of standard input is longer than {MAX_BLOCK_SIZE} bytes, the limit of \
+                     a block; use --file - to cut it"
+                )));
+            }
+            if ended {
+                batch.push(Bytes::from(std::mem::take(&mut line)));
+            }
+        }
+        let count = ready.len();
+        input.consume(count);
+        if !batch.is_empty() && batches.send_blocking(Ok(batch)).is_err() {
+            return Ok(());
+        }
+    }
+    if !line.is_empty() {
+        let _ = batches.send_blocking(Ok(vec![line.into()]));
+    }
+    Ok(())
+}
+
+/// The pieces of `block_size` bytes of the file `path`, and the size of the file if it has one.
+pub(crate) fn file(path: &Path, block_size: u64) -> Result<(Batches, Option<u64>)> {
+    let name = path.display().to_string();
+    let (mut input, size): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
+        (Box::new(io::stdin()), None)
+    } else {
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = opened.map_err(|error| unreadable(&name, &error))?;
+        if metadata.is_dir() {
+            return Err(Failure::failed(format!(
+                "`{name}` is a directory; --file takes a file"
+            )));
+        }
+        (Box::new(file), metadata.is_file().then_some(metadata.len()))
+    };
+    let (sender, batches) = async_channel::bounded(1);
+    thread::spawn(move || {
+        let blocks = (FILE_BATCH_BYTES / block_size).clamp(1, FILE_BATCH as u64);
+        loop {
+            let batch = read_batch(&mut input, block_size, blocks);
+            let is_last = batch.as_ref().map_or(true, Vec::is_empty);
+            let batch = batch.map_err(|error| unreadable(&name, &error));
+            if is_last && batch.is_ok() || sender.send_blocking(batch).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    Ok((batches, size))
+}
+
+fn read_batch(input: &mut impl Read, block_size: u64, blocks: u64) -> io::Result<Vec<Bytes>> {
+    let mut batch = Vec::new();
+    for _ in 0..blocks {
+        let mut block = Vec::new();
+        input.by_ref().take(block_size).read_to_end(&mut block)?;
+        let is_last = (block.len() as u64) < block_size;
+        if !block.is_empty() {
+            batch.push(block.into());
+        }
+        if is_last {
+            break;
+        }
+    }
+    Ok(batch)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Failure {
+    Failure::failed(format!("`{name}` cannot be read: {}", reason(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(input: &[u8], capacity: usize) -> Vec<Vec<Bytes>> {
+        let (sender, receiver) = async_channel::unbounded();
+        let mut input = BufReader::with_capacity(capacity, input);
+        read_lines(&mut input, &sender).unwrap();
+        drop(sender);
+        std::iter::from_fn(|| receiver.try_recv().ok())
+            .map(|batch| batch.unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn lines_are_cut_at_newlines_only() {
+        let expected: Vec<Bytes> = ["a", "", "b\r", "\u{0}", "end"].map(Bytes::from).to_vec();
+        for capacity in 1..20 {
+            let blocks = batches(b"a\n\nb\r\n\0\nend", capacity).concat();
+            assert_eq!(blocks, expected, "read {capacity} bytes at a time");
+        }
+        assert_eq!(batches(b"a\nb\nc\n", 100).len(), 1);
+        assert!(batches(b"", 100).is_empty());
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_refused() {
+        let (sender, _receiver) = async_channel::unbounded();
+        let endless = io::repeat(b'x');
+        assert!(read_lines(&mut BufReader::new(endless), &sender).is_err());
+    }
+
+    #[test]
+    fn files_are_cut_into_pieces() {
+        let mut input = &[7; 10][..];
+        let sizes = |batch: Vec<Bytes>| batch.iter().map(Bytes::len).collect::<Vec<_>>();
+        assert_eq!(sizes(read_batch(&mut input, 3, 2).unwrap()), [3, 3]);
+        assert_eq!(sizes(read_batch(&mut input, 3, 2).unwrap()), [3, 1]);
+        assert!(read_batch(&mut input, 3, 2).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,69 @@
+//! `hypercore`: makes, reads, checks, serves and clones append-only logs.
+//!
+//! [`args`] is what can be said on the command line, [`commands`] is what is done about it,
+//! [`errors`] is what is said when it cannot be done, and [`net`] is the only place that knows
+//! about sockets.
+#![forbid(unsafe_code)]
+
+mod args;
+mod clone;
+mod commands;
+mod errors;
+mod input;
+mod net;
+mod output;
+mod peers;
+mod serve;
+mod signals;
+
+use std::io::IsTerminal;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use errors::Result;
+
+fn main() {
+    let cli = Cli::parse();
+    start_logging(cli.manners.verbose);
+    let code = match net::run(run(cli)) {
+        Ok(()) => 0,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.code()
+        }
+    };
+    // Not a return from `main`: a thread may still wait for standard input.
+    std::process::exit(code);
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let manners = &cli.manners;
+    match cli.command {
+        Command::Create(args) => commands::create(args, manners).await,
+        Command::Append(args) => commands::append(args, manners).await,
+        Command::Get(args) => commands::get(args).await,
+        Command::Cat(args) => commands::cat(args).await,
+        Command::Info(args) => commands::info(args, manners).await,
+        Command::Seek(args) => commands::seek(args, manners).await,
+        Command::Clear(args) => commands::clear(args, manners).await,
+        Command::Audit(args) => commands::audit(args, manners).await,
+        Command::Serve(args) => serve::serve(args, manners).await,
+        Command::Clone(args) => clone::clone(args, manners).await,
+    }
+}
+
+/// Warnings always; more with `-v` and `-vv`. To standard error, as everything that is not data.
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "hypercore=info,warn",
+        2 => "hypercore=debug,info",
+        _ => "trace",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

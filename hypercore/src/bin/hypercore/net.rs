@@ -1,0 +1,129 @@
+//! Sockets and tasks: the only module that knows which runtime is used.
+
+use std::{
+    future::Future,
+    io,
+    net::{Shutdown, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use async_std::{
+    future::timeout,
+    net::{TcpListener, TcpStream},
+    task,
+};
+use futures_lite::{AsyncRead, AsyncWrite};
+
+/// How long a peer has to answer a call.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Runs the program.
+pub(crate) fn run<T>(program: impl Future<Output = T>) -> T {
+    task::block_on(program)
+}
+
+/// Runs `work` beside the program, on another thread.
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    task::spawn(work);
+}
+
+/// Tells connections to end in good order: to send what they still have to say, and to read no more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HangUp(Arc<AtomicBool>);
+
+impl HangUp {
+    pub(crate) fn hang_up(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Waits for calls.
+#[derive(Debug)]
+pub(crate) struct Listener(TcpListener);
+
+impl Listener {
+    pub(crate) async fn bind(address: &str) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Self)
+    }
+
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    pub(crate) async fn accept(&self, hang_up: &HangUp) -> io::Result<(Tcp, SocketAddr)> {
+        let (stream, address) = self.0.accept().await?;
+        Ok((Tcp::new(stream, hang_up)?, address))
+    }
+}
+
+/// Calls `address`, which may be a name.
+pub(crate) async fn connect(address: &str, hang_up: &HangUp) -> io::Result<Tcp> {
+    match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(stream) => Tcp::new(stream?, hang_up),
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    stream: TcpStream,
+    hang_up: HangUp,
+    closed: bool,
+}
+
+impl Tcp {
+    fn new(stream: TcpStream, hang_up: &HangUp) -> io::Result<Self> {
+        // Requests are small, and the next ones wait for their answers.
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            hang_up: hang_up.clone(),
+            closed: false,
+        })
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        // Once our side is closed the rest is read, so that no reset overtakes our last words.
+        if self.hang_up.is_set() && !self.closed {
+            return Poll::Ready(Ok(0));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Tells the peer that nothing more comes; the stream's own `poll_close` does not.
+    fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closed = true;
+        Poll::Ready(self.stream.shutdown(Shutdown::Write))
+    }
+}

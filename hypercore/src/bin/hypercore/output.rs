@@ -1,0 +1,153 @@
+//! Standard output, for people or for programs, and the progress on standard error.
+
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal, Write},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
+
+use crate::{
+    args::{Format, Manners},
+    errors::{Failure, Result},
+};
+
+/// The fields of a JSON object, in the order in which they are written.
+pub(crate) type Fields<'a> = &'a [(&'a str, Value)];
+
+/// Where results and events go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+    /// Nobody reads standard output any more.
+    unread: bool,
+    bar: ProgressBar,
+    has_bar: bool,
+}
+
+impl Output {
+    pub(crate) fn new(format: &Format, manners: &Manners) -> Self {
+        Self {
+            json: format.json,
+            quiet: manners.quiet,
+            unread: false,
+            bar: ProgressBar::hidden(),
+            has_bar: !manners.quiet && !manners.no_progress && io::stderr().is_terminal(),
+        }
+    }
+
+    /// What the command was asked for.
+    pub(crate) fn result(&mut self, fields: Fields<'_>, people: impl Display) -> Result<()> {
+        if self.json {
+            self.line(&object(fields))
+        } else {
+            self.line(&people.to_string())
+        }
+    }
+
+    /// Something that happened, told to programs only.
+    pub(crate) fn event(&mut self, name: &str, fields: Fields<'_>) -> Result<()> {
+        if self.json {
+            self.always(name, fields)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Something that happened, told in JSON whoever reads the rest.
+    pub(crate) fn always(&mut self, name: &str, fields: Fields<'_>) -> Result<()> {
+        let mut all = vec![("event", Value::from(name))];
+        all.extend(fields.iter().cloned());
+        self.line(&object(&all))
+    }
+
+    /// A word to the person at the terminal, who may have asked for silence.
+    pub(crate) fn remark(&self, text: impl Display) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    /// Starts to draw progress in `style`, if somebody sees it; an unknown `length` is 0.
+    pub(crate) fn draw(&mut self, length: u64, style: &str) -> &ProgressBar {
+        if self.has_bar {
+            self.bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template(style) {
+                self.bar.set_style(style);
+            }
+        }
+        &self.bar
+    }
+
+    pub(crate) fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
+
+    /// Takes the progress off the screen.
+    pub(crate) fn done(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        if self.unread {
+            return Ok(());
+        }
+        match self.bar.suspend(|| writeln!(io::stdout(), "{line}")) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                // The work goes on, and the exit code tells how it ended.
+                self.unread = true;
+                Ok(())
+            }
+            written => written.map_err(|error| Failure::output(&error)),
+        }
+    }
+}
+
+fn object(fields: Fields<'_>) -> String {
+    let fields: Vec<_> = fields
+        .iter()
+        .map(|(name, value)| format!("{}:{value}", Value::from(*name)))
+        .collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// `1 block`, `2 blocks`.
+pub(crate) fn blocks(count: u64) -> String {
+    match count {
+        1 => "1 block".into(),
+        count => format!("{count} blocks"),
+    }
+}
+
+/// `1 byte`, `2 bytes`, `3.5 MiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    match count {
+        1 => "1 byte".into(),
+        0..1024 => format!("{count} bytes"),
+        count => indicatif::BinaryBytes(count).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_keep_the_order_of_their_fields() {
+        let fields = [("b", Value::from("\"x\n")), ("a", Value::from(1))];
+        assert_eq!(object(&fields), r#"{"b":"\"x\n","a":1}"#);
+    }
+
+    #[test]
+    fn amounts_read_well() {
+        assert_eq!(
+            (blocks(1), blocks(2)),
+            ("1 block".into(), "2 blocks".into())
+        );
+        assert_eq!(bytes(1), "1 byte");
+        assert_eq!(bytes(1023), "1023 bytes");
+        assert_eq!(bytes(1536), "1.50 KiB");
+    }
+}

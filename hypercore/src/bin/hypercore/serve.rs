@@ -1,0 +1,164 @@
+//! `hypercore serve`: one core, any number of peers.
+
+use std::{path::Path, time::Duration};
+
+use async_io::Timer;
+use futures_lite::{StreamExt, future};
+use hypercore::{Error, Event, Hypercore, ReplicateOptions, Role};
+
+use crate::{
+    args::{Manners, ServeArgs},
+    commands::{append_batch, close, open},
+    errors::{Failure, Result, reason},
+    input,
+    net::{self, Listener},
+    output::{Output, blocks},
+    peers::{Ended, Gathering, Member, Peers},
+    signals::Signals,
+};
+
+/// Connections at one time; more are refused.
+const MAX_PEERS: usize = 1024;
+
+/// How long to wait when the system has no more room for connections.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
+    let ServeArgs {
+        dir,
+        listen,
+        lines,
+        format,
+    } = args;
+    let mut output = Output::new(&format, manners);
+    let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    let core = open(&dir).await?;
+    if lines && !core.is_writable() {
+        return Err(Failure::core(Error::NotWritable, &dir));
+    }
+    let cannot_listen = |error| {
+        Failure::failed(format!(
+            "cannot listen on {listen}: {}; choose another address with --listen",
+            reason(&error)
+        ))
+    };
+    let listener = Listener::bind(&listen).await.map_err(cannot_listen)?;
+    let address = listener.address().map_err(cannot_listen)?;
+    output.result(
+        &[
+            ("event", "listening".into()),
+            ("address", address.to_string().into()),
+            ("key", core.key().to_string().into()),
+        ],
+        format_args!(
+            "Serving {} of `{}` on {address}; stop with Ctrl-C. Elsewhere:\n  hypercore clone {} \
+             DIR --connect {address}",
+            blocks(core.length()),
+            dir.display(),
+            core.key()
+        ),
+    )?;
+
+    let peers = Peers::new(&core);
+    let connections = Gathering::default();
+    let stop = async {
+        signals.stopped().await;
+        Ok(())
+    };
+    let work = future::or(
+        accept(&listener, &peers, connections.member()),
+        future::or(
+            append_lines(&core, &dir, lines),
+            report(&core, &peers, &mut output),
+        ),
+    );
+    let ended = future::or(stop, work).await;
+
+    peers.hang_up.hang_up();
+    let closed = close(&core, &dir).await;
+    connections.end().await;
+    ended.and(closed)
+}
+
+/// Takes calls for ever.
+async fn accept(listener: &Listener, peers: &Peers, member: Member) -> Result<()> {
+    loop {
+        let (tcp, address) = match listener.accept(&peers.hang_up).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                Timer::after(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if member.others() >= MAX_PEERS {
+            tracing::warn!(%address, "refused: {MAX_PEERS} peers are connected already");
+            continue;
+        }
+        let mut options = ReplicateOptions::live();
+        // What is served is what is here: nothing is taken from those who come for it.
+        options.download = Some(false);
+        let link = match peers.attach(tcp, &address.to_string(), Role::Responder, options) {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::warn!(%error, %address, "a connection could not be started");
+                continue;
+            }
+        };
+        let (peers, member) = (peers.clone(), member.clone());
+        net::spawn(async move {
+            let id = link.id;
+            match link.run().await {
+                Ended::Closed => tracing::debug!(%address, "closed"),
+                Ended::Failed(error) => tracing::info!(%address, %error, "closed"),
+                Ended::Stranger => {
+                    tracing::info!(%address, "closed: the peer does not know the key");
+                    peers.forget(id);
+                }
+            }
+            drop(member);
+        });
+    }
+}
+
+/// Appends the lines of standard input, and goes on waiting after the last one.
+async fn append_lines(core: &Hypercore, dir: &Path, wanted: bool) -> Result<()> {
+    if wanted {
+        let batches = input::lines();
+        while let Ok(batch) = batches.recv().await {
+            append_batch(core, dir, batch?).await?;
+        }
+    }
+    future::pending().await
+}
+
+/// Tells what happens.
+async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<()> {
+    let mut events = core.events();
+    while let Some(event) = events.next().await {
+        match event {
+            Event::Append { length } => {
+                output.event("append", &[("length", length.into())])?;
+            }
+            Event::PeerOpen { peer } => {
+                let address = peers.address(peer);
+                output.event("peer-open", &[("peer", address.as_str().into())])?;
+                output.remark(format_args!("{address} connected"));
+            }
+            Event::PeerClose { peer, reason } => {
+                let address = peers.address(peer);
+                peers.forget(peer);
+                output.event(
+                    "peer-close",
+                    &[
+                        ("peer", address.as_str().into()),
+                        ("reason", reason.as_str().into()),
+                    ],
+                )?;
+                output.remark(format_args!("{address} left: {reason}"));
+            }
+            _ => {}
+        }
+    }
+    future::pending().await
+}

@@ -1,0 +1,514 @@
+//! `serve` and `clone`, over loopback.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::process::{KEY, Process, Scene};
+
+/// An address where nobody listens.
+fn dead_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A core of many blocks: `0`, `1`, ... each padded to `size` bytes.
+fn many(scene: &Scene, dir: &str, count: usize, size: usize) {
+    scene.core(dir, &[]);
+    let lines: String = (0..count).map(|i| format!("{i:>size$}\n")).collect();
+    scene
+        .feed(["append", dir, "--lines"], lines.as_bytes())
+        .ok();
+}
+
+fn names(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| event["event"].as_str())
+        .collect()
+}
+
+/// Waits until each of these blocks was told to be stored.
+fn await_downloads(process: &Process, blocks: std::ops::Range<u64>) {
+    let mut missing: BTreeSet<u64> = blocks.collect();
+    while !missing.is_empty() {
+        let index = process.event("download")["index"].as_u64().unwrap();
+        missing.remove(&index);
+    }
+}
+
+#[test]
+fn everything() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "", "three"]);
+    let (server, address) = scene.serve("log", &[]);
+    let key = format!("hyper://{KEY}");
+    let done = scene
+        .run(["clone", &key, "copy", "--json", "--connect", &address])
+        .ok();
+    let events = done.events();
+    assert_eq!(
+        events.last().unwrap(),
+        &json!({"event": "synced", "length": 3, "byteLength": 8, "downloaded": 3})
+    );
+    assert_eq!(
+        events[0],
+        json!({"event": "peer-open", "peer": address}),
+        "{events:?}"
+    );
+    assert!(!names(&events).contains(&"download"), "only with --live");
+
+    let served = server.stop().ok().events();
+    assert_eq!(names(&served), ["peer-open", "peer-close"]);
+    assert_eq!(served[0]["peer"], served[1]["peer"]);
+    assert!(served[1]["reason"].is_string());
+
+    assert_eq!(scene.run(["cat", "copy"]).ok().stdout, b"onethree");
+    let (log, copy) = (scene.files("log"), scene.files("copy"));
+    for file in ["key", "data", "tree"] {
+        assert_eq!(log[file], copy[file], "{file}");
+    }
+    assert!(!copy.contains_key("secret_key"));
+}
+
+#[test]
+fn everything_for_people() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two"]);
+    let server = scene.start(["serve", "log"]);
+    let mut words = String::new();
+    // The last word is the address.
+    while !words.contains("--connect ") {
+        words += &server.text();
+    }
+    assert!(words.contains("Serving 2 blocks of `log`") && words.contains(KEY));
+    let address = words.split_whitespace().next_back().unwrap();
+    let done = scene.run(["clone", KEY, "copy", "--connect", address]).ok();
+    assert_eq!(done.text(), "`copy` is complete: 2 blocks, 6 bytes.\n");
+    server.stop().ok();
+}
+
+/// The key in z-base-32, and a copy that is served on.
+#[test]
+fn a_copy_of_a_copy() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+
+    let (server, address) = scene.serve("copy", &[]);
+    let z_base_32 = "yqooxx9u3aemh8mo5wcqq16yufu6jitouq1o4za751dger1igghy";
+    scene
+        .run(["clone", z_base_32, "again", "--connect", &address])
+        .ok();
+    assert_eq!(scene.run(["cat", "again"]).ok().stdout, b"ab");
+    server.stop().ok();
+}
+
+#[test]
+fn an_empty_core() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let (_server, address) = scene.serve("log", &[]);
+    let done = scene.run(["clone", KEY, "copy", "--json", "--connect", &address]);
+    assert_eq!(
+        done.ok().json(),
+        json!({"event": "synced", "length": 0, "byteLength": 0, "downloaded": 0})
+    );
+}
+
+/// What was missed is fetched by the next run, and a run with nothing to fetch ends, too.
+#[test]
+fn continued() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    for expected in ["ab", "abc", "abc"] {
+        let (server, address) = scene.serve("log", &[]);
+        scene
+            .run(["clone", KEY, "copy", "--connect", &address])
+            .ok();
+        server.stop().ok();
+        assert_eq!(scene.run(["cat", "copy"]).ok().text(), expected);
+        if expected == "ab" {
+            scene.run(["append", "log", "c"]).ok();
+        }
+    }
+}
+
+#[test]
+fn sparse() {
+    let scene = Scene::new();
+    many(&scene, "log", 100, 10);
+    let (_server, address) = scene.serve("log", &[]);
+    let clone = |dir: &str, flags: &[&str]| {
+        let args = [
+            "clone",
+            KEY,
+            dir,
+            "--json",
+            "--sparse",
+            "--connect",
+            &address,
+        ];
+        scene.run(args.iter().chain(flags)).ok().json()
+    };
+    let synced = |downloaded: u64| json!({"event": "synced", "length": 100, "byteLength": 1000, "downloaded": downloaded});
+    assert_eq!(
+        clone("copy", &["--range", "3..5", "--range", "50..60"]),
+        synced(12)
+    );
+    let info = scene.run(["info", "copy", "--json"]).ok().json();
+    assert_eq!(
+        (&info["length"], &info["downloaded"]),
+        (&json!(100), &json!(12))
+    );
+    assert_eq!(scene.run(["get", "copy", "59"]).ok().text().trim(), "59");
+    scene
+        .run(["get", "copy", "60"])
+        .fails(1, &["block 60 is not stored"]);
+    scene.run(["seek", "copy", "700"]).fails(1, &["not known"]);
+
+    assert_eq!(clone("copy", &["--range", "98.."]), synced(14));
+    assert_eq!(clone("none", &[]), synced(0));
+}
+
+/// Whatever was cleared is fetched again.
+#[test]
+fn cleared_blocks() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b", "c"]);
+    let (_server, address) = scene.serve("log", &[]);
+    for _ in 0..2 {
+        scene
+            .run(["clone", KEY, "copy", "--connect", &address])
+            .ok();
+        assert_eq!(scene.run(["cat", "copy"]).ok().stdout, b"abc");
+        scene.run(["clear", "copy", "0", "2"]).ok();
+    }
+}
+
+#[test]
+fn from_two_peers_that_have_a_half_each() {
+    let scene = Scene::new();
+    many(&scene, "log", 400, 50);
+    let (server, address) = scene.serve("log", &[]);
+    let halves = [("a", "0..200"), ("b", "200..400")].map(|(dir, range)| {
+        let args = [
+            "clone",
+            KEY,
+            dir,
+            "--connect",
+            &address,
+            "--sparse",
+            "--range",
+            range,
+        ];
+        scene.run(args).ok();
+        scene.serve(dir, &[])
+    });
+    server.stop().ok();
+    let done = scene.run([
+        "clone",
+        KEY,
+        "copy",
+        "--json",
+        "--connect",
+        &halves[0].1,
+        "--connect",
+        &halves[1].1,
+    ]);
+    assert_eq!(done.ok().json()["downloaded"], 400);
+    assert!(scene.files("copy")["data"] == scene.files("log")["data"]);
+    // A served copy is not changed by those who come for it.
+    for (server, _) in halves {
+        server.stop().ok();
+    }
+    assert_eq!(
+        scene.run(["info", "a", "--json"]).ok().json()["downloaded"],
+        200
+    );
+}
+
+#[test]
+fn live() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    let copy = scene.start([
+        "clone",
+        KEY,
+        "copy",
+        "--json",
+        "--live",
+        "--connect",
+        &address,
+    ]);
+    await_downloads(&copy, 0..1);
+    assert_eq!(copy.event("synced")["length"], 1);
+    for (length, lines) in [(2, "b\n"), (4, "c\nd\n")] {
+        server.say(lines);
+        assert_eq!(server.event("append")["length"], length);
+        assert_eq!(copy.event("append")["length"], length);
+        await_downloads(&copy, length - lines.len() as u64 / 2..length);
+    }
+    server.hush();
+    // The end of its input is not the end of the server.
+    let late = scene.run(["clone", KEY, "late", "--connect", &address]);
+    late.ok();
+    copy.stop().ok();
+    server.stop().ok();
+    assert_eq!(scene.run(["cat", "copy"]).ok().stdout, b"abcd");
+    assert_eq!(scene.run(["cat", "log"]).ok().stdout, b"abcd");
+}
+
+/// Nothing but the length is followed.
+#[test]
+fn live_and_sparse() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    let args = [
+        "clone",
+        KEY,
+        "copy",
+        "--json",
+        "--live",
+        "--sparse",
+        "--connect",
+        &address,
+    ];
+    let copy = scene.start(args);
+    copy.event("peer-open");
+    for length in 1..4 {
+        server.say("line\n");
+        assert_eq!(copy.event("append")["length"], length);
+    }
+    copy.signal("-INT");
+    let done = copy.end().ok();
+    assert!(!names(&done.events()).contains(&"download"));
+    let info = scene.run(["info", "copy", "--json"]).ok().json();
+    assert_eq!(
+        (&info["length"], &info["downloaded"]),
+        (&json!(3), &json!(0))
+    );
+}
+
+/// A live clone calls a lost peer again.
+#[test]
+fn live_through_a_restart() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (server, address) = scene.serve("log", &[]);
+    let copy = scene.start([
+        "clone",
+        KEY,
+        "copy",
+        "--json",
+        "--live",
+        "--connect",
+        &address,
+    ]);
+    copy.event("synced");
+    server.stop().ok();
+    copy.event("peer-close");
+    scene.run(["append", "log", "b"]).ok();
+    let (_server, _) = scene.serve("log", &["--listen", &address]);
+    await_downloads(&copy, 1..2);
+    copy.stop().ok();
+}
+
+#[test]
+fn nobody_listens() {
+    let scene = Scene::new();
+    let (a, b) = (dead_address(), dead_address());
+    let words = ["no peer", KEY, &a, &b, "nobody listens there"];
+    for flags in [&[][..], &["--live"]] {
+        let args = [
+            "clone",
+            KEY,
+            "copy",
+            "--json",
+            "--connect",
+            &a,
+            "--connect",
+            &b,
+        ];
+        scene.run(args.iter().chain(flags)).fails(1, &words);
+    }
+}
+
+/// One that is not there does not keep the others from being used.
+#[test]
+fn one_of_two_is_there() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (_server, address) = scene.serve("log", &[]);
+    let args = [
+        "clone",
+        KEY,
+        "copy",
+        "--connect",
+        &dead_address(),
+        "--connect",
+        &address,
+    ];
+    scene.run(args).ok();
+}
+
+/// Who has another core says nothing about this one.
+#[test]
+fn a_wrong_key() {
+    let scene = Scene::new();
+    scene.run(["create", "log"]).ok();
+    let (_server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .fails(1, &[&address, "does not have this core", KEY]);
+}
+
+/// Something that is no peer at all.
+#[test]
+fn a_stranger() {
+    use std::io::Write;
+    let scene = Scene::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let copy = scene.start(["clone", KEY, "copy", "--connect", &address]);
+    let (mut stream, _) = listener.accept().unwrap();
+    stream
+        .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        .unwrap();
+    copy.end().fails(1, &["no peer", &address]);
+}
+
+/// The only peer dies halfway; the next run goes on from there.
+#[test]
+fn a_peer_that_dies() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 100);
+    let (server, address) = scene.serve("log", &[]);
+    let half = [
+        "clone",
+        KEY,
+        "half",
+        "--connect",
+        &address,
+        "--sparse",
+        "--range",
+        "0..200",
+    ];
+    scene.run(half).ok();
+    server.stop().ok();
+
+    let (server, address) = scene.serve("half", &[]);
+    let copy = scene.start([
+        "clone",
+        KEY,
+        "copy",
+        "--json",
+        "--live",
+        "--connect",
+        &address,
+    ]);
+    await_downloads(&copy, 0..200);
+    server.kill();
+    let done = copy.end();
+    assert!(!names(&done.events()).contains(&"synced"));
+    done.fails(6, &["100 blocks of 300 are missing: 200..300", &address]);
+
+    let (_server, address) = scene.serve("log", &[]);
+    let done = scene
+        .run(["clone", KEY, "copy", "--json", "--connect", &address])
+        .ok();
+    assert_eq!(done.json()["downloaded"], 300);
+}
+
+/// An interrupted clone says what is missing, and goes on later.
+#[test]
+fn interrupted() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 100);
+    let (server, address) = scene.serve("log", &[]);
+    let half = [
+        "clone",
+        KEY,
+        "half",
+        "--connect",
+        &address,
+        "--sparse",
+        "--range",
+        "100..300",
+    ];
+    scene.run(half).ok();
+    server.stop().ok();
+
+    let (_half, address) = scene.serve("half", &[]);
+    for signal in ["-TERM", "-INT"] {
+        let copy = scene.start(["clone", KEY, "copy", "--json", "--connect", &address]);
+        copy.event("peer-open");
+        while copy.event("progress")["downloaded"] != 200 {}
+        copy.signal(signal);
+        copy.end()
+            .fails(6, &["interrupted", "100 blocks of 300 are missing: 0..100"]);
+        scene.run(["clear", "copy", "299"]).ok();
+    }
+    let info = scene.run(["info", "copy", "--json"]).ok().json();
+    assert_eq!(info["downloaded"], 199);
+}
+
+#[test]
+fn signals() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    for signal in ["-TERM", "-INT"] {
+        let (server, _) = scene.serve("log", &[]);
+        server.signal(signal);
+        server.end().ok();
+    }
+
+    // Lines that were acknowledged are kept, the command ends well.
+    let mut append = scene.start(["append", "log", "--lines", "--progress-json", "--json"]);
+    append.say("b\n");
+    append.event("ack");
+    append.signal("-TERM");
+    assert_eq!(append.end_open().ok().json()["length"], 2);
+
+    // A file that was not read to its end is something else.
+    let args = [
+        "append",
+        "log",
+        "--file",
+        "-",
+        "--block-size",
+        "1",
+        "--progress-json",
+    ];
+    let mut append = scene.start(args);
+    append.say([b'c'; 64]);
+    append.event("ack");
+    append.signal("-TERM");
+    append.end_open().fails(6, &["interrupted"]);
+}
+
+/// Many readers at once, one of which says nonsense.
+#[test]
+fn many_readers() {
+    use std::io::Write;
+    let scene = Scene::new();
+    many(&scene, "log", 500, 100);
+    let (server, address) = scene.serve("log", &[]);
+    let mut stranger = std::net::TcpStream::connect(&address).unwrap();
+    stranger.write_all(&[0xff; 100]).unwrap();
+    let clones = ["a", "b", "c"].map(|dir| scene.start(["clone", KEY, dir, "--connect", &address]));
+    for clone in clones {
+        clone.end().ok();
+    }
+    server.stop().ok();
+    let data = &scene.files("log")["data"];
+    for dir in ["a", "b", "c"] {
+        assert!(&scene.files(dir)["data"] == data, "{dir}");
+    }
+}

@@ -1,0 +1,311 @@
+//! Processes of the command line, in one temporary directory.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long any single thing may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) const SEED: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// The public key of [`SEED`], by RFC 8032 and OpenSSL.
+pub(crate) const KEY: &str = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8";
+
+/// A temporary directory, and the commands that run in it.
+pub(crate) struct Scene(TempDir);
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Starts a command; relative paths lie in this scene.
+    pub(crate) fn start<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hypercore"));
+        let mut child = command
+            .current_dir(self.0.path())
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let (out, stdout) = channel();
+        follow(child.stdout.take().expect("piped"), out);
+        let (err, stderr) = channel();
+        follow(child.stderr.take().expect("piped"), err);
+        Process {
+            name: format!("{command:?}"),
+            stdin: child.stdin.take(),
+            stdout,
+            stderr,
+            child,
+        }
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Done {
+        self.start(args).end()
+    }
+
+    /// Runs a command that takes `input` on standard input.
+    pub(crate) fn feed<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        input: &[u8],
+    ) -> Done {
+        let mut process = self.start(args);
+        process.say(input);
+        process.end()
+    }
+
+    /// Makes the core of [`SEED`] with these blocks.
+    pub(crate) fn core(&self, dir: &str, blocks: &[&str]) {
+        self.run(["create", dir, "--seed", SEED]).ok();
+        if !blocks.is_empty() {
+            self.run(["append", dir, "--"].iter().chain(blocks)).ok();
+        }
+    }
+
+    /// Serves the core in `dir`; returns its address, too.
+    pub(crate) fn serve(&self, dir: &str, flags: &[&str]) -> (Process, String) {
+        let process = self.start(["serve", dir, "--json"].iter().chain(flags));
+        let first = process.next();
+        assert_eq!(first["event"], "listening", "{first}");
+        assert_eq!(first["key"].as_str().map(str::len), Some(64), "{first}");
+        let address = first["address"].as_str().expect("an address").to_owned();
+        (process, address)
+    }
+
+    /// Every file of `dir` with its bytes.
+    pub(crate) fn files(&self, dir: &str) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.path(dir)).expect("a directory");
+        entries
+            .map(|entry| {
+                let entry = entry.expect("an entry");
+                let name = entry.file_name().into_string().expect("a plain name");
+                (name, fs::read(entry.path()).expect("a file"))
+            })
+            .collect()
+    }
+
+    /// Changes one byte of a file.
+    pub(crate) fn damage(&self, path: impl AsRef<Path>, offset: usize) {
+        let path = self.0.path().join(path);
+        let mut bytes = fs::read(&path).expect("a file");
+        bytes[offset] ^= 1;
+        fs::write(&path, bytes).expect("a file");
+    }
+}
+
+fn follow(pipe: impl Read + Send + 'static, lines: Sender<Vec<u8>>) {
+    thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        loop {
+            let mut line = Vec::new();
+            match pipe.read_until(b'\n', &mut line) {
+                // A test that has seen enough does not listen any more.
+                Ok(1..) => drop(lines.send(line)),
+                Ok(0) | Err(_) => return,
+            }
+        }
+    });
+}
+
+/// A running command; killed when dropped.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Receiver<Vec<u8>>,
+    stderr: Receiver<Vec<u8>>,
+}
+
+impl Process {
+    pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        let stdin = self.stdin.as_mut().expect("standard input is open");
+        stdin.write_all(bytes.as_ref()).expect("it reads");
+        stdin.flush().expect("it reads");
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn hush(&mut self) {
+        self.stdin = None;
+    }
+
+    /// The next line, which must be JSON.
+    pub(crate) fn next(&self) -> Value {
+        let line = self.line().unwrap_or_else(|| {
+            let errors: Vec<u8> = self.stderr.try_iter().flatten().collect();
+            panic!(
+                "{} ended too early: {}",
+                self.name,
+                String::from_utf8_lossy(&errors)
+            )
+        });
+        serde_json::from_slice(&line).unwrap_or_else(|error| {
+            let line = String::from_utf8_lossy(&line);
+            panic!("{}: {error} in {line}", self.name)
+        })
+    }
+
+    /// The next event of this name; others are skipped.
+    pub(crate) fn event(&self, name: &str) -> Value {
+        loop {
+            let event = self.next();
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// Sends SIGTERM, SIGINT or another signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let done = Command::new("kill").args([name, &id]).status();
+        assert!(done.is_ok_and(|status| status.success()), "{}", self.name);
+    }
+
+    /// Ends it between two instructions.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    /// Stops it as an operator would: what it still had to say.
+    pub(crate) fn stop(self) -> Done {
+        self.signal("-TERM");
+        self.end()
+    }
+
+    /// The next line of its output for people.
+    pub(crate) fn text(&self) -> String {
+        let line = self
+            .line()
+            .unwrap_or_else(|| panic!("{} ended too early", self.name));
+        String::from_utf8(line).expect("text")
+    }
+
+    /// Waits for its end, which comes without the end of its input.
+    pub(crate) fn end_open(mut self) -> Done {
+        let open = self.stdin.take();
+        let done = self.end();
+        drop(open);
+        done
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Done {
+        self.stdin = None;
+        let mut stdout = Vec::new();
+        while let Some(line) = self.line() {
+            stdout.extend(line);
+        }
+        let mut stderr = Vec::new();
+        while let Some(line) = wait(&self.stderr, &self.name) {
+            stderr.extend(line);
+        }
+        // The end of its output is the end of the process.
+        let status = self.child.wait().expect("it is ours");
+        Done {
+            name: self.name.clone(),
+            code: status.code(),
+            stdout,
+            stderr: String::from_utf8(stderr).expect("messages are text"),
+        }
+    }
+
+    fn line(&self) -> Option<Vec<u8>> {
+        wait(&self.stdout, &self.name)
+    }
+}
+
+fn wait(lines: &Receiver<Vec<u8>>, name: &str) -> Option<Vec<u8>> {
+    match lines.recv_timeout(PATIENCE) {
+        Ok(line) => Some(line),
+        Err(RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => panic!("{name} is silent and does not end"),
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Nothing to do about a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    name: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Done {
+    /// It did what it was asked to, and did not complain.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}: {}", self.name, self.stderr);
+        self
+    }
+
+    /// It failed with this exit code, and a message that has all these words.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{}: {}", self.name, self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        for word in words {
+            assert!(
+                self.stderr.contains(word),
+                "{}: no {word:?} in {:?}",
+                self.name,
+                self.stderr
+            );
+        }
+        self
+    }
+
+    /// Its output, line by line, all of it JSON.
+    #[track_caller]
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let lines = self.stdout.split_inclusive(|&byte| byte == b'\n');
+        lines
+            .map(|line| {
+                serde_json::from_slice(line)
+                    .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+            })
+            .collect()
+    }
+
+    /// The last line of its output.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        self.events().pop().expect("a result")
+    }
+
+    /// Its output for people.
+    #[track_caller]
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("text")
+    }
+}

@@ -1,0 +1,211 @@
+//! What is refused, with which words and exit code.
+
+use crate::process::{KEY, SEED, Scene};
+
+#[test]
+fn usage() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let long_key = format!("{KEY}00");
+    for args in [
+        &[][..],
+        &["nonsense"],
+        &["create"],
+        &["create", "x", "--seed", "12"],
+        &["append", "log"],
+        &["append", "log", "a", "--lines"],
+        &["append", "log", "--block-size", "10", "a"],
+        &["append", "log", "--file", "f", "--block-size", "0"],
+        &["append", "log", "--file", "f", "--block-size", "8388609"],
+        &["get", "log"],
+        &["get", "log", "-1"],
+        &["get", "log", "0", "--json"],
+        &["cat", "log", "--json"],
+        &["clone", KEY, "copy"],
+        &["clone", "abc", "copy", "--connect", "127.0.0.1:1"],
+        &["clone", &long_key, "copy", "--connect", "127.0.0.1:1"],
+        &[
+            "clone",
+            KEY,
+            "copy",
+            "--connect",
+            "127.0.0.1:1",
+            "--range",
+            "0..1",
+        ],
+        &[
+            "clone",
+            KEY,
+            "copy",
+            "--connect",
+            "127.0.0.1:1",
+            "--sparse",
+            "--range",
+            "2..1",
+        ],
+    ] {
+        scene.run(args).fails(2, &[]);
+    }
+    assert!(!scene.path("copy").exists() && !scene.path("x").exists());
+}
+
+#[test]
+fn help() {
+    let scene = Scene::new();
+    let commands = [
+        "create", "append", "get", "cat", "info", "seek", "clear", "audit", "serve", "clone",
+    ];
+    let help = scene.run(["--help"]).ok();
+    for command in commands {
+        assert!(help.text().contains(&format!("  {command} ")), "{command}");
+        let help = scene.run([command, "--help"]).ok();
+        assert!(help.text().contains("Usage: hypercore "), "{command}");
+    }
+    assert!(
+        scene
+            .run(["--version"])
+            .ok()
+            .text()
+            .starts_with("hypercore ")
+    );
+}
+
+#[test]
+fn a_core_in_use() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (server, address) = scene.serve("log", &[]);
+    for args in [
+        &["append", "log", "b"][..],
+        &["get", "log", "0"],
+        &["cat", "log"],
+        &["info", "log", "--json"],
+        &["seek", "log", "0"],
+        &["clear", "log", "0"],
+        &["audit", "log"],
+        &["serve", "log"],
+        &["create", "log"],
+        &["clone", KEY, "log", "--connect", &address],
+    ] {
+        let done = scene
+            .run(args)
+            .fails(5, &["`log`", "in use by another process"]);
+        assert_eq!(done.stdout, b"", "{args:?}");
+    }
+    server.kill();
+    scene.run(["append", "log", "b"]).ok();
+}
+
+#[test]
+fn a_core_that_is_there_already() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let before = scene.files("log");
+    scene
+        .run(["create", "log", "--seed", SEED])
+        .fails(1, &["there is a core in `log` already", KEY]);
+    let other = "00".repeat(32);
+    scene
+        .run(["clone", &other, "log", "--connect", "127.0.0.1:1"])
+        .fails(1, &["`log` holds another core", KEY, &other]);
+    scene
+        .run(["clone", KEY, "log", "--connect", "127.0.0.1:1"])
+        .fails(1, &["`log` holds the original"]);
+    assert_eq!(scene.files("log"), before);
+}
+
+#[test]
+fn what_is_not_a_core() {
+    let scene = Scene::new();
+    std::fs::write(scene.path("file"), b"x").unwrap();
+    std::fs::create_dir(scene.path("nothing")).unwrap();
+    scene
+        .run(["info", "file"])
+        .fails(1, &["`file` is not a directory"]);
+    scene
+        .run(["info", "nothing"])
+        .fails(1, &["no core in `nothing`", "hypercore create"]);
+    scene
+        .run(["append", "nothing", "a"])
+        .fails(1, &["no core in `nothing`"]);
+}
+
+#[test]
+fn damaged_files() {
+    let scene = Scene::new();
+    for (file, offset) in [("key", 0), ("tree", 0), ("tree", 40), ("signatures", 40)] {
+        let name = format!("{file}-{offset}");
+        scene.core(&name, &["a"]);
+        scene.damage(format!("{name}/{file}"), offset);
+        let before = scene.files(&name);
+        for command in ["info", "audit", "cat"] {
+            scene
+                .run([command, &name])
+                .fails(3, &[&format!("`{name}`")]);
+        }
+        scene.run(["append", &name, "b"]).fails(3, &[]);
+        assert_eq!(scene.files(&name), before, "{name}");
+    }
+}
+
+#[test]
+fn a_block_that_is_too_large() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let line = vec![b'x'; 8 * 1024 * 1024 + 1];
+    let mut process = scene.start(["append", "log", "--lines"]);
+    process.say("first\n");
+    process.say(&line[..8 * 1024 * 1024]);
+    process.say("x");
+    process
+        .end()
+        .fails(1, &["longer than 8388608 bytes", "--file"]);
+    // The line before it is kept.
+    assert_eq!(scene.run(["cat", "log"]).ok().stdout, b"first");
+    scene
+        .feed(["append", "log", "--lines"], &[&line[1..], b"\n"].concat())
+        .ok();
+}
+
+#[test]
+fn input_that_is_not_there() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    scene
+        .run(["append", "log", "--file", "missing"])
+        .fails(1, &["`missing` cannot be read: it does not exist"]);
+    scene
+        .run(["append", "log", "--file", "log"])
+        .fails(1, &["`log` is a directory"]);
+}
+
+#[test]
+fn a_read_only_copy() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    for args in [&["append", "copy", "b"][..], &["serve", "copy", "--lines"]] {
+        scene
+            .run(args)
+            .fails(1, &["`copy` is read-only", "secret key"]);
+    }
+    assert_eq!(
+        scene.run(["info", "copy", "--json"]).ok().json()["writable"],
+        false
+    );
+}
+
+#[test]
+fn an_address_that_is_taken() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    scene
+        .run(["serve", "log", "--listen", &address])
+        .fails(1, &["cannot listen on", &address, "--listen"]);
+}
