@@ -204,23 +204,25 @@ impl Log {
 
     // ---- appending ------------------------------------------------------------------------
 
+    /// The key pair to append with, or why nothing can be appended.
+    pub(crate) fn check_append(&self) -> Result<&Arc<KeyPair>> {
+        self.writable_files()?;
+        match (&self.key_pair, self.vouched) {
+            (Some(key_pair), Vouched::Signed) => Ok(key_pair),
+            (Some(_), Vouched::Unsigned) => Err(Corruption::Signature {
+                length: self.head.length,
+            }
+            .into()),
+            _ => Err(Error::NotWritable),
+        }
+    }
+
     /// Reserves the head for one append and hands out what it builds on.
     pub(crate) fn begin_append(&mut self) -> Result<(Roots, Arc<KeyPair>)> {
-        self.writable_files()?;
-        if self.appending {
+        let key_pair = Arc::clone(self.check_append()?);
+        if std::mem::replace(&mut self.appending, true) {
             return Err(Error::Conflict);
         }
-        let key_pair = self.key_pair.clone().ok_or(Error::NotWritable)?;
-        match self.vouched {
-            Vouched::Signed => {}
-            Vouched::Static => return Err(Error::NotWritable),
-            Vouched::Unsigned => {
-                return Err(Error::Corrupt(Corruption::Signature {
-                    length: self.head.length,
-                }));
-            }
-        }
-        self.appending = true;
         Ok((self.roots.clone(), key_pair))
     }
 

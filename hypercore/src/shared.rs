@@ -94,6 +94,7 @@ impl Shared {
 
     /// Appends `blocks` when their turn comes, together with whatever waits then.
     pub(crate) async fn append(self: &Arc<Self>, blocks: Vec<Block>) -> Result<Range<u64>> {
+        self.lock().log.check_append()?;
         // One block that is too large must not fail the appends that are grouped with it.
         if let Some(block) = blocks.iter().find(|block| block.size() > MAX_BLOCK_SIZE) {
             let error = hypercore_merkle::Error::BlockTooLarge {
@@ -138,6 +139,9 @@ impl Shared {
                     let _ = append.done.try_send(Ok(next.start..end));
                     next.start = end;
                 }
+            }
+            Err(error) if queue.len() == 1 => {
+                let _ = queue[0].done.try_send(Err(error));
             }
             Err(error) => {
                 let error = Arc::new(error);

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 use bytes::{Bytes, BytesMut};
@@ -75,6 +75,8 @@ pub struct Mux {
     local: BTreeMap<u32, [u8; 32]>,
     /// From the remote's numbers to discovery keys.
     remote: BTreeMap<u32, [u8; 32]>,
+    /// The remote's numbers of channels that we closed and it has not closed yet.
+    closing: BTreeSet<u32>,
     /// Discovery keys of channels that only the remote opened, oldest first.
     unmatched: VecDeque<[u8; 32]>,
     /// How many channels the remote opened first, ever.
@@ -131,6 +133,7 @@ impl Mux {
             channels: BTreeMap::new(),
             local: BTreeMap::new(),
             remote: BTreeMap::new(),
+            closing: BTreeSet::new(),
             unmatched: VecDeque::new(),
             unmatched_opens: 0,
             next_local: 1,
@@ -211,7 +214,14 @@ impl Mux {
         let Some(discovery_key) = self.local.get(&channel.0).copied() else {
             return Ok(());
         };
-        self.forget(&discovery_key);
+        let remote = self
+            .forget(&discovery_key)
+            .and_then(|channel| channel.remote);
+        if let Some(remote) = remote
+            && self.closing.len() < self.limits.channels
+        {
+            self.closing.insert(remote.number);
+        }
         self.transmit(stream, channel.0, BodyRef::Close(&Close::default()))
     }
 
@@ -349,6 +359,12 @@ impl Mux {
         self.channels.len()
     }
 
+    /// How many channels we closed that the remote has not closed yet: it is still to answer.
+    #[must_use]
+    pub fn closing(&self) -> usize {
+        self.closing.len()
+    }
+
     /// Whether both sides opened the channel, so that it may be used.
     #[must_use]
     pub fn is_open(&self, channel: ChannelId) -> bool {
@@ -457,6 +473,9 @@ impl Mux {
         number: u32,
         close: Close,
     ) -> Result<(), Error> {
+        if self.closing.remove(&number) {
+            return Ok(());
+        }
         let discovery_key = self.remote.get(&number).copied().or(close.discovery_key);
         let Some(discovery_key) = discovery_key else {
             return Ok(());

@@ -392,6 +392,13 @@ impl Session {
         self.mux.channels()
     }
 
+    /// How many channels we closed that the remote has not closed yet: with none of either, all is
+    /// said.
+    #[must_use]
+    pub fn closing(&self) -> usize {
+        self.mux.closing()
+    }
+
     /// Whether both sides opened the channel, so that it may be used.
     #[must_use]
     pub fn is_open(&self, channel: ChannelId) -> bool {

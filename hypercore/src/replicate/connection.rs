@@ -3,7 +3,11 @@
 //! A connection is a value like the session in it: bytes and the time go in, bytes and a deadline
 //! come out. [`super::Replication`] drives it.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hypercore_merkle::{Block, Node, NodeIndex, Proof, Signature};
 use hypercore_wire::{
@@ -30,6 +34,9 @@ const SEND_BUFFER: usize = 1024 * 1024;
 /// Bytes waiting to be sent above which nothing more is read.
 const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
 
+/// How long the remote has to answer the last Close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A core on this connection.
 #[derive(Debug)]
 struct Attachment {
@@ -48,6 +55,8 @@ pub(crate) struct Connection {
     /// The remote asks faster than it takes our answers: its messages wait.
     congested: bool,
     remote_ended: bool,
+    /// When the remote will have had enough time to answer the last Close.
+    close_by: Option<Instant>,
     failed: bool,
 }
 
@@ -69,6 +78,7 @@ impl Connection {
             used: false,
             congested: false,
             remote_ended: false,
+            close_by: None,
             failed: false,
         })
     }
@@ -150,9 +160,16 @@ impl Connection {
     }
 
     /// Whether all is said: the rest is to flush and to close.
-    pub(crate) fn is_finished(&self) -> bool {
-        let nothing_left = self.used && !self.options.live && self.session.channels() == 0;
-        self.failed || self.remote_ended || nothing_left
+    pub(crate) fn is_finished(&self, now: Instant) -> bool {
+        self.failed
+            || self.remote_ended
+            || (self.has_nothing_left()
+                && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
+    }
+
+    /// Whether every core was exchanged, on a connection that is made for no more than that.
+    fn has_nothing_left(&self) -> bool {
+        self.used && !self.options.live && self.session.channels() == 0
     }
 
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
@@ -169,7 +186,10 @@ impl Connection {
                 drop(locked);
                 [request, core.checkpoint_deadline(unsynced)]
             });
-        cores.chain([self.session.poll_timeout()]).flatten().min()
+        cores
+            .chain([self.session.poll_timeout(), self.close_by])
+            .flatten()
+            .min()
     }
 
     /// Does what is due: timers, what changed in the cores, answers to questions.
@@ -182,6 +202,9 @@ impl Connection {
         }
         if was_congested && !self.congested {
             self.handle_events(now)?;
+        }
+        if self.has_nothing_left() && self.close_by.is_none() {
+            self.close_by = Some(now + CLOSE_TIMEOUT);
         }
         Ok(())
     }

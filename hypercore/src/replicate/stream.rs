@@ -4,8 +4,8 @@ use std::{
     fmt, io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker, ready},
-    time::Duration,
+    task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
@@ -16,9 +16,6 @@ use crate::{
     error::{Error, Result},
     runtime::{self, Alarm},
 };
-
-/// How long a remote has to close its side after everything is exchanged.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// How many reads and writes are made before other tasks get their turn.
 const FAIR_ROUNDS: usize = 64;
@@ -37,8 +34,6 @@ pub struct Replication {
     alarm: Alarm,
     /// Whoever waits in `poll_write` for the remote's requests to be answered.
     writer: Option<Waker>,
-    /// Why the connection ended, until it has been reported.
-    error: Option<Error>,
 }
 
 impl fmt::Debug for Replication {
@@ -84,7 +79,6 @@ impl Replication {
             wake,
             alarm: Alarm::new(),
             writer: None,
-            error: None,
         })
     }
 
@@ -119,7 +113,8 @@ impl Replication {
         };
         lock(&self.inner).end(&reason);
         if result.is_ok() {
-            linger(&mut transport).await;
+            // Both sides have said all: a transport that cannot say goodbye loses nothing.
+            let _ = transport.close().await;
         }
         result
     }
@@ -155,36 +150,27 @@ impl Replication {
                     return Poll::Ready(Err(Error::Transport(error)));
                 }
             }
-            if connection.is_finished() && connection.outgoing().is_empty() {
+            if connection.is_finished(now) && connection.outgoing().is_empty() {
                 return Poll::Ready(Ok(()));
             }
             if connection.may_receive() {
-                match Pin::new(&mut *transport).poll_read(cx, connection.receive_buffer()) {
+                let read = Pin::new(&mut *transport).poll_read(cx, connection.receive_buffer());
+                moved |= read.is_ready();
+                match read {
                     Poll::Ready(Ok(0)) => connection.remote_ended(),
                     Poll::Ready(Ok(count)) => connection.received(count, runtime::now())?,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
-                    Poll::Pending if !moved => {
-                        let deadline = connection.deadline();
-                        if self.alarm.poll(cx, deadline).is_pending() && !self.wake.take() {
-                            return Poll::Pending;
-                        }
-                    }
                     Poll::Pending => {}
                 }
-            } else if !moved {
-                let deadline = connection.deadline();
-                if self.alarm.poll(cx, deadline).is_pending() && !self.wake.take() {
-                    return Poll::Pending;
-                }
+            }
+            if !moved
+                && poll_change(&self.wake, &mut self.alarm, cx, connection.deadline()).is_pending()
+            {
+                return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    fn fail(&mut self, error: Error) -> io::Error {
-        lock(&self.inner).end(&error.to_string());
-        error.into()
     }
 }
 
@@ -203,16 +189,13 @@ impl AsyncRead for Replication {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         loop {
-            if let Some(error) = this.error.take() {
-                return Poll::Ready(Err(this.fail(error)));
-            }
             this.wake.register(cx.waker());
             this.wake.take();
             let now = runtime::now();
             let mut connection = lock(&this.inner);
             if let Err(error) = connection.advance(now) {
-                drop(connection);
-                return Poll::Ready(Err(this.fail(error)));
+                connection.end(&error.to_string());
+                return Poll::Ready(Err(error.into()));
             }
             let outgoing = connection.outgoing();
             if !outgoing.is_empty() {
@@ -228,14 +211,11 @@ impl AsyncRead for Replication {
                 }
                 return Poll::Ready(Ok(count));
             }
-            if connection.is_finished() {
-                drop(connection);
-                lock(&this.inner).end("the connection was closed");
+            if connection.is_finished(now) {
+                connection.end("the connection was closed");
                 return Poll::Ready(Ok(0));
             }
-            let deadline = connection.deadline();
-            drop(connection);
-            if this.alarm.poll(cx, deadline).is_pending() && !this.wake.take() {
+            if poll_change(&this.wake, &mut this.alarm, cx, connection.deadline()).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -251,21 +231,18 @@ impl AsyncWrite for Replication {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let mut connection = lock(&this.inner);
-        if connection.is_finished() {
+        if connection.is_finished(runtime::now()) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if !connection.may_receive() {
             this.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let result = connection.receive(bytes, runtime::now());
-        drop(connection);
-        match result {
+        match connection.receive(bytes, runtime::now()) {
             Ok(()) => Poll::Ready(Ok(bytes.len())),
             Err(error) => {
-                // The reading half reports it too, or it would wait for ever.
-                let reason = error.to_string();
-                lock(&this.inner).end(&reason);
+                connection.end(&error.to_string());
+                // The reading half ends, or it would wait for ever.
                 this.wake.wake();
                 Poll::Ready(Err(error.into()))
             }
@@ -283,18 +260,19 @@ impl AsyncWrite for Replication {
     }
 }
 
-/// Closes our side and waits for the remote to close its own, so that what we sent last is not
-/// lost to a reset.
-async fn linger(transport: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
-    if transport.close().await.is_err() {
-        return;
-    }
-    let mut rest = [0; 4096];
-    let drained = future::poll_fn(|cx| {
-        while let Ok(1..) = ready!(Pin::new(&mut *transport).poll_read(cx, &mut rest)) {}
+/// Ready once something changed in a core, or once `deadline` has passed.
+fn poll_change(
+    wake: &Wake,
+    alarm: &mut Alarm,
+    cx: &mut Context<'_>,
+    deadline: Option<Instant>,
+) -> Poll<()> {
+    let rang = alarm.poll(cx, deadline).is_ready();
+    if wake.take() || rang {
         Poll::Ready(())
-    });
-    runtime::timeout(LINGER, drained).await;
+    } else {
+        Poll::Pending
+    }
 }
 
 fn lock(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
