@@ -89,7 +89,7 @@ impl fmt::Display for PeerId {
 const CAPACITY: usize = 65_536;
 
 /// The events of one core from the moment of [`crate::Hypercore::events`] on. Ends when the
-/// core is closed.
+/// core is closed, or when its last handle and its last connection are gone.
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Mutex<Queue>>,
@@ -127,16 +127,23 @@ impl Stream for Events {
 #[derive(Debug, Default)]
 pub(crate) struct Publisher {
     subscribers: Vec<Weak<Mutex<Queue>>>,
+    closed: bool,
 }
 
 impl Publisher {
     pub(crate) fn subscribe(&mut self) -> Events {
-        let queue = Arc::default();
+        let queue = Arc::new(Mutex::new(Queue {
+            closed: self.closed,
+            ..Queue::default()
+        }));
         self.subscribers.push(Arc::downgrade(&queue));
         Events { queue }
     }
 
     pub(crate) fn emit(&mut self, event: Event) {
+        if self.closed {
+            return;
+        }
         self.each(|queue| {
             if queue.events.len() == CAPACITY {
                 queue.events.pop_front();
@@ -147,6 +154,7 @@ impl Publisher {
     }
 
     pub(crate) fn close(&mut self) {
+        self.closed = true;
         self.each(|queue| queue.closed = true);
     }
 
@@ -165,7 +173,56 @@ impl Publisher {
     }
 }
 
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
     // A queue has no state that a panic elsewhere could leave half changed.
     queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::{StreamExt, future::block_on};
+
+    use super::*;
+
+    #[test]
+    fn a_slow_subscriber_loses_the_oldest_events_and_hears_how_many() {
+        block_on(async {
+            let mut publisher = Publisher::default();
+            let mut events = publisher.subscribe();
+            for length in 0..CAPACITY as u64 + 5 {
+                publisher.emit(Event::Append { length });
+            }
+            assert_eq!(events.next().await, Some(Event::Lagged { missed: 5 }));
+            assert_eq!(events.next().await, Some(Event::Append { length: 5 }));
+            drop(publisher);
+            assert_eq!(events.count().await, CAPACITY - 1);
+        });
+    }
+
+    #[test]
+    fn events_end_when_the_core_closes_and_none_follow() {
+        block_on(async {
+            let mut publisher = Publisher::default();
+            let mut early = publisher.subscribe();
+            publisher.close();
+            publisher.emit(Event::Append { length: 1 });
+            assert_eq!(early.next().await, None);
+            assert_eq!(publisher.subscribe().next().await, None);
+        });
+    }
+
+    #[test]
+    fn a_subscriber_that_went_away_is_forgotten() {
+        let mut publisher = Publisher::default();
+        drop(publisher.subscribe());
+        let _kept = publisher.subscribe();
+        publisher.emit(Event::Append { length: 1 });
+        assert_eq!(publisher.subscribers.len(), 1);
+    }
 }
