@@ -1,9 +1,100 @@
-//! A secure, append-only log for sharing data between peers.
+//! A secure, append-only log for sharing data between peers, compatible with Hypercore 9 of Node.
+//!
+//! One writer appends blocks and signs them; whoever knows the public key can copy the log, the
+//! whole of it or the blocks they read, from anybody who has it, and check every byte.
+//!
+//! ```text
+//!     append, get, seek, update, download, clear, audit             events
+//!        |                                                            ^
+//!  +-----v------------------------------------------------------------|------+
+//!  | Hypercore: a handle, cheap to clone                                     |
+//!  |                                                                         |
+//!  |   log                                 replicator                        |
+//!  |   what is stored, what is signed <--> what is wanted, and of which peer |
+//!  +-----+--------------------------------------+----------------------------+
+//!        |                                      |
+//!     Storage                              Replication  <== bytes ==>  a peer, over any transport
+//!     Directory, Memory, your own          one per connection, for one core or many
+//! ```
+//!
+//! # Tour
+//!
+//! A core is opened, or created, with [`Hypercore::open`] in a directory, or with [`OpenOptions`] in
+//! memory and wherever you like. A clone of somebody else's core is the same with their key:
+//!
+//! ```
+//! # futures_lite::future::block_on(async {
+//! use futures_lite::future::try_zip;
+//! use hypercore::{Hypercore, ReplicateOptions, Role};
+//!
+//! let core = Hypercore::options().open_memory().await?;
+//! assert_eq!(core.append("hello").await?, 0);
+//! assert_eq!(core.append_batch(["big", "world"]).await?, 1..3);
+//!
+//! let clone = Hypercore::options().key(core.key()).open_memory().await?;
+//! # let (here, there) = pipe().await;
+//! // `here` and `there` are the ends of a connection, such as two sockets.
+//! let cloning = clone.replicate_over(here, Role::Initiator, ReplicateOptions::default());
+//! let serving = core.replicate_over(there, Role::Responder, ReplicateOptions::default());
+//! try_zip(cloning, serving).await?; // not live: ends when everything is there
+//!
+//! assert_eq!(clone.get(2).await?, "world");
+//! # Ok::<_, hypercore::Error>(())
+//! # }).unwrap();
+//! # use async_std::net::{TcpListener, TcpStream};
+//! # async fn pipe() -> (TcpStream, TcpStream) {
+//! #     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+//! #     let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+//! #     (here, listener.accept().await.unwrap().0)
+//! # }
+//! ```
+//!
+//! * **Reading waits.** [`Hypercore::get`] of a block that is not stored asks peers and waits for
+//!   one, for as long as it takes; [`GetOptions`] can say otherwise. So `get(length)` is the next
+//!   block, whenever it is written.
+//! * **A clone downloads everything**, or with [`OpenOptions::sparse`] only what is asked for by
+//!   [`get`](Hypercore::get), [`seek`](Hypercore::seek) and [`download`](Hypercore::download).
+//! * **A connection** is yours to make. [`Hypercore::replicate`] gives one end of an encrypted
+//!   stream; [`Replication::run`] drives it over a transport until it ends. Both sides must be live
+//!   ([`ReplicateOptions::live`]) to go on when everything is exchanged.
+//! * **What happens** can be heard as a stream of [`Event`]s.
+//! * **Errors** say whom to blame: [`Error::is_peer_fault`], [`Error::is_corruption`],
+//!   [`Error::is_locked`]. A peer that lies loses its connection and nothing else.
+//! * **Durability** is a choice ([`Durability`]): by default an append that has returned survives a
+//!   loss of power.
+//!
+//! # Vocabulary
+//!
+//! * A *block* is what was appended at once, at most 8 MiB; its *index* is its place in the log.
+//!   *Length* counts blocks, *byte length* the bytes in them.
+//! * The *key* is the writer's public key and names the log: whoever knows it may read. The
+//!   *discovery key* is a hash of it that can be shown to strangers.
+//! * A core is *writable* where its secret key is, and a *clone* elsewhere.
+//! * A *peer* is another copy of the log at the other end of a connection. The *initiator* made that
+//!   connection, the *responder* accepted it.
+//!
+//! # Runtimes
+//!
+//! Futures of this crate run under any executor; they bring a timer (`async-io`) and threads for
+//! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
+//! `tokio_util::compat`. No task is spawned: a connection runs while its future is polled.
+//!
+//! # What this crate does not do
+//!
+//! It finds no peers. It does not speak with Hypercore 10 and later, whose files and protocol are
+//! others. It knows one writer per log, and does not join two histories that a writer signed after
+//! going on from an old copy. It does not hide which log two peers exchange from somebody who knows
+//! its discovery key, and the protocol's encryption keeps nobody from disturbing a connection; see
+//! [`wire`].
+
 #![forbid(unsafe_code)]
 
 mod core;
 mod error;
 mod event;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hypercore;
 mod log;
 mod options;
@@ -27,3 +118,7 @@ pub use crate::{
     replicate::{PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
