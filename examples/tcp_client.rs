@@ -1,0 +1,42 @@
+//! Follows a log that `tcp_server`, the command line or Node serves: prints every block, checked.
+//!
+//! ```text
+//! cargo run --release --example tcp_client -- KEY ADDRESS:PORT
+//! ```
+
+use std::error::Error;
+
+use async_std::{net::TcpStream, task};
+use futures_lite::future;
+use hypercore::{Hypercore, ReplicateOptions, Role};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [key, address] = &arguments[..] else {
+        return Err("usage: tcp_client KEY ADDRESS:PORT".into());
+    };
+    let key: [u8; 32] = hex::decode(key)?
+        .try_into()
+        .map_err(|_| "a key has 64 hexadecimal digits")?;
+
+    task::block_on(async {
+        let core = Hypercore::options().key(key).open_memory().await?;
+        let socket = TcpStream::connect(address).await?;
+        let connection = core.replicate(Role::Initiator, ReplicateOptions::live())?;
+        future::or(
+            async { Ok(connection.run(socket).await?) },
+            print_blocks(&core),
+        )
+        .await
+    })
+}
+
+/// Never done: there may always be another block.
+async fn print_blocks(core: &Hypercore) -> Result<(), Box<dyn Error>> {
+    let mut index = 0;
+    loop {
+        let block = core.get(index).await?; // waits until a peer has sent it
+        println!("{index}: {}", String::from_utf8_lossy(&block));
+        index += 1;
+    }
+}
