@@ -1,4 +1,11 @@
 //! Tests of the facade through its public API.
 
+mod compat;
+mod core;
+mod model;
+mod network;
+mod puppet;
+mod replay;
 mod replicate;
 mod support;
+mod vectors;

@@ -1,28 +1,48 @@
 //! What several tests need.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use async_std::{
     net::{TcpListener, TcpStream},
-    task,
+    task::{self, JoinHandle},
 };
-use hypercore::{Hypercore, ReplicateOptions, Role};
+use futures_lite::{StreamExt, future::zip};
+use hypercore::{
+    Error, Event, Events, GetOptions, Hypercore, KeyPair, ReplicateOptions, Role, SeekOptions,
+    UpdateOptions,
+};
+
+/// What both ends of a connection say when it is over.
+pub(crate) type Ends = (Result<(), Error>, Result<(), Error>);
 
 /// Runs a test and fails it when it hangs.
-pub(crate) fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     task::block_on(async {
         async_std::future::timeout(Duration::from_secs(60), test)
             .await
-            .expect("the test hangs");
-    });
+            .expect("the test hangs")
+    })
+}
+
+/// What `future` gives; fails when it is not ready soon.
+#[track_caller]
+pub(crate) fn soon<T>(what: &str, future: impl Future<Output = T>) -> impl Future<Output = T> {
+    let what = format!(
+        "waited too long for {what} ({})",
+        std::panic::Location::caller()
+    );
+    async move {
+        async_std::future::timeout(Duration::from_secs(10), future)
+            .await
+            .unwrap_or_else(|_| panic!("{what}"))
+    }
 }
 
 /// The two ends of a TCP connection on this machine.
 pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (client, server) =
-        futures_lite::future::zip(TcpStream::connect(address), listener.accept()).await;
+    let (client, server) = zip(TcpStream::connect(address), listener.accept()).await;
     (client.unwrap(), server.unwrap().0)
 }
 
@@ -32,7 +52,7 @@ pub(crate) async fn connect(
     initiator_options: ReplicateOptions,
     responder: &Hypercore,
     responder_options: ReplicateOptions,
-) -> task::JoinHandle<(Result<(), hypercore::Error>, Result<(), hypercore::Error>)> {
+) -> JoinHandle<Ends> {
     let (client, server) = tcp_pair().await;
     let client = initiator
         .replicate(Role::Initiator, initiator_options)
@@ -42,7 +62,12 @@ pub(crate) async fn connect(
         .replicate(Role::Responder, responder_options)
         .unwrap()
         .run(server);
-    task::spawn(futures_lite::future::zip(client, server))
+    task::spawn(zip(client, server))
+}
+
+/// Connects two cores until the task is cancelled.
+pub(crate) async fn connect_live(a: &Hypercore, b: &Hypercore) -> JoinHandle<Ends> {
+    connect(a, ReplicateOptions::live(), b, ReplicateOptions::live()).await
 }
 
 /// A writable core in memory with `count` small blocks.
@@ -62,4 +87,122 @@ pub(crate) async fn clone_of(core: &Hypercore, sparse: bool) -> Hypercore {
         .open_memory()
         .await
         .unwrap()
+}
+
+/// A clone in memory that has `blocks` of `core` and nothing else.
+pub(crate) async fn clone_with(
+    core: &Hypercore,
+    blocks: impl IntoIterator<Item = u64>,
+) -> Hypercore {
+    let clone = clone_of(core, true).await;
+    let connection = connect_live(&clone, core).await;
+    for index in blocks {
+        clone.get(index).await.unwrap();
+    }
+    connection.cancel().await;
+    disconnected(&clone).await;
+    disconnected(core).await;
+    clone
+}
+
+/// Waits until `core` has no peers.
+pub(crate) async fn disconnected(core: &Hypercore) {
+    while !core.peers().is_empty() {
+        task::yield_now().await;
+    }
+}
+
+/// Waits until `core` has `count` peers that know its key.
+pub(crate) async fn connected(core: &Hypercore, count: usize) {
+    let opened = async {
+        while core.peers().iter().filter(|peer| peer.opened).count() < count {
+            task::yield_now().await;
+        }
+    };
+    soon("peers", opened).await;
+}
+
+/// The next event that `wanted` picks.
+pub(crate) async fn event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
+    let event = async {
+        loop {
+            let event = events.next().await.expect("the core is open");
+            if wanted(&event) {
+                return event;
+            }
+        }
+    };
+    soon("an event", event).await
+}
+
+/// The events that are there already.
+pub(crate) async fn drain(events: &mut Events) -> Vec<Event> {
+    let mut drained = Vec::new();
+    while let Some(Some(event)) = futures_lite::future::poll_once(events.next()).await {
+        drained.push(event);
+    }
+    drained
+}
+
+/// The key pair that the vectors made from `label`: its bytes and zeros are the seed.
+pub(crate) fn key_pair(label: &str) -> KeyPair {
+    let mut seed = [0; 32];
+    seed[..label.len()].copy_from_slice(label.as_bytes());
+    KeyPair::from_seed(&seed)
+}
+
+/// The 25 directories that Node wrote, which the crate `hypercore-storage` keeps for its own tests.
+pub(crate) fn directories() -> &'static Path {
+    Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../storage/tests/vectors"
+    ))
+}
+
+/// A copy of a directory that Node wrote.
+pub(crate) fn copy_of(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in directories().join(name).read_dir().unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// The names and contents of the files in a directory.
+pub(crate) fn contents(directory: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let files = directory.read_dir().unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        (name, std::fs::read(entry.path()).unwrap())
+    });
+    files.collect()
+}
+
+/// Only from peers that are connected.
+pub(crate) fn get_if_available() -> GetOptions {
+    let mut options = GetOptions::default();
+    options.if_available = true;
+    options
+}
+
+/// Only what is known here.
+pub(crate) fn seek_locally() -> SeekOptions {
+    let mut options = SeekOptions::default();
+    options.wait = false;
+    options
+}
+
+/// Only from peers that are connected.
+pub(crate) fn update_if_available() -> UpdateOptions {
+    let mut options = UpdateOptions::default();
+    options.if_available = true;
+    options
+}
+
+/// The defaults, changed by `change`.
+pub(crate) fn options(change: impl FnOnce(&mut ReplicateOptions)) -> ReplicateOptions {
+    let mut options = ReplicateOptions::default();
+    change(&mut options);
+    options
 }

@@ -1,0 +1,85 @@
+//! A peer driven by hand, which says whatever a test wants it to say.
+
+use std::time::Instant;
+
+use async_std::net::TcpStream;
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use hypercore::{
+    Hypercore,
+    wire::{ChannelId, Event, Message, Request, Session, SessionOptions},
+};
+
+/// One end of a connection: a session of the wire protocol without a core behind it.
+pub(crate) struct Puppet {
+    session: Session,
+    stream: TcpStream,
+    channel: ChannelId,
+}
+
+impl Puppet {
+    /// A responder that knows the key of `core`, once both sides have opened it.
+    pub(crate) async fn new(core: &Hypercore, stream: TcpStream) -> Self {
+        let options = SessionOptions::new(false).unwrap();
+        let mut session = Session::new(options, Instant::now()).unwrap();
+        let channel = session.open(core.key().as_bytes()).unwrap();
+        let mut puppet = Self {
+            session,
+            stream,
+            channel,
+        };
+        while !matches!(puppet.next().await, Some(Event::Opened { .. })) {}
+        puppet
+    }
+
+    pub(crate) async fn send(&mut self, message: Message) {
+        self.session.send(self.channel, &message).unwrap();
+        self.flush().await;
+    }
+
+    async fn flush(&mut self) {
+        while !self.session.outgoing().is_empty() {
+            // A remote that hung up is seen when it is read from.
+            let Ok(count) = self.stream.write(self.session.outgoing()).await else {
+                return;
+            };
+            self.session.sent(Instant::now(), count);
+        }
+    }
+
+    /// What the other side does next; `None` once it has hung up.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.session.poll_event() {
+                self.flush().await;
+                return Some(event);
+            }
+            self.flush().await;
+            let mut bytes = [0; 4096];
+            let count = self.stream.read(&mut bytes).await.ok()?;
+            if count == 0 {
+                return None;
+            }
+            self.session
+                .receive(Instant::now(), &bytes[..count])
+                .unwrap();
+        }
+    }
+
+    /// The next message on the channel; `None` once the other side has hung up.
+    pub(crate) async fn message(&mut self) -> Option<Message> {
+        loop {
+            if let Event::Message { message, .. } = self.next().await? {
+                return Some(message);
+            }
+        }
+    }
+
+    /// The next request.
+    pub(crate) async fn request(&mut self) -> Option<Request> {
+        loop {
+            if let Message::Request(request) = self.message().await? {
+                return Some(request);
+            }
+        }
+    }
+}
