@@ -135,6 +135,7 @@ fn append_a_file() {
     );
     assert!(scene.run(["cat", "log"]).ok().stdout == bytes);
 
+    // More blocks than one batch has, and more batches than wait for each other.
     scene.core("piped", &[]);
     let args = [
         "append",
@@ -142,15 +143,40 @@ fn append_a_file() {
         "--file",
         "-",
         "--block-size",
-        "1000",
+        "100",
         "--json",
+        "--progress-json",
     ];
-    let appended = scene.feed(args, &bytes[..5500]).ok();
-    assert_eq!(appended.json(), json!({"length": 6, "byteLength": 5500}));
+    let appended = scene.feed(args, &bytes[..99_950]).ok();
+    let mut events = appended.events();
     assert_eq!(
-        scene.run(["get", "piped", "5"]).ok().stdout,
-        &bytes[5000..5500]
+        events.pop(),
+        Some(json!({"length": 1000, "byteLength": 99_950}))
     );
+    let acks: Vec<_> = events.iter().map(|ack| ack["length"].as_u64()).collect();
+    let expected: Vec<_> = (1..16)
+        .map(|batch| Some(batch * 64))
+        .chain([Some(1000)])
+        .collect();
+    assert_eq!(acks, expected);
+    assert!(scene.run(["cat", "piped"]).ok().stdout == bytes[..99_950]);
+    assert_eq!(
+        scene.run(["get", "piped", "999"]).ok().stdout,
+        &bytes[99_900..99_950]
+    );
+}
+
+/// Lines that come faster than they are written are gathered, and none is lost.
+#[test]
+fn append_many_lines() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let lines: String = (0..200_000).map(|i| format!("{i}\n")).collect();
+    let appended = scene
+        .feed(["append", "log", "--lines", "--json"], lines.as_bytes())
+        .ok();
+    assert_eq!(appended.json()["length"], 200_000);
+    assert!(scene.run(["cat", "log"]).ok().text() == lines.replace('\n', ""));
 }
 
 #[test]

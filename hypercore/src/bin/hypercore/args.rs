@@ -29,13 +29,13 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Manners {
     /// Say nothing on standard error but errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = "Standard error")]
     pub(crate) quiet: bool,
     /// Log what happens; twice for details
-    #[arg(long, short, global = true, action = ArgAction::Count)]
+    #[arg(long, short, global = true, action = ArgAction::Count, help_heading = "Standard error")]
     pub(crate) verbose: u8,
     /// Draw no progress bar
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Standard error")]
     pub(crate) no_progress: bool,
 }
 
@@ -83,6 +83,9 @@ pub(crate) struct CreateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "hypercore append DIR BLOCK...\n       \
+    hypercore append DIR --file PATH [--block-size N]\n       \
+    hypercore append DIR --lines")]
 #[command(group(ArgGroup::new("input").required(true).args(["blocks", "file", "lines"])))]
 pub(crate) struct AppendArgs {
     /// Directory of the core
@@ -94,7 +97,8 @@ pub(crate) struct AppendArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
     /// How many bytes of the file make a block
-    #[arg(long, value_name = "N", requires = "file", default_value_t = 65_536,
+    #[arg(long, value_name = "N", conflicts_with_all = ["blocks", "lines"],
+        default_value_t = 65_536,
         value_parser = clap::value_parser!(u64).range(1..=MAX_BLOCK_SIZE))]
     pub(crate) block_size: u64,
     /// Make each line of standard input a block, without its newline
@@ -170,7 +174,8 @@ pub(crate) struct ServeArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
     /// Where to listen; port 0 takes a free one and prints it
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0",
+        value_parser = parse_address)]
     pub(crate) listen: String,
     /// Append each line of standard input meanwhile
     #[arg(long)]
@@ -186,9 +191,13 @@ pub(crate) struct CloneArgs {
     pub(crate) key: PublicKey,
     /// Directory of the copy, new or from an earlier run
     pub(crate) dir: PathBuf,
-    /// A peer to download from; repeat it for more
-    #[arg(long, value_name = "ADDR:PORT", required = true, num_args = 1..)]
+    /// Peers to download from, together
+    #[arg(long, value_name = "ADDR:PORT", required = true, value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
+    /// Further addresses after that of --connect. An option that takes several values would
+    /// swallow KEY and DIR when they come after it.
+    #[arg(hide = true, value_parser = parse_address)]
+    pub(crate) more: Vec<String>,
     /// Stay connected when all is here, and follow new blocks
     #[arg(long)]
     pub(crate) live: bool,
@@ -230,6 +239,13 @@ fn parse_seed(text: &str) -> Result<[u8; 32], String> {
     bytes
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| "a seed is 64 hex digits".into())
+}
+
+fn parse_address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.into()),
+        _ => Err("an address is ADDR:PORT, for example 127.0.0.1:4000".into()),
+    }
 }
 
 /// `A..B` as in Rust: without B, and either may be left out.
@@ -276,6 +292,16 @@ mod tests {
         }
         for text in ["", "abc", &HEX[..63], &"l".repeat(52), &"9".repeat(52)] {
             assert!(parse_key(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for text in ["127.0.0.1:0", "[::1]:80", "example.com:65535"] {
+            assert_eq!(parse_address(text).as_deref(), Ok(text));
+        }
+        for text in ["", "127.0.0.1", ":80", "a:", "a:65536", "a:x"] {
+            assert!(parse_address(text).is_err(), "{text}");
         }
     }
 

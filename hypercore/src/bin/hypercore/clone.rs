@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashSet,
+    fs, io,
     ops::Range,
+    path::Path,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -12,6 +14,8 @@ use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
     Error, Event, Events, Hypercore, OpenOptions, PeerId, ReplicateOptions, Role, UpdateOptions,
+    bitfield::{Bitfield, PageSize},
+    storage::{Directory, FileName, Storage},
 };
 
 use crate::{
@@ -38,15 +42,14 @@ const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
-    let core = open(&args).await?;
+    let (core, origin) = open(&args).await?;
     let mut job = Job::new(core, args, manners);
     let tasks = Gathering::default();
-    job.call_peers(&tasks.member());
     let stop = async {
         signals.stopped().await;
         None
     };
-    let ended = future::or(stop, async { Some(job.run().await) }).await;
+    let ended = future::or(stop, async { Some(job.run(&tasks.member()).await) }).await;
     let ended = ended.unwrap_or_else(|| job.interrupted());
 
     job.peers.hang_up.hang_up();
@@ -55,13 +58,53 @@ pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
     if ended.is_ok() && closed.is_ok() && !job.args.live {
         job.tell_synced()?;
     }
+    if !job.met {
+        origin.restore(&job.args.dir);
+    }
     tasks.end().await;
     ended.and(closed)
 }
 
+/// What was there before this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Nothing,
+    Directory,
+    Files,
+}
+
+impl Origin {
+    fn of(dir: &Path) -> Self {
+        match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => Self::Directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Nothing,
+            _ => Self::Files,
+        }
+    }
+
+    /// Removes the files of a clone that nobody has helped to begin: they hold nothing but the
+    /// key, and if that was wrong they would be in the way of the right one.
+    fn restore(self, dir: &Path) {
+        if self == Self::Files {
+            return;
+        }
+        let files = Directory::new(dir);
+        for file in FileName::ALL {
+            if let Err(error) = files.remove(file) {
+                tracing::warn!(%error, "the file `{file}` of the empty clone stays");
+            }
+        }
+        if self == Self::Nothing {
+            // If somebody has put something else there meanwhile, it stays.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
 /// Opens the copy, new or from an earlier run.
-async fn open(args: &CloneArgs) -> Result<Hypercore> {
+async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
     let dir = args.dir.as_path();
+    let origin = Origin::of(dir);
     let core = OpenOptions::new()
         .key(args.key)
         .sparse(args.sparse)
@@ -76,7 +119,7 @@ async fn open(args: &CloneArgs) -> Result<Hypercore> {
             dir.display()
         )));
     }
-    Ok(core)
+    Ok((core, origin))
 }
 
 /// What the tasks that hold the connections tell.
@@ -130,6 +173,8 @@ struct Job {
     progress: (Instant, u64, u64),
     /// Length and number of stored blocks that were told last.
     synced: Option<(u64, u64)>,
+    /// Blocks that were here before, or were told to be here. Kept for those who follow only.
+    known: Bitfield,
 }
 
 impl Job {
@@ -142,6 +187,12 @@ impl Job {
         let (sender, news) = async_channel::unbounded();
         let mut output = Output::new(&args.format, manners);
         output.draw(0, "{bar:40} {pos}/{len} blocks  {msg}");
+        let mut known = Bitfield::new(PageSize::Current);
+        if args.live {
+            for index in (0..core.length()).filter(|&index| core.has(index)) {
+                known.set(index, true);
+            }
+        }
         Self {
             peers: Peers::new(&core),
             ranges,
@@ -157,6 +208,7 @@ impl Job {
             received: (0, 0),
             progress: (Instant::now(), 0, 0),
             synced: None,
+            known,
             core,
             args,
         }
@@ -164,7 +216,7 @@ impl Job {
 
     /// Starts a task for every address.
     fn call_peers(&mut self, member: &Member) {
-        let mut addresses = self.args.connect.clone();
+        let mut addresses = [&self.args.connect[..], &self.args.more].concat();
         addresses.sort();
         addresses.dedup();
         self.calling = addresses.len();
@@ -179,8 +231,9 @@ impl Job {
     }
 
     /// Downloads until everything is here, or cannot be had; for ever if live.
-    async fn run(&mut self) -> Result<()> {
+    async fn run(&mut self, member: &Member) -> Result<()> {
         let mut events = self.core.events();
+        self.call_peers(member);
         let mut ticks = Timer::interval(PROGRESS);
         let news = self.news.clone();
         let mut fetching: Fetching = Box::pin(self.ask_early());
@@ -202,6 +255,11 @@ impl Job {
             if let Step::Event(event) = step {
                 let event = event.ok_or_else(|| self.failure(Error::Closed))?;
                 self.tell(&event)?;
+                if self.progress.0.elapsed() >= PROGRESS {
+                    self.tell_progress()?;
+                    // There may always be another event: signals are to be seen all the same.
+                    future::yield_now().await;
+                }
                 continue;
             }
             self.tell_waiting(&mut events).await?;
@@ -307,12 +365,9 @@ impl Job {
                     Ended::Closed if had_core => {
                         self.blame(format!("{address} closed the connection"));
                     }
-                    Ended::Closed => {
-                        self.blame(format!(
-                            "{address} closed the connection: it may not have this core"
-                        ));
+                    Ended::Closed | Ended::Stranger => {
+                        self.blame(format!("{address} does not seem to have this core"));
                     }
-                    Ended::Stranger => self.blame(format!("{address} does not have this core")),
                 }
             }
         }
@@ -424,11 +479,13 @@ impl Job {
             Event::Download { index, bytes, .. } => {
                 self.received.0 += 1;
                 self.received.1 += bytes;
-                if self.args.live {
-                    self.output
-                        .event("download", &[("index", (*index).into())])?;
-                }
-                Ok(())
+                self.tell_download(*index)
+            }
+            // We were too slow: what was dropped is seen in what is stored.
+            Event::Lagged { .. } => {
+                let core = self.core.clone();
+                let mut stored = (0..core.length()).filter(|&index| core.has(index));
+                stored.try_for_each(|index| self.tell_download(index))
             }
             Event::PeerOpen { peer } => {
                 self.met = true;
@@ -449,6 +506,14 @@ impl Job {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Tells those who follow that a block is here, once.
+    fn tell_download(&mut self, index: u64) -> Result<()> {
+        if !self.args.live || !self.known.set(index, true) {
+            return Ok(());
+        }
+        self.output.event("download", &[("index", index.into())])
     }
 
     fn tell_progress(&mut self) -> Result<()> {

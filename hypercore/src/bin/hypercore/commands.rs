@@ -95,8 +95,8 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
     } else if let Some(path) = &args.file {
         input::file(path, args.block_size)?
     } else {
-        let blocks = args.blocks.into_iter();
-        let batch = blocks.map(|block| block.into_encoded_bytes().into());
+        let blocks = args.blocks.iter();
+        let batch = blocks.map(|block| Bytes::copy_from_slice(block.as_encoded_bytes()));
         (input::once(batch.collect()), None)
     };
     if args.file.is_some() {
@@ -106,8 +106,7 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
         };
         output.draw(size.unwrap_or(0), style);
     }
-    let acks = args.progress_json.then_some(&mut output);
-    let appended = append_all(&core, dir, &batches, args.lines, acks).await;
+    let appended = append_all(&core, dir, &batches, &args, &mut output).await;
     // What was appended before a failure stays.
     close(&core, dir).await?;
     output.done();
@@ -140,8 +139,8 @@ async fn append_all(
     core: &Hypercore,
     dir: &Path,
     batches: &Batches,
-    gather: bool,
-    mut acks: Option<&mut Output>,
+    args: &AppendArgs,
+    output: &mut Output,
 ) -> Result<bool> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     loop {
@@ -157,14 +156,18 @@ async fn append_all(
         };
         let mut batch = batch?;
         let mut broken = None;
-        while let (true, Ok(more)) = (gather, batches.try_recv()) {
+        while args.lines
+            && let Ok(more) = batches.try_recv()
+        {
             match more {
                 Ok(mut more) => batch.append(&mut more),
                 Err(failure) => broken = Some(failure),
             }
         }
+        let bytes: usize = batch.iter().map(Bytes::len).sum();
         append_batch(core, dir, batch).await?;
-        if let Some(output) = &mut acks {
+        output.bar().inc(bytes as u64);
+        if args.progress_json {
             output.always("ack", &[("length", core.length().into())])?;
         }
         if let Some(failure) = broken {
