@@ -19,10 +19,13 @@ use hypercore::{
 
 const PIECE: u64 = 4096;
 
-/// Pieces by file and number, and the lengths of the files.
+/// By file and number.
+type Pieces = BTreeMap<(FileName, u64), Vec<u8>>;
+
+/// The pieces, and the lengths of the files.
 #[derive(Clone, Default)]
 struct Store {
-    pieces: Arc<Mutex<BTreeMap<(FileName, u64), Vec<u8>>>>,
+    pieces: Arc<Mutex<Pieces>>,
     lengths: Arc<Mutex<BTreeMap<FileName, u64>>>,
 }
 
@@ -123,7 +126,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             core.append(format!("block {n}")).await?;
         }
         core.close().await?;
-        for ((file, number), _) in &*lock(&store.pieces) {
+        for (file, number) in lock(&store.pieces).keys() {
             println!("{file}/{number}");
         }
 
