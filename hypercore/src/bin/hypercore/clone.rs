@@ -182,7 +182,7 @@ impl Job {
         let ranges = if args.sparse {
             args.range.clone()
         } else {
-            vec![0..u64::MAX]
+            std::iter::once(0..u64::MAX).collect()
         };
         let (sender, news) = async_channel::unbounded();
         let mut output = Output::new(&args.format, manners);

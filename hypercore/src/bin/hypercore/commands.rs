@@ -197,7 +197,7 @@ pub(crate) async fn cat(args: CatArgs) -> Result<()> {
     let CatArgs { dir, start, end } = args;
     let core = open(&dir).await?;
     let length = core.length();
-    let end = end.unwrap_or(length.max(start));
+    let end = end.unwrap_or_else(|| length.max(start));
     if start > end || end > length {
         return Err(Failure::failed(format!(
             "blocks {start}..{end} do not lie within the core in `{}`, which has {}",
@@ -327,7 +327,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
     } = args;
     let core = open(&dir).await?;
     let before = core.downloaded(..);
-    let end = end.unwrap_or(start.saturating_add(1));
+    let end = end.unwrap_or_else(|| start.saturating_add(1));
     let cleared = core.clear(start..end).await;
     let downloaded = cleared.map_err(|error| match error {
         Error::BadRange { length, .. } => Failure::failed(format!(

@@ -106,10 +106,12 @@ pub(crate) fn file(path: &Path, block_size: u64) -> Result<(Batches, Option<u64>
     thread::spawn(move || {
         let blocks = (FILE_BATCH_BYTES / block_size).clamp(1, FILE_BATCH as u64);
         loop {
-            let batch = read_batch(&mut input, block_size, blocks);
-            let is_last = batch.as_ref().map_or(true, Vec::is_empty);
-            let batch = batch.map_err(|error| unreadable(&name, &error));
-            if is_last && batch.is_ok() || sender.send_blocking(batch).is_err() || is_last {
+            let batch = match read_batch(&mut input, block_size, blocks) {
+                Ok(batch) if batch.is_empty() => return,
+                batch => batch.map_err(|error| unreadable(&name, &error)),
+            };
+            let is_last = batch.is_err();
+            if sender.send_blocking(batch).is_err() || is_last {
                 return;
             }
         }
