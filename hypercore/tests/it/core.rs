@@ -1,12 +1,19 @@
 //! One core: opening, writing, waiting, closing, and files that are damaged.
 
-use std::{fs, path::Path, pin::Pin, task::Poll, time::Duration};
+use std::{
+    fs, io,
+    path::Path,
+    pin::Pin,
+    sync::{Arc, RwLock},
+    task::Poll,
+    time::Duration,
+};
 
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Corruption, Error, Event, GetOptions, Hypercore, KeyPair, OpenOptions, Position, SeekOptions,
-    UpdateOptions, merkle,
-    storage::{self, FileName, Memory},
+    Corruption, Durability, Error, Event, GetOptions, Hypercore, KeyPair, OpenOptions, Position,
+    SeekOptions, UpdateOptions, merkle,
+    storage::{self, FileName, Memory, RandomAccess, Storage},
 };
 
 use crate::support::{
@@ -31,10 +38,10 @@ async fn join<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
         .collect();
     future::poll_fn(|cx| {
         for slot in &mut futures {
-            if let Err(future) = slot {
-                if let Poll::Ready(value) = future.as_mut().poll(cx) {
-                    *slot = Ok(value);
-                }
+            if let Err(future) = slot
+                && let Poll::Ready(value) = future.as_mut().poll(cx)
+            {
+                *slot = Ok(value);
             }
         }
         if futures.iter().all(Result::is_ok) {
@@ -222,32 +229,115 @@ fn a_block_too_large_changes_nothing() {
     });
 }
 
-/// Appends at the same time share signatures, and each gets an index of its own.
+/// Appends that come while another is written share a signature, and each gets its own index.
 #[test]
 fn concurrent_appends_are_grouped() {
     run(async {
         let memory = Memory::new();
-        let core = Hypercore::options()
-            .open_storage(memory.clone())
+        let gate = Arc::new(RwLock::new(()));
+        let storage = Gated {
+            memory: memory.clone(),
+            gate: Arc::clone(&gate),
+        };
+        let core = Hypercore::options().open_storage(storage).await.unwrap();
+        let mut appends: Vec<_> = (0..64)
+            .map(|value: u8| Box::pin(core.append(vec![value])))
+            .collect();
+        {
+            // The first cannot be done before all the others have come.
+            let _closed = gate.write().unwrap();
+            for append in &mut appends {
+                future::block_on(start(append.as_mut()));
+            }
+        }
+        let indexes: Vec<_> = join(appends)
             .await
-            .unwrap();
-        let appends = (0..64).map(|value: u8| core.append(vec![value]));
-        let indexes = join(appends.collect()).await;
-        for (value, index) in (0..).zip(&indexes) {
-            let index = *index.as_ref().unwrap();
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
+        for (value, &index) in (0..).zip(&indexes) {
             assert_eq!(core.get(index).await.unwrap(), vec![value]);
         }
-        let mut sorted: Vec<_> = indexes.into_iter().map(Result::unwrap).collect();
+        let mut sorted = indexes;
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..64));
 
         // The first may have gone before the others came.
         let signatures = memory.read(FileName::Signatures);
-        let count = signatures[32..]
-            .chunks(64)
-            .filter(|slot| *slot != [0; 64])
-            .count();
+        let slots = signatures[32..].chunks(64);
+        let count = slots.filter(|slot| *slot != [0; 64]).count();
         assert!((1..=2).contains(&count), "{count} signatures");
+    });
+}
+
+/// A storage that syncs its signatures only while the gate is open.
+struct Gated {
+    memory: Memory,
+    gate: Arc<RwLock<()>>,
+}
+
+#[derive(Debug)]
+struct GatedFile {
+    file: Arc<dyn RandomAccess>,
+    gate: Arc<RwLock<()>>,
+}
+
+impl Storage for Gated {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let opened = self.memory.open(file)?;
+        if file != FileName::Signatures {
+            return Ok(opened);
+        }
+        Ok(Arc::new(GatedFile {
+            file: opened,
+            gate: Arc::clone(&self.gate),
+        }))
+    }
+}
+
+impl RandomAccess for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let _open = self.gate.read().unwrap();
+        self.file.sync()
+    }
+}
+
+/// Node's rule, too: the bitfield is written after every append, not only when a log is closed.
+#[test]
+fn an_append_is_in_the_files_when_it_returns() {
+    run(async {
+        for durability in [Durability::Always, Durability::OnClose] {
+            let memory = Memory::new();
+            let options = Hypercore::options().durability(durability);
+            let core = options.open_storage(memory.clone()).await.unwrap();
+            for count in 1..5 {
+                core.append("block").await.unwrap();
+                // What a process finds that starts after this one was killed.
+                let found = Memory::new();
+                for file in FileName::ALL {
+                    found.write(file, &memory.read(file));
+                }
+                let found = Hypercore::options().open_storage(found).await.unwrap();
+                assert_eq!(found.length(), count);
+                assert_eq!(found.audit().await.unwrap().valid, count);
+            }
+        }
     });
 }
 
