@@ -60,18 +60,16 @@ impl Core {
         if !is_new {
             return Ok(());
         }
-        self.replicator.demand.deliver(index, &value);
-        self.replicator.blocks_stored(index..index + 1, Some(peer));
-        self.answer_seeks();
-        self.events.emit(Event::Download {
-            index,
-            bytes: value.len() as u64,
-            peer,
-        });
+        // The event before the answer: whoever is woken by one has the other.
+        let bytes = value.len() as u64;
+        self.events.emit(Event::Download { index, bytes, peer });
         let length = self.log.length();
         if self.log.bitfield().total() == length {
             self.events.emit(Event::Sync { length });
         }
+        self.replicator.demand.deliver(index, &value);
+        self.replicator.blocks_stored(index..index + 1, Some(peer));
+        self.answer_seeks();
         Ok(())
     }
 

@@ -63,6 +63,8 @@ pub(crate) struct Log {
     /// Between `begin_append` and its end: nobody else may change the head.
     appending: bool,
     poisoned: bool,
+    /// The headers of the files are there: a creation that was cut short may have left none.
+    headers_written: bool,
     /// Stored since the last sync, so the bitfield may not claim it on disk yet.
     unsynced: Unsynced,
 }
@@ -146,6 +148,7 @@ impl Log {
             head,
             appending: false,
             poisoned: false,
+            headers_written: false,
             unsynced: Unsynced::default(),
         })
     }
@@ -197,6 +200,16 @@ impl Log {
         }
     }
 
+    /// The files, ready to be written to.
+    fn prepare_write(&mut self) -> Result<Arc<FeedFiles>> {
+        let files = Arc::clone(self.writable_files()?);
+        if !self.headers_written {
+            files.write_headers()?;
+            self.headers_written = true;
+        }
+        Ok(files)
+    }
+
     /// No write is trusted any more: what the files hold is unknown until they are opened anew.
     pub(crate) fn poison(&mut self) {
         self.poisoned = true;
@@ -220,6 +233,7 @@ impl Log {
     /// Reserves the head for one append and hands out what it builds on.
     pub(crate) fn begin_append(&mut self) -> Result<(Roots, Arc<KeyPair>)> {
         let key_pair = Arc::clone(self.check_append()?);
+        self.prepare_write()?;
         if std::mem::replace(&mut self.appending, true) {
             return Err(Error::Conflict);
         }
@@ -282,7 +296,7 @@ impl Log {
         block: Option<Block>,
         proof: &Proof,
     ) -> Result<Stored> {
-        let files = Arc::clone(self.writable_files()?);
+        let files = self.prepare_write()?;
         let plan = verify::plan(&TreeBits(&self.bitfield), index, block.is_some(), proof)?;
         let local = files.required_nodes(plan.nodes())?;
         let change = plan.check(&self.verifier, &self.head, block, proof, &local)?;
@@ -493,16 +507,40 @@ fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Resu
 }
 
 /// Frees the space of blocks that the durable bitfield no longer claims.
+///
+/// A damaged tree could name the place of other blocks. So the first and the last block are read
+/// and checked before; a run that does not begin and end where the tree says keeps its space.
 pub(crate) fn drop_blocks(files: &FeedFiles, runs: &[Range<u64>]) -> Result<()> {
     for run in runs {
-        let Some(last) = run.end.checked_sub(1) else {
-            continue;
+        let first = run
+            .clone()
+            .map(|index| check_place(files, index))
+            .find_map(Result::transpose);
+        let last = run
+            .clone()
+            .rev()
+            .map(|index| check_place(files, index))
+            .find_map(Result::transpose);
+        let place = match (first.transpose(), last.transpose()) {
+            (Ok(Some(first)), Ok(Some(last))) if first.start < last.end => first.start..last.end,
+            // Empty blocks take no space.
+            (Ok(_), Ok(_)) => continue,
+            (Err(error), _) | (_, Err(error)) if error.is_corruption() => {
+                tracing::warn!(%error, "the space of cleared blocks was not freed");
+                continue;
+            }
+            (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        let start = locate(files, run.start)?.offset;
-        let end = locate(files, last)?;
-        files.clear_data(start, end.offset + end.leaf.size - start)?;
+        files.clear_data(place.start, place.end - place.start)?;
     }
     Ok(())
+}
+
+/// The bytes of `data` that block `index` has, if any, once they have proven to be that block.
+fn check_place(files: &FeedFiles, index: u64) -> Result<Option<Range<u64>>> {
+    let Located { offset, leaf } = locate(files, index)?;
+    let bytes = read_located(files, index, offset, &leaf)?;
+    Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
 }
 
 fn page_size(files: &FeedFiles) -> PageSize {
@@ -579,7 +617,8 @@ fn load_roots(files: &FeedFiles, bitfield: &Bitfield) -> Result<Roots> {
     let length = tree_index::length(&TreeBits(bitfield));
     let wanted: Vec<_> = full_roots(length).collect();
     let nodes = files.required_nodes(&wanted)?;
-    Ok(Roots::from_nodes(length, nodes)?)
+    // What is stored is to blame here, not a peer.
+    Roots::from_nodes(length, nodes).map_err(|_| Corruption::Signature { length }.into())
 }
 
 /// Finds out who vouches for the length that was found.

@@ -52,6 +52,8 @@ pub(crate) struct Connection {
     wake: Arc<Wake>,
     /// At least one core was attached, so having none any more means something.
     used: bool,
+    /// The last core was closed while the connection was live.
+    abandoned: bool,
     /// The remote asks faster than it takes our answers: its messages wait.
     congested: bool,
     remote_ended: bool,
@@ -76,6 +78,7 @@ impl Connection {
             attachments: HashMap::new(),
             wake: Arc::default(),
             used: false,
+            abandoned: false,
             congested: false,
             remote_ended: false,
             close_by: None,
@@ -99,7 +102,10 @@ impl Connection {
         let options = PeerOptions {
             live: self.options.live,
             ack: self.options.ack,
-            download: self.options.download.unwrap_or(!locked.log.is_writable()),
+            download: self
+                .options
+                .download
+                .unwrap_or_else(|| !locked.log.is_writable()),
             upload: self.options.upload,
             timeout: self.options.timeout,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
@@ -108,6 +114,7 @@ impl Connection {
             .replicator
             .add_peer(options, Arc::clone(&self.wake), runtime::now());
         drop(locked);
+        self.abandoned = false;
         self.attachments.insert(
             channel,
             Attachment {
@@ -167,9 +174,10 @@ impl Connection {
                 && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
     }
 
-    /// Whether every core was exchanged, on a connection that is made for no more than that.
+    /// Whether every core was exchanged, on a connection that is made for no more than that, or
+    /// closed by its owner.
     fn has_nothing_left(&self) -> bool {
-        self.used && !self.options.live && self.session.channels() == 0
+        self.used && (!self.options.live || self.abandoned) && self.session.channels() == 0
     }
 
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
@@ -237,7 +245,14 @@ impl Connection {
         self.send(channel, &messages)?;
         if done {
             self.session.close(channel);
-            self.detach(channel, "everything is exchanged");
+            let is_closed = shared.lock().log.files().is_err();
+            let reason = if is_closed {
+                "the core was closed"
+            } else {
+                "everything is exchanged"
+            };
+            self.detach(channel, reason);
+            self.abandoned = is_closed && self.attachments.is_empty();
         }
         Ok(())
     }
@@ -383,14 +398,14 @@ fn answer_request(
     let Some(state) = replicator.peer(peer) else {
         return Ok(None);
     };
-    if request.bytes > 0 {
-        if let Ok(Sought::Found { index, .. }) = log.seek(request.bytes) {
-            if state.repeats_bytes(request.bytes) {
-                return Ok(None);
-            }
-            request.index = index;
-            request.nodes = 0;
+    if request.bytes > 0
+        && let Ok(Sought::Found { index, .. }) = log.seek(request.bytes)
+    {
+        if state.repeats_bytes(request.bytes) {
+            return Ok(None);
         }
+        request.index = index;
+        request.nodes = 0;
     }
     let index = request.index;
     let has_block = log.has(index);
@@ -446,37 +461,36 @@ fn answer_request(
 
 /// Verifies and stores what the remote has sent (`ondata`).
 fn receive_data(shared: &SharedCore, peer: PeerId, data: Data, now: Instant) -> Result<()> {
-    {
-        let mut core = shared.lock();
-        let Core {
-            log, replicator, ..
-        } = &mut *core;
-        if !replicator.accept(peer, &data, log, now)? {
-            return Ok(());
-        }
-    }
+    let index = data.index;
     let proof = Proof {
         nodes: data.nodes.iter().map(node).collect::<Result<_>>()?,
-        signature: data
-            .signature
-            .as_ref()
-            .map(|signature| Signature::try_from(&signature[..]))
-            .transpose()?,
+        signature: match &data.signature {
+            Some(signature) => Some(Signature::try_from(&signature[..])?),
+            None => None,
+        },
     };
+    // The value is hashed before others are held up.
     let block = data.value.map(Block::hash);
-    let mut core = shared.lock();
     let has_value = block.is_some();
-    match core.put(peer, data.index, block, &proof) {
+
+    // A block is wanted until it is stored: both under one lock, or another peer is asked for it.
+    let mut core = shared.lock();
+    let Core {
+        log, replicator, ..
+    } = &mut *core;
+    if !replicator.accept(peer, index, has_value, log, now)? {
+        return Ok(());
+    }
+    match core.put(peer, index, block, &proof) {
         // Our own append is about to answer the same question.
         Err(Error::Conflict) => return Ok(()),
         result => result?,
     }
-    if let Some(state) = core
-        .replicator
-        .peer(peer)
-        .filter(|state| state.remote_acks && has_value)
+    if let Some(state) = core.replicator.peer(peer)
+        && state.remote_acks
+        && has_value
     {
-        state.outbox.push(ack(data.index));
+        state.outbox.push(ack(index));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use hypercore_bitfield::Bitfield;
-use hypercore_wire::{Data, Have, Message, Status, Unhave, Want};
+use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
 pub(crate) use demand::RequestId;
 pub use options::{ReplicateOptions, Role};
@@ -191,24 +191,26 @@ impl Replicator {
         self.wake_all();
     }
 
-    /// Whether `data` answers a request of ours, which is then no longer in flight.
+    /// Whether an answer for block `index` is one to a request of ours, which is then no longer in
+    /// flight.
     pub(crate) fn accept(
         &mut self,
         id: PeerId,
-        data: &Data,
+        index: u64,
+        has_value: bool,
         log: &Log,
         now: Instant,
     ) -> Result<bool> {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(false);
         };
-        if let Some(request) = peer.answered(data.index, data.value.is_some(), now) {
+        if let Some(request) = peer.answered(index, has_value, now) {
             self.release(id, [request]);
             return Ok(true);
         }
-        if data.value.is_some() && !log.has(data.index) {
+        if has_value && !log.has(index) {
             // So that it does not think we have it now (`ondata`).
-            peer.withdraw(data.index..data.index + 1);
+            peer.withdraw(index..index + 1);
         }
         peer.unrequested()?;
         Ok(false)
@@ -377,11 +379,12 @@ fn send_requests(
             peer.request(index, Wanted::Byte(offset), log.digest(index), now);
         }
     }
-    if update_from.is_none() && demand.wanted_length(log.length()).is_some() {
-        if let Some(index) = peer.remote.next_set(log.length()) {
-            *update_from = Some(peer.id);
-            peer.request(index, Wanted::Proof, log.digest(index), now);
-        }
+    if update_from.is_none()
+        && demand.wanted_length(log.length()).is_some()
+        && let Some(index) = peer.remote.next_set(log.length())
+    {
+        *update_from = Some(peer.id);
+        peer.request(index, Wanted::Proof, log.digest(index), now);
     }
     for blocks in demand.wanted_ranges() {
         let start = blocks.start.max(peer.cursor);

@@ -439,17 +439,13 @@ impl Peer {
         if !self.remote_wants {
             return;
         }
-        if let Some(Message::Have(Have {
-            start,
-            length,
-            bitfield: None,
-            ack: false,
-        })) = self.outbox.last_mut()
+        if let Some(Message::Have(have)) = self.outbox.last_mut()
+            && have.bitfield.is_none()
+            && !have.ack
+            && have.start + have.length == blocks.start
         {
-            if *start + *length == blocks.start {
-                *length = blocks.end - *start;
-                return;
-            }
+            have.length = blocks.end - have.start;
+            return;
         }
         let length = blocks.end - blocks.start;
         self.outbox.push(Message::Have(Have {
