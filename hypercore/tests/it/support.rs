@@ -17,6 +17,8 @@ pub(crate) type Ends = (Result<(), Error>, Result<(), Error>);
 
 /// Runs a test and fails it when it hangs.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    // Without optimisation every layer below moves the future it is given, and this one is large.
+    let test = Box::pin(test);
     task::block_on(async {
         async_std::future::timeout(Duration::from_secs(60), test)
             .await
