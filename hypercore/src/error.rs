@@ -47,6 +47,18 @@ pub enum Error {
         /// The block asked for.
         index: u64,
     },
+    /// A node of the tree is not known here.
+    #[error("node {node} of the tree is not known here")]
+    NodeNotStored {
+        /// Its flat-tree index.
+        node: u64,
+    },
+    /// A value could not be made into a block.
+    #[error("the value could not be encoded: {0}")]
+    Encode(#[source] crate::CodecError),
+    /// A block could not be made into a value.
+    #[error("the block could not be decoded: {0}")]
+    Decode(#[source] crate::CodecError),
     /// The core has no blocks.
     #[error("the core is empty")]
     Empty,

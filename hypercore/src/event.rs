@@ -78,6 +78,11 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub(crate) u64);
 
+impl PeerId {
+    /// No peer at all: the source of what was [put](crate::Hypercore::put) by hand.
+    pub const NOBODY: Self = Self(0);
+}
+
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "peer-{}", self.0)

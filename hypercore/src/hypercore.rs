@@ -260,6 +260,35 @@ impl Hypercore {
         self.get(last).await
     }
 
+    /// Several blocks, asked for together. An open end means the present length.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn get_batch(&self, blocks: impl RangeBounds<u64>) -> Result<Vec<Bytes>> {
+        self.get_batch_with(blocks, GetOptions::default()).await
+    }
+
+    /// Several blocks, asked for together. The options hold for each of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_with`](Self::get_with).
+    pub async fn get_batch_with(
+        &self,
+        blocks: impl RangeBounds<u64>,
+        options: GetOptions,
+    ) -> Result<Vec<Bytes>> {
+        let blocks = resolve(&blocks, self.length());
+        // Taken back with this future, or with the first error.
+        let _ahead = options.wait.then(|| self.download(blocks.clone()));
+        let mut batch = Vec::new();
+        for index in blocks {
+            batch.push(self.get_with(index, options).await?);
+        }
+        Ok(batch)
+    }
+
     /// The block that holds byte `offset` of the log, asking peers if that is not known here. For
     /// the byte just after the last one, the answer is the length and 0.
     ///
@@ -411,7 +440,7 @@ impl Hypercore {
 }
 
 /// The blocks a range stands for, its open end being `end`.
-fn resolve(range: &impl RangeBounds<u64>, end: u64) -> Range<u64> {
+pub(crate) fn resolve(range: &impl RangeBounds<u64>, end: u64) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start,
         Bound::Excluded(&start) => start.saturating_add(1),

@@ -89,6 +89,7 @@
 
 #![forbid(unsafe_code)]
 
+mod codec;
 mod core;
 mod error;
 mod event;
@@ -102,6 +103,8 @@ mod replicate;
 mod request;
 mod runtime;
 mod shared;
+mod stream;
+mod tree;
 
 pub use bytes::Bytes;
 pub use hypercore_bitfield as bitfield;
@@ -111,13 +114,19 @@ pub use hypercore_storage as storage;
 pub use hypercore_wire as wire;
 
 pub use crate::{
+    codec::{Binary, Codec, CodecError, Typed, Utf8},
     error::{Corruption, Error},
     event::{Event, Events, PeerId},
     hypercore::Hypercore,
     options::{Durability, OpenOptions},
     replicate::{PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
+    stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
+    tree::ProofOptions,
 };
+
+#[cfg(feature = "json")]
+pub use crate::codec::Json;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -78,6 +78,8 @@ pub(crate) struct Replicator {
     reserved: HashMap<u64, PeerId>,
     /// Who was asked for a proof of a greater length.
     update_from: Option<PeerId>,
+    /// What was exchanged with peers that are gone.
+    past: Stats,
 }
 
 /// A connected peer of a core.
@@ -112,6 +114,7 @@ impl Replicator {
     pub(crate) fn remove_peer(&mut self, id: PeerId) -> Option<Stage> {
         let mut peer = self.peers.remove(&id)?;
         self.release(id, peer.take_in_flight());
+        self.past = self.past.plus(peer.stats);
         self.wake_all();
         self.settle();
         Some(peer.stage)
@@ -129,6 +132,12 @@ impl Replicator {
             opened: peer.stage == Stage::Open,
             stats: peer.stats,
         })
+    }
+
+    /// What was exchanged with all peers there are and were.
+    pub(crate) fn stats(&self) -> Stats {
+        let present = self.peers.values().map(|peer| peer.stats);
+        present.fold(self.past, Stats::plus)
     }
 
     pub(crate) fn has_peers(&self) -> bool {

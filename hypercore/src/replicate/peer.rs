@@ -97,6 +97,17 @@ pub struct Stats {
     pub downloaded_bytes: u64,
 }
 
+impl Stats {
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            uploaded_blocks: self.uploaded_blocks + other.uploaded_blocks,
+            uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
+            downloaded_blocks: self.downloaded_blocks + other.downloaded_blocks,
+            downloaded_bytes: self.downloaded_bytes + other.downloaded_bytes,
+        }
+    }
+}
+
 /// One remote, as one core sees it.
 #[derive(Debug)]
 pub(crate) struct Peer {

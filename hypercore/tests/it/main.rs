@@ -4,6 +4,8 @@ mod compat;
 mod core;
 mod model;
 mod network;
+mod node_streams;
+mod node_tree;
 mod puppet;
 mod replay;
 mod replicate;

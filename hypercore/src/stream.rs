@@ -1,0 +1,464 @@
+//! Whole logs, and parts of them, as streams.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    ops::{Range, RangeBounds},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_lite::{AsyncBufRead, AsyncRead, AsyncWrite, Stream, future::Boxed, stream};
+use hypercore_merkle::MAX_BLOCK_SIZE;
+
+use crate::{
+    Hypercore,
+    error::Result,
+    hypercore::resolve,
+    request::{Download, GetOptions, Position},
+};
+
+/// Which blocks to [read](Hypercore::read_stream), and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReadOptions {
+    /// The first block.
+    pub start: u64,
+    /// One past the last block, which may not exist yet. Without it, the length of the log.
+    pub end: Option<u64>,
+    /// Go on for ever with the blocks that will come.
+    pub live: bool,
+    /// Start with the next block to come.
+    pub tail: bool,
+    /// Without an `end`, read to the length the log has now, rather than to the one it has by then.
+    pub snapshot: bool,
+    /// How many blocks to ask peers for before they are read. Those that were read stay stored.
+    pub batch: u64,
+    /// Wait no longer than this for any one block.
+    pub timeout: Option<Duration>,
+    /// Wait for peers, or for the log to grow, if a block is not stored here.
+    pub wait: bool,
+    /// Do not wait for peers that are not connected yet.
+    pub if_available: bool,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            start: 0,
+            end: None,
+            live: false,
+            tail: false,
+            snapshot: true,
+            batch: 100,
+            timeout: None,
+            wait: true,
+            if_available: false,
+        }
+    }
+}
+
+impl ReadOptions {
+    /// All blocks there are and will be.
+    #[must_use]
+    pub fn live() -> Self {
+        Self {
+            live: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Range<u64>> for ReadOptions {
+    fn from(Range { start, end }: Range<u64>) -> Self {
+        Self {
+            start,
+            end: Some(end),
+            ..Self::default()
+        }
+    }
+}
+
+/// Blocks in order: see [`Hypercore::read_stream`]. Ends after the first error.
+#[must_use = "streams do nothing unless polled"]
+pub struct ReadStream {
+    blocks: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
+}
+
+impl fmt::Debug for ReadStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadStream").finish_non_exhaustive()
+    }
+}
+
+impl Stream for ReadStream {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.blocks.as_mut().poll_next(cx)
+    }
+}
+
+impl Hypercore {
+    /// Blocks in order, asking peers for those that are not stored here.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// use futures_lite::StreamExt;
+    /// use hypercore::{Hypercore, ReadOptions};
+    ///
+    /// let core = Hypercore::options().open_memory().await?;
+    /// core.append_batch(["a", "b", "c", "d"]).await?;
+    /// let blocks: Vec<_> = core.read_stream((1..3).into()).try_collect().await?;
+    /// assert_eq!(blocks, ["b", "c"]);
+    /// # Ok::<_, hypercore::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn read_stream(&self, options: ReadOptions) -> ReadStream {
+        let length = self.length();
+        let end = match options.end {
+            _ if options.live => End::Never,
+            Some(end) => End::At(end),
+            None if options.snapshot => End::At(length),
+            None => End::Length,
+        };
+        let reader = Reader {
+            core: self.clone(),
+            index: if options.tail { length } else { options.start },
+            end,
+            ahead: Ahead::new(options.batch),
+            options: GetOptions {
+                wait: options.wait,
+                timeout: options.timeout,
+                if_available: options.if_available,
+            },
+        };
+        ReadStream {
+            blocks: Box::pin(until_error(reader, Reader::next)),
+        }
+    }
+
+    /// The bytes `bytes` of the log, wherever they are. An open end means the last byte there is
+    /// now; beyond it, the reader waits for the log to grow.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// use futures_lite::AsyncReadExt;
+    /// use hypercore::Hypercore;
+    ///
+    /// let core = Hypercore::options().open_memory().await?;
+    /// core.append_batch(["hello ", "big ", "world"]).await?;
+    /// let mut text = String::new();
+    /// core.byte_stream(4..11).read_to_string(&mut text).await?;
+    /// assert_eq!(text, "o big w");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn byte_stream(&self, bytes: impl RangeBounds<u64>) -> ByteStream {
+        let reader = ByteReader {
+            core: self.clone(),
+            bytes: resolve(&bytes, self.byte_length()),
+            index: None,
+            ahead: Ahead::new(BYTES_AHEAD),
+        };
+        ByteStream {
+            chunks: Box::pin(until_error(reader, ByteReader::next)),
+            chunk: Bytes::new(),
+        }
+    }
+
+    /// A sink for bytes, which become blocks of `block_size` bytes (at most 8 MiB, at least one).
+    ///
+    /// What has gathered while an append was under way becomes one batch, with one signature. A
+    /// flush appends the rest, however short it is; what is dropped without one is lost.
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// use futures_lite::AsyncWriteExt;
+    /// use hypercore::Hypercore;
+    ///
+    /// let core = Hypercore::options().open_memory().await?;
+    /// let mut writer = core.write_stream(4);
+    /// writer.write_all(b"hello world").await?;
+    /// writer.close().await?;
+    /// assert_eq!(core.length(), 3);
+    /// assert_eq!(core.head().await?, "rld");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn write_stream(&self, block_size: usize) -> WriteStream {
+        WriteStream {
+            core: self.clone(),
+            block_size: block_size.clamp(1, MAX_BLOCK_SIZE as usize),
+            blocks: Vec::new(),
+            buffered: 0,
+            partial: BytesMut::new(),
+            append: None,
+        }
+    }
+}
+
+/// The stream of what `next` gives, which ends with `None` or after the first error.
+fn until_error<S, F>(state: S, next: impl Fn(S) -> F) -> impl Stream<Item = Result<Bytes>>
+where
+    F: Future<Output = Result<Option<(Bytes, S)>>>,
+{
+    stream::unfold(Some((state, next)), async |state| {
+        let (state, next) = state?;
+        match next(state).await {
+            Ok(Some((bytes, state))) => Some((Ok(bytes), Some((state, next)))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+}
+
+// ---- blocks ---------------------------------------------------------------------------------
+
+/// Where a stream of blocks ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    At(u64),
+    /// At the length of the log, once that is reached.
+    Length,
+    Never,
+}
+
+#[derive(Debug)]
+struct Reader {
+    core: Hypercore,
+    index: u64,
+    end: End,
+    ahead: Ahead,
+    options: GetOptions,
+}
+
+impl Reader {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
+        let end = match self.end {
+            End::At(end) => end,
+            End::Length => self.core.length(),
+            End::Never => u64::MAX,
+        };
+        if self.index >= end {
+            return Ok(None);
+        }
+        if self.options.wait {
+            self.ahead.reach(&self.core, self.index..end);
+        }
+        let block = self.core.get_with(self.index, self.options).await?;
+        self.index += 1;
+        Ok(Some((block, self)))
+    }
+}
+
+/// Asks for the blocks in front of a reader before it comes to them.
+#[derive(Debug)]
+struct Ahead {
+    window: u64,
+    /// The blocks below are asked for.
+    end: u64,
+    request: Option<Download>,
+}
+
+impl Ahead {
+    const fn new(window: u64) -> Self {
+        Self {
+            window,
+            end: 0,
+            request: None,
+        }
+    }
+
+    /// The reader wants the first of `blocks` now and the others later.
+    fn reach(&mut self, core: &Hypercore, blocks: Range<u64>) {
+        let wanted = blocks.start.saturating_add(self.window).min(blocks.end);
+        // Renewed when half of it is used up, so that peers always have something to do.
+        if wanted > self.end && wanted - self.end > self.window / 2 {
+            self.request = Some(core.download(blocks.start..wanted));
+            self.end = wanted;
+        }
+    }
+}
+
+// ---- bytes ----------------------------------------------------------------------------------
+
+/// Blocks asked for in front of a reader of bytes.
+const BYTES_AHEAD: u64 = 32;
+
+#[derive(Debug)]
+struct ByteReader {
+    core: Hypercore,
+    bytes: Range<u64>,
+    /// The next block, once the first byte is found.
+    index: Option<u64>,
+    ahead: Ahead,
+}
+
+impl ByteReader {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
+        let rest = self.bytes.end - self.bytes.start;
+        if rest == 0 {
+            return Ok(None);
+        }
+        let (index, skip) = match self.index {
+            Some(index) => (index, 0),
+            None => {
+                let Position { index, offset } = self.core.seek(self.bytes.start).await?;
+                (index, usize::try_from(offset).unwrap_or(usize::MAX))
+            }
+        };
+        self.ahead.reach(&self.core, index..self.core.length());
+        let mut chunk = self.core.get(index).await?;
+        chunk.advance(skip.min(chunk.len()));
+        chunk.truncate(usize::try_from(rest).unwrap_or(usize::MAX));
+        self.bytes.start += chunk.len() as u64;
+        self.index = Some(index + 1);
+        Ok(Some((chunk, self)))
+    }
+}
+
+/// A part of a log as bytes: see [`Hypercore::byte_stream`].
+#[must_use = "streams do nothing unless polled"]
+pub struct ByteStream {
+    chunks: Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>,
+    /// What is read and not yet taken.
+    chunk: Bytes,
+}
+
+impl fmt::Debug for ByteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByteStream").finish_non_exhaustive()
+    }
+}
+
+impl AsyncBufRead for ByteStream {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        // Empty blocks are no end.
+        while this.chunk.is_empty() {
+            match ready!(this.chunks.as_mut().poll_next(cx)).transpose()? {
+                Some(chunk) => this.chunk = chunk,
+                None => break,
+            }
+        }
+        Poll::Ready(Ok(&this.chunk))
+    }
+
+    fn consume(mut self: Pin<&mut Self>, count: usize) {
+        self.chunk.advance(count);
+    }
+}
+
+impl AsyncRead for ByteStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = ready!(self.as_mut().poll_fill_buf(cx))?;
+        let count = io::Read::read(&mut bytes, buffer)?;
+        self.consume(count);
+        Poll::Ready(Ok(count))
+    }
+}
+
+// ---- writing --------------------------------------------------------------------------------
+
+/// Bytes that gather before the writer has to wait for an append.
+const WRITE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Bytes for a log: see [`Hypercore::write_stream`].
+#[must_use = "what is not flushed is lost"]
+pub struct WriteStream {
+    core: Hypercore,
+    block_size: usize,
+    /// Whole blocks that wait to be appended,
+    blocks: Vec<Bytes>,
+    /// their bytes,
+    buffered: usize,
+    /// and the beginning of the next one.
+    partial: BytesMut,
+    append: Option<Boxed<Result<Range<u64>>>>,
+}
+
+impl fmt::Debug for WriteStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteStream")
+            .field("block_size", &self.block_size)
+            .field("buffered", &(self.buffered + self.partial.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl WriteStream {
+    /// Ready when no append is under way.
+    fn poll_append(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(append) = &mut self.append else {
+            return Poll::Ready(Ok(()));
+        };
+        let result = ready!(append.as_mut().poll(cx));
+        self.append = None;
+        Poll::Ready(result.map(drop).map_err(io::Error::from))
+    }
+
+    /// Starts to append the blocks that wait. No other append may be under way.
+    fn start_append(&mut self) {
+        let core = self.core.clone();
+        let blocks = std::mem::take(&mut self.blocks);
+        self.buffered = 0;
+        self.append = Some(Box::pin(async move { core.append_batch(blocks).await }));
+    }
+
+    fn cut(&mut self) {
+        self.buffered += self.partial.len();
+        self.blocks.push(self.partial.split().freeze());
+    }
+}
+
+impl AsyncWrite for WriteStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match this.poll_append(cx)? {
+            Poll::Ready(()) if !this.blocks.is_empty() => {
+                this.start_append();
+                // So that it begins, and wakes us.
+                let _ = this.poll_append(cx)?;
+            }
+            Poll::Pending if this.buffered >= WRITE_BUFFER => return Poll::Pending,
+            _ => {}
+        }
+        let room = this.block_size - this.partial.len();
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        this.partial.extend_from_slice(taken);
+        if this.partial.len() == this.block_size {
+            this.cut();
+        }
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if !this.partial.is_empty() {
+            this.cut();
+        }
+        loop {
+            ready!(this.poll_append(cx))?;
+            if this.blocks.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            this.start_append();
+        }
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}

@@ -1,0 +1,377 @@
+//! What `test/streams.js`, `test/value-encoding.js` and the streams of `test/basic.js` of Node's
+//! Hypercore 9 check.
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::poll_once};
+use hypercore::{Bytes, Codec, CodecError, Error, Event, GetOptions, Hypercore, ReadOptions, Utf8};
+use proptest::prelude::*;
+
+use crate::support::{clone_of, connect_live, drain, event, run, soon, writer};
+
+async fn read(core: &Hypercore, options: ReadOptions) -> Vec<Bytes> {
+    let blocks = core.read_stream(options).try_collect();
+    soon("the end of a stream", blocks).await.unwrap()
+}
+
+fn read_options(change: impl FnOnce(&mut ReadOptions)) -> ReadOptions {
+    let mut options = ReadOptions::default();
+    change(&mut options);
+    options
+}
+
+#[test]
+fn create_write_stream_with_max_block_size() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        let mut writer = core.write_stream(256);
+        writer.write_all(&[b'a'; 600]).await.unwrap();
+        writer.flush().await.unwrap();
+        let sizes: Vec<_> = read(&core, ReadOptions::default())
+            .await
+            .iter()
+            .map(Bytes::len)
+            .collect();
+        assert_eq!(sizes, [256, 256, 88]);
+        writer.close().await.unwrap();
+        assert_eq!(core.length(), 3, "nothing was left to append");
+    });
+}
+
+#[test]
+fn append_and_create_write_streams_preserve_seq() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        assert_eq!(core.append("a").await.unwrap(), 0);
+        assert_eq!(core.append_batch(["b", "c"]).await.unwrap(), 1..3);
+        let mut writer = core.write_stream(1);
+        writer.write_all(b"def").await.unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(core.append("g").await.unwrap(), 6);
+        let all: Vec<_> = read(&core, ReadOptions::default()).await.concat();
+        assert_eq!(all, b"abcdefg");
+    });
+}
+
+#[test]
+fn writes_are_batched() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        let mut events = core.events();
+        let mut writer = core.write_stream(1);
+        writer.write_all(&[7; 100]).await.unwrap();
+        writer.flush().await.unwrap();
+        assert_eq!(core.length(), 100);
+        let batches = drain(&mut events).await.len();
+        assert!(batches < 10, "{batches} batches for 100 blocks");
+    });
+}
+
+#[test]
+fn a_write_stream_for_a_reader_fails() {
+    run(async {
+        let clone = clone_of(&writer(1).await, true).await;
+        let mut writer = clone.write_stream(1024);
+        writer.write_all(b"no").await.unwrap();
+        let error = writer.flush().await.unwrap_err();
+        let error = error.get_ref().unwrap().downcast_ref::<Error>();
+        assert!(matches!(error, Some(Error::NotWritable)), "{error:?}");
+    });
+}
+
+#[test]
+fn read_streams_from_start_to_end() {
+    run(async {
+        let core = writer(10).await;
+        let all: Vec<_> = (0..10).map(|index| format!("block {index}")).collect();
+        assert_eq!(read(&core, ReadOptions::default()).await, all);
+        assert_eq!(read(&core, (3..7).into()).await, all[3..7]);
+        assert_eq!(
+            read(&core, read_options(|options| options.start = 8)).await,
+            all[8..]
+        );
+        assert!(
+            read(&core, read_options(|options| options.start = 11))
+                .await
+                .is_empty()
+        );
+        // JS: an end before the start never ends.
+        assert!(
+            read(
+                &core,
+                read_options(|options| {
+                    options.start = 5;
+                    options.end = Some(2);
+                })
+            )
+            .await
+            .is_empty()
+        );
+        assert!(
+            read(&core, read_options(|options| options.tail = true))
+                .await
+                .is_empty()
+        );
+    });
+}
+
+#[test]
+fn a_snapshot_ends_where_it_began_and_a_stream_without_does_not() {
+    run(async {
+        let core = writer(1).await;
+        let mut snapshot = core.read_stream(ReadOptions::default());
+        // JS: ends at once with nothing.
+        let mut following = core.read_stream(read_options(|options| options.snapshot = false));
+        core.append("later").await.unwrap();
+        assert_eq!(snapshot.next().await.unwrap().unwrap(), "block 0");
+        assert!(snapshot.next().await.is_none());
+        assert_eq!(following.next().await.unwrap().unwrap(), "block 0");
+        assert_eq!(following.next().await.unwrap().unwrap(), "later");
+        assert!(following.next().await.is_none());
+    });
+}
+
+#[test]
+fn live_and_tail_wait_for_what_comes() {
+    run(async {
+        let core = writer(2).await;
+        let mut live = core.read_stream(ReadOptions::live());
+        let mut tail = core.read_stream(read_options(|options| {
+            options.live = true;
+            options.tail = true;
+        }));
+        for index in 0..2 {
+            let block = live.next().await.unwrap().unwrap();
+            assert_eq!(block, format!("block {index}"));
+        }
+        assert!(poll_once(live.next()).await.is_none());
+        assert!(poll_once(tail.next()).await.is_none());
+        core.append("next").await.unwrap();
+        assert_eq!(soon("live", live.next()).await.unwrap().unwrap(), "next");
+        assert_eq!(soon("tail", tail.next()).await.unwrap().unwrap(), "next");
+    });
+}
+
+#[test]
+fn closing_all_streams_on_close() {
+    run(async {
+        let core = writer(0).await;
+        let mut live = core.read_stream(ReadOptions::live());
+        assert!(poll_once(live.next()).await.is_none());
+        let mut bytes = core.byte_stream(0..10);
+        let mut buffer = [0; 10];
+        assert!(poll_once(bytes.read(&mut buffer)).await.is_none());
+        core.close().await.unwrap();
+        let last = soon("the end", live.next()).await;
+        assert!(matches!(last, Some(Err(Error::Closed))), "{last:?}");
+        assert!(live.next().await.is_none());
+        assert!(soon("the end", bytes.read(&mut buffer)).await.is_err());
+    });
+}
+
+#[test]
+fn a_read_stream_says_what_is_missing() {
+    run(async {
+        let core = writer(3).await;
+        core.clear(1..2).await.unwrap();
+        let mut local = core.read_stream(read_options(|options| options.wait = false));
+        assert!(local.next().await.unwrap().is_ok());
+        let missing = local.next().await;
+        assert!(
+            matches!(missing, Some(Err(Error::BlockNotStored { index: 1 }))),
+            "{missing:?}"
+        );
+        assert!(local.next().await.is_none(), "ends after an error");
+
+        let mut available = core.read_stream(read_options(|options| {
+            options.start = 1;
+            options.if_available = true;
+        }));
+        let missing = soon("a refusal", available.next()).await;
+        assert!(matches!(missing, Some(Err(Error::NotAvailable))));
+
+        let mut timed = core.read_stream(read_options(|options| {
+            options.start = 1;
+            options.timeout = Some(std::time::Duration::from_millis(1));
+        }));
+        let missing = soon("a timeout", timed.next()).await;
+        assert!(matches!(missing, Some(Err(Error::TimedOut))));
+    });
+}
+
+/// The first block read from a peer brings the next ones, so that they are there when they are
+/// read; of those beyond the batch nobody speaks.
+#[test]
+fn a_read_stream_asks_ahead() {
+    run(async {
+        let core = writer(50).await;
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        soon("the length", clone.update()).await.unwrap();
+        let mut events = clone.events();
+        let mut blocks = clone.read_stream(read_options(|options| options.batch = 10));
+        soon("a block", blocks.next()).await.unwrap().unwrap();
+        event(&mut events, |event| {
+            matches!(event, Event::Download { index: 9, .. })
+        })
+        .await;
+        assert_eq!(clone.downloaded(..), 10);
+        assert_eq!(clone.downloaded(10..), 0);
+        let rest: Vec<_> = soon("the rest", blocks.try_collect()).await.unwrap();
+        let rest: Vec<Bytes> = rest;
+        assert_eq!(rest.len(), 49);
+        assert_eq!(clone.downloaded(..), 50);
+    });
+}
+
+#[test]
+fn a_byte_stream_reads_across_blocks_of_a_peer() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        let blocks = ["hello ", "", "big", " ", "world"];
+        core.append_batch(blocks).await.unwrap();
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        soon("the length", clone.update()).await.unwrap();
+        let mut text = String::new();
+        let mut bytes = clone.byte_stream(8..12);
+        soon("bytes", bytes.read_to_string(&mut text))
+            .await
+            .unwrap();
+        assert_eq!(text, "g wo");
+        assert!(!clone.has(0), "what lies before is not fetched");
+        // Beyond the end it waits for more.
+        let mut rest = clone.byte_stream(13..16);
+        let mut buffer = [0; 3];
+        rest.read_exact(&mut buffer[..2]).await.unwrap();
+        let mut more = std::pin::pin!(rest.read_exact(&mut buffer[2..]));
+        assert!(poll_once(&mut more).await.is_none());
+        core.append("!").await.unwrap();
+        soon("more", more).await.unwrap();
+        assert_eq!(&buffer, b"ld!");
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is written in whatever pieces is read in whatever range.
+    #[test]
+    fn bytes_in_are_bytes_out(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..20),
+        block_size in 1_usize..50,
+        (start, end) in (0_usize..400, 0_usize..400),
+        flushes in any::<u32>(),
+    ) {
+        let all = pieces.concat();
+        let (start, end) = (start.min(all.len()), end.min(all.len()));
+        run(async {
+            let core = Hypercore::options().open_memory().await.unwrap();
+            let mut writer = core.write_stream(block_size);
+            for (index, piece) in pieces.iter().enumerate() {
+                writer.write_all(piece).await.unwrap();
+                if flushes & (1 << index) != 0 {
+                    writer.flush().await.unwrap();
+                }
+            }
+            writer.close().await.unwrap();
+            assert_eq!(read(&core, ReadOptions::default()).await.concat(), all);
+            let mut part = Vec::new();
+            core.byte_stream(start as u64..end as u64).read_to_end(&mut part).await.unwrap();
+            assert_eq!(part, all.get(start..end).unwrap_or_default());
+        });
+    }
+}
+
+// ---- test/value-encoding.js -----------------------------------------------------------------
+
+/// A codec of one's own: numbers in hexadecimal.
+struct Hexadecimal;
+
+impl Codec for Hexadecimal {
+    type Value = u64;
+
+    fn encode(&self, value: &u64) -> Result<Bytes, CodecError> {
+        if *value == 13 {
+            return Err("unlucky".into());
+        }
+        Ok(format!("{value:x}").into())
+    }
+
+    fn decode(&self, bytes: Bytes) -> Result<u64, CodecError> {
+        Ok(u64::from_str_radix(std::str::from_utf8(&bytes)?, 16)?)
+    }
+}
+
+#[test]
+fn basic_value_encoding() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        let numbers = core.with_codec(Hexadecimal);
+        assert_eq!(numbers.append(&255).await.unwrap(), 0);
+        assert_eq!(numbers.append_batch([16, 1]).await.unwrap(), 1..3);
+        assert_eq!(numbers.get(0).await.unwrap(), 255);
+        assert_eq!(numbers.head().await.unwrap(), 1);
+        assert_eq!(numbers.get_batch(0..3).await.unwrap(), [255, 16, 1]);
+        assert_eq!(core.get(0).await.unwrap(), "ff");
+        assert_eq!(core.with_codec(Utf8).get(1).await.unwrap(), "10");
+    });
+}
+
+/// JS: a codec that throws leaves every later append hanging.
+#[test]
+fn a_value_that_cannot_be_encoded_changes_nothing() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        let numbers = core.with_codec(Hexadecimal);
+        let refused = numbers.append_batch([1, 13, 2]).await;
+        assert!(matches!(refused, Err(Error::Encode(_))), "{refused:?}");
+        assert_eq!(numbers.append(&2).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn value_encoding_read_stream() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        core.append_batch(["a", "not a number", "b"]).await.unwrap();
+        let numbers = core.with_codec(Hexadecimal);
+        let values: Vec<_> = numbers.read_stream(ReadOptions::default()).collect().await;
+        assert!(
+            matches!(values[..], [Ok(10), Err(Error::Decode(_)), Ok(11)]),
+            "{values:?}"
+        );
+    });
+}
+
+#[test]
+fn value_encoding_over_a_connection() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        core.with_codec(Hexadecimal).append(&77).await.unwrap();
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        let value = clone.with_codec(Hexadecimal);
+        let value = value.get_with(0, GetOptions::default());
+        assert_eq!(soon("a value", value).await.unwrap(), 77);
+    });
+}
+
+/// As Node writes it, so that either can read the other: with a newline.
+#[cfg(feature = "json")]
+#[test]
+fn json_is_text_and_a_newline() {
+    use hypercore::Json;
+
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        let values = core.with_codec(Json::<serde_json::Value>::new());
+        let value = serde_json::json!({ "hello": ["world", 1, null] });
+        values.append(&value).await.unwrap();
+        assert_eq!(
+            core.get(0).await.unwrap(),
+            "{\"hello\":[\"world\",1,null]}\n"
+        );
+        assert_eq!(values.get(0).await.unwrap(), value);
+        core.append("{").await.unwrap();
+        assert!(matches!(values.get(1).await, Err(Error::Decode(_))));
+    });
+}
