@@ -19,7 +19,7 @@ use crate::{
 /// writer has reached, and three bytes that say how to forge.
 ///
 /// * An honest proof is always accepted.
-/// * Whatever is accepted says what the [reference] says.
+/// * Whatever is accepted says what the naive recursive tree says.
 /// * All that is known is stored, and its length is that of the newest head seen.
 pub fn merkle_verify(data: &[u8]) {
     let mut reader = Reader::default();
