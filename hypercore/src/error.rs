@@ -59,6 +59,15 @@ pub enum Error {
     /// A block could not be made into a value.
     #[error("the block could not be decoded: {0}")]
     Decode(#[source] crate::CodecError),
+    /// An extension of that name is registered already.
+    #[error("the extension {name:?} is registered already")]
+    ExtensionExists {
+        /// Its name.
+        name: String,
+    },
+    /// The remote was refused by `ReplicateOptions::on_authenticate`, or has no key to tell it by.
+    #[error("the remote is not one of those that are let in")]
+    NotAuthenticated,
     /// The core has no blocks.
     #[error("the core is empty")]
     Empty,
@@ -150,6 +159,7 @@ impl Error {
             Self::Merkle(_)
             | Self::Bitfield(_)
             | Self::UnrequestedData
+            | Self::NotAuthenticated
             | Self::RequestTimeout { .. } => true,
             Self::Wire(error) => error.is_peer_fault(),
             _ => false,

@@ -431,6 +431,18 @@ impl Hypercore {
         self.replicate(role, options)?.run(transport).await
     }
 
+    /// Starts or stops to ask peers for blocks, those to come too. By default a core does unless it
+    /// is writable. What was asked for before may still come. Connections whose own options said
+    /// otherwise do as they are told now.
+    pub fn set_downloading(&self, downloading: bool) {
+        self.shared.lock().replicator.set_downloading(downloading);
+    }
+
+    /// Starts or stops to answer peers, those to come too.
+    pub fn set_uploading(&self, uploading: bool) {
+        self.shared.lock().replicator.set_uploading(uploading);
+    }
+
     /// Registers a request that peers may be able to answer.
     fn ask<T>(&self, core: &mut Core, id: RequestId, answer: Receiver<Result<T>>) -> Request<T> {
         core.replicator.wake_all();

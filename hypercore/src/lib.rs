@@ -93,6 +93,7 @@ mod codec;
 mod core;
 mod error;
 mod event;
+mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -117,6 +118,7 @@ pub use crate::{
     codec::{Binary, Codec, CodecError, Typed, Utf8},
     error::{Corruption, Error},
     event::{Event, Events, PeerId},
+    extension::{Extension, TypedExtension},
     hypercore::Hypercore,
     options::{Durability, OpenOptions},
     replicate::{PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},

@@ -72,6 +72,11 @@ impl Connection {
         session.encrypted = options.encrypted;
         session.timeout = options.timeout;
         session.limits = options.limits.clone();
+        session.remote_public_key = options.remote_public_key;
+        if options.asks_for_key() && !options.noise && !options.encrypted {
+            // There is no handshake to learn it by.
+            return Err(Error::NotAuthenticated);
+        }
         Ok(Self {
             session: Session::new(session, runtime::now())?,
             options,
@@ -105,8 +110,9 @@ impl Connection {
             download: self
                 .options
                 .download
+                .or(locked.replicator.downloading)
                 .unwrap_or_else(|| !locked.log.is_writable()),
-            upload: self.options.upload,
+            upload: self.options.upload && locked.replicator.uploading != Some(false),
             timeout: self.options.timeout,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
         };
@@ -243,6 +249,7 @@ impl Connection {
         drop(core);
         shared.checkpoint_if_due(unsynced, now);
         self.send(channel, &messages)?;
+        self.send_extensions(channel, &shared, peer);
         if done {
             self.session.close(channel);
             let is_closed = shared.lock().log.files().is_err();
@@ -255,6 +262,23 @@ impl Connection {
             self.abandoned = is_closed && self.attachments.is_empty();
         }
         Ok(())
+    }
+
+    /// Sends what extensions have to say, as long as the remote takes it.
+    fn send_extensions(&mut self, channel: ChannelId, shared: &SharedCore, peer: PeerId) {
+        let next = || {
+            let mut core = shared.lock();
+            core.replicator.peer(peer)?.extension_outbox.pop_front()
+        };
+        while self.session.buffered() < SEND_BUFFER
+            && let Some((name, payload)) = next()
+        {
+            // It may have been dropped meanwhile, and its messages with it.
+            let sent = self.session.send_extension(Some(channel), &name, payload);
+            if let Err(error) = sent {
+                tracing::debug!(%error, %name, "a message of an extension was not sent");
+            }
+        }
     }
 
     fn send(&mut self, channel: ChannelId, messages: &[Message]) -> Result<()> {
@@ -281,6 +305,19 @@ impl Connection {
                 } => {
                     self.detach(channel, "the peer closed it");
                 }
+                WireEvent::Handshake { remote_public_key } => {
+                    self.options.authenticate(&remote_public_key)?;
+                }
+                WireEvent::Extension {
+                    channel: Some(channel),
+                    name,
+                    payload,
+                } => {
+                    if let Some(Attachment { core, peer }) = self.attachments.get(&channel) {
+                        let core = core.lock();
+                        core.replicator.extensions.receive(&name, *peer, payload);
+                    }
+                }
                 // Nobody here has that core: let the remote know, so that it does not wait.
                 WireEvent::RemoteOpened { discovery_key } if !self.options.live => {
                     self.session.reject(&discovery_key);
@@ -297,10 +334,18 @@ impl Connection {
         let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
             return;
         };
+        if !self
+            .options
+            .lets_in(core.lock().log.key(), remote_public_key)
+        {
+            self.session.close(channel);
+            return self.detach(channel, "the remote was refused");
+        }
         let mut core = core.lock();
+        let extensions = core.replicator.extensions.names();
         if let Some(state) = core.replicator.peer(*peer) {
             state.remote_public_key = remote_public_key;
-            state.open();
+            state.open(extensions);
             core.events.emit(Event::PeerOpen { peer: *peer });
         }
         core.replicator.settle();

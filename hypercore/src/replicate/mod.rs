@@ -25,7 +25,7 @@ pub use options::{ReplicateOptions, Role};
 pub use peer::Stats;
 pub use stream::{Replication, ReplicationHandle};
 
-use crate::{error::Result, event::PeerId, log::Log};
+use crate::{error::Result, event::PeerId, extension::Extensions, log::Log};
 use demand::Demand;
 use options::PeerOptions;
 use peer::{InFlight, Peer, Stage, WANT_ALIGNMENT, Wanted};
@@ -80,6 +80,11 @@ pub(crate) struct Replicator {
     update_from: Option<PeerId>,
     /// What was exchanged with peers that are gone.
     past: Stats,
+    pub(crate) extensions: Extensions,
+    /// What `set_downloading` said, if it was called.
+    pub(crate) downloading: Option<bool>,
+    /// What `set_uploading` said, if it was called.
+    pub(crate) uploading: Option<bool>,
 }
 
 /// A connected peer of a core.
@@ -124,6 +129,35 @@ impl Replicator {
         self.peers.get_mut(&id)
     }
 
+    pub(crate) fn peers_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.peers.values_mut()
+    }
+
+    /// Tells all peers which extensions there are now.
+    pub(crate) fn declare_extensions(&mut self) {
+        let names = self.extensions.names();
+        for peer in self.peers.values_mut() {
+            peer.declare(names.clone());
+        }
+    }
+
+    /// Starts or stops to ask peers, those to come too.
+    pub(crate) fn set_downloading(&mut self, downloading: bool) {
+        self.downloading = Some(downloading);
+        for peer in self.peers.values_mut() {
+            peer.set_status(downloading, peer.uploading);
+        }
+        self.settle();
+    }
+
+    /// Starts or stops to answer peers, those to come too.
+    pub(crate) fn set_uploading(&mut self, uploading: bool) {
+        self.uploading = Some(uploading);
+        for peer in self.peers.values_mut() {
+            peer.set_status(peer.downloading, uploading);
+        }
+    }
+
     pub(crate) fn peers(&self) -> impl Iterator<Item = PeerInfo> {
         self.peers.values().map(|peer| PeerInfo {
             id: peer.id,
@@ -152,6 +186,7 @@ impl Replicator {
 
     pub(crate) fn close(&mut self) {
         self.demand.close();
+        self.extensions.close();
         for peer in self.peers.values_mut() {
             peer.stage = Stage::Done;
             peer.wake();

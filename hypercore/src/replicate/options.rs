@@ -1,6 +1,10 @@
 //! How to replicate.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
+
+use hypercore_merkle::PublicKey;
+
+use crate::error::{Error, Result};
 
 /// Which end of the connection this is: one side must be the initiator, the other the responder.
 /// By custom the side that connects is the initiator.
@@ -38,6 +42,25 @@ pub struct ReplicateOptions {
     /// Start with a handshake. Without it and without encryption nothing is hidden and nobody has
     /// to know the key: for transports that do both themselves.
     pub noise: bool,
+    /// The only remote to talk to: anybody else is refused before it learns who we are.
+    pub remote_public_key: Option<[u8; 32]>,
+    authenticate: Option<Hook<IsKnown>>,
+    authenticate_core: Option<Hook<MayHave>>,
+}
+
+/// Whether to talk to the remote with this key.
+type IsKnown = dyn Fn(&[u8; 32]) -> bool + Send + Sync;
+
+/// Whether to exchange the core with this key with the remote with that one.
+type MayHave = dyn Fn(PublicKey, &[u8; 32]) -> bool + Send + Sync;
+
+/// A question to whoever made the options.
+struct Hook<F: ?Sized>(Box<F>);
+
+impl<F: ?Sized> fmt::Debug for Hook<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl Default for ReplicateOptions {
@@ -52,6 +75,9 @@ impl Default for ReplicateOptions {
             key_pair: None,
             encrypted: true,
             noise: true,
+            remote_public_key: None,
+            authenticate: None,
+            authenticate_core: None,
         }
     }
 }
@@ -63,6 +89,50 @@ impl ReplicateOptions {
         Self {
             live: true,
             ..Self::default()
+        }
+    }
+
+    /// Talks only to remotes whose static key `is_known`; with any other the connection fails with
+    /// [`Error::NotAuthenticated`]. It is called once, when the handshake is over.
+    #[must_use]
+    pub fn on_authenticate(
+        mut self,
+        is_known: impl Fn(&[u8; 32]) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.authenticate = Some(Hook(Box::new(is_known)));
+        self
+    }
+
+    /// Exchanges a core only with remotes that `may_have` it, by the core's key and the remote's
+    /// static key; for any other it is as if the core were not here. It is called when the remote
+    /// opens the core.
+    #[must_use]
+    pub fn on_core_authenticate(
+        mut self,
+        may_have: impl Fn(PublicKey, &[u8; 32]) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.authenticate_core = Some(Hook(Box::new(may_have)));
+        self
+    }
+
+    /// Whether the remote has to have a key.
+    pub(crate) fn asks_for_key(&self) -> bool {
+        self.remote_public_key.is_some()
+            || self.authenticate.is_some()
+            || self.authenticate_core.is_some()
+    }
+
+    pub(crate) fn authenticate(&self, remote: &[u8; 32]) -> Result<()> {
+        match &self.authenticate {
+            Some(Hook(is_known)) if !is_known(remote) => Err(Error::NotAuthenticated),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn lets_in(&self, core: PublicKey, remote: Option<[u8; 32]>) -> bool {
+        match &self.authenticate_core {
+            None => true,
+            Some(Hook(may_have)) => remote.is_some_and(|remote| may_have(core, &remote)),
         }
     }
 }

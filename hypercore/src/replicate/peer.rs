@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::RemoteTree;
 use hypercore_wire::{Have, Message, Request, Status, Unhave, Want};
@@ -17,6 +18,7 @@ use super::{Wake, options::PeerOptions};
 use crate::{
     error::{Error, Result},
     event::PeerId,
+    extension::OUTBOX,
 };
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -142,6 +144,8 @@ pub(crate) struct Peer {
     questions: VecDeque<Question>,
     unrequested: usize,
     pub(crate) outbox: Vec<Message>,
+    /// Messages of extensions, which come after those of the protocol.
+    pub(crate) extension_outbox: VecDeque<(Arc<str>, Bytes)>,
     wake: Arc<Wake>,
     pub(crate) stats: Stats,
 }
@@ -172,6 +176,7 @@ impl Peer {
             questions: VecDeque::new(),
             unrequested: 0,
             outbox: Vec::new(),
+            extension_outbox: VecDeque::new(),
             wake,
             stats: Stats::default(),
             options,
@@ -179,16 +184,55 @@ impl Peer {
     }
 
     /// Both sides have opened the core: says what we do if it is not the default (`onopen`).
-    pub(crate) fn open(&mut self) {
+    pub(crate) fn open(&mut self, extensions: Vec<String>) {
         self.stage = Stage::Open;
-        if self.options.ack {
-            self.outbox.push(Message::Options(hypercore_wire::Options {
-                extensions: Vec::new(),
-                ack: true,
-            }));
+        if self.options.ack || !extensions.is_empty() {
+            self.declare(extensions);
         }
         if !self.uploading || !self.downloading {
             self.send_status();
+        }
+    }
+
+    /// Tells the remote which extensions we have.
+    pub(crate) fn declare(&mut self, extensions: Vec<String>) {
+        if self.stage == Stage::Open {
+            self.outbox.push(Message::Options(hypercore_wire::Options {
+                extensions,
+                ack: self.options.ack,
+            }));
+            self.wake();
+        }
+    }
+
+    /// Queues a message of an extension; false if that is not possible now.
+    pub(crate) fn send_extension(&mut self, name: &Arc<str>, payload: Bytes) -> bool {
+        let waiting: usize = self
+            .extension_outbox
+            .iter()
+            .map(|(_, it)| it.len() + 1)
+            .sum();
+        if self.stage != Stage::Open || waiting + payload.len() > OUTBOX {
+            return false;
+        }
+        self.extension_outbox.push_back((Arc::clone(name), payload));
+        self.wake();
+        true
+    }
+
+    /// From now on we ask and answer the remote, or do not.
+    pub(crate) fn set_status(&mut self, downloading: bool, uploading: bool) {
+        if (self.downloading, self.uploading) == (downloading, uploading) {
+            return;
+        }
+        (self.downloading, self.uploading) = (downloading, uploading);
+        if !uploading {
+            // They are not refused: the remote hears that we answer nothing (`setUploading`).
+            self.questions.clear();
+        }
+        if self.stage == Stage::Open {
+            self.send_status();
+            self.wake();
         }
     }
 

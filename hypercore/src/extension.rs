@@ -1,0 +1,250 @@
+//! Messages of one's own between the peers of a core, beside those of the protocol.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use async_channel::{Receiver, Sender};
+use bytes::Bytes;
+use futures_lite::Stream;
+
+use crate::{
+    Hypercore,
+    codec::{Codec, CodecError},
+    error::{Error, Result},
+    event::PeerId,
+    shared::Shared,
+};
+
+/// Messages that wait to be received, before new ones are dropped: 16 MiB of the longest.
+const INBOX: usize = 256;
+
+/// Bytes that wait to be sent to one peer, before new messages to it are refused.
+pub(crate) const OUTBOX: usize = 1024 * 1024;
+
+/// An extension that is registered.
+#[derive(Debug)]
+struct Registration {
+    inbox: Sender<(PeerId, Bytes)>,
+    missed: Arc<AtomicU64>,
+}
+
+/// The extensions of one core.
+#[derive(Debug, Default)]
+pub(crate) struct Extensions {
+    registered: BTreeMap<Arc<str>, Registration>,
+}
+
+impl Extensions {
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.registered
+            .keys()
+            .map(|name| name.to_string())
+            .collect()
+    }
+
+    /// `peer` sent a message of the extension `name`.
+    pub(crate) fn receive(&self, name: &str, peer: PeerId, payload: Bytes) {
+        if let Some(extension) = self.registered.get(name)
+            && extension.inbox.try_send((peer, payload)).is_err()
+        {
+            extension.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.registered.clear();
+    }
+}
+
+impl Hypercore {
+    /// Registers an extension of the protocol: peers that registered the same name for this core
+    /// can exchange messages with it.
+    ///
+    /// A message is encrypted like everything else on a connection, and neither signed nor
+    /// confirmed. It is not stored: those who are not connected never get it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ExtensionExists`]; when the name is longer than 256 bytes or the 257th; when the
+    /// core is closed.
+    pub fn register_extension(&self, name: &str) -> Result<Extension> {
+        let name: Arc<str> = name.into();
+        let mut core = self.shared().lock();
+        core.log.files()?;
+        let registered = &mut core.replicator.extensions.registered;
+        if registered.contains_key(&name) {
+            let name = name.to_string();
+            return Err(Error::ExtensionExists { name });
+        }
+        // Otherwise every connection would fail to declare it.
+        let limits = hypercore_wire::Limits::default();
+        let (names, length) = (limits.extension_names, limits.extension_name);
+        if registered.len() >= names || name.len() > length {
+            return Err(hypercore_wire::Error::TooManyExtensions { names, length }.into());
+        }
+        let (inbox, messages) = async_channel::bounded(INBOX);
+        let missed = Arc::default();
+        registered.insert(
+            Arc::clone(&name),
+            Registration {
+                inbox,
+                missed: Arc::clone(&missed),
+            },
+        );
+        core.replicator.declare_extensions();
+        drop(core);
+        let end = Arc::new(End {
+            shared: Arc::clone(self.shared()),
+            name,
+        });
+        Ok(Extension {
+            end,
+            missed,
+            messages: Box::pin(messages),
+        })
+    }
+}
+
+/// An extension of the protocol: see [`Hypercore::register_extension`].
+///
+/// As a stream it gives the messages that come, and who sent them, until the core is closed. Clones
+/// share one queue of them. The extension is there until the last clone is dropped.
+#[derive(Clone)]
+pub struct Extension {
+    end: Arc<End>,
+    missed: Arc<AtomicU64>,
+    messages: Pin<Box<Receiver<(PeerId, Bytes)>>>,
+}
+
+impl fmt::Debug for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Extension")
+            .field("name", &self.end.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Dropped with the last clone of an extension.
+struct End {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut core = self.shared.lock();
+        core.replicator.extensions.registered.remove(&self.name);
+        core.replicator.declare_extensions();
+    }
+}
+
+impl Extension {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.end.name
+    }
+
+    /// Sends `message` to one peer. False if that peer is not connected, or does not keep up with
+    /// what it was sent. A peer that does not have the extension ignores the message.
+    ///
+    /// A remote of this crate takes no message above 64 KiB unless its
+    /// [`Limits`](crate::wire::Limits) say so.
+    pub fn send(&self, message: impl Into<Bytes>, peer: PeerId) -> bool {
+        let mut core = self.end.shared.lock();
+        let peer = core.replicator.peer(peer);
+        peer.is_some_and(|peer| peer.send_extension(&self.end.name, message.into()))
+    }
+
+    /// Sends `message` to every connected peer; returns how many that are.
+    pub fn broadcast(&self, message: impl Into<Bytes>) -> usize {
+        let message = message.into();
+        let mut core = self.end.shared.lock();
+        let sent = core.replicator.peers_mut().filter_map(|peer| {
+            peer.send_extension(&self.end.name, message.clone())
+                .then_some(())
+        });
+        sent.count()
+    }
+
+    /// The next message, and who sent it; `None` once the core is closed.
+    pub async fn receive(&self) -> Option<(PeerId, Bytes)> {
+        self.messages.recv().await.ok()
+    }
+
+    /// How many messages were dropped because too many waited to be received.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
+    }
+
+    /// This extension with values in place of bytes.
+    #[must_use]
+    pub fn with_codec<C: Codec>(&self, codec: C) -> TypedExtension<C> {
+        TypedExtension {
+            extension: self.clone(),
+            codec,
+        }
+    }
+}
+
+impl Stream for Extension {
+    type Item = (PeerId, Bytes);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.messages.as_mut().poll_next(cx)
+    }
+}
+
+/// An extension whose messages are values: see [`Extension::with_codec`].
+#[derive(Clone)]
+pub struct TypedExtension<C> {
+    extension: Extension,
+    codec: C,
+}
+
+impl<C> fmt::Debug for TypedExtension<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedExtension")
+            .field("name", &self.extension.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: Codec> TypedExtension<C> {
+    /// Sends `message` to one peer: see [`Extension::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Encode`].
+    pub fn send(&self, message: &C::Value, peer: PeerId) -> Result<bool> {
+        Ok(self.extension.send(self.encode(message)?, peer))
+    }
+
+    /// Sends `message` to every connected peer; returns how many that are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Encode`].
+    pub fn broadcast(&self, message: &C::Value) -> Result<usize> {
+        Ok(self.extension.broadcast(self.encode(message)?))
+    }
+
+    /// The next message, if it can be decoded, and who sent it; `None` once the core is closed.
+    pub async fn receive(&self) -> Option<(PeerId, Result<C::Value, CodecError>)> {
+        let (peer, message) = self.extension.receive().await?;
+        Some((peer, self.codec.decode(message)))
+    }
+
+    fn encode(&self, message: &C::Value) -> Result<Bytes> {
+        self.codec.encode(message).map_err(Error::Encode)
+    }
+}
