@@ -59,6 +59,12 @@ pub enum Error {
     /// A block could not be made into a value.
     #[error("the block could not be decoded: {0}")]
     Decode(#[source] crate::CodecError),
+    /// The hook `OpenOptions::on_write` does not want a block.
+    #[error("the block was refused: {0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The request was taken back by `cancel`.
+    #[error("the request was cancelled")]
+    Cancelled,
     /// An extension of that name is registered already.
     #[error("the extension {name:?} is registered already")]
     ExtensionExists {

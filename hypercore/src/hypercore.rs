@@ -209,6 +209,22 @@ impl Hypercore {
         flushed
     }
 
+    /// Closes the core, for all handles, and removes its files. A directory stays. Whoever has a
+    /// copy keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the core is closed already or the storage fails; the core is closed then, too.
+    pub async fn destroy(&self) -> Result<()> {
+        let turn = self.shared.turn.lock_arc().await;
+        let shared = Arc::clone(&self.shared);
+        runtime::unblock(move || {
+            let _turn = turn;
+            shared.destroy()
+        })
+        .await
+    }
+
     // ---- reading ----------------------------------------------------------------------------
 
     /// Block `index`, verified. If it is not stored here, waits until a peer has sent it, or until
@@ -374,14 +390,36 @@ impl Hypercore {
     /// are stored here; dropping it takes the request back. An open end means every block there
     /// will ever be, so that this is never done.
     pub fn download(&self, blocks: impl RangeBounds<u64>) -> Download {
+        Download::new(vec![self.request_range(resolve(&blocks, u64::MAX))])
+    }
+
+    /// Downloads these blocks, in any order. Otherwise as [`download`](Self::download).
+    pub fn download_blocks(&self, blocks: impl IntoIterator<Item = u64>) -> Download {
+        let mut blocks: Vec<_> = blocks.into_iter().collect();
+        blocks.sort_unstable();
+        let runs = blocks.chunk_by(|a, b| b - a <= 1);
+        let requests = runs.map(|run| {
+            let end = run.last().map_or(0, |last| last.saturating_add(1));
+            self.request_range(run[0]..end)
+        });
+        Download::new(requests.collect())
+    }
+
+    /// Fails everything that waits for a block of `blocks`, or for a range that lies within them,
+    /// with [`Error::Cancelled`]. To take back one request, drop its future.
+    pub fn cancel(&self, blocks: impl RangeBounds<u64>) {
         let blocks = resolve(&blocks, u64::MAX);
+        self.shared.lock().replicator.demand.cancel_within(blocks);
+    }
+
+    fn request_range(&self, blocks: Range<u64>) -> Request<()> {
         let mut core = self.shared.lock();
         let settled = match core.log.files() {
             Err(error) => Some(Err(error)),
             Ok(_) if core.log.bitfield().has_all(blocks.clone()) => Some(Ok(())),
             Ok(_) => None,
         };
-        Download::new(match settled {
+        match settled {
             Some(result) => Request::answered(Arc::clone(&self.shared), result),
             None => {
                 let missing =
@@ -389,7 +427,7 @@ impl Hypercore {
                 let (id, answer) = core.replicator.demand.download(blocks, missing);
                 self.ask(&mut core, id, answer)
             }
-        })
+        }
     }
 
     /// Checks every stored block against its leaf hash. Changes nothing.

@@ -26,6 +26,10 @@ pub(crate) enum Existing {
     Optional,
     /// Create; something there is an error.
     Refused,
+    /// Open what is there, or create; another core there is forgotten.
+    Replaced,
+    /// Forget what is there, and create.
+    Forgotten,
 }
 
 /// What opening a core needs to know.
@@ -35,6 +39,14 @@ pub(crate) struct Setup {
     pub(crate) key: Option<PublicKey>,
     pub(crate) key_pair: Option<KeyPair>,
     pub(crate) store_secret_key: bool,
+}
+
+impl Setup {
+    /// The key asked for, if one was.
+    fn requested(&self) -> Option<PublicKey> {
+        let of_pair = || self.key_pair.as_ref().map(KeyPair::public_key);
+        self.key.or_else(of_pair)
+    }
 }
 
 /// How the newest length is vouched for.
@@ -111,16 +123,23 @@ impl Log {
     /// Opens or creates the log in `storage`. Nothing is written unless it is created.
     pub(crate) fn open(storage: Arc<dyn Storage>, setup: Setup) -> Result<Self> {
         let files = FeedFiles::open(storage)?;
-        let stored = stored_key(&files)?;
+        if setup.existing == Existing::Forgotten {
+            files.reset()?;
+        }
+        let mut stored = stored_key(&files)?;
+        if setup.existing == Existing::Replaced
+            && stored.is_some_and(|stored| setup.requested().is_some_and(|other| other != stored))
+        {
+            files.reset()?;
+            stored = None;
+        }
         let (key, key_pair) = match stored {
             Some(stored) => {
                 if setup.existing == Existing::Refused {
                     return Err(Error::CoreExists(stored));
                 }
-                let requested = setup
-                    .key
-                    .or_else(|| setup.key_pair.as_ref().map(KeyPair::public_key));
-                if let Some(requested) = requested.filter(|&requested| requested != stored) {
+                if let Some(requested) = setup.requested().filter(|&requested| requested != stored)
+                {
                     return Err(Error::OtherCore { stored, requested });
                 }
                 (stored, open_key_pair(&files, stored, setup)?)
@@ -288,6 +307,18 @@ impl Log {
         })
     }
 
+    /// Checks block `index` (or, without a value, the log's length) against `proof`.
+    pub(crate) fn check(
+        &self,
+        index: u64,
+        block: Option<Block>,
+        proof: &Proof,
+    ) -> Result<ChangeSet> {
+        let plan = verify::plan(&TreeBits(&self.bitfield), index, block.is_some(), proof)?;
+        let local = self.files()?.required_nodes(plan.nodes())?;
+        Ok(plan.check(&self.verifier, &self.head, block, proof, &local)?)
+    }
+
     /// Checks block `index` (or, without a value, the log's length) against `proof`, and stores
     /// what it proves.
     pub(crate) fn put(
@@ -297,10 +328,7 @@ impl Log {
         proof: &Proof,
     ) -> Result<Stored> {
         let files = self.prepare_write()?;
-        let plan = verify::plan(&TreeBits(&self.bitfield), index, block.is_some(), proof)?;
-        let local = files.required_nodes(plan.nodes())?;
-        let change = plan.check(&self.verifier, &self.head, block, proof, &local)?;
-
+        let change = self.check(index, block, proof)?;
         let longer = change
             .head()
             .is_some_and(|head| head.length > self.head.length);

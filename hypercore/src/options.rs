@@ -1,13 +1,15 @@
 //! How to open a core.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
+use bytes::Bytes;
 use hypercore_merkle::{KeyPair, PublicKey};
 use hypercore_storage::{Directory, Memory, Storage};
 
 use crate::{
     Hypercore,
     error::{Error, Result},
+    event::PeerId,
     log::{Existing, Log, Setup},
     runtime,
     shared::Shared,
@@ -48,6 +50,26 @@ pub struct OpenOptions {
     sparse: bool,
     follow: bool,
     durability: Durability,
+    on_write: Option<OnWrite>,
+}
+
+type WriteHook = dyn Fn(u64, &Bytes, Option<PeerId>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    + Send
+    + Sync;
+
+/// Who is asked before a block is stored.
+pub(crate) struct OnWrite(Box<WriteHook>);
+
+impl OnWrite {
+    pub(crate) fn ask(&self, index: u64, block: &Bytes, source: Option<PeerId>) -> Result<()> {
+        (self.0)(index, block, source).map_err(Error::Refused)
+    }
+}
+
+impl fmt::Debug for OnWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnWrite")
+    }
 }
 
 impl Default for OpenOptions {
@@ -68,6 +90,7 @@ impl OpenOptions {
             sparse: false,
             follow: false,
             durability: Durability::Always,
+            on_write: None,
         }
     }
 
@@ -86,6 +109,22 @@ impl OpenOptions {
     #[must_use]
     pub const fn create_new(mut self) -> Self {
         self.existing = Existing::Refused;
+        self
+    }
+
+    /// Forgets whatever is stored, keys and blocks, and creates a core. Whoever has a copy of the
+    /// old one keeps it, so a writer must not start anew under the same key.
+    #[must_use]
+    pub const fn overwrite(mut self) -> Self {
+        self.existing = Existing::Forgotten;
+        self
+    }
+
+    /// Forgets what is stored if it is not the core that is asked for, instead of failing with
+    /// [`Error::OtherCore`].
+    #[must_use]
+    pub const fn overwrite_other(mut self) -> Self {
+        self.existing = Existing::Replaced;
         self
     }
 
@@ -134,6 +173,28 @@ impl OpenOptions {
         self
     }
 
+    /// Asks `hook` before a block is stored: its index, its bytes, and the verified source of a
+    /// download, or `None` for an append. What it refuses is not stored: the append, or the
+    /// connection it came from, fails with [`Error::Refused`].
+    ///
+    /// The hook may be asked about a block that is not stored in the end. It holds up who appends
+    /// or sends, and must not append to this core itself.
+    #[must_use]
+    pub fn on_write(
+        mut self,
+        hook: impl Fn(
+            u64,
+            &Bytes,
+            Option<PeerId>,
+        ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.on_write = Some(OnWrite(Box::new(hook)));
+        self
+    }
+
     /// Opens the core in the directory `path`.
     ///
     /// # Errors
@@ -166,6 +227,7 @@ impl OpenOptions {
             sparse,
             follow,
             durability,
+            on_write,
         } = self;
         let setup = Setup {
             existing,
@@ -175,9 +237,9 @@ impl OpenOptions {
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let log = runtime::unblock(move || Log::open(storage, setup)).await?;
-        Ok(Hypercore::from_shared(Shared::new(
-            log, sparse, follow, durability,
-        )))
+        let mut shared = Shared::new(log, sparse, follow, durability);
+        shared.on_write = on_write;
+        Ok(Hypercore::from_shared(shared))
     }
 }
 

@@ -114,12 +114,13 @@ pub struct Audit {
 #[derive(Debug)]
 #[must_use = "dropping a download takes it back"]
 pub struct Download {
-    request: Request<()>,
+    /// What is not done yet.
+    requests: Vec<Request<()>>,
 }
 
 impl Download {
-    pub(crate) fn new(request: Request<()>) -> Self {
-        Self { request }
+    pub(crate) fn new(requests: Vec<Request<()>>) -> Self {
+        Self { requests }
     }
 }
 
@@ -127,7 +128,23 @@ impl Future for Download {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.request).poll(cx)
+        let mut failed = None;
+        self.requests
+            .retain_mut(|request| match Pin::new(request).poll(cx) {
+                Poll::Pending => true,
+                Poll::Ready(result) => {
+                    failed = failed.take().or_else(|| result.err());
+                    false
+                }
+            });
+        match failed {
+            Some(error) => {
+                self.requests.clear();
+                Poll::Ready(Err(error))
+            }
+            None if self.requests.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
     }
 }
 

@@ -13,14 +13,16 @@ use std::{
 };
 
 use async_channel::Sender;
-use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, append};
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, append};
 use hypercore_storage::FeedFiles;
 
 use crate::{
     Durability,
     core::Core,
     error::{Error, Result},
+    event::PeerId,
     log::{self, Log, Unsynced},
+    options::OnWrite,
     request::Audit,
     runtime,
 };
@@ -32,6 +34,7 @@ use crate::{
 pub(crate) struct Shared {
     core: Mutex<Core>,
     durability: Durability,
+    pub(crate) on_write: Option<OnWrite>,
     /// Appends that wait for their turn, oldest first. The next turn takes all of them.
     queue: Mutex<Vec<Append>>,
     pub(crate) turn: Arc<async_lock::Mutex<()>>,
@@ -76,6 +79,7 @@ impl Shared {
         Self {
             core: Mutex::new(core),
             durability,
+            on_write: None,
             queue: Mutex::default(),
             turn: Arc::default(),
             checkpoint: Mutex::new(Checkpoint {
@@ -126,6 +130,9 @@ impl Shared {
         let mut queue = std::mem::take(&mut *lock(&self.queue));
         // Those whose future was dropped before their turn came no longer want it.
         queue.retain(|append| !append.done.is_closed());
+        if let Some(on_write) = &self.on_write {
+            self.ask_for_appends(on_write, &mut queue);
+        }
         let mut blocks = Vec::new();
         let mut sizes = Vec::with_capacity(queue.len());
         for append in &mut queue {
@@ -149,6 +156,49 @@ impl Shared {
                     let _ = append.done.try_send(Err(Error::Append(Arc::clone(&error))));
                 }
             }
+        }
+    }
+
+    /// Fails the appends that the hook refuses. They are asked for at the indexes they will have.
+    fn ask_for_appends(&self, on_write: &OnWrite, queue: &mut Vec<Append>) {
+        let mut next = self.lock().log.length();
+        queue.retain(|append| {
+            let mut indexes = next..;
+            let refused = append
+                .blocks
+                .iter()
+                .zip(&mut indexes)
+                .find_map(|(block, index)| on_write.ask(index, block.value(), None).err());
+            match refused {
+                Some(error) => {
+                    let _ = append.done.try_send(Err(error));
+                    false
+                }
+                None => {
+                    next += append.blocks.len() as u64;
+                    true
+                }
+            }
+        });
+    }
+
+    /// Asks the hook about a block from elsewhere, if there is one and `proof` proves the block.
+    /// Without the lock, because nobody knows how long it takes.
+    pub(crate) fn ask_for_download(
+        &self,
+        index: u64,
+        block: &Block,
+        proof: &Proof,
+        source: PeerId,
+    ) -> Result<()> {
+        let Some(on_write) = &self.on_write else {
+            return Ok(());
+        };
+        let checked = self.lock().log.check(index, Some(block.clone()), proof);
+        match checked {
+            Ok(_) => on_write.ask(index, block.value(), Some(source)),
+            // Whoever stores it will say so.
+            Err(_) => Ok(()),
         }
     }
 
@@ -277,6 +327,19 @@ impl Shared {
         self.write_pages()?;
         files.sync_bitfield()?;
         Ok(())
+    }
+
+    /// Closes the core and removes its files.
+    pub(crate) fn destroy(&self) -> Result<()> {
+        let files = {
+            let mut core = self.lock();
+            let files = Arc::clone(core.log.files()?);
+            core.close();
+            files
+        };
+        // A page that is being written now would come back otherwise.
+        let _order = lock(&self.page_order);
+        Ok(files.destroy()?)
     }
 
     // ---- whole-log work ---------------------------------------------------------------------

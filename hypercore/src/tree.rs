@@ -139,6 +139,9 @@ impl Hypercore {
     pub async fn put(&self, index: u64, block: Option<Bytes>, proof: &Proof) -> Result<()> {
         let block = block.map(Block::hash);
         let shared = self.shared();
+        if let Some(block) = &block {
+            shared.ask_for_download(index, block, proof, PeerId::NOBODY)?;
+        }
         let mut core = shared.lock();
         core.put(PeerId::NOBODY, index, block, proof)?;
         core.replicator.wake_all();

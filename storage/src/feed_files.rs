@@ -141,8 +141,8 @@ impl FeedFiles {
             .try_for_each(|file| self.truncate(file, 0))
     }
 
-    /// Removes all six files. A directory stays.
-    pub fn destroy(self) -> Result<()> {
+    /// Removes all six files. A directory stays. Nothing may be written afterwards.
+    pub fn destroy(&self) -> Result<()> {
         self.reset()?;
         let remove = |file| {
             let removed = self.storage.remove(file);

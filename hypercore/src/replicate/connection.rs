@@ -517,6 +517,9 @@ fn receive_data(shared: &SharedCore, peer: PeerId, data: Data, now: Instant) -> 
     // The value is hashed before others are held up.
     let block = data.value.map(Block::hash);
     let has_value = block.is_some();
+    if let Some(block) = &block {
+        shared.ask_for_download(index, block, &proof, peer)?;
+    }
 
     // A block is wanted until it is stored: both under one lock, or another peer is asked for it.
     let mut core = shared.lock();

@@ -131,6 +131,24 @@ impl Demand {
         self.downloads.retain(|download| download.waiting.id != id);
     }
 
+    /// Fails every request for blocks that lie within `blocks`.
+    pub(crate) fn cancel_within(&mut self, blocks: Range<u64>) {
+        self.gets.retain(|index, waiting| {
+            let inside = blocks.contains(index);
+            if inside {
+                let cancelled = |waiting: &Waiting<_>| waiting.answer(Err(Error::Cancelled));
+                waiting.iter().for_each(cancelled);
+            }
+            !inside
+        });
+        let inside = |download: &mut Download| {
+            blocks.start <= download.blocks.start && download.blocks.end <= blocks.end
+        };
+        for download in self.downloads.extract_if(.., inside) {
+            download.waiting.answer(Err(Error::Cancelled));
+        }
+    }
+
     /// Block `index` is stored now.
     pub(crate) fn deliver(&mut self, index: u64, value: &Bytes) {
         for waiting in self.gets.remove(&index).unwrap_or_default() {

@@ -4,6 +4,7 @@ mod compat;
 mod core;
 mod model;
 mod network;
+mod node_basic;
 mod node_peers;
 mod node_streams;
 mod node_tree;
