@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::hash::Block;
 use crate::node::{MAX_LENGTH, NodeIndex, checked_size};
 use crate::roots::Roots;
-use crate::signature::{KeyPair, Verifier};
+use crate::signature::KeyPair;
 
 /// The largest block that can be appended: 8 MiB, the largest message of the wire protocol
 /// (`simple-message-channels` maxSize).
@@ -61,7 +61,7 @@ pub fn append(roots: &Roots, blocks: Vec<Block>, key_pair: &KeyPair) -> Result<C
     let head = roots.head();
     let signature = key_pair.sign(&head);
     // A bit that flipped while signing must not leave this function; it could betray the secret.
-    if !Verifier::new(&key_pair.public_key()).verify(&head, &signature) {
+    if !key_pair.signed(&head, &signature) {
         return Err(Error::FaultySignature { length });
     }
     changes.head = Some((head, roots));

@@ -126,6 +126,15 @@ impl KeyPair {
     pub fn sign(&self, head: &TreeHead) -> Signature {
         Signature(self.0.sign(&head.signable()).to_bytes())
     }
+
+    /// Whether a signature just made is right: a computer that miscounts must not publish one.
+    ///
+    /// Our own key needs none of the care that [`Verifier`] takes with strangers' keys, and
+    /// without parsing it anew this takes half the time.
+    pub(crate) fn signed(&self, head: &TreeHead, signature: &Signature) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        self.0.verify(&head.signable(), &signature).is_ok()
+    }
 }
 
 impl fmt::Debug for KeyPair {
