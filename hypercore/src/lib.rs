@@ -57,6 +57,10 @@
 //! * **A connection** is yours to make. [`Hypercore::replicate`] gives one end of an encrypted
 //!   stream; [`Replication::run`] drives it over a transport until it ends. Both sides must be live
 //!   ([`ReplicateOptions::live`]) to go on when everything is exchanged.
+//! * **Streams**: [`Hypercore::read_stream`] gives blocks, also those to come,
+//!   [`Hypercore::byte_stream`] a range of bytes, and [`Hypercore::write_stream`] takes bytes.
+//!   [`Hypercore::with_codec`] puts values in place of bytes.
+//! * **Messages of your own** travel beside blocks: [`Hypercore::register_extension`].
 //! * **What happens** can be heard as a stream of [`Event`]s.
 //! * **Errors** say whom to blame: [`Error::is_peer_fault`], [`Error::is_corruption`],
 //!   [`Error::is_locked`]. A peer that lies loses its connection and nothing else.
