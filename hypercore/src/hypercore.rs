@@ -179,6 +179,26 @@ impl Hypercore {
         runtime::unblock(move || shared.clear(blocks)).await
     }
 
+    /// Takes back all blocks from `length` on.
+    ///
+    /// Whoever has a copy of them keeps it, and what is appended in their place is another history,
+    /// which those copies refuse: only for logs, or ends of logs, that were never shared.
+    ///
+    /// # Errors
+    ///
+    /// When the core is not writable or shorter than that, when its hashes up to there are not all
+    /// known here, or when the storage fails.
+    // JS: leaves the bits of the blocks, and no signature of the new end.
+    pub async fn truncate(&self, length: u64) -> Result<()> {
+        let turn = self.shared.turn.lock_arc().await;
+        let shared = Arc::clone(&self.shared);
+        runtime::unblock(move || {
+            let _turn = turn;
+            shared.truncate(length)
+        })
+        .await
+    }
+
     /// Makes everything durable that was written before.
     ///
     /// # Errors

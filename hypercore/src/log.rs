@@ -270,6 +270,33 @@ impl Log {
         self.adopt(change);
     }
 
+    // ---- truncating -----------------------------------------------------------------------
+
+    /// The roots that the log has without what follows its first `length` blocks.
+    pub(crate) fn roots_at(&self, length: u64) -> Result<Roots> {
+        let wanted: Vec<_> = full_roots(length).collect();
+        let bits = TreeBits(&self.bitfield);
+        if let Some(missing) = wanted.iter().find(|&&root| !bits.has(root)) {
+            let node = missing.get();
+            return Err(Error::NodeNotStored { node });
+        }
+        let nodes = self.files()?.required_nodes(&wanted)?;
+        Ok(Roots::from_nodes(length, nodes)?)
+    }
+
+    /// Forgets the nodes after those below `roots`, and takes these for its own. Lets go of the
+    /// head.
+    pub(crate) fn finish_truncate(&mut self, roots: Roots) {
+        let bits = TreeBits(&self.bitfield);
+        let gone: Vec<_> = tree_index::truncated(&bits, roots.length()).collect();
+        for node in gone {
+            self.bitfield.tree_clear(node.get());
+        }
+        self.head = roots.head();
+        self.roots = roots;
+        self.appending = false;
+    }
+
     // ---- proofs ---------------------------------------------------------------------------
 
     /// What a peer still needs to believe block `index`; `None` if the block's node is not known.

@@ -13,13 +13,13 @@ use std::{
 };
 
 use async_channel::Sender;
-use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, append};
+use hypercore_merkle::{Block, ChangeSet, KeyPair, MAX_BLOCK_SIZE, Proof, Roots, append};
 use hypercore_storage::FeedFiles;
 
 use crate::{
     Durability,
     core::Core,
-    error::{Error, Result},
+    error::{Corruption, Error, Result},
     event::PeerId,
     log::{self, Log, Unsynced},
     options::OnWrite,
@@ -326,6 +326,69 @@ impl Shared {
         files.sync_content()?;
         self.write_pages()?;
         files.sync_bitfield()?;
+        Ok(())
+    }
+
+    /// Takes back all blocks from `length` on.
+    pub(crate) fn truncate(&self, length: u64) -> Result<()> {
+        let (files, roots, key_pair, old) = {
+            let mut core = self.lock();
+            let old = core.log.length();
+            if length > old {
+                let (start, end) = (length, old);
+                let length = old;
+                return Err(Error::BadRange { start, end, length });
+            }
+            let roots = core.log.roots_at(length)?;
+            let files = Arc::clone(core.log.files()?);
+            let (_, key_pair) = core.log.begin_append()?;
+            (files, roots, key_pair, old)
+        };
+        // The signature first: a log that ends where it never ended before has none.
+        if let Err(error) = self.sign_end(&files, &roots, &key_pair) {
+            self.lock().log.abort_append();
+            return Err(error);
+        }
+        let result = self.cut(&files, roots, length..old);
+        if result.is_err() {
+            // The log in the files could be the old one or the new one.
+            self.lock().log.poison();
+        }
+        result
+    }
+
+    fn sign_end(&self, files: &FeedFiles, roots: &Roots, key_pair: &KeyPair) -> Result<()> {
+        let Some(last) = roots.length().checked_sub(1) else {
+            return Ok(());
+        };
+        if files.signature(last)?.is_none() {
+            let signature = key_pair.sign(&roots.head());
+            let slot = signature.as_bytes().try_into();
+            let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
+            files.write_signature(last, slot)?;
+        }
+        if self.durability == Durability::Always {
+            files.sync_content()?;
+        }
+        Ok(())
+    }
+
+    /// Takes `blocks`, the last of the log, out of the bitfield and then out of the other files: a
+    /// bit that is set speaks of something that is there.
+    fn cut(&self, files: &FeedFiles, roots: Roots, blocks: Range<u64>) -> Result<()> {
+        let (length, byte_length) = (roots.length(), roots.byte_length());
+        {
+            let mut core = self.lock();
+            core.log.finish_truncate(roots);
+            core.clear(blocks.clone())?;
+        }
+        self.write_pages()?;
+        if self.durability == Durability::Always {
+            files.sync_bitfield()?;
+        }
+        files.clear_signatures(blocks)?;
+        files.truncate_tree(length)?;
+        files.truncate_data(byte_length)?;
         Ok(())
     }
 

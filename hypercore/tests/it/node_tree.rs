@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use hypercore::{Bytes, Error, Event, GetOptions, Hypercore, PeerId, ProofOptions, merkle};
+use hypercore::{
+    Bytes, Error, Event, GetOptions, Hypercore, PeerId, ProofOptions, merkle, storage::Memory,
+};
 use merkle::{TreeHead, full_roots};
 use proptest::prelude::*;
 
@@ -258,5 +260,78 @@ fn accurate_stat_totals_and_per_peer_stats() {
         assert_eq!(peers[0].stats.uploaded_bytes, 7);
         assert_eq!(second.remote_length(), 6);
         assert_eq!(clone_of(&core, true).await.remote_length(), 0);
+    });
+}
+
+// ---- truncate, of which Node has no test ----------------------------------------------------
+
+async fn with_blocks(storage: Memory, blocks: &[&str]) -> Hypercore {
+    let core = Hypercore::options().key_pair(key_pair("cut"));
+    let core = core.open_storage(storage).await.unwrap();
+    core.append_batch(blocks.iter().map(|block| block.to_string()))
+        .await
+        .unwrap();
+    core
+}
+
+/// Cut anywhere, a log is the one that it was then, also after opening it again, and goes on as
+/// that one.
+#[test]
+fn truncate() {
+    let blocks = ["a", "bb", "", "dddd", "e", "ff", "ggg", "h", "i", "jj", "k"];
+    run(async {
+        for length in 0..=blocks.len() {
+            let (kept, gone) = blocks.split_at(length);
+            let storage = Memory::new();
+            let core = with_blocks(storage.clone(), &blocks).await;
+            core.truncate(length as u64).await.unwrap();
+            assert_eq!(core.length(), length as u64);
+            assert_eq!(core.byte_length(), kept.concat().len() as u64);
+            assert_eq!(core.downloaded(..), length as u64);
+            assert!((length..blocks.len()).all(|index| !core.has(index as u64)));
+            let beyond = core.get_with(length as u64, GetOptions::local()).await;
+            assert!(matches!(beyond, Err(Error::BlockNotStored { .. })));
+            core.close().await.unwrap();
+
+            let core = Hypercore::options().open_storage(storage.clone()).await;
+            let core = core.unwrap();
+            assert_eq!(core.get_batch(..).await.unwrap(), kept);
+            assert!(core.audit().await.unwrap().invalid.is_empty());
+            assert!(core.is_writable());
+            core.append("new").await.unwrap();
+            let never_cut = with_blocks(Memory::new(), &[kept, &["new"]].concat()).await;
+            let index = length as u64;
+            assert_eq!(
+                core.signature(index).await.unwrap(),
+                never_cut.signature(index).await.unwrap(),
+                "cut to {length}, without {gone:?}"
+            );
+
+            // Every proof can be given.
+            let clone = clone_of(&core, false).await;
+            let ends = connect(&clone, options(|_| {}), &core, options(|_| {})).await;
+            soon("the end", ends).await.0.unwrap();
+            assert_eq!(clone.downloaded(..), index + 1);
+        }
+    });
+}
+
+#[test]
+fn truncate_is_for_writers_and_tells_peers() {
+    run(async {
+        let core = writer(5).await;
+        let longer = core.truncate(6).await;
+        assert!(matches!(longer, Err(Error::BadRange { length: 5, .. })));
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        soon("a block", clone.get(0)).await.unwrap();
+        let refused = clone.truncate(0).await;
+        assert!(matches!(refused, Err(Error::NotWritable)), "{refused:?}");
+        core.truncate(2).await.unwrap();
+        // It hears that the block is gone, and does not wait for an answer that never comes.
+        let gone = clone.get_with(4, crate::support::get_if_available());
+        let gone = soon("a refusal", gone).await;
+        assert!(matches!(gone, Err(Error::NotAvailable)), "{gone:?}");
+        assert_eq!(soon("a block", clone.get(1)).await.unwrap(), "block 1");
     });
 }
