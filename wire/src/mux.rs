@@ -291,6 +291,22 @@ impl Mux {
         Ok(())
     }
 
+    /// Takes messages of these extensions from now on, although the remote hears of them only with
+    /// the Options that are to follow. So none is lost that comes together with the remote's Open.
+    ///
+    /// # Errors
+    /// [`Error::TooManyExtensions`], [`Error::ChannelNotOpen`].
+    pub fn expect_extensions(
+        &mut self,
+        channel: ChannelId,
+        names: Vec<String>,
+    ) -> Result<(), Error> {
+        let limits = self.limits.clone();
+        let extensions = self.extensions_mut(Some(channel))?;
+        extensions.declare(names, &limits)?;
+        Ok(())
+    }
+
     /// Sends a message of an extension, on a channel or (`None`) on the stream itself.
     ///
     /// # Errors

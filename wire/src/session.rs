@@ -365,6 +365,20 @@ impl Session {
         self.mux.declare_extensions(names)
     }
 
+    /// Takes messages of these extensions from now on, although the remote hears of them only with
+    /// the Options that are to follow. So none is lost that comes together with the remote's Open.
+    ///
+    /// # Errors
+    /// [`Error::TooManyExtensions`], [`Error::ChannelNotOpen`].
+    pub fn expect_extensions(
+        &mut self,
+        channel: ChannelId,
+        names: Vec<String>,
+    ) -> Result<(), Error> {
+        self.check_writable()?;
+        self.mux.expect_extensions(channel, names)
+    }
+
     /// Sends a message of an extension, on a channel or (`None`) on the stream itself.
     ///
     /// # Errors

@@ -104,6 +104,8 @@ impl Connection {
         if self.attachments.contains_key(&channel) {
             return Ok(());
         }
+        let extensions = locked.replicator.extensions.names();
+        self.session.expect_extensions(channel, extensions)?;
         let options = PeerOptions {
             live: self.options.live,
             ack: self.options.ack,
@@ -268,7 +270,11 @@ impl Connection {
     fn send_extensions(&mut self, channel: ChannelId, shared: &SharedCore, peer: PeerId) {
         let next = || {
             let mut core = shared.lock();
-            core.replicator.peer(peer)?.extension_outbox.pop_front()
+            let peer = core.replicator.peer(peer)?;
+            // What was said meanwhile comes first: it may declare the extension.
+            peer.outbox
+                .is_empty()
+                .then(|| peer.extension_outbox.pop_front())?
         };
         while self.session.buffered() < SEND_BUFFER
             && let Some((name, payload)) = next()

@@ -298,6 +298,41 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// What comes in one piece with the remote's Open is decoded before we can answer that.
+#[test]
+fn an_extension_that_is_expected_is_heard_before_it_is_declared() {
+    for expected in [true, false] {
+        let mut pair = Pair::new(|_| {});
+        let channels = [0, 1].map(|side| pair.sides[side].open(&KEY).expect("a channel"));
+        if expected {
+            pair.sides[0]
+                .expect_extensions(channels[0], names(&["x"]))
+                .expect("an open channel");
+        }
+        let options = Options {
+            extensions: names(&["a", "x"]),
+            ack: false,
+        };
+        pair.sides[1]
+            .send(channels[1], &Message::Options(options))
+            .expect("an open channel");
+        let payload = Bytes::from_static(b"hi");
+        pair.sides[1]
+            .send_extension(Some(channels[1]), "x", payload.clone())
+            .expect("declared");
+        pair.drive();
+        let heard = pair.events[0].contains(&Event::Extension {
+            channel: Some(channels[0]),
+            name: "x".to_owned(),
+            payload,
+        });
+        assert_eq!(heard, expected);
+        // The remote hears nothing of it.
+        let declared = pair.sides[1].remote_extensions(Some(channels[1]));
+        assert!(declared.is_empty(), "{declared:?}");
+    }
+}
+
 #[test]
 fn extensions_are_numbered_by_utf16_order_and_matched_by_name() {
     let mut pair = Pair::new(|_| {});
