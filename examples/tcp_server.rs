@@ -38,7 +38,7 @@ async fn accept(core: &Hypercore, listener: &TcpListener) -> Result<(), Box<dyn 
         let connection = core.replicate(Role::Responder, ReplicateOptions::live())?;
         task::spawn(async move {
             match connection.run(socket).await {
-                Ok(()) => eprintln!("{address} has left"),
+                Ok(ended) => eprintln!("{address}: {ended}"),
                 Err(error) => eprintln!("{address}: {error}"),
             }
         });

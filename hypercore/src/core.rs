@@ -103,7 +103,10 @@ impl Core {
 
     fn answer_seeks(&mut self) {
         for (id, offset) in self.replicator.demand.waiting_seeks() {
-            if let Ok(Sought::Found { index, offset }) = self.log.seek(offset) {
+            if offset == self.log.byte_length() {
+                let end = self.log.length();
+                self.replicator.demand.answer_seek(id, end, 0);
+            } else if let Ok(Sought::Found { index, offset }) = self.log.seek(offset) {
                 self.replicator.demand.answer_seek(id, index, offset);
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     event::Events,
     log::{self, Sought},
-    replicate::{PeerInfo, ReplicateOptions, Replication, RequestId, Role},
+    replicate::{Ended, PeerInfo, ReplicateOptions, Replication, RequestId, Role},
     request::{Audit, Download, GetOptions, Position, Request, SeekOptions, UpdateOptions, within},
     runtime,
     shared::Shared,
@@ -485,7 +485,7 @@ impl Hypercore {
         transport: impl AsyncRead + AsyncWrite + Unpin,
         role: Role,
         options: ReplicateOptions,
-    ) -> Result<()> {
+    ) -> Result<Ended> {
         self.replicate(role, options)?.run(transport).await
     }
 

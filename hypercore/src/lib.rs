@@ -55,7 +55,7 @@
 //! * **A clone downloads everything**, or with [`OpenOptions::sparse`] only what is asked for by
 //!   [`get`](Hypercore::get), [`seek`](Hypercore::seek) and [`download`](Hypercore::download).
 //! * **A connection** is yours to make. [`Hypercore::replicate`] gives one end of an encrypted
-//!   stream; [`Replication::run`] drives it over a transport until it ends. Both sides must be live
+//!   stream; [`Replication::run`] drives it over a transport until it ends ([`Ended`]). Both sides must be live
 //!   ([`ReplicateOptions::live`]) to go on when everything is exchanged.
 //! * **Streams**: [`Hypercore::read_stream`] gives blocks, also those to come,
 //!   [`Hypercore::byte_stream`] a range of bytes, and [`Hypercore::write_stream`] takes bytes.
@@ -125,7 +125,7 @@ pub use crate::{
     extension::{Extension, TypedExtension},
     hypercore::Hypercore,
     options::{Durability, OpenOptions},
-    replicate::{PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
+    replicate::{Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
     stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
     tree::ProofOptions,

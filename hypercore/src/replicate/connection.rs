@@ -4,7 +4,7 @@
 //! come out. [`super::Replication`] drives it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use hypercore_wire::{
 };
 
 use super::{
-    ReplicateOptions, Role, Wake, ack, answer_want,
+    Ended, ReplicateOptions, Role, Wake, ack, answer_want,
     options::PeerOptions,
     peer::{Question, Stage},
     unhave,
@@ -48,7 +48,7 @@ struct Attachment {
 pub(crate) struct Connection {
     session: Session,
     options: ReplicateOptions,
-    attachments: HashMap<ChannelId, Attachment>,
+    attachments: BTreeMap<ChannelId, Attachment>,
     wake: Arc<Wake>,
     /// At least one core was attached, so having none any more means something.
     used: bool,
@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     remote_ended: bool,
     /// When the remote will have had enough time to answer the last Close.
     close_by: Option<Instant>,
+    /// How the worst of the cores that are no longer attached ended.
+    ended: Ended,
     failed: bool,
 }
 
@@ -80,13 +82,14 @@ impl Connection {
         Ok(Self {
             session: Session::new(session, runtime::now())?,
             options,
-            attachments: HashMap::new(),
+            attachments: BTreeMap::new(),
             wake: Arc::default(),
             used: false,
             abandoned: false,
             congested: false,
             remote_ended: false,
             close_by: None,
+            ended: Ended::Complete,
             failed: false,
         })
     }
@@ -169,9 +172,10 @@ impl Connection {
         self.session.sent(now, count);
     }
 
-    /// Whether more bytes may come in: not while the remote leaves our answers unread.
+    /// Whether more bytes may come in: not after their end, and not while the remote leaves our
+    /// answers unread.
     pub(crate) fn may_receive(&self) -> bool {
-        !self.congested && self.session.buffered() < SEND_BUFFER_FULL
+        !self.remote_ended && !self.congested && self.session.buffered() < SEND_BUFFER_FULL
     }
 
     /// Whether all is said: the rest is to flush and to close.
@@ -180,6 +184,15 @@ impl Connection {
             || self.remote_ended
             || (self.has_nothing_left()
                 && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
+    }
+
+    /// How it ended, once it is finished.
+    pub(crate) fn ended(&self) -> Ended {
+        if self.attachments.is_empty() {
+            self.ended
+        } else {
+            Ended::RemoteClosed
+        }
     }
 
     /// Whether every core was exchanged, on a connection that is made for no more than that, or
@@ -255,12 +268,13 @@ impl Connection {
         if done {
             self.session.close(channel);
             let is_closed = shared.lock().log.files().is_err();
-            let reason = if is_closed {
-                "the core was closed"
+            let ended = if is_closed {
+                Ended::CoreClosed
             } else {
-                "everything is exchanged"
+                Ended::Complete
             };
-            self.detach(channel, reason);
+            self.ended = self.ended.max(ended);
+            self.detach(channel, &ended.to_string());
             self.abandoned = is_closed && self.attachments.is_empty();
         }
         Ok(())
@@ -309,7 +323,7 @@ impl Connection {
                     channel: Some(channel),
                     ..
                 } => {
-                    self.detach(channel, "the peer closed it");
+                    self.closed_by_remote(channel);
                 }
                 WireEvent::Handshake { remote_public_key } => {
                     self.options.authenticate(&remote_public_key)?;
@@ -387,6 +401,19 @@ impl Connection {
 
     // ---- ending -----------------------------------------------------------------------------
 
+    fn closed_by_remote(&mut self, channel: ChannelId) {
+        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+            return;
+        };
+        let ended = match core.lock().replicator.peer(*peer) {
+            Some(peer) if peer.stage == Stage::Opening => Ended::Refused,
+            Some(peer) if peer.options.live || peer.downloading => Ended::RemoteClosed,
+            _ => Ended::Complete,
+        };
+        self.ended = self.ended.max(ended);
+        self.detach(channel, "the peer closed it");
+    }
+
     fn detach(&mut self, channel: ChannelId, reason: &str) {
         let Some(Attachment { core: shared, peer }) = self.attachments.remove(&channel) else {
             return;
@@ -451,6 +478,7 @@ fn answer_request(
     };
     if request.bytes > 0
         && let Ok(Sought::Found { index, .. }) = log.seek(request.bytes)
+        && log.has(index)
     {
         if state.repeats_bytes(request.bytes) {
             return Ok(None);

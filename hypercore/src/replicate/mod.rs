@@ -2,6 +2,7 @@
 
 mod connection;
 mod demand;
+mod ended;
 mod options;
 mod peer;
 mod stream;
@@ -21,6 +22,7 @@ use hypercore_bitfield::Bitfield;
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
 pub(crate) use demand::RequestId;
+pub use ended::Ended;
 pub use options::{ReplicateOptions, Role};
 pub use peer::Stats;
 pub use stream::{Replication, ReplicationHandle};
@@ -415,7 +417,10 @@ fn send_requests(
             peer.request(index, Wanted::Block, log.digest(index), now);
         }
     }
-    for (offset, blocks) in demand.wanted_bytes() {
+    for (offset, mut blocks) in demand.wanted_bytes() {
+        if offset >= log.byte_length() {
+            blocks.start = blocks.start.max(log.length());
+        }
         let candidate = next_candidate(peer, log.bitfield(), reserved, blocks);
         if let (Some(index), false, 1..) =
             (candidate, peer.asks_for_byte(offset), peer.urgent_window())

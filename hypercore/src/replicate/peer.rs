@@ -140,6 +140,7 @@ pub(crate) struct Peer {
     last_answer: Instant,
     /// A running mean, in bytes.
     block_size: u64,
+    last_bytes_asked: u64,
     last_bytes_answered: u64,
     questions: VecDeque<Question>,
     unrequested: usize,
@@ -172,6 +173,7 @@ impl Peer {
             cursor: 0,
             last_answer: now,
             block_size: 64 * 1024,
+            last_bytes_asked: 0,
             last_bytes_answered: 0,
             questions: VecDeque::new(),
             unrequested: 0,
@@ -356,11 +358,16 @@ impl Peer {
             wanted,
             since: now,
         });
-        let bytes = if let Wanted::Byte(offset) = wanted {
-            offset
-        } else {
-            0
+        let bytes = match wanted {
+            // The same byte twice in a row is answered once (`_onbytes`). If that answer was of no
+            // use, the byte before it is asked for: it is in the same block or the one before.
+            Wanted::Byte(offset) if offset == self.last_bytes_asked && offset > 1 => offset - 1,
+            Wanted::Byte(offset) => offset,
+            Wanted::Block | Wanted::Proof => 0,
         };
+        if bytes > 0 {
+            self.last_bytes_asked = bytes;
+        }
         self.outbox.push(Message::Request(Request {
             index,
             bytes,

@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
 
-use super::{ReplicateOptions, Role, Wake, connection::Connection};
+use super::{Ended, ReplicateOptions, Role, Wake, connection::Connection};
 use crate::{
     Hypercore,
     error::{Error, Result},
@@ -99,16 +99,20 @@ impl Replication {
         }
     }
 
-    /// Drives the connection over `transport` to its end, and closes the transport.
+    /// Drives the connection over `transport` to its end, and closes the transport. [`Ended`] tells
+    /// when that is.
     ///
     /// # Errors
     ///
     /// When the transport fails, when the remote breaks the protocol or proves something false,
     /// and when our own storage fails.
-    pub async fn run(mut self, mut transport: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
+    pub async fn run(
+        mut self,
+        mut transport: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> Result<Ended> {
         let result = future::poll_fn(|cx| self.poll_run(cx, &mut transport)).await;
         let reason = match &result {
-            Ok(()) => "the connection was closed".to_owned(),
+            Ok(_) => "the connection was closed".to_owned(),
             Err(error) => error.to_string(),
         };
         lock(&self.inner).end(&reason);
@@ -124,7 +128,7 @@ impl Replication {
         &mut self,
         cx: &mut Context<'_>,
         transport: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    ) -> Poll<Result<()>> {
+    ) -> Poll<Result<Ended>> {
         let mut connection = lock(&self.inner);
         for _ in 0..FAIR_ROUNDS {
             self.wake.register(cx.waker());
@@ -151,7 +155,7 @@ impl Replication {
                 }
             }
             if connection.is_finished(now) && connection.outgoing().is_empty() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(connection.ended()));
             }
             if connection.may_receive() {
                 let read = Pin::new(&mut *transport).poll_read(cx, connection.receive_buffer());

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::zip, io};
 use hypercore::{
-    Bytes, Error, Event, Hypercore, KeyPair, ReplicateOptions, Replication, Role, merkle, wire,
+    Bytes, Ended, Error, Event, Hypercore, KeyPair, ReplicateOptions, Replication, Role, merkle,
+    wire,
     wire::{Data, DataNode, Have, Message, Unhave},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// A puppet connected to `core`, which takes it for a live peer, and the task of our side.
-async fn puppet(core: &Hypercore) -> (Puppet, task::JoinHandle<Result<(), Error>>) {
+async fn puppet(core: &Hypercore) -> (Puppet, task::JoinHandle<Result<Ended, Error>>) {
     let (ours, theirs) = tcp_pair().await;
     let replication = core
         .replicate(Role::Initiator, ReplicateOptions::live())
@@ -101,7 +102,10 @@ fn two_readers_complete_each_other() {
         let default = ReplicateOptions::default;
         let connection = connect(&readers[0], default(), &readers[1], default()).await;
         let ends = soon("the end", connection).await;
-        assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+        assert!(
+            matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
         for reader in &readers {
             all_are_here(reader, 40).await;
         }
@@ -234,7 +238,10 @@ fn a_clone_that_does_not_download_takes_nothing_and_ends() {
         let upload_only = options(|options| options.download = Some(false));
         let ends = connect(&clone, upload_only, &origin, ReplicateOptions::default()).await;
         let ends = soon("the end", ends).await;
-        assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+        assert!(
+            matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
         assert_eq!((clone.length(), clone.downloaded(..)), (0, 0));
     });
 }
@@ -282,7 +289,10 @@ fn without_encryption_or_handshake() {
             let origin = writer(50).await;
             let clone = clone_of(&origin, false).await;
             let ends = soon("the end", connect(&clone, plain(), &origin, plain()).await).await;
-            assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+            assert!(
+                matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+                "{ends:?}"
+            );
             all_are_here(&clone, 50).await;
         }
     });
@@ -302,7 +312,10 @@ fn a_block_that_fills_a_message_is_replicated() {
             connect(&clone, default(), &origin, default()).await,
         )
         .await;
-        assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+        assert!(
+            matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
         assert!(clone.get(100).await.unwrap() == large);
     });
 }
@@ -353,7 +366,10 @@ fn many_cores_share_a_connection() {
             origins.add(origin).unwrap();
         }
         let ends = soon("the end", zip(clones.run(client), origins.run(server))).await;
-        assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+        assert!(
+            matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
         for ((_, clone), count) in pairs.iter().zip(0..) {
             assert_eq!(clone.length(), count);
             all_are_here(clone, count).await;
@@ -404,7 +420,10 @@ fn a_core_that_the_remote_does_not_have() {
             connect(&clone, default(), &other, default()).await,
         )
         .await;
-        assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+        assert!(
+            matches!(ends, (Ok(Ended::Refused), Ok(Ended::Refused))),
+            "{ends:?}"
+        );
         assert_eq!(clone.length(), 0);
     });
 }

@@ -8,12 +8,12 @@ use async_std::{
 };
 use futures_lite::{StreamExt, future::zip};
 use hypercore::{
-    Error, Event, Events, GetOptions, Hypercore, KeyPair, ReplicateOptions, Role, SeekOptions,
-    UpdateOptions,
+    Ended, Error, Event, Events, GetOptions, Hypercore, KeyPair, ReplicateOptions, Role,
+    SeekOptions, UpdateOptions,
 };
 
 /// What both ends of a connection say when it is over.
-pub(crate) type Ends = (Result<(), Error>, Result<(), Error>);
+pub(crate) type Ends = (Result<Ended, Error>, Result<Ended, Error>);
 
 /// Runs a test and fails it when it hangs.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {

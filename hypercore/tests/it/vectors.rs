@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs};
 
-use hypercore::{Error, GetOptions, Hypercore, Position, ReplicateOptions, merkle::leaf_hash};
+use hypercore::{
+    Ended, Error, GetOptions, Hypercore, Position, ReplicateOptions, merkle::leaf_hash,
+};
 use serde::Deserialize;
 
 use crate::support::{
@@ -201,7 +203,10 @@ fn a_complete_directory_is_cloned_whole() {
             let upload_only = options(|options| options.download = Some(false));
             let connection = connect(&clone, ReplicateOptions::default(), &core, upload_only).await;
             let ends = soon("the end", connection).await;
-            assert!(matches!(ends, (Ok(()), Ok(()))), "{ends:?}");
+            assert!(
+                matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+                "{ends:?}"
+            );
             assert_eq!(clone.downloaded(..), feed.length);
             assert_eq!(clone.audit().await.unwrap().valid, feed.length);
         });

@@ -115,7 +115,7 @@ impl Link {
         } = self;
         let exchange = async {
             match replication.run(tcp).await {
-                Ok(()) => Ended::Closed,
+                Ok(_) => Ended::Closed,
                 Err(error) => Ended::Failed(error),
             }
         };

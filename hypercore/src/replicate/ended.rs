@@ -1,0 +1,62 @@
+use std::fmt;
+
+/// How a connection ended that did not fail: see [`Replication::run`](crate::Replication::run).
+///
+/// # When does a replication end?
+///
+/// A side *wants more* of a core as long as it
+///
+/// | is | wants more |
+/// | --- | --- |
+/// | live | always |
+/// | a full clone | until it has every block that any connected peer has told of |
+/// | a sparse clone | always: its owner may ask for a block at any time |
+/// | a writer, or anybody with `download: Some(false)` | never |
+///
+/// and each side tells the other when it no longer does. Once neither wants more, both close the
+/// core, and with the last core the connection ends. So, for the two sides of a core:
+///
+/// | one side | the other | ends |
+/// | --- | --- | --- |
+/// | writer | full clone | when the clone has everything: `Complete` on both sides |
+/// | full clone | full clone | when both have every block that either had: `Complete` on both |
+/// | full clone | full clone, blocks missing on both | when a third peer has brought them; until then both wait |
+/// | writer | writer, or a clone that does not download | at once: `Complete` on both |
+/// | empty | empty, full clones | as soon as both have said so: `Complete` on both |
+/// | live writer | full clone | when the clone has everything: `Complete` there, `RemoteClosed` here |
+/// | any | live clone | never |
+/// | any | sparse clone | never |
+/// | has the core | does not have it | at once, unless live: `Refused` |
+/// | `upload: false` | full clone | when others have brought every block it has been told of |
+///
+/// "Never" is until one side drops its [`Replication`](crate::Replication), closes the core, or
+/// loses the connection: the other side then ends with `RemoteClosed`, or with an error if bytes
+/// were lost. A side that waits is told what it waits for by the peers' lengths
+/// ([`PeerInfo::remote_length`](crate::PeerInfo)) and by what is stored.
+///
+/// What each side knows at the end: `Complete` means that this side wanted nothing more. After
+/// `RemoteClosed` a clone may lack blocks; those it has are verified and stored, and the next
+/// connection goes on from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Ended {
+    /// Neither side wanted anything more of any core.
+    Complete,
+    /// A core was closed here.
+    CoreClosed,
+    /// The remote does not have the core, or does not know its key.
+    Refused,
+    /// The remote closed the connection, or a core, while this side was live or wanted more.
+    RemoteClosed,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Complete => "everything is exchanged",
+            Self::CoreClosed => "the core was closed",
+            Self::Refused => "the peer does not have this core",
+            Self::RemoteClosed => "the peer closed the connection",
+        })
+    }
+}
