@@ -2,6 +2,9 @@
 //!
 //! `async-io` and `blocking` bring their own threads, so these work under any executor.
 
+#[cfg(test)]
+pub(crate) mod simulated;
+
 use std::{
     pin::Pin,
     task::{Context, Poll},
@@ -12,23 +15,38 @@ use futures_lite::future;
 
 /// The one place that reads the clock.
 pub(crate) fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(simulated) = simulated::current() {
+        return simulated.now();
+    }
     Instant::now()
 }
 
 /// Runs `work`, which waits for a disk, on a thread made for that.
 pub(crate) async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    #[cfg(test)]
+    if simulated::current().is_some() {
+        return simulated::unblock(work).await;
+    }
     blocking::unblock(work).await
 }
 
 /// Starts `work` on a thread made for what waits for a disk, and does not wait for it.
 pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
+    #[cfg(test)]
+    if let Some(simulated) = simulated::current() {
+        simulated.spawn(simulated::unblock(work));
+        return;
+    }
     blocking::unblock(work).detach();
 }
 
 /// `future`'s output, or `None` after `limit`.
 pub(crate) async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let at = now().checked_add(limit);
+    let mut alarm = Alarm::new();
     future::or(async { Some(work.await) }, async {
-        async_io::Timer::after(limit).await;
+        future::poll_fn(|cx| alarm.poll(cx, at)).await;
         None
     })
     .await
@@ -51,6 +69,10 @@ impl Alarm {
 
     /// Ready once `at` has passed; otherwise the task is woken then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        #[cfg(test)]
+        if let Some(simulated) = simulated::current() {
+            return at.map_or(Poll::Pending, |at| simulated.poll_timer(at));
+        }
         if at != self.at {
             self.at = at;
             match at {

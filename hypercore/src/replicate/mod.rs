@@ -5,6 +5,8 @@ mod demand;
 mod ended;
 mod options;
 mod peer;
+#[cfg(test)]
+mod simulator;
 mod stream;
 
 use std::{
