@@ -24,7 +24,7 @@ fn run<T>(task: impl Future<Output = T>) -> T {
 
 /// Runs a task for as long as the connection lives, which must be longer.
 async fn while_connected<T>(
-    connection: impl Future<Output = Result<(), hypercore::Error>>,
+    connection: impl Future<Output = Result<hypercore::Ended, hypercore::Error>>,
     task: impl Future<Output = T>,
 ) -> T {
     let ended = async { panic!("the connection ended: {:?}", connection.await) };
