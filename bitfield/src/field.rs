@@ -272,6 +272,13 @@ impl Bitfield {
         self.dirty.runs(0..MAX_PAGES).flatten()
     }
 
+    /// Says that a page must be written again, because writing it failed.
+    pub fn mark_dirty(&mut self, page: u64) {
+        if page < self.pages {
+            self.dirty.set(page, true);
+        }
+    }
+
     /// Says that a page was written.
     pub fn mark_clean(&mut self, page: u64) {
         self.dirty.set(page, false);

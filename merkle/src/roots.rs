@@ -98,7 +98,12 @@ impl Roots {
 
     /// Appends a leaf and adds the nodes that this finishes to `finished`, the leaf first
     /// (Hypercore 9 `merkle-tree-stream/generator.js` next).
-    pub(crate) fn push(&mut self, size: u64, hash: Hash, finished: &mut Vec<Node>) -> Result<()> {
+    ///
+    /// This computes what a tree has to be; whether it is the right one, only a signature tells.
+    ///
+    /// # Errors
+    /// If the log would become too long or too large.
+    pub fn push(&mut self, size: u64, hash: Hash, finished: &mut Vec<Node>) -> Result<()> {
         let length = self.length + 1;
         let index = NodeIndex::leaf(self.length).ok_or(Error::LogTooLong { length })?;
         let byte_length =

@@ -61,6 +61,26 @@ impl Storage for Directory {
         }
     }
 
+    /// `quarantine-<n>`, for its owner alone, with the first number that is free.
+    fn new_quarantine(&self) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        for number in 0..MAX_QUARANTINES {
+            let mut options = options();
+            options.read(true).write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let path = self.shared.path.join(format!("quarantine-{number}"));
+            match options.open(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => {
+                    let file = Arc::new(PlainFile(opened?));
+                    self.shared.note_new_entry(&self.shared.path);
+                    return Ok(Some(file));
+                }
+            }
+        }
+        Err(io::Error::other("there are too many quarantine files"))
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         let mut unsynced = lock(&self.shared.unsynced);
         for path in unsynced.iter() {
@@ -76,6 +96,9 @@ impl Storage for Directory {
         true
     }
 }
+
+/// A directory with more of them needs somebody to look at it.
+const MAX_QUARANTINES: u32 = 1000;
 
 #[derive(Debug)]
 struct Shared {
@@ -311,6 +334,35 @@ impl RandomAccess for DiskFile {
             self.locked.store(false, Ordering::Release);
         }
         taken
+    }
+}
+
+/// A file that is open for as long as it is used.
+#[derive(Debug)]
+struct PlainFile(File);
+
+impl RandomAccess for PlainFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        positioned::read(&self.0, offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        positioned::write(&self.0, offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        if self.len()? > len {
+            self.0.set_len(len)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 

@@ -141,6 +141,8 @@ pub enum Operation {
     Sync,
     /// Removing.
     Remove,
+    /// Copying what is about to be cut off.
+    Quarantine,
 }
 
 impl fmt::Display for Operation {
@@ -155,6 +157,7 @@ impl fmt::Display for Operation {
             Self::PunchHole => "punch a hole into",
             Self::Sync => "sync",
             Self::Remove => "remove",
+            Self::Quarantine => "copy the end of",
         })
     }
 }

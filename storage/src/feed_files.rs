@@ -291,6 +291,12 @@ impl FeedFiles {
         self.write_nodes(outside)
     }
 
+    /// Removes the node at `index`.
+    pub fn clear_node(&self, index: NodeIndex) -> Result<()> {
+        let start = node_offset(index);
+        self.clear(&self.tree, start, start + RECORD as u64)
+    }
+
     /// Cuts `tree` behind the last leaf of a log of `length` blocks.
     pub fn truncate_tree(&self, length: u64) -> Result<()> {
         let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
@@ -361,6 +367,14 @@ impl FeedFiles {
         self.write(&self.signatures, signature_offset(block), signature)
     }
 
+    /// Stores the signature of an append, and behind it the [mark of an open log](Self::mark_open).
+    pub fn write_last_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
+        within(FileName::Signatures, block, MAX_LENGTH - 1)?;
+        let mut slots = [0; 2 * SIGNATURE];
+        slots[..SIGNATURE].copy_from_slice(signature);
+        self.write(&self.signatures, signature_offset(block), &slots)
+    }
+
     /// Removes the signatures of `blocks`, and cuts the file if they are its last.
     pub fn clear_signatures(&self, blocks: Range<u64>) -> Result<()> {
         let [start, end] = [blocks.start, blocks.end].map(|block| block.min(MAX_LENGTH));
@@ -369,6 +383,97 @@ impl FeedFiles {
             signature_offset(start),
             signature_offset(end),
         )
+    }
+
+    // The end of the log
+
+    /// Says that the pages of the bitfield may be behind, or torn, with a blank slot after the last
+    /// signature. It is as durable as the signatures are.
+    ///
+    /// Node passes over blank slots (Hypercore 9 `lib/storage.js` `nextSignature`).
+    pub fn mark_open(&self, length: u64) -> Result<()> {
+        within(FileName::Signatures, length, MAX_LENGTH - 1)?;
+        // First the mark, then the cut: there is no moment without either.
+        self.write(&self.signatures, signature_offset(length), &[0; SIGNATURE])?;
+        self.clear_signatures(length + 1..MAX_LENGTH)
+    }
+
+    /// Takes the [mark](Self::mark_open) of a log of `length` blocks away, whose bitfield is
+    /// durable.
+    pub fn mark_closed(&self, length: u64) -> Result<()> {
+        self.clear_signatures(length..MAX_LENGTH)
+    }
+
+    /// How many bytes there are, in one of the files, behind the end of a log of this length: the
+    /// mark of one that is open, or what was written after the bitfield.
+    pub fn surplus(&self, length: u64, byte_length: u64) -> Result<u64> {
+        let mut most = 0;
+        for (file, end) in self.ends(length, byte_length) {
+            most = most.max(file.len()?.saturating_sub(end));
+        }
+        Ok(most)
+    }
+
+    /// Copies what [`cut`](Self::cut) would remove to a [quarantine](Storage::new_quarantine) and
+    /// makes the copy durable. Returns how many bytes there are, blank ones aside.
+    ///
+    /// Every piece has a line before it: the file, the offset in it, and the number of bytes.
+    pub fn quarantine(&self, length: u64, byte_length: u64) -> Result<u64> {
+        let mut quarantine = None;
+        let mut sum = 0;
+        let mut buffer = vec![0; CHUNK];
+        for (file, end) in self.ends(length, byte_length) {
+            let len = file.len()?;
+            let failed = |error| file.error(Operation::Quarantine, end, error);
+            let mut offset = end;
+            while offset < len {
+                let wanted = (len - offset).min(CHUNK as u64) as usize;
+                let piece = &mut buffer[..wanted];
+                file.read_up_to(offset, piece)?;
+                if piece.iter().any(|&byte| byte != 0) {
+                    let (copy, at) = match &mut quarantine {
+                        Some(open) => open,
+                        None => {
+                            let new = self.storage.new_quarantine().map_err(failed)?;
+                            quarantine.insert((new, 0))
+                        }
+                    };
+                    if let Some(copy) = copy {
+                        let title = format!("{} {offset} {wanted}\n", file.name);
+                        for bytes in [title.as_bytes(), piece] {
+                            copy.write_at(*at, bytes).map_err(failed)?;
+                            *at += bytes.len() as u64;
+                        }
+                    }
+                    sum += wanted as u64;
+                }
+                offset += wanted as u64;
+            }
+        }
+        if let Some((Some(copy), _)) = quarantine {
+            copy.sync()
+                .map_err(|error| self.data.error(Operation::Quarantine, 0, error))?;
+            self.sync_directory()?;
+        }
+        Ok(sum)
+    }
+
+    /// Cuts everything behind a log of this length, and [marks](Self::mark_open) it as open.
+    pub fn cut(&self, length: u64, byte_length: u64) -> Result<()> {
+        self.mark_open(length)?;
+        self.truncate_tree(length)?;
+        self.truncate_data(byte_length)
+    }
+
+    /// The files that grow with the log, and where each ends.
+    fn ends(&self, length: u64, byte_length: u64) -> [(&File, u64); 3] {
+        let length = length.min(MAX_LENGTH);
+        let records = (2 * length).saturating_sub(1);
+        [
+            (&self.data, byte_length),
+            (&self.tree, header::LEN + RECORD as u64 * records),
+            (&self.signatures, signature_offset(length)),
+        ]
     }
 
     // Data
@@ -484,13 +589,36 @@ impl FeedFiles {
             usize::from(self.page_size),
             "a page is written whole"
         );
-        within(FileName::Bitfield, page, MAX_LENGTH / 8192)?;
+        within(FileName::Bitfield, page, MAX_LENGTH / PAGE_BLOCKS)?;
         self.write(&self.bitfield, self.page_offset(page), bytes)
+    }
+
+    /// Makes room for the pages of a log of `length` blocks, durably and before anything is
+    /// written that they will claim: a file that grows may show anything after a loss of power,
+    /// and what a page claims has to be true.
+    pub fn reserve_pages(&self, length: u64) -> Result<()> {
+        const ZEROS: [u8; 1 << 14] = [0; 1 << 14];
+        let end = self.page_offset(length.min(MAX_LENGTH).div_ceil(PAGE_BLOCKS));
+        let mut from = self.bitfield.len()?.max(header::LEN);
+        if from >= end {
+            return Ok(());
+        }
+        while from < end {
+            let wanted = (end - from).min(ZEROS.len() as u64);
+            self.write(&self.bitfield, from, &ZEROS[..wanted as usize])?;
+            from += wanted;
+        }
+        self.sync_bitfield()
+    }
+
+    /// How many blocks the file `tree` has room for.
+    pub fn tree_blocks(&self) -> Result<u64> {
+        Ok((self.tree.content_len()? / RECORD as u64).div_ceil(2))
     }
 
     /// Cuts the bitfield to its first `count` pages.
     pub fn truncate_pages(&self, count: u64) -> Result<()> {
-        let count = count.min(MAX_LENGTH / 8192 + 1);
+        let count = count.min(MAX_LENGTH / PAGE_BLOCKS + 1);
         self.truncate(&self.bitfield, self.page_offset(count))
     }
 
@@ -743,6 +871,9 @@ const SIGNATURE: usize = 64;
 
 /// How much one read fetches at most, except of a block: 64 KiB, where longer reads are no faster.
 const CHUNK: usize = 1 << 16;
+
+/// How many blocks a page speaks of.
+const PAGE_BLOCKS: u64 = 8192;
 
 /// How many pages one read fetches, as in Hypercore 9 `lib/storage.js` `statAndReadAll`.
 const PAGES: usize = 32;

@@ -30,6 +30,12 @@ pub trait Storage: Send + Sync {
         self.open(file)?.truncate(0)
     }
 
+    /// A new, empty file beside the six, for what a recovery is about to cut off. `None` where
+    /// there can be none; then what is cut off is gone. That is the default.
+    fn new_quarantine(&self) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        Ok(None)
+    }
+
     /// Makes durable that files were created. Called after [`RandomAccess::sync`]; the default
     /// does nothing.
     fn sync_directory(&self) -> io::Result<()> {

@@ -44,6 +44,8 @@ struct State {
     unsynced: [Vec<Change>; 6],
     operations: u64,
     fault: Option<(u64, Fault)>,
+    /// Whether the fault stays.
+    broken: bool,
 }
 
 /// A change of one file that was not synced.
@@ -80,6 +82,14 @@ impl FaultStorage {
     pub fn fail_at(&self, count: u64, fault: Fault) {
         let mut state = self.state();
         state.fault = Some((state.operations.saturating_add(count), fault));
+        state.broken = false;
+    }
+
+    /// Lets the operation number `count` from now on, and all after it, fail as far as they can
+    /// fail in this way.
+    pub fn fail_from(&self, count: u64, fault: Fault) {
+        self.fail_at(count, fault);
+        self.state().broken = true;
     }
 
     /// A fault chosen by `seed`, within the next `within` operations.
@@ -144,7 +154,9 @@ impl FaultStorage {
         state.operations += 1;
         match state.fault {
             Some((at, fault)) if at <= now && suits(fault) => {
-                state.fault = None;
+                if !state.broken {
+                    state.fault = None;
+                }
                 Some(fault)
             }
             _ => None,
@@ -352,6 +364,10 @@ impl<S: Storage> Storage for Recording<S> {
 
     fn remove(&self, file: FileName) -> io::Result<()> {
         self.inner.remove(file)
+    }
+
+    fn new_quarantine(&self) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        self.inner.new_quarantine()
     }
 
     fn sync_directory(&self) -> io::Result<()> {
