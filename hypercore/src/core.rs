@@ -7,7 +7,7 @@ use hypercore_merkle::{Block, ChangeSet, Proof};
 use crate::{
     error::Result,
     event::{Event, PeerId, Publisher},
-    log::{Log, Sought},
+    log::{Durable, Log, Sought},
     replicate::Replicator,
 };
 
@@ -29,9 +29,9 @@ impl Core {
 
     /// Takes appended blocks, written and as durable as was asked for, into the log, and tells
     /// everybody.
-    pub(crate) fn finish_append(&mut self, change: &ChangeSet) -> Range<u64> {
+    pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) -> Range<u64> {
         let blocks = change.start_block()..change.start_block() + change.blocks().len() as u64;
-        self.log.finish_append(change);
+        self.log.finish_append(change, durable);
         for (block, index) in change.blocks().iter().zip(blocks.clone()) {
             self.replicator.demand.deliver(index, block.value());
         }

@@ -15,7 +15,7 @@ use crate::{
     core::Core,
     error::{Error, Result},
     event::Events,
-    log::{self, Sought},
+    log::{self, Recovery, Sought, Trust},
     replicate::{Ended, PeerInfo, ReplicateOptions, Replication, RequestId, Role},
     request::{Audit, Download, GetOptions, Position, Request, SeekOptions, UpdateOptions, within},
     runtime,
@@ -83,6 +83,12 @@ impl Hypercore {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.shared.lock().log.is_writable()
+    }
+
+    /// What was found when the core was opened, if it had not been closed before.
+    #[must_use]
+    pub fn recovery(&self) -> Option<Recovery> {
+        self.shared.lock().log.recovery().cloned()
     }
 
     /// Whether block `index` is stored here.
@@ -221,12 +227,18 @@ impl Hypercore {
     ///
     /// When the storage fails; the core is closed then, too.
     pub async fn close(&self) -> Result<()> {
-        let flushed = match self.flush().await {
-            Err(Error::Closed) => return Ok(()),
-            flushed => flushed,
-        };
-        self.shared.lock().close();
-        flushed
+        let turn = self.shared.turn.lock_arc().await;
+        let shared = Arc::clone(&self.shared);
+        runtime::unblock(move || {
+            let _turn = turn;
+            let finished = match shared.finish() {
+                Err(Error::Closed) => return Ok(()),
+                finished => finished,
+            };
+            shared.lock().close();
+            finished
+        })
+        .await
     }
 
     /// Closes the core, for all handles, and removes its files. A directory stays. Whoever has a
@@ -269,11 +281,18 @@ impl Hypercore {
                 let mut core = self.shared.lock();
                 let files = Arc::clone(core.log.files()?);
                 if core.log.has(index) {
+                    let trust = core.log.trust(index);
                     drop(core);
-                    match log::read_block(&files, index) {
+                    match log::read_trusted(&files, index, trust) {
                         // Cleared between the look and the read: look again.
                         Err(_) if !self.has(index) => continue,
-                        result => return result,
+                        Ok(block) => {
+                            if trust == Trust::Unknown {
+                                self.shared.lock().log.mark_checked(index);
+                            }
+                            return Ok(block);
+                        }
+                        Err(error) => return Err(error),
                     }
                 }
                 if !options.wait {

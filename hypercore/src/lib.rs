@@ -65,7 +65,7 @@
 //! * **Errors** say whom to blame: [`Error::is_peer_fault`], [`Error::is_corruption`],
 //!   [`Error::is_locked`]. A peer that lies loses its connection and nothing else.
 //! * **Durability** is a choice ([`Durability`]): by default an append that has returned survives a
-//!   loss of power.
+//!   loss of power. [`Hypercore::recovery`] tells what was found of a core that was not closed.
 //!
 //! # Vocabulary
 //!
@@ -124,6 +124,7 @@ pub use crate::{
     event::{Event, Events, PeerId},
     extension::{Extension, TypedExtension},
     hypercore::Hypercore,
+    log::Recovery,
     options::{Durability, OpenOptions},
     replicate::{Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},

@@ -22,8 +22,12 @@ pub enum Durability {
     /// Blocks, tree and signature are on the disk: a loss of power loses nothing.
     #[default]
     Always,
+    /// As [`Always`](Self::Always), and the bitfield too: nothing is lost even if Node opens the
+    /// core first after a loss of power. Takes twice as long.
+    Interop,
     /// They were handed to the operating system: a crash of the process loses nothing, a loss of
-    /// power may lose everything since the last [`Hypercore::flush`].
+    /// power may lose everything since the last [`Hypercore::flush`]. After a crash, open the core
+    /// once with this crate before Node does, as Node sees only what was flushed.
     OnClose,
 }
 
@@ -234,6 +238,7 @@ impl OpenOptions {
             key,
             key_pair,
             store_secret_key,
+            may_lose: durability == Durability::OnClose,
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let log = runtime::unblock(move || Log::open(storage, setup)).await?;

@@ -2,8 +2,11 @@
 //!
 //! An append goes to the disk in this order: blocks, nodes and signature; a sync, if the
 //! [`Durability`] asks for one; then the bits that claim them, in memory and on the disk. Only then
-//! does it return and are peers told. Downloads are stored at once, and their bits are written
-//! after a sync that many of them share.
+//! does it return and are peers told. The bits need no sync of their own: what they claim is found
+//! again without them, and every so often they are synced to keep that search short. Downloads are
+//! stored at once, and their bits are written after a sync that many of them share.
+//!
+//! A bit goes to the disk when what it claims is durable, at every level: recovery rests on that.
 
 use std::{
     fmt,
@@ -21,7 +24,7 @@ use crate::{
     core::Core,
     error::{Corruption, Error, Result},
     event::PeerId,
-    log::{self, Log, Unsynced},
+    log::{self, CHECKPOINT_BLOCKS, Durable, Log, Unsynced},
     options::OnWrite,
     request::Audit,
     runtime,
@@ -40,7 +43,16 @@ pub(crate) struct Shared {
     pub(crate) turn: Arc<async_lock::Mutex<()>>,
     checkpoint: Mutex<Checkpoint>,
     /// Held while bitfield pages go to the disk, so that no older page overwrites a newer one.
-    page_order: Mutex<()>,
+    pages: Mutex<Pages>,
+}
+
+/// What is not durable of the bitfield that was written.
+#[derive(Debug)]
+struct Pages {
+    unsynced: Unsynced,
+    synced: Instant,
+    /// How often in a row they could not be written.
+    failures: u32,
 }
 
 impl fmt::Debug for Shared {
@@ -61,10 +73,17 @@ struct Checkpoint {
     last: Instant,
 }
 
-/// Downloads become durable, and visible after a restart, after at most this many blocks,
-const CHECKPOINT_BLOCKS: u64 = 1024;
+/// The bits of appends are synced after [`CHECKPOINT_BLOCKS`], after this many bytes,
+const PAGES_BYTES: u64 = 64 * 1024 * 1024;
 
-/// or this many bytes,
+/// or with the first append after this time.
+const PAGES_TIME: Duration = Duration::from_secs(1);
+
+/// After so many failures to write the bitfield in a row the log takes no more writes.
+const MAX_PAGE_FAILURES: u32 = 3;
+
+/// Downloads become durable, and visible after a restart, after at most [`CHECKPOINT_BLOCKS`], this
+/// many bytes,
 const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// or this time, whichever comes first.
@@ -86,7 +105,11 @@ impl Shared {
                 running: false,
                 last: runtime::now(),
             }),
-            page_order: Mutex::default(),
+            pages: Mutex::new(Pages {
+                unsynced: Unsynced::default(),
+                synced: runtime::now(),
+                failures: 0,
+            }),
         }
     }
 
@@ -119,8 +142,8 @@ impl Shared {
             shared.commit_queue();
         };
         match self.durability {
-            Durability::Always => runtime::unblock(commit).await,
             Durability::OnClose => commit(),
+            Durability::Always | Durability::Interop => runtime::unblock(commit).await,
         }
         result.try_recv().unwrap_or(Err(Error::Closed))
     }
@@ -156,6 +179,10 @@ impl Shared {
                     let _ = append.done.try_send(Err(Error::Append(Arc::clone(&error))));
                 }
             }
+        }
+        // Seldom, and the appends are durable without it.
+        if let Err(error) = self.sync_pages_if_due() {
+            tracing::warn!(%error, "the bitfield could not be synced");
         }
     }
 
@@ -220,11 +247,20 @@ impl Shared {
                 return Err(error.source);
             }
         };
-        let appended = core.finish_append(&change);
+        let durable = match self.durability {
+            Durability::OnClose => Durable::NotYet,
+            Durability::Always | Durability::Interop => Durable::Yes,
+        };
+        let appended = core.finish_append(&change, durable);
         drop(core);
-        // The blocks are safe whether or not their bits are: they are found again without them.
-        if let Err(error) = self.write_pages() {
-            tracing::warn!(%error, "the bitfield could not be written");
+        if durable == Durable::Yes {
+            // The blocks are safe whether or not their bits are: they are found again without them.
+            if let Err(error) = self.write_pages() {
+                tracing::warn!(%error, "the bitfield could not be written");
+            }
+            let mut pages = lock(&self.pages);
+            pages.unsynced.blocks += change.blocks().len() as u64;
+            pages.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
         }
         Ok(appended)
     }
@@ -235,6 +271,8 @@ impl Shared {
         change: impl FnOnce() -> Result<ChangeSet>,
     ) -> Result<ChangeSet, FailedWrite> {
         let change = change().map_err(FailedWrite::harmless)?;
+        let length = change.start_block() + change.blocks().len() as u64;
+        files.reserve_pages(length).map_err(FailedWrite::unknown)?;
         if let Err(source) = log::write_append(files, &change) {
             // Without its signature the rest means nothing, and the next append overwrites it.
             let last = change.signature().map_or(0, |(length, _)| length - 1);
@@ -244,38 +282,99 @@ impl Shared {
                 leaves_files_unknown,
             });
         }
-        if self.durability == Durability::Always {
-            // After a failed sync nobody knows what is on the disk.
-            files.sync_content().map_err(|error| FailedWrite {
-                source: error.into(),
-                leaves_files_unknown: true,
-            })?;
+        // After a failed sync nobody knows what is on the disk.
+        match self.durability {
+            Durability::OnClose => {}
+            Durability::Always => files.sync_content().map_err(FailedWrite::unknown)?,
+            Durability::Interop => self
+                .sync_with_pages(files, &change)
+                .map_err(FailedWrite::unknown)?,
         }
         Ok(change)
+    }
+
+    /// Makes an append durable together with the pages that are going to claim it.
+    fn sync_with_pages(
+        &self,
+        files: &FeedFiles,
+        change: &ChangeSet,
+    ) -> Result<(), hypercore_storage::Error> {
+        let _order = lock(&self.pages);
+        // The pages first: what else they claim was written before, and is synced now.
+        let pages = self.lock().log.pages_after(change);
+        files.sync_content()?;
+        for (page, bytes) in &pages {
+            files.write_page(*page, bytes)?;
+        }
+        files.sync_bitfield()
     }
 
     // ---- checkpoints ------------------------------------------------------------------------
 
     /// Writes the pages of the bitfield that changed, after what they claim is durable.
     fn write_pages(&self) -> Result<()> {
-        let _order = lock(&self.page_order);
+        let mut state = lock(&self.pages);
         let (files, pages, unsynced) = {
             let mut core = self.lock();
-            let files = Arc::clone(core.log.files()?);
+            let files = Arc::clone(core.log.writable_files()?);
             let (pages, unsynced) = core.log.take_pages();
             (files, pages, unsynced)
         };
-        if unsynced && self.durability == Durability::Always {
-            files.sync_content()?;
+        if unsynced {
+            self.sync(|| files.sync_content())?;
         }
-        for (page, bytes) in &pages {
-            files.write_page(*page, bytes)?;
+        for (written, (page, bytes)) in pages.iter().enumerate() {
+            if let Err(error) = files.write_page(*page, bytes) {
+                let mut core = self.lock();
+                core.log.put_back_pages(&pages[written..]);
+                state.failures += 1;
+                if state.failures >= MAX_PAGE_FAILURES {
+                    core.log.poison();
+                }
+                return Err(error.into());
+            }
         }
+        state.failures = 0;
+        Ok(())
+    }
+
+    /// Syncs something. When that fails nobody knows what is on the disk, and trying again would
+    /// not tell.
+    fn sync(&self, sync: impl FnOnce() -> Result<(), hypercore_storage::Error>) -> Result<()> {
+        sync().map_err(|error| {
+            self.lock().log.poison();
+            error.into()
+        })
+    }
+
+    /// Syncs the bits of appends when there are enough of them.
+    fn sync_pages_if_due(&self) -> Result<()> {
+        let state = lock(&self.pages);
+        let Unsynced { blocks, bytes } = state.unsynced;
+        let late = runtime::now() >= state.synced + PAGES_TIME;
+        drop(state);
+        if blocks >= CHECKPOINT_BLOCKS || bytes >= PAGES_BYTES || (blocks > 0 && late) {
+            self.sync_pages()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes the pages that were written durable.
+    fn sync_pages(&self) -> Result<()> {
+        let files = Arc::clone(self.lock().log.writable_files()?);
+        let mut state = lock(&self.pages);
+        self.sync(|| files.sync_bitfield())?;
+        state.unsynced = Unsynced::default();
+        state.synced = runtime::now();
         Ok(())
     }
 
     /// When the newest downloads are to be made durable.
     pub(crate) fn checkpoint_deadline(&self, unsynced: Unsynced) -> Option<Instant> {
+        if self.durability == Durability::OnClose {
+            return None;
+        }
         let checkpoint = lock(&self.checkpoint);
         (unsynced.blocks > 0 && !checkpoint.running).then_some(checkpoint.last + CHECKPOINT_TIME)
     }
@@ -291,7 +390,10 @@ impl Shared {
 
     /// Starts to make the newest downloads durable, unless that is under way.
     pub(crate) fn checkpoint(self: &Arc<Self>, unsynced: Unsynced) {
-        if unsynced.blocks == 0 || std::mem::replace(&mut lock(&self.checkpoint).running, true) {
+        if self.durability == Durability::OnClose || unsynced.blocks == 0 {
+            return;
+        }
+        if std::mem::replace(&mut lock(&self.checkpoint).running, true) {
             return;
         }
         let shared = Arc::clone(self);
@@ -322,10 +424,20 @@ impl Shared {
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
-        let files = Arc::clone(self.lock().log.files()?);
-        files.sync_content()?;
+        let files = Arc::clone(self.lock().log.writable_files()?);
+        self.sync(|| files.sync_content())?;
         self.write_pages()?;
-        files.sync_bitfield()?;
+        self.sync_pages()
+    }
+
+    /// Makes everything durable and takes the mark away that the log is open. No append may be
+    /// under way.
+    pub(crate) fn finish(&self) -> Result<()> {
+        self.flush()?;
+        let core = self.lock();
+        if let Some(length) = core.log.marked_length() {
+            core.log.files()?.mark_closed(length)?;
+        }
         Ok(())
     }
 
@@ -367,7 +479,7 @@ impl Shared {
             let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
             files.write_signature(last, slot)?;
         }
-        if self.durability == Durability::Always {
+        if self.durability != Durability::OnClose {
             files.sync_content()?;
         }
         Ok(())
@@ -383,7 +495,7 @@ impl Shared {
             core.clear(blocks.clone())?;
         }
         self.write_pages()?;
-        if self.durability == Durability::Always {
+        if self.durability != Durability::OnClose {
             files.sync_bitfield()?;
         }
         files.clear_signatures(blocks)?;
@@ -401,7 +513,7 @@ impl Shared {
             files
         };
         // A page that is being written now would come back otherwise.
-        let _order = lock(&self.page_order);
+        let _order = lock(&self.pages);
         Ok(files.destroy()?)
     }
 
@@ -420,9 +532,7 @@ impl Shared {
         if !runs.is_empty() {
             // Never the other way round: a bit that says a block is here must be true.
             self.write_pages()?;
-            if self.durability == Durability::Always {
-                files.sync_bitfield()?;
-            }
+            self.sync_pages()?;
             log::drop_blocks(&files, &runs)?;
         }
         Ok(self.lock().log.bitfield().total())
@@ -450,7 +560,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // Nobody is left to hear of an error; `close` is for those who want to.
         if self.lock().log.files().is_ok() {
-            let _ = self.flush();
+            let _ = self.finish();
         }
     }
 }
@@ -463,6 +573,13 @@ struct FailedWrite {
 }
 
 impl FailedWrite {
+    fn unknown(source: hypercore_storage::Error) -> Self {
+        Self {
+            source: source.into(),
+            leaves_files_unknown: true,
+        }
+    }
+
     const fn harmless(source: Error) -> Self {
         Self {
             source,

@@ -13,7 +13,7 @@ use futures_lite::{StreamExt, future};
 use hypercore::{
     Corruption, Durability, Error, Event, GetOptions, Hypercore, KeyPair, OpenOptions, Position,
     SeekOptions, UpdateOptions, merkle,
-    storage::{self, FileName, Memory, RandomAccess, Storage},
+    storage::{self, FileName, Memory, RandomAccess, Storage, testing::Recording},
 };
 
 use crate::support::{
@@ -239,7 +239,16 @@ fn concurrent_appends_are_grouped() {
             memory: memory.clone(),
             gate: Arc::clone(&gate),
         };
-        let core = Hypercore::options().open_storage(storage).await.unwrap();
+        let storage = Recording::new(storage);
+        let core = Hypercore::options()
+            .open_storage(storage.clone())
+            .await
+            .unwrap();
+        let syncs = || {
+            let files = [FileName::Data, FileName::Tree, FileName::Signatures];
+            files.map(|file| storage.take(file).syncs)
+        };
+        syncs();
         let mut appends: Vec<_> = (0..64)
             .map(|value: u8| Box::pin(core.append(vec![value])))
             .collect();
@@ -255,6 +264,11 @@ fn concurrent_appends_are_grouped() {
             .into_iter()
             .map(Result::unwrap)
             .collect();
+        let shared = syncs();
+        assert!(
+            shared.iter().all(|syncs| (1..=2).contains(syncs)),
+            "{shared:?}"
+        );
         for (value, &index) in (0..).zip(&indexes) {
             assert_eq!(core.get(index).await.unwrap(), vec![value]);
         }
@@ -271,6 +285,7 @@ fn concurrent_appends_are_grouped() {
 }
 
 /// A storage that syncs its signatures only while the gate is open.
+#[derive(Clone)]
 struct Gated {
     memory: Memory,
     gate: Arc<RwLock<()>>,

@@ -2,6 +2,7 @@
 
 mod compat;
 mod core;
+mod crash;
 mod model;
 mod network;
 mod node_basic;

@@ -20,7 +20,7 @@ use hypercore::{
 
 use crate::{
     args::{CloneArgs, Manners},
-    commands::close,
+    commands::{close, tell_recovery},
     errors::{Exit, Failure, Result, reason},
     net,
     output::{Output, blocks, bytes},
@@ -112,6 +112,7 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
         .open(dir)
         .await
         .map_err(|error| Failure::core(error, dir))?;
+    tell_recovery(&core, dir);
     if core.is_writable() {
         return Err(Failure::failed(format!(
             "`{}` holds the original of this core, which can only be appended to; clone into \

@@ -38,12 +38,24 @@ pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
             )));
         }
     }
-    OpenOptions::new()
+    let core = OpenOptions::new()
         .create_if_missing(false)
         .sparse(true)
         .open(dir)
         .await
-        .map_err(|error| Failure::core(error, dir))
+        .map_err(|error| Failure::core(error, dir))?;
+    tell_recovery(&core, dir);
+    Ok(core)
+}
+
+/// Says on standard error what was found if the core was not closed, unless that changed nothing.
+pub(crate) fn tell_recovery(core: &Hypercore, dir: &Path) {
+    let Some(found) = core.recovery() else {
+        return;
+    };
+    if found.recovered > 0 || found.dropped_bytes > 0 || found.damage.is_some() {
+        eprintln!("`{}`: {found}", dir.display());
+    }
 }
 
 /// Makes everything durable and lets go of the files.

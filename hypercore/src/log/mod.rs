@@ -4,50 +4,24 @@
 //! the lock of [`crate::Hypercore`]; the functions that read or write blocks without needing the
 //! lock take the files alone.
 
+mod open;
+mod recover;
+
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use hypercore_bitfield::{Bitfield, PageSize};
+use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
     Block, ChangeSet, DiscoveryKey, KeyPair, Node, NodeIndex, NodeSet, NodeSetMut, Proof,
     PublicKey, RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots,
     leaf_hash, proof, tree_index, verify,
 };
-use hypercore_storage::{FeedFiles, Storage};
+use hypercore_storage::FeedFiles;
 
+pub(crate) use self::open::{Existing, Setup};
+pub(crate) use self::recover::CHECKPOINT_BLOCKS;
+pub use self::recover::Recovery;
 use crate::error::{Corruption, Error, Result};
-
-/// What to do about a core that is, or is not, stored already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Existing {
-    /// Open what is there; nothing there is an error.
-    Required,
-    /// Open what is there, or create.
-    Optional,
-    /// Create; something there is an error.
-    Refused,
-    /// Open what is there, or create; another core there is forgotten.
-    Replaced,
-    /// Forget what is there, and create.
-    Forgotten,
-}
-
-/// What opening a core needs to know.
-#[derive(Debug)]
-pub(crate) struct Setup {
-    pub(crate) existing: Existing,
-    pub(crate) key: Option<PublicKey>,
-    pub(crate) key_pair: Option<KeyPair>,
-    pub(crate) store_secret_key: bool,
-}
-
-impl Setup {
-    /// The key asked for, if one was.
-    fn requested(&self) -> Option<PublicKey> {
-        let of_pair = || self.key_pair.as_ref().map(KeyPair::public_key);
-        self.key.or_else(of_pair)
-    }
-}
 
 /// How the newest length is vouched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +32,24 @@ enum Vouched {
     Static,
     /// By nothing: the signature of the last block is missing. Such a log is read, never appended to.
     Unsigned,
+    /// By nothing that may be built on: blocks are damaged that the bitfield claims.
+    Damaged,
+}
+
+/// Whether what was written has been synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    Yes,
+    NotYet,
+}
+
+/// What is known of a block before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// It was read before, and had the right hash.
+    Checked,
+    /// It has to be hashed.
+    Unknown,
 }
 
 /// One log.
@@ -70,18 +62,23 @@ pub(crate) struct Log {
     verifier: Arc<Verifier>,
     vouched: Vouched,
     bitfield: Bitfield,
+    /// Blocks that were read and checked since the log was opened.
+    checked: Bitfield,
     roots: Roots,
     head: TreeHead,
+    recovery: Option<Recovery>,
     /// Between `begin_append` and its end: nobody else may change the head.
     appending: bool,
     poisoned: bool,
     /// The headers of the files are there: a creation that was cut short may have left none.
     headers_written: bool,
+    /// An append was written, and with it the mark of a log that is open.
+    marked: bool,
     /// Stored since the last sync, so the bitfield may not claim it on disk yet.
     unsynced: Unsynced,
 }
 
-/// Downloads that have not been made durable.
+/// Blocks that have not been made durable: downloads, and appends if those do not wait for it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Unsynced {
     pub(crate) blocks: u64,
@@ -120,58 +117,6 @@ impl NodeSetMut for TreeBitsMut<'_> {
 }
 
 impl Log {
-    /// Opens or creates the log in `storage`. Nothing is written unless it is created.
-    pub(crate) fn open(storage: Arc<dyn Storage>, setup: Setup) -> Result<Self> {
-        let files = FeedFiles::open(storage)?;
-        if setup.existing == Existing::Forgotten {
-            files.reset()?;
-        }
-        let mut stored = stored_key(&files)?;
-        if setup.existing == Existing::Replaced
-            && stored.is_some_and(|stored| setup.requested().is_some_and(|other| other != stored))
-        {
-            files.reset()?;
-            stored = None;
-        }
-        let (key, key_pair) = match stored {
-            Some(stored) => {
-                if setup.existing == Existing::Refused {
-                    return Err(Error::CoreExists(stored));
-                }
-                if let Some(requested) = setup.requested().filter(|&requested| requested != stored)
-                {
-                    return Err(Error::OtherCore { stored, requested });
-                }
-                (stored, open_key_pair(&files, stored, setup)?)
-            }
-            None if setup.existing == Existing::Required => return Err(Error::NoCore),
-            None => create(&files, setup)?,
-        };
-
-        let mut bitfield = Bitfield::new(page_size(&files));
-        files.pages(|page, bytes| bitfield.load_page(page, bytes))?;
-        let roots = load_roots(&files, &bitfield)?;
-        let head = roots.head();
-        let verifier = Verifier::new(&key);
-        let vouched = vouch(&files, &verifier, &head)?;
-
-        Ok(Self {
-            files: Some(Arc::new(files)),
-            key,
-            discovery_key: key.discovery_key(),
-            key_pair: key_pair.map(Arc::new),
-            verifier: Arc::new(verifier),
-            vouched,
-            bitfield,
-            roots,
-            head,
-            appending: false,
-            poisoned: false,
-            headers_written: false,
-            unsynced: Unsynced::default(),
-        })
-    }
-
     /// The files, or an error if the log takes no more requests.
     pub(crate) fn files(&self) -> Result<&Arc<FeedFiles>> {
         self.files.as_ref().ok_or(Error::Closed)
@@ -205,13 +150,33 @@ impl Log {
         self.bitfield.get(block)
     }
 
+    pub(crate) fn recovery(&self) -> Option<&Recovery> {
+        self.recovery.as_ref()
+    }
+
+    /// Whether block `block` was found whole before, so that it need not be hashed again.
+    pub(crate) fn trust(&self, block: u64) -> Trust {
+        if self.checked.get(block) {
+            Trust::Checked
+        } else {
+            Trust::Unknown
+        }
+    }
+
+    /// Block `block` was read and is whole.
+    pub(crate) fn mark_checked(&mut self, block: u64) {
+        if self.bitfield.get(block) {
+            self.checked.set(block, true);
+        }
+    }
+
     /// From now on every operation fails with [`Error::Closed`]. Returns whether it was open.
     pub(crate) fn close(&mut self) -> bool {
         self.files.take().is_some()
     }
 
     /// The files, if they may be written.
-    fn writable_files(&self) -> Result<&Arc<FeedFiles>> {
+    pub(crate) fn writable_files(&self) -> Result<&Arc<FeedFiles>> {
         if self.poisoned {
             Err(Error::Poisoned)
         } else {
@@ -223,7 +188,7 @@ impl Log {
     fn prepare_write(&mut self) -> Result<Arc<FeedFiles>> {
         let files = Arc::clone(self.writable_files()?);
         if !self.headers_written {
-            files.write_headers()?;
+            open::write_headers(&files)?;
             self.headers_written = true;
         }
         Ok(files)
@@ -245,6 +210,13 @@ impl Log {
                 length: self.head.length,
             }
             .into()),
+            (Some(_), Vouched::Damaged) => {
+                let damage = self
+                    .recovery
+                    .as_ref()
+                    .and_then(|found| found.damage.clone());
+                Err(damage.map_or(Error::NotWritable, Error::Corrupt))
+            }
             _ => Err(Error::NotWritable),
         }
     }
@@ -256,7 +228,13 @@ impl Log {
         if std::mem::replace(&mut self.appending, true) {
             return Err(Error::Conflict);
         }
+        self.marked = true;
         Ok((self.roots.clone(), key_pair))
+    }
+
+    /// The length of the log if its files say that it is open.
+    pub(crate) fn marked_length(&self) -> Option<u64> {
+        self.marked.then_some(self.head.length)
     }
 
     /// Lets go of the head after an append that failed.
@@ -265,9 +243,13 @@ impl Log {
     }
 
     /// Makes blocks that were written by [`write_append`] part of the log.
-    pub(crate) fn finish_append(&mut self, change: &ChangeSet) {
+    pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) {
         self.appending = false;
         self.adopt(change);
+        if durable == Durable::NotYet {
+            self.unsynced.blocks += change.blocks().len() as u64;
+            self.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
+        }
     }
 
     // ---- truncating -----------------------------------------------------------------------
@@ -372,12 +354,7 @@ impl Log {
 
     /// The bits, roots and head of a change whose bytes have been written.
     fn adopt(&mut self, change: &ChangeSet) {
-        let mut tree = TreeBitsMut(&mut self.bitfield);
-        for node in change.nodes() {
-            tree_index::insert(&mut tree, node.index);
-        }
-        let blocks = blocks_of(change);
-        self.bitfield.set_range(blocks, true);
+        set_bits(&mut self.bitfield, change);
         let longer = change
             .head()
             .is_some_and(|head| head.length > self.head.length);
@@ -423,6 +400,7 @@ impl Log {
     pub(crate) fn clear_bits(&mut self, blocks: Range<u64>) -> Result<Vec<Range<u64>>> {
         self.writable_files()?;
         let runs = self.bitfield.runs(blocks.clone()).collect();
+        self.checked.set_range(blocks.clone(), false);
         self.bitfield.set_range(blocks, false);
         Ok(runs)
     }
@@ -434,19 +412,42 @@ impl Log {
     /// The changed pages of the bitfield, ready to be written, and whether what they claim has
     /// to be synced first.
     pub(crate) fn take_pages(&mut self) -> (Vec<(u64, Vec<u8>)>, bool) {
-        let size = self.bitfield.page_size().bytes();
-        let pages = self
-            .bitfield
-            .take_dirty()
-            .into_iter()
-            .map(|page| {
-                let mut bytes = vec![0; size];
-                self.bitfield.encode_page(page, &mut bytes);
-                (page, bytes)
-            })
-            .collect();
+        let pages = take_pages(&mut self.bitfield);
         (pages, std::mem::take(&mut self.unsynced).blocks > 0)
     }
+
+    /// The pages that are going to be changed when `change` is part of the log.
+    pub(crate) fn pages_after(&self, change: &ChangeSet) -> Vec<(u64, Vec<u8>)> {
+        let mut bitfield = self.bitfield.clone();
+        set_bits(&mut bitfield, change);
+        take_pages(&mut bitfield)
+    }
+
+    /// These pages could not be written.
+    pub(crate) fn put_back_pages(&mut self, pages: &[(u64, Vec<u8>)]) {
+        for &(page, _) in pages {
+            self.bitfield.mark_dirty(page);
+        }
+    }
+}
+
+fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet) {
+    let mut tree = TreeBitsMut(bitfield);
+    for node in change.nodes() {
+        tree_index::insert(&mut tree, node.index);
+    }
+    bitfield.set_range(blocks_of(change), true);
+}
+
+/// The dirty pages as the file stores them; they are dirty no more.
+fn take_pages(bitfield: &mut Bitfield) -> Vec<(u64, Vec<u8>)> {
+    let pages = bitfield.take_dirty().into_iter();
+    let encode = |page| {
+        let mut bytes = vec![0; bitfield.page_size().bytes()];
+        bitfield.encode_page(page, &mut bytes);
+        (page, bytes)
+    };
+    pages.map(encode).collect()
 }
 
 /// What a [`Log::put`] has changed.
@@ -479,7 +480,10 @@ pub(crate) fn write_append(files: &FeedFiles, change: &ChangeSet) -> Result<()> 
     let blocks = blocks_of(change);
     files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
     write_blocks(files, change)?;
-    write_signature(files, change)
+    match signature_slot(change)? {
+        Some((block, slot)) => Ok(files.write_last_signature(block, &slot)?),
+        None => Ok(()),
+    }
 }
 
 fn write_download(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
@@ -489,14 +493,20 @@ fn write_download(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
 }
 
 fn write_signature(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    if let Some((length, signature)) = change.signature() {
-        let slot = signature
-            .as_bytes()
-            .try_into()
-            .map_err(|_| Corruption::Signature { length })?;
-        files.write_signature(length - 1, slot)?;
+    match signature_slot(change)? {
+        Some((block, slot)) => Ok(files.write_signature(block, &slot)?),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The signature of a change as it is stored, and the block it belongs to.
+fn signature_slot(change: &ChangeSet) -> Result<Option<(u64, [u8; 64])>> {
+    let Some((length, signature)) = change.signature() else {
+        return Ok(None);
+    };
+    let slot = signature.as_bytes().try_into();
+    let slot = slot.map_err(|_| Corruption::Signature { length })?;
+    Ok(Some((length - 1, slot)))
 }
 
 /// Runs of small blocks are gathered up to this many bytes and written together.
@@ -550,11 +560,24 @@ pub(crate) fn read_block(files: &FeedFiles, index: u64) -> Result<Bytes> {
     read_located(files, index, offset, &leaf)
 }
 
-fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Bytes> {
+/// Reads block `index`, and checks it unless that was done before.
+pub(crate) fn read_trusted(files: &FeedFiles, index: u64, trust: Trust) -> Result<Bytes> {
+    let Located { offset, leaf } = locate(files, index)?;
+    match trust {
+        Trust::Checked => Ok(read_unchecked(files, index, offset, &leaf)?.into()),
+        Trust::Unknown => read_located(files, index, offset, &leaf),
+    }
+}
+
+fn read_unchecked(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Vec<u8>> {
     if leaf.size > hypercore_merkle::MAX_BLOCK_SIZE {
         return Err(Error::Corrupt(Corruption::Block { index }));
     }
-    let bytes = files.read_data(offset, leaf.size)?;
+    Ok(files.read_data(offset, leaf.size)?)
+}
+
+fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Bytes> {
+    let bytes = read_unchecked(files, index, offset, leaf)?;
     if leaf_hash(&bytes) != leaf.hash {
         return Err(Error::Corrupt(Corruption::Block { index }));
     }
@@ -596,99 +619,4 @@ fn check_place(files: &FeedFiles, index: u64) -> Result<Option<Range<u64>>> {
     let Located { offset, leaf } = locate(files, index)?;
     let bytes = read_located(files, index, offset, &leaf)?;
     Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
-}
-
-fn page_size(files: &FeedFiles) -> PageSize {
-    PageSize::from_bytes(files.page_size()).unwrap_or(PageSize::Current)
-}
-
-/// The key of the log that is stored, if one is.
-fn stored_key(files: &FeedFiles) -> Result<Option<PublicKey>> {
-    if let Some(key) = files.key()? {
-        return Ok(Some(PublicKey::from(key)));
-    }
-    let Some(secret) = files.secret_key()? else {
-        return if files.is_empty()? {
-            Ok(None)
-        } else {
-            Err(Corruption::KeyMissing.into())
-        };
-    };
-    // A creation writes the secret key first: cut short right after it, the public half is in it.
-    let key_pair = KeyPair::from_bytes(&secret).map_err(|_| Corruption::SecretKey)?;
-    let key = key_pair.public_key();
-    files.write_key(key.as_bytes())?;
-    files.write_headers()?;
-    files.sync_keys()?;
-    Ok(Some(key))
-}
-
-/// The key pair for a log that is stored: the stored one wins over a given one.
-fn open_key_pair(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option<KeyPair>> {
-    let Some(secret) = files.secret_key()? else {
-        if let (Some(pair), true) = (&setup.key_pair, setup.store_secret_key) {
-            files.write_secret_key(&pair.to_bytes())?;
-            files.sync_keys()?;
-        }
-        return Ok(setup.key_pair);
-    };
-    // Signing with one half of another pair could reveal the secret: refuse instead.
-    match KeyPair::from_bytes(&secret) {
-        Ok(pair) if pair.public_key() == key => Ok(Some(pair)),
-        _ => Err(Error::Corrupt(Corruption::SecretKey)),
-    }
-}
-
-/// Stores the keys of a new log: the secret one first, so that a creation cut short can be
-/// completed or started again, never mistaken for a read-only log.
-fn create(files: &FeedFiles, setup: Setup) -> Result<(PublicKey, Option<KeyPair>)> {
-    let key_pair = match (setup.key_pair, setup.key) {
-        (Some(pair), Some(requested)) if pair.public_key() != requested => {
-            return Err(Error::OtherCore {
-                stored: pair.public_key(),
-                requested,
-            });
-        }
-        (Some(pair), _) => Some(pair),
-        (None, Some(_)) => None,
-        (None, None) => Some(KeyPair::generate()?),
-    };
-    let key = match (&key_pair, setup.key) {
-        (Some(pair), _) => pair.public_key(),
-        (None, Some(key)) => key,
-        (None, None) => return Err(Error::NoCore),
-    };
-    if let (Some(pair), true) = (&key_pair, setup.store_secret_key) {
-        files.write_secret_key(&pair.to_bytes())?;
-    }
-    files.write_key(key.as_bytes())?;
-    files.write_headers()?;
-    files.sync_keys()?;
-    Ok((key, key_pair))
-}
-
-/// The peaks of the tree that the bitfield speaks of.
-fn load_roots(files: &FeedFiles, bitfield: &Bitfield) -> Result<Roots> {
-    let length = tree_index::length(&TreeBits(bitfield));
-    let wanted: Vec<_> = full_roots(length).collect();
-    let nodes = files.required_nodes(&wanted)?;
-    // What is stored is to blame here, not a peer.
-    Roots::from_nodes(length, nodes).map_err(|_| Corruption::Signature { length }.into())
-}
-
-/// Finds out who vouches for the length that was found.
-fn vouch(files: &FeedFiles, verifier: &Verifier, head: &TreeHead) -> Result<Vouched> {
-    let Some(last) = head.length.checked_sub(1) else {
-        return Ok(Vouched::Signed);
-    };
-    match files.signature(last)? {
-        Some(signature) if verifier.verify(head, &Signature::try_from(&signature[..])?) => {
-            Ok(Vouched::Signed)
-        }
-        Some(_) => Err(Error::Corrupt(Corruption::Signature {
-            length: head.length,
-        })),
-        None if verifier.is_static_head(head) => Ok(Vouched::Static),
-        None => Ok(Vouched::Unsigned),
-    }
 }

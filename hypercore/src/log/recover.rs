@@ -1,0 +1,469 @@
+//! Finding the end of a log that nobody closed.
+//!
+//! A signature is the record of a commit: it cannot be torn unnoticed and vouches for the whole
+//! tree below it. The bitfield is written after what it claims is durable, so that of each set bit
+//! is certain that it is true, and of no clear one that it is false.
+//!
+//! ```text
+//!   0            checkpoint       claimed            length                    end of the files
+//!   |----------------|---------------|------------------|--------------------------|
+//!     signed, and the newest signed    not in the bitfield,   an append that was not
+//!     claimed         length that the   found again leaf by    finished: copied to a
+//!                     bitfield claims   leaf, and signed       quarantine, and cut off
+//! ```
+//!
+//! Whether a log was closed shows in the lengths of its files: there is something behind the
+//! length that the bitfield claims, if only the [mark](FeedFiles::mark_open) of an open log. Of one
+//! that was closed, nothing is read here but the bitfield, the roots and one signature, and
+//! nothing is written. Every step of a recovery can be cut short, and is then done again.
+
+use std::fmt;
+
+use hypercore_bitfield::{Bitfield, PageSize};
+use hypercore_merkle::{
+    MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, Roots, Signature, TreeHead, Verifier, full_roots,
+    leaf_hash, tree_index,
+};
+use hypercore_storage::FeedFiles;
+
+use super::{TreeBits, Vouched, read_block, take_pages};
+use crate::error::{Corruption, Error, Result};
+
+/// What was found when a core was opened that had not been closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// The length of the log now.
+    pub length: u64,
+    /// The signed length that the search began with.
+    pub checkpoint: u64,
+    /// How many blocks were found again that the bitfield did not claim.
+    pub recovered: u64,
+    /// How many bytes of an append that was never finished were cut off. A directory keeps them in
+    /// a file `quarantine-<n>`, which nobody but you removes.
+    pub dropped_bytes: u64,
+    /// Blocks that were there before are damaged. Then nothing was changed, and the core can be
+    /// read and served, but not appended to.
+    pub damage: Option<Corruption>,
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            length,
+            recovered,
+            dropped_bytes,
+            ..
+        } = self;
+        write!(f, "the core was not closed: it has {length} blocks")?;
+        if let Some(damage) = &self.damage {
+            return write!(f, " and cannot be appended to, because {damage}");
+        }
+        if *recovered > 0 {
+            write!(f, ", {recovered} of them found again")?;
+        }
+        if *dropped_bytes > 0 {
+            let dropped = "bytes of an unfinished append were set aside";
+            write!(f, "; {dropped_bytes} {dropped}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A log as its files have it.
+pub(super) struct Content {
+    pub(super) bitfield: Bitfield,
+    pub(super) roots: Roots,
+    pub(super) vouched: Vouched,
+    pub(super) recovery: Option<Recovery>,
+}
+
+/// Finds the log in its files, and its end if it was not closed.
+///
+/// `writer` says that all of the tree must be there, because the log is written here. `may_lose`
+/// says that more than one append may have been lost, because nobody waited for them to be durable.
+pub(super) fn load(
+    files: &FeedFiles,
+    verifier: &Verifier,
+    writer: bool,
+    may_lose: bool,
+) -> Result<Content> {
+    let bitfield = load_bitfield(files, MAX_LENGTH)?;
+    let claimed = load_claimed(files, verifier, &bitfield);
+    let closed = match &claimed {
+        Ok((roots, _)) => files.surplus(roots.length(), roots.byte_length())? == 0,
+        // A torn bitfield can claim what never was. That of a closed log is damaged.
+        Err(error) if error.is_corruption() => {
+            writer && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
+        }
+        Err(_) => true,
+    };
+    if closed {
+        let (roots, vouched) = claimed?;
+        return Ok(Content {
+            bitfield,
+            roots,
+            vouched,
+            recovery: None,
+        });
+    }
+    let found = if writer {
+        Search { files, verifier }.writer_end(may_lose)?
+    } else {
+        Search { files, verifier }.reader_end()?
+    };
+    let damage = match found {
+        Found::End(end) if end.surplus(files)? <= MAX_SURPLUS => return end.adopt(files),
+        Found::End(end) => Corruption::Block {
+            index: end.roots.length(),
+        },
+        Found::Damage(damage) => damage,
+    };
+    let (roots, vouched) = claimed.map_err(|_| Error::Corrupt(damage.clone()))?;
+    let damage = match vouched {
+        Vouched::Unsigned => Corruption::Signature {
+            length: roots.length(),
+        },
+        _ => damage,
+    };
+    tracing::warn!(%damage, "a core that was not closed is damaged");
+    Ok(Content {
+        recovery: Some(Recovery {
+            length: roots.length(),
+            checkpoint: roots.length(),
+            recovered: 0,
+            dropped_bytes: 0,
+            damage: Some(damage),
+        }),
+        bitfield,
+        roots,
+        vouched: Vouched::Damaged,
+    })
+}
+
+/// The bits of the first `length` blocks.
+fn load_bitfield(files: &FeedFiles, length: u64) -> Result<Bitfield> {
+    let size = PageSize::from_bytes(files.page_size()).unwrap_or(PageSize::Current);
+    let mut bitfield = Bitfield::new(size);
+    let pages = length.div_ceil(PAGE_BLOCKS);
+    files.pages(|page, bytes| {
+        if page < pages {
+            bitfield.load_page(page, bytes);
+        }
+    })?;
+    bitfield.set_range(length..MAX_LENGTH, false);
+    for node in 2 * length..bitfield.tree_bound() {
+        bitfield.tree_clear(node);
+    }
+    Ok(bitfield)
+}
+
+/// The peaks of the tree that the bitfield speaks of, and who vouches for them.
+fn load_claimed(
+    files: &FeedFiles,
+    verifier: &Verifier,
+    bitfield: &Bitfield,
+) -> Result<(Roots, Vouched)> {
+    let length = tree_index::length(&TreeBits(bitfield));
+    let wanted: Vec<_> = full_roots(length).collect();
+    let nodes = files.required_nodes(&wanted)?;
+    // What is stored is to blame here, not a peer.
+    let roots = Roots::from_nodes(length, nodes).map_err(|_| Corruption::Signature { length })?;
+    let vouched = vouch(files, verifier, &roots.head())?;
+    Ok((roots, vouched))
+}
+
+fn vouch(files: &FeedFiles, verifier: &Verifier, head: &TreeHead) -> Result<Vouched> {
+    let Some(last) = head.length.checked_sub(1) else {
+        return Ok(Vouched::Signed);
+    };
+    match files.signature(last)? {
+        Some(signature) if verifies(verifier, head, &signature) => Ok(Vouched::Signed),
+        Some(_) => Err(Error::Corrupt(Corruption::Signature {
+            length: head.length,
+        })),
+        None if verifier.is_static_head(head) => Ok(Vouched::Static),
+        None => Ok(Vouched::Unsigned),
+    }
+}
+
+fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64]) -> bool {
+    Signature::try_from(&signature[..]).is_ok_and(|signature| verifier.verify(head, &signature))
+}
+
+/// How many blocks have their leaf in the bitfield, from the first one on.
+fn leading_leaves(bitfield: &Bitfield) -> u64 {
+    let mut block = 0;
+    while block < MAX_LENGTH && bitfield.tree_get(2 * block) {
+        block += 1;
+    }
+    block
+}
+
+enum Found {
+    End(Box<End>),
+    Damage(Corruption),
+}
+
+/// Where a log ends, and what is to be put right.
+struct End {
+    bitfield: Bitfield,
+    roots: Roots,
+    checkpoint: u64,
+    /// What the bitfield claimed.
+    claimed: u64,
+    /// Nodes that are not as the blocks say.
+    nodes: Vec<Node>,
+}
+
+struct Search<'a> {
+    files: &'a FeedFiles,
+    verifier: &'a Verifier,
+}
+
+impl Search<'_> {
+    /// The end of a log that is written here: the last signature that the blocks themselves lead
+    /// to.
+    fn writer_end(&self, may_lose: bool) -> Result<Found> {
+        let files = self.files;
+        // What grew may show anything: a bit without room for its node is none.
+        let mut bitfield = load_bitfield(files, files.tree_blocks()?)?;
+        let claimed = leading_leaves(&bitfield);
+        let Some(start) = self.newest_signed(claimed)? else {
+            return Ok(Found::Damage(Corruption::Signature { length: claimed }));
+        };
+        let checkpoint = start.length();
+        let (roots, nodes) = self.recompute(start)?;
+        let length = roots.length();
+
+        let damage = Corruption::Block { index: length };
+        if bitfield.bound().max(bitfield.tree_bound().div_ceil(2)) > length {
+            // Either the next block is damaged, or it is not here: then this is a clone with a key.
+            return if bitfield.get(length) {
+                Ok(Found::Damage(damage))
+            } else {
+                self.reader_end()
+            };
+        }
+        // Of appends that were waited for only the last can be unfinished.
+        if !may_lose && self.signed_lengths_above(length)? > 1 {
+            return Ok(Found::Damage(damage));
+        }
+        self.complete_bits(&mut bitfield, checkpoint, length)?;
+        Ok(Found::End(Box::new(End {
+            bitfield,
+            roots,
+            checkpoint,
+            claimed,
+            nodes,
+        })))
+    }
+
+    /// The end of a clone: the newest length it can show a signature for. Blocks and nodes that
+    /// its bitfield does not have will be asked for again.
+    fn reader_end(&self) -> Result<Found> {
+        let Some(roots) = self.newest_signed(MAX_LENGTH)? else {
+            return Ok(Found::Damage(Corruption::Signature { length: 0 }));
+        };
+        let length = roots.length();
+        let claims = load_bitfield(self.files, self.files.tree_blocks()?)?;
+        let claimed = tree_index::length(&TreeBits(&claims));
+        if claims.bound() > length {
+            let length = claims.bound();
+            return Ok(Found::Damage(Corruption::Signature { length }));
+        }
+        let mut bitfield = load_bitfield(self.files, length)?;
+        for root in roots.nodes() {
+            bitfield.tree_set(root.index.get());
+        }
+        Ok(Found::End(Box::new(End {
+            bitfield,
+            checkpoint: length,
+            claimed: claimed.min(length),
+            roots,
+            nodes: Vec::new(),
+        })))
+    }
+
+    /// The roots of the greatest length up to `limit` that has a signature; the empty log has
+    /// none and needs none. `None` when too many signatures in a row are wrong.
+    fn newest_signed(&self, limit: u64) -> Result<Option<Roots>> {
+        let mut below = limit;
+        for _ in 0..MAX_WRONG_SIGNATURES {
+            let Some((block, signature)) = self.files.previous_signature(below)? else {
+                return Ok(Some(Roots::new()));
+            };
+            let wanted: Vec<_> = full_roots(block + 1).collect();
+            let nodes = self.files.nodes(&wanted)?.into_iter().collect();
+            let roots = Option::and_then(nodes, |nodes| Roots::from_nodes(block + 1, nodes).ok());
+            if let Some(roots) =
+                roots.filter(|roots| verifies(self.verifier, &roots.head(), &signature))
+            {
+                return Ok(Some(roots));
+            }
+            below = block;
+        }
+        Ok(None)
+    }
+
+    /// How many lengths above `length` have a signature that is right, up to 2.
+    fn signed_lengths_above(&self, length: u64) -> Result<u64> {
+        let mut limit = MAX_LENGTH;
+        for count in 0..2 {
+            match self.newest_signed(limit)? {
+                None => return Ok(2),
+                Some(roots) if roots.length() <= length => return Ok(count),
+                Some(roots) => limit = roots.length() - 1,
+            }
+        }
+        Ok(2)
+    }
+
+    /// Follows the blocks from `roots` on, as long as they are whole, and returns the roots of the
+    /// last length that is signed, with the nodes below them that the file has wrong.
+    fn recompute(&self, mut roots: Roots) -> Result<(Roots, Vec<Node>)> {
+        let files = self.files;
+        let mut signed = roots.clone();
+        let mut wrong = Vec::new();
+        let mut unsigned = Vec::new();
+        loop {
+            let group = (roots.length()..MAX_LENGTH).take(GROUP);
+            let leaves: Vec<_> = group.filter_map(NodeIndex::leaf).collect();
+            for leaf in files.nodes(&leaves)? {
+                let offset = roots.byte_length();
+                let whole = match leaf {
+                    Some(leaf) if self.is_whole(offset, &leaf)? => {
+                        roots.push(leaf.size, leaf.hash, &mut unsigned).is_ok()
+                    }
+                    _ => false,
+                };
+                if !whole {
+                    return Ok((signed, wrong));
+                }
+                let signature = files.signature(roots.length() - 1)?;
+                let head = || roots.head();
+                if signature.is_some_and(|signature| verifies(self.verifier, &head(), &signature)) {
+                    signed = roots.clone();
+                    let indexes: Vec<_> = unsigned.iter().map(|node| node.index).collect();
+                    let stored = files.nodes(&indexes)?;
+                    let pairs = unsigned.drain(..).zip(stored);
+                    wrong.extend(
+                        pairs.filter_map(|(node, stored)| (stored != Some(node)).then_some(node)),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether the bytes at `offset` are those of `leaf`.
+    fn is_whole(&self, offset: u64, leaf: &Node) -> Result<bool> {
+        if leaf.size > MAX_BLOCK_SIZE {
+            return Ok(false);
+        }
+        match self.files.read_data(offset, leaf.size) {
+            Ok(bytes) => Ok(leaf_hash(&bytes) == leaf.hash),
+            Err(error) if error.is_corruption() => Ok(false),
+            // A disk that does not answer now is no reason to cut anything.
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sets the bits of a whole tree, and of the blocks of which a torn page may have lost them.
+    fn complete_bits(&self, bitfield: &mut Bitfield, checkpoint: u64, length: u64) -> Result<()> {
+        let before = checkpoint.saturating_sub(1);
+        let before = self.files.previous_signature(before)?;
+        let synced = before.map_or(0, |(block, _)| block + 1);
+        for block in synced.saturating_sub(CHECKPOINT_BLOCKS)..length {
+            let leaf = NodeIndex::leaf(block);
+            let ancestors = std::iter::successors(leaf, |node| Some(node.parent()));
+            for node in ancestors.take_while(|node| node.right_span().get() < 2 * length) {
+                bitfield.tree_set(node.get());
+            }
+            if block >= checkpoint {
+                bitfield.set(block, true);
+            } else if !bitfield.get(block) {
+                // Its bit was lost, or it was cleared, which its bytes did not survive.
+                match read_block(self.files, block) {
+                    Ok(_) => bitfield.set(block, true),
+                    Err(error) if error.is_corruption() => false,
+                    Err(error) => return Err(error),
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+impl End {
+    fn surplus(&self, files: &FeedFiles) -> Result<u64> {
+        Ok(files.surplus(self.roots.length(), self.roots.byte_length())?)
+    }
+
+    /// Makes the files say what was found.
+    fn adopt(self, files: &FeedFiles) -> Result<Content> {
+        let Self {
+            mut bitfield,
+            roots,
+            nodes,
+            ..
+        } = self;
+        let (length, byte_length) = (roots.length(), roots.byte_length());
+        super::open::write_headers(files)?;
+        let dropped_bytes = files.quarantine(length, byte_length)?;
+        files.write_nodes(&nodes)?;
+        for node in unfinished_parents(&roots) {
+            if files.node(node)?.is_some() {
+                files.clear_node(node)?;
+            }
+        }
+        files.cut(length, byte_length)?;
+        files.sync_content()?;
+        // Not before: what a page claims has to be true.
+        for (page, bytes) in take_pages(&mut bitfield) {
+            files.write_page(page, &bytes)?;
+        }
+        files.truncate_pages(bitfield.page_count())?;
+        files.sync_bitfield()?;
+        files.mark_closed(length)?;
+        let recovery = Recovery {
+            length,
+            checkpoint: self.checkpoint,
+            recovered: length.saturating_sub(self.claimed),
+            dropped_bytes,
+            damage: None,
+        };
+        tracing::info!(%recovery);
+        Ok(Content {
+            bitfield,
+            roots,
+            vouched: Vouched::Signed,
+            recovery: Some(recovery),
+        })
+    }
+}
+
+/// The places left of the end of a log where nodes stand that it does not have yet.
+fn unfinished_parents(roots: &Roots) -> impl Iterator<Item = NodeIndex> {
+    let end = 2 * roots.length();
+    roots.nodes().iter().flat_map(move |root| {
+        std::iter::successors(Some(root.index.parent()), |node| Some(node.parent()))
+            .take_while(move |node| node.get() < end)
+    })
+}
+
+/// How many blocks a page speaks of.
+const PAGE_BLOCKS: u64 = 8192;
+
+/// How many blocks may be appended until their bits are synced.
+pub(crate) const CHECKPOINT_BLOCKS: u64 = 1024;
+
+/// So many signatures can be wrong one after the other, before a log counts as damaged. An append
+/// that was not finished leaves one; each costs a check of some 60 us.
+const MAX_WRONG_SIGNATURES: usize = 128;
+
+/// More than this behind the end of a file is not what an append left: 4 GiB, which a hole in a
+/// damaged file can exceed by far.
+const MAX_SURPLUS: u64 = 4 << 30;
+
+/// So many leaves are read together.
+const GROUP: usize = 64;
