@@ -177,6 +177,10 @@ async fn serve(store: &str, name: &str) -> Result<(), Error> {
     stream.set_nodelay(true)?;
     let clock = Clock::start();
     let replication = core.replicate_over(stream, Role::Responder, ReplicateOptions::live());
+    let served = async {
+        replication.await?;
+        Ok(())
+    };
     let appends = async {
         if name == "L" {
             task::sleep(Duration::from_secs(1)).await;
@@ -189,7 +193,7 @@ async fn serve(store: &str, name: &str) -> Result<(), Error> {
         }
         future::pending::<Result<(), Error>>().await
     };
-    let _ = future::or(async { Ok(replication.await?) }, appends).await;
+    let _ = future::or(served, appends).await;
     clock.report(store, name, "server", 0, 0);
     Ok(())
 }

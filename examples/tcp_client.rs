@@ -23,11 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let core = Hypercore::options().key(key).open_memory().await?;
         let socket = TcpStream::connect(address).await?;
         let connection = core.replicate(Role::Initiator, ReplicateOptions::live())?;
-        future::or(
-            async { Ok(connection.run(socket).await?) },
-            print_blocks(&core),
-        )
-        .await
+        let connected = async {
+            println!("The connection is over: {}.", connection.run(socket).await?);
+            Ok(())
+        };
+        future::or(connected, print_blocks(&core)).await
     })
 }
 

@@ -12,7 +12,7 @@ use async_std::{
     task,
 };
 use futures_lite::{StreamExt, future};
-use hypercore::{Event, Hypercore, ReplicateOptions, Role};
+use hypercore::{Ended, Event, Hypercore, ReplicateOptions, Role};
 
 fn main() -> Result<(), Box<dyn Error>> {
     task::block_on(walk())
@@ -85,7 +85,7 @@ async fn walk() -> Result<(), Box<dyn Error>> {
 async fn connect(
     clone: Hypercore,
     main: Hypercore,
-) -> Result<impl Future<Output = Result<((), ()), hypercore::Error>>, Box<dyn Error>> {
+) -> Result<impl Future<Output = Result<(Ended, Ended), hypercore::Error>>, Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let outgoing = TcpStream::connect(listener.local_addr()?).await?;
     let (incoming, _) = listener.accept().await?;
