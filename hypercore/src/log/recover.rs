@@ -412,6 +412,7 @@ impl End {
         let dropped_bytes = files.quarantine(length, byte_length)?;
         files.write_nodes(&nodes)?;
         for node in unfinished_parents(&roots) {
+            bitfield.tree_clear(node.get());
             if files.node(node)?.is_some() {
                 files.clear_node(node)?;
             }
