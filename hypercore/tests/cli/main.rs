@@ -2,5 +2,6 @@
 
 mod network;
 mod process;
+mod reading;
 mod refusals;
 mod storing;

@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use std::{ffi::OsString, ops::Range, path::PathBuf, sync::LazyLock};
+use std::{ffi::OsString, ops::Range, path::PathBuf, sync::LazyLock, time::Duration};
 
 use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
 use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
@@ -112,23 +112,49 @@ pub(crate) struct AppendArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore get copy 7 --connect 192.168.1.5:4000")]
 pub(crate) struct GetArgs {
-    /// Directory of the core
-    pub(crate) dir: PathBuf,
+    /// Directory of the core; with --connect also the key of one
+    #[arg(value_name = "DIR")]
+    pub(crate) source: PathBuf,
     /// Which block; the first is 0
     pub(crate) index: u64,
+    /// Read what is not stored from this peer, and store it; repeat it for more peers
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(crate) connect: Vec<String>,
+    /// Wait so long for the block, even one that does not exist yet [default: until it is certain
+    /// that no connected peer has it]
+    #[arg(long, value_name = "SECONDS", requires = "connect", value_parser = parse_seconds)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  hypercore cat letters --follow\n  \
+    hypercore cat KEY --connect 192.168.1.5:4000 --bytes 0..1000")]
 pub(crate) struct CatArgs {
-    /// Directory of the core
-    pub(crate) dir: PathBuf,
+    /// Directory of the core; with --connect also the key of one
+    #[arg(value_name = "DIR")]
+    pub(crate) source: PathBuf,
     /// First block
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) start: u64,
     /// One past the last block [default: the length of the core]
     #[arg(long, value_name = "N")]
     pub(crate) end: Option<u64>,
+    /// Only these bytes: A..B without B; A and B may be left out
+    #[arg(long, value_name = "A..B", conflicts_with_all = ["start", "end", "follow"],
+        value_parser = parse_range)]
+    pub(crate) bytes: Option<Range<u64>>,
+    /// Go on with the blocks that come, until interrupted or until --end
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Read what is not stored from this peer, and store it; repeat it for more peers
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(crate) connect: Vec<String>,
+    /// Wait no longer than this for any block [default: until it is certain that no connected peer
+    /// has it]
+    #[arg(long, value_name = "SECONDS", requires = "connect", value_parser = parse_seconds)]
+    pub(crate) timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]
@@ -220,7 +246,7 @@ static Z_BASE_32: LazyLock<Encoding> = LazyLock::new(|| {
     specification.encoding().expect("32 different symbols")
 });
 
-fn parse_key(text: &str) -> Result<PublicKey, String> {
+pub(crate) fn parse_key(text: &str) -> Result<PublicKey, String> {
     let digits = text.strip_prefix("hyper://").unwrap_or(text);
     let digits = digits.strip_suffix('/').unwrap_or(digits);
     let bytes = match digits.len() {
@@ -248,6 +274,12 @@ fn parse_address(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    limit.ok_or_else(|| "a time is a number of seconds, for example 2.5".into())
+}
+
 /// `A..B` as in Rust: without B, and either may be left out.
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
     let number = |text: &str, default| match text {
@@ -259,7 +291,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
         .ok_or("a range is A..B, for example 0..10")?;
     match (number(start, 0), number(end, u64::MAX)) {
         (Ok(start), Ok(end)) if start < end => Ok(start..end),
-        (Ok(start), Ok(end)) => Err(format!("{start}..{end} holds no blocks")),
+        (Ok(start), Ok(end)) => Err(format!("{start}..{end} is empty")),
         _ => Err("a range is A..B with numbers, for example 0..10".into()),
     }
 }

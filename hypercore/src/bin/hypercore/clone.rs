@@ -9,33 +9,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Error, Event, Events, Hypercore, OpenOptions, PeerId, ReplicateOptions, Role, UpdateOptions,
+    Error, Event, Events, Hypercore, OpenOptions, PeerId, UpdateOptions,
     bitfield::{Bitfield, PageSize},
     storage::{Directory, FileName, Storage},
 };
 
 use crate::{
     args::{CloneArgs, Manners},
+    calls::{Calls, News},
     commands::{close, tell_recovery},
-    errors::{Exit, Failure, Result, reason},
-    net,
+    errors::{Exit, Failure, Result},
     output::{Output, blocks, bytes},
-    peers::{Ended, Gathering, Member, Peers},
+    peers::{Gathering, Member, Peers},
     signals::Signals,
 };
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_millis(500);
-
-/// A lost peer is called again after this time, and after twice as long each time that fails,
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-
-/// but never after more than this.
-const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// How long connected peers have to tell what they have once all known blocks are here.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
@@ -123,20 +116,6 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
     Ok((core, origin))
 }
 
-/// What the tasks that hold the connections tell.
-enum News {
-    /// Nobody answered the first call.
-    Unreachable { address: String, reason: String },
-    /// Somebody answered, for the first time or again.
-    Connected { first: bool },
-    /// A connection is over.
-    Lost {
-        id: PeerId,
-        address: String,
-        ended: Ended,
-    },
-}
-
 /// What a job waits for.
 enum Step {
     Event(Option<Event>),
@@ -155,17 +134,11 @@ struct Job {
     ranges: Vec<Range<u64>>,
     peers: Peers,
     output: Output,
-    sender: Sender<News>,
-    news: Receiver<News>,
-    /// Addresses whose first call is neither answered nor failed yet.
-    calling: usize,
-    connected: usize,
+    calls: Calls,
     /// Connected peers that have the core.
     open: HashSet<PeerId>,
     /// Whether there ever was one.
     met: bool,
-    /// Why addresses were of no use.
-    reasons: Vec<String>,
     /// The greatest length a peer spoke of.
     claimed: u64,
     /// Blocks and bytes that came in this run.
@@ -185,7 +158,6 @@ impl Job {
         } else {
             std::iter::once(0..u64::MAX).collect()
         };
-        let (sender, news) = async_channel::unbounded();
         let mut output = Output::new(&args.format, manners);
         output.draw(0, "{bar:40} {pos}/{len} blocks  {msg}");
         let mut known = Bitfield::new(PageSize::Current);
@@ -198,13 +170,9 @@ impl Job {
             peers: Peers::new(&core),
             ranges,
             output,
-            sender,
-            news,
-            calling: 0,
-            connected: 0,
+            calls: Calls::new(),
             open: HashSet::new(),
             met: false,
-            reasons: Vec::new(),
             claimed: 0,
             received: (0, 0),
             progress: (Instant::now(), 0, 0),
@@ -215,28 +183,14 @@ impl Job {
         }
     }
 
-    /// Starts a task for every address.
-    fn call_peers(&mut self, member: &Member) {
-        let mut addresses = [&self.args.connect[..], &self.args.more].concat();
-        addresses.sort();
-        addresses.dedup();
-        self.calling = addresses.len();
-        for address in addresses {
-            let (peers, sender) = (self.peers.clone(), self.sender.clone());
-            let (live, member) = (self.args.live, member.clone());
-            net::spawn(async move {
-                keep_connected(&peers, &address, live, &sender).await;
-                drop(member);
-            });
-        }
-    }
-
     /// Downloads until everything is here, or cannot be had; for ever if live.
     async fn run(&mut self, member: &Member) -> Result<()> {
         let mut events = self.core.events();
-        self.call_peers(member);
+        let addresses = [&self.args.connect[..], &self.args.more].concat();
+        self.calls
+            .start(&self.peers, addresses, self.args.live, member);
         let mut ticks = Timer::interval(PROGRESS);
-        let news = self.news.clone();
+        let news = self.calls.news();
         let mut fetching: Fetching = Box::pin(self.ask_early());
         loop {
             let ready = async {
@@ -272,7 +226,7 @@ impl Job {
                     if self.take(news)? {
                         return Ok(());
                     }
-                    if is_answer && self.calling == 0 {
+                    if is_answer && self.calls.are_answered() {
                         fetching = Box::pin(self.fetch());
                     }
                 }
@@ -347,46 +301,28 @@ impl Job {
 
     /// Takes note of what became of a connection. Returns whether the job is done.
     fn take(&mut self, news: News) -> Result<bool> {
-        match news {
-            News::Connected { first } => {
-                self.calling -= usize::from(first);
-                self.connected += 1;
-                return Ok(false);
-            }
-            News::Unreachable { address, reason } => {
-                self.calling -= 1;
-                self.blame(format!("{address}: {reason}"));
-            }
-            News::Lost { id, address, ended } => {
-                self.connected -= 1;
-                let had_core = self.open.remove(&id);
-                self.peers.forget(id);
-                match ended {
-                    Ended::Failed(error) => self.blame(format!("{address}: {error}")),
-                    Ended::Closed if had_core => {
-                        self.blame(format!("{address} closed the connection"));
-                    }
-                    Ended::Closed | Ended::Stranger => {
-                        self.blame(format!("{address} does not seem to have this core"));
-                    }
-                }
-            }
+        if matches!(news, News::Connected { .. }) {
+            self.calls.note(news, false);
+            return Ok(false);
         }
-        if self.calling == 0 && self.connected == 0 {
+        let had_core = match news {
+            News::Lost { id, .. } => {
+                self.peers.forget(id);
+                self.open.remove(&id)
+            }
+            _ => false,
+        };
+        self.calls.note(news, had_core);
+        if self.calls.are_over() {
             self.alone()
         } else {
             Ok(false)
         }
     }
 
-    fn blame(&mut self, reason: String) {
-        tracing::info!("{reason}");
-        self.reasons.push(reason);
-    }
-
     /// The last peer is gone. Returns whether the job is done.
     fn alone(&mut self) -> Result<bool> {
-        let reasons = std::mem::take(&mut self.reasons).join("; ");
+        let reasons = self.calls.take_reasons();
         let key = self.args.key;
         if !self.met {
             return Err(Failure::failed(format!(
@@ -598,44 +534,4 @@ fn last_while(range: &Range<u64>, holds: impl Fn(u64) -> bool) -> u64 {
         }
     }
     start
-}
-
-/// Calls a peer, and when live again whenever it is lost.
-async fn keep_connected(peers: &Peers, address: &str, live: bool, sender: &Sender<News>) {
-    // Nobody listens any more when the program is ending.
-    let tell = |news| {
-        let _ = sender.try_send(news);
-    };
-    let mut first = true;
-    let mut pause = FIRST_RETRY;
-    loop {
-        let link = match net::connect(address, &peers.hang_up).await {
-            Ok(tcp) => peers
-                .attach(tcp, address, Role::Initiator, ReplicateOptions::live())
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(reason(&error)),
-        };
-        match link {
-            Ok(link) => {
-                tell(News::Connected { first });
-                let (id, address) = (link.id, address.to_owned());
-                let ended = link.run().await;
-                if matches!(ended, Ended::Closed) {
-                    pause = FIRST_RETRY;
-                }
-                tell(News::Lost { id, address, ended });
-            }
-            Err(reason) if first => {
-                let address = address.to_owned();
-                tell(News::Unreachable { address, reason });
-            }
-            Err(reason) => tracing::info!(address, reason, "not reached"),
-        }
-        if !live || peers.hang_up.is_set() {
-            return;
-        }
-        first = false;
-        Timer::after(pause).await;
-        pause = (pause * 2).min(LAST_RETRY);
-    }
 }

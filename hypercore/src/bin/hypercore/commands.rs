@@ -1,18 +1,12 @@
 //! The commands that need no peers.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use futures_lite::future;
-use hypercore::{Bytes, Error, GetOptions, Hypercore, KeyPair, OpenOptions, SeekOptions};
+use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions};
 
 use crate::{
-    args::{
-        AppendArgs, AuditArgs, CatArgs, ClearArgs, CreateArgs, GetArgs, InfoArgs, Manners, SeekArgs,
-    },
+    args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs},
     errors::{Exit, Failure, Result, reason},
     input::{self, Batches},
     output::{Output, blocks, bytes},
@@ -26,10 +20,7 @@ pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(Failure::failed(format!("`{shown}` is not a directory"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::failed(format!(
-                "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core \
-                 there"
-            )));
+            return Err(Failure::no_directory(dir));
         }
         Err(error) => {
             return Err(Failure::failed(format!(
@@ -194,71 +185,6 @@ pub(crate) async fn append_batch(core: &Hypercore, dir: &Path, batch: Vec<Bytes>
         .await
         .map(|_| ())
         .map_err(|error| Failure::core(error, dir))
-}
-
-// ---- reading --------------------------------------------------------------------------------
-
-pub(crate) async fn get(args: GetArgs) -> Result<()> {
-    let core = open(&args.dir).await?;
-    let block = read(&core, &args.dir, args.index).await?;
-    let mut output = io::stdout().lock();
-    written(output.write_all(&block).and_then(|()| output.flush())).map(|_| ())
-}
-
-pub(crate) async fn cat(args: CatArgs) -> Result<()> {
-    let CatArgs { dir, start, end } = args;
-    let core = open(&dir).await?;
-    let length = core.length();
-    let end = end.unwrap_or_else(|| length.max(start));
-    if start > end || end > length {
-        return Err(Failure::failed(format!(
-            "blocks {start}..{end} do not lie within the core in `{}`, which has {}",
-            dir.display(),
-            blocks(length)
-        )));
-    }
-    let mut output = io::BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-    for index in start..end {
-        let block = match read(&core, &dir, index).await {
-            Ok(block) => block,
-            Err(failure) => {
-                // What came before the missing block is good.
-                written(output.flush())?;
-                return Err(failure);
-            }
-        };
-        if !written(output.write_all(&block))? {
-            return Ok(());
-        }
-    }
-    written(output.flush()).map(|_| ())
-}
-
-/// Whether somebody still reads standard output: one who has had enough is no error.
-fn written(result: io::Result<()>) -> Result<bool> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::output(&error)),
-        Ok(()) => Ok(true),
-    }
-}
-
-async fn read(core: &Hypercore, dir: &Path, index: u64) -> Result<Bytes> {
-    let read = core.get_with(index, GetOptions::local()).await;
-    read.map_err(|error| match error {
-        Error::BlockNotStored { .. } if index < core.length() => Failure::failed(format!(
-            "block {index} is not stored in `{}`; `hypercore clone {} {0} --connect ADDR:PORT` \
-             downloads what is missing",
-            dir.display(),
-            core.key()
-        )),
-        Error::BlockNotStored { .. } => Failure::failed(format!(
-            "there is no block {index}: the core in `{}` has {}, counted from 0",
-            dir.display(),
-            blocks(core.length())
-        )),
-        error => Failure::core(error, dir),
-    })
 }
 
 pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod calls;
 mod clone;
 mod commands;
 mod errors;
@@ -13,8 +14,10 @@ mod input;
 mod net;
 mod output;
 mod peers;
+mod read;
 mod serve;
 mod signals;
+mod tail;
 
 use std::io::IsTerminal;
 
@@ -42,8 +45,8 @@ async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Create(args) => commands::create(args, manners).await,
         Command::Append(args) => commands::append(args, manners).await,
-        Command::Get(args) => commands::get(args).await,
-        Command::Cat(args) => commands::cat(args).await,
+        Command::Get(args) => read::get(args).await,
+        Command::Cat(args) => read::cat(args, manners).await,
         Command::Info(args) => commands::info(args, manners).await,
         Command::Seek(args) => commands::seek(args, manners).await,
         Command::Clear(args) => commands::clear(args, manners).await,

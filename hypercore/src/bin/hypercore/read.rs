@@ -1,0 +1,483 @@
+//! `hypercore get` and `hypercore cat`: from the disk, and over the network what is not there.
+
+use std::{
+    io::{self, Write},
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use async_io::Timer;
+use futures_lite::{StreamExt, future};
+use hypercore::{
+    Bytes, Download, Error, Event, GetOptions, Hypercore, OpenOptions, SeekOptions, UpdateOptions,
+};
+
+use crate::{
+    args::{CatArgs, GetArgs, Manners, parse_key},
+    calls::{Calls, News},
+    commands::{close, open},
+    errors::{Exit, Failure, Result},
+    output::{blocks, bytes},
+    peers::{Gathering, Peers},
+    signals::Signals,
+    tail,
+};
+
+/// How long connected peers have to tell how long the log is.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Once one peer is connected, the others have so long to be, too, before nobody waits for them.
+const COMPANY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes that are asked for before they are written.
+const AHEAD: u64 = 16 * 1024 * 1024;
+
+pub(crate) async fn get(args: GetArgs) -> Result<()> {
+    let source = Source::open(&args.source, !args.connect.is_empty()).await?;
+    let wait = match args.timeout {
+        _ if args.connect.is_empty() => Wait::No,
+        None => Wait::ForThoseConnected,
+        Some(limit) => Wait::For(limit),
+    };
+    let mut output = Output::new();
+    let read = async {
+        let block = source.block(args.index, wait).await?;
+        output.write(&block)?;
+        output.flush().map(|_| ())
+    };
+    if source.core.has(args.index) || args.connect.is_empty() {
+        read.await?;
+        return source.close().await;
+    }
+    source.read_from(args.connect, false, read).await
+}
+
+pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
+    if args.connect.is_empty() && args.follow {
+        return tail::follow(args, manners).await;
+    }
+    let source = Source::open(&args.source, !args.connect.is_empty()).await?;
+    let wait = match args.timeout {
+        _ if args.connect.is_empty() => Wait::No,
+        _ if args.follow => Wait::ForEver,
+        None => Wait::ForThoseConnected,
+        Some(limit) => Wait::For(limit),
+    };
+    if args.connect.is_empty() {
+        copy(&source, &args, wait).await?;
+        return source.close().await;
+    }
+    let work = copy(&source, &args, wait);
+    source
+        .read_from(args.connect.clone(), args.follow, work)
+        .await
+}
+
+/// What to do about a block that is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    No,
+    /// Until it is certain that nobody who is connected has it.
+    ForThoseConnected,
+    For(Duration),
+    ForEver,
+}
+
+/// Where blocks are read from.
+struct Source {
+    core: Hypercore,
+    /// As it was called on the command line.
+    name: PathBuf,
+    /// It was named by its key, and what was read is dropped.
+    in_memory: bool,
+}
+
+impl Source {
+    /// Opens the core in a directory, or in memory the one of a key.
+    async fn open(name: &Path, has_peers: bool) -> Result<Self> {
+        let name = name.to_owned();
+        let key = name.to_str().and_then(|text| parse_key(text).ok());
+        let Some(key) = key.filter(|_| !name.exists()) else {
+            let core = open(&name).await?;
+            return Ok(Self {
+                core,
+                name,
+                in_memory: false,
+            });
+        };
+        if !has_peers {
+            return Err(Failure::failed(
+                "a core that is named by its key is read from peers; say with --connect where \
+                 they are",
+            ));
+        }
+        let core = OpenOptions::new().key(key).sparse(true).open_memory().await;
+        Ok(Self {
+            core: core.map_err(|error| Failure::core(error, &name))?,
+            name,
+            in_memory: true,
+        })
+    }
+
+    async fn close(self) -> Result<()> {
+        close(&self.core, &self.name).await
+    }
+
+    /// Does `work` while the core is exchanged with the peers at `addresses`, as soon as these are
+    /// there.
+    async fn read_from(
+        &self,
+        addresses: Vec<String>,
+        follow: bool,
+        work: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+        let stop = async {
+            signals.stopped().await;
+            if follow {
+                return Ok(());
+            }
+            Err(Failure::new(
+                Exit::Incomplete,
+                "interrupted before all was read",
+            ))
+        };
+        let peers = Peers::new(&self.core);
+        let tasks = Gathering::default();
+        let mut calls = Calls::new();
+        calls.start(&peers, addresses, follow, &tasks.member());
+        let (ready, is_ready) = async_channel::bounded(1);
+        let watch = self.watch(calls, &peers, follow, ready);
+        let work = async {
+            // An error is the end of the watch, which then says more.
+            let _ = is_ready.recv().await;
+            work.await
+        };
+        let ended = future::or(stop, future::or(work, watch)).await;
+
+        peers.hang_up.hang_up();
+        let closed = close(&self.core, &self.name).await;
+        tasks.end().await;
+        ended.and(closed)
+    }
+
+    /// Follows what becomes of the calls. Says `ready` when no more peers are to be expected soon,
+    /// and ends when the last is gone.
+    async fn watch(
+        &self,
+        mut calls: Calls,
+        peers: &Peers,
+        follow: bool,
+        ready: async_channel::Sender<()>,
+    ) -> Result<()> {
+        enum Step {
+            Event(Option<Event>),
+            News(News),
+            Late,
+        }
+        let mut events = self.core.events();
+        let news = calls.news();
+        let mut opened = std::collections::HashSet::new();
+        let mut late = Timer::never();
+        loop {
+            let event = async { Step::Event(events.next().await) };
+            let told = async {
+                let news = news.recv().await;
+                news.map_or_else(|_| Step::Late, Step::News)
+            };
+            let timer = async {
+                (&mut late).await;
+                Step::Late
+            };
+            match future::or(event, future::or(told, timer)).await {
+                Step::Event(None) => return Err(Failure::core(Error::Closed, &self.name)),
+                Step::Event(Some(Event::PeerOpen { peer })) => {
+                    opened.insert(peer);
+                    late.set_after(COMPANY_TIMEOUT);
+                }
+                Step::Event(Some(_)) => continue,
+                Step::News(news) => {
+                    let lost = match news {
+                        News::Lost { id, .. } => Some(id),
+                        _ => None,
+                    };
+                    let had_core = lost.is_some_and(|id| opened.contains(&id));
+                    lost.into_iter().for_each(|id| peers.forget(id));
+                    calls.note(news, had_core);
+                }
+                Step::Late => {
+                    let _ = ready.try_send(());
+                }
+            }
+            let connected = self.core.peers();
+            if calls.are_answered() && connected.iter().any(|peer| peer.opened) {
+                // Those who have not opened it by now are strangers, or slow.
+                if connected.iter().all(|peer| peer.opened) {
+                    let _ = ready.try_send(());
+                }
+            }
+            if calls.are_over() {
+                self.alone(calls.take_reasons(), !opened.is_empty(), follow)?;
+            }
+        }
+    }
+
+    /// The last peer is gone.
+    fn alone(&self, reasons: String, met: bool, follow: bool) -> Result<()> {
+        if !met {
+            let key = self.core.key();
+            return Err(Failure::failed(format!(
+                "no peer with the core {key} can be reached: {reasons}"
+            )));
+        }
+        if follow {
+            tracing::warn!("nobody is connected ({reasons}); calling again");
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Incomplete,
+            format!("the last peer is gone ({reasons}) before all was read"),
+        ))
+    }
+
+    // ---- reading ----------------------------------------------------------------------------
+
+    async fn block(&self, index: u64, wait: Wait) -> Result<Bytes> {
+        let mut options = GetOptions::default();
+        match wait {
+            Wait::No => options = GetOptions::local(),
+            Wait::ForThoseConnected => options.if_available = true,
+            Wait::For(limit) => options.timeout = Some(limit),
+            Wait::ForEver => {}
+        }
+        let read = self.core.get_with(index, options).await;
+        read.map_err(|error| self.unread(index, error))
+    }
+
+    /// Why block `index` was not read.
+    fn unread(&self, index: u64, error: Error) -> Failure {
+        let (name, length) = (self.name.display(), self.core.length());
+        let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
+        let claimed = claims.max().unwrap_or(0).max(length);
+        match error {
+            Error::BlockNotStored { .. } if index < length => Failure::failed(format!(
+                "block {index} is not stored in `{name}`; with --connect ADDR:PORT it is read from \
+                 a peer, and `hypercore clone {} {name} --connect ADDR:PORT` downloads all that \
+                 is missing",
+                self.core.key()
+            )),
+            Error::BlockNotStored { .. } => Failure::failed(format!(
+                "there is no block {index}: the core in `{name}` has {}, counted from 0",
+                blocks(length)
+            )),
+            Error::NotAvailable if index < claimed => Failure::new(
+                Exit::Incomplete,
+                format!("no connected peer has block {index}; another one may"),
+            ),
+            Error::NotAvailable => Failure::new(
+                Exit::Incomplete,
+                format!(
+                    "there is no block {index} yet: the core has {}, counted from 0, as far as the \
+                     connected peers know; with --timeout it is waited for",
+                    blocks(claimed)
+                ),
+            ),
+            Error::TimedOut => Failure::new(
+                Exit::Incomplete,
+                format!("block {index} did not come in time"),
+            ),
+            error => Failure::core(error, &self.name),
+        }
+    }
+
+    /// Asks connected peers how long the log is. Nothing is wrong if they do not know more.
+    async fn update(&self) -> Result<()> {
+        let mut options = UpdateOptions::default();
+        options.if_available = true;
+        options.timeout = Some(HEAR_TIMEOUT);
+        match self.core.update_with(options).await {
+            Ok(_) | Err(Error::NotAvailable | Error::TimedOut) => Ok(()),
+            Err(error) => Err(Failure::core(error, &self.name)),
+        }
+    }
+
+    /// Where the byte at `offset` is: a block, and how many bytes before it in that block.
+    async fn seek(&self, offset: u64, wait: Wait) -> Result<(u64, u64)> {
+        let mut options = SeekOptions::default();
+        match wait {
+            Wait::No => options.wait = false,
+            Wait::ForThoseConnected => options.if_available = true,
+            Wait::For(limit) => options.timeout = Some(limit),
+            Wait::ForEver => {}
+        }
+        let found = self.core.seek_with(offset, options).await;
+        let position = found.map_err(|error| match error {
+            Error::OutOfBounds { .. } | Error::NotAvailable | Error::TimedOut => Failure::new(
+                Exit::Incomplete,
+                format!(
+                    "the block with byte {offset} is not known in `{}`, and nobody who is \
+                     connected tells",
+                    self.name.display()
+                ),
+            ),
+            error => Failure::core(error, &self.name),
+        })?;
+        Ok((position.index, position.offset))
+    }
+}
+
+/// Writes what `args` ask for to standard output.
+async fn copy(source: &Source, args: &CatArgs, wait: Wait) -> Result<()> {
+    if wait != Wait::No {
+        source.update().await?;
+    }
+    let mut span = Span::of(source, args, wait).await?;
+    let mut output = Output::new();
+    let mut ahead = Ahead::default();
+    while let Some(index) = span.next() {
+        if wait != Wait::No {
+            ahead.reach(source, index, span.blocks.end).await;
+        }
+        let block = match source.block(index, wait).await {
+            Ok(block) => block,
+            Err(failure) => {
+                // What came before the missing block is good.
+                output.flush()?;
+                return Err(failure);
+            }
+        };
+        if !output.write(span.cut(&block))? {
+            return Ok(());
+        }
+        if args.follow && !source.core.has(index + 1) && !output.flush()? {
+            return Ok(());
+        }
+    }
+    output.flush().map(|_| ())
+}
+
+/// The part of a log that is written.
+struct Span {
+    blocks: Range<u64>,
+    /// Bytes of the first block that are not wanted.
+    skip: u64,
+    /// Bytes still wanted.
+    rest: u64,
+}
+
+impl Span {
+    async fn of(source: &Source, args: &CatArgs, wait: Wait) -> Result<Self> {
+        let core = &source.core;
+        let name = source.name.display();
+        if let Some(range) = &args.bytes {
+            let byte_length = core.byte_length();
+            let end = match range.end {
+                u64::MAX => byte_length,
+                end => end,
+            };
+            if range.start > end || end > byte_length {
+                return Err(Failure::failed(format!(
+                    "bytes {}..{end} do not lie within the core in `{name}`, which has {}",
+                    range.start,
+                    bytes(byte_length)
+                )));
+            }
+            let (first, skip) = source.seek(range.start, wait).await?;
+            return Ok(Self {
+                blocks: first..u64::MAX,
+                skip,
+                rest: end - range.start,
+            });
+        }
+        let length = core.length();
+        let end = match args.end {
+            Some(end) => end,
+            None if args.follow => u64::MAX,
+            None => length.max(args.start),
+        };
+        if args.start > end || (end > length && !args.follow) {
+            return Err(Failure::failed(format!(
+                "blocks {}..{end} do not lie within the core in `{name}`, which has {}",
+                args.start,
+                blocks(length)
+            )));
+        }
+        Ok(Self {
+            blocks: args.start..end,
+            skip: 0,
+            rest: u64::MAX,
+        })
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        if self.rest == 0 {
+            return None;
+        }
+        self.blocks.next()
+    }
+
+    /// What is wanted of the block that came.
+    fn cut<'a>(&mut self, block: &'a [u8]) -> &'a [u8] {
+        let size = block.len() as u64;
+        let from = std::mem::take(&mut self.skip).min(size);
+        let until = from + self.rest.min(size - from);
+        self.rest -= until - from;
+        // Both lie within the block, whose length is a usize.
+        &block[from as usize..until as usize]
+    }
+}
+
+/// Keeps the blocks that come next on their way.
+#[derive(Default)]
+struct Ahead {
+    asked: Range<u64>,
+    downloads: Vec<Download>,
+}
+
+impl Ahead {
+    /// Block `index` is read next, and nothing beyond `end`.
+    async fn reach(&mut self, source: &Source, index: u64, end: u64) {
+        let core = &source.core;
+        let mean = core.byte_length() / core.length().max(1);
+        let window = (AHEAD / mean.max(1)).clamp(2, 4096);
+        if index + window / 2 < self.asked.end {
+            return;
+        }
+        let until = (index + window).min(end).min(core.length().max(index + 1));
+        self.downloads.clear();
+        self.downloads.push(core.download(index..until));
+        self.asked = index..until;
+        if source.in_memory
+            && let Err(error) = core.clear(0..index.min(core.length())).await
+        {
+            tracing::debug!(%error, "blocks in memory were not dropped");
+        }
+    }
+}
+
+/// Standard output, as far as somebody reads it.
+pub(crate) struct Output(io::BufWriter<io::StdoutLock<'static>>);
+
+impl Output {
+    pub(crate) fn new() -> Self {
+        Self(io::BufWriter::with_capacity(64 * 1024, io::stdout().lock()))
+    }
+
+    /// Returns whether somebody still reads: one who has had enough is no error.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<bool> {
+        written(self.0.write_all(bytes))
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<bool> {
+        written(self.0.flush())
+    }
+}
+
+fn written(result: io::Result<()>) -> Result<bool> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::output(&error)),
+        Ok(()) => Ok(true),
+    }
+}

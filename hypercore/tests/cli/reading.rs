@@ -1,0 +1,185 @@
+//! `get` and `cat`: over the network, and of what another process writes.
+
+use serde_json::json;
+
+use crate::process::{KEY, Scene};
+
+/// A sparse clone in `copy` that knows the length of `log` and has no block.
+fn empty_copy(scene: &Scene, address: &str) {
+    let arguments = ["clone", KEY, "copy", "--sparse", "--connect", address];
+    scene.run(arguments).ok();
+    let info = scene.run(["info", "copy", "--json"]).ok().json();
+    assert_eq!(
+        (&info["length"], &info["downloaded"]),
+        (&json!(3), &json!(0))
+    );
+}
+
+#[test]
+fn get_fetches_a_block_once() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two", "three"]);
+    let (server, address) = scene.serve("log", &[]);
+    empty_copy(&scene, &address);
+    scene.run(["get", "copy", "1"]).fails(1, &["--connect"]);
+    let block = scene.run(["get", "copy", "1", "--connect", &address]).ok();
+    assert_eq!(block.stdout, b"two");
+    drop(server);
+    // It is stored: nobody has to be there, and nothing changes.
+    let before = scene.files("copy");
+    let again = scene.run(["get", "copy", "1", "--connect", &address]).ok();
+    assert_eq!(again.stdout, b"two");
+    assert_eq!(scene.files("copy"), before);
+    scene
+        .run(["get", "copy", "2", "--connect", &address])
+        .fails(1, &["no peer with the core", KEY, &address]);
+}
+
+#[test]
+fn get_by_key_stores_nothing() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two", "three"]);
+    let (_server, address) = scene.serve("log", &[]);
+    let key = format!("hyper://{KEY}");
+    let block = scene.run(["get", &key, "2", "--connect", &address]).ok();
+    assert_eq!(block.stdout, b"three");
+    scene.run(["get", KEY, "2"]).fails(1, &["--connect"]);
+    assert!(!scene.path(KEY).exists());
+}
+
+#[test]
+fn get_says_what_it_waits_for() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two", "three"]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    scene
+        .run(["get", KEY, "3", "--connect", &address])
+        .fails(6, &["block 3", "3 blocks", "--timeout"]);
+    scene
+        .run(["get", KEY, "3", "--connect", &address, "--timeout", "0.2"])
+        .fails(6, &["block 3", "in time"]);
+    // A block that is appended meanwhile.
+    let reader = scene.start(["get", KEY, "3", "--connect", &address, "--timeout", "20"]);
+    server.event("peer-open");
+    server.say("four\n");
+    assert_eq!(reader.end().ok().stdout, b"four");
+    scene
+        .run(["get", KEY, "3", "--timeout", "1"])
+        .fails(2, &["--connect"]);
+    scene
+        .run(["get", KEY, "3", "--connect", &address, "--timeout", "soon"])
+        .fails(2, &["seconds"]);
+}
+
+#[test]
+fn cat_reads_bytes_of_a_key() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "", "two", "three"]);
+    let (_server, address) = scene.serve("log", &[]);
+    for (range, expected) in [
+        ("0..11", "onetwothree"),
+        ("2..7", "etwot"),
+        ("4..", "wothree"),
+        ("..1", "o"),
+        ("3..6", "two"),
+    ] {
+        let there = ["cat", KEY, "--connect", &address, "--bytes", range];
+        assert_eq!(scene.run(there).ok().text(), expected, "{range}");
+    }
+    let beyond = ["cat", KEY, "--connect", &address, "--bytes", "2..12"];
+    scene.run(beyond).fails(1, &["2..12", "11 bytes"]);
+    drop(_server);
+    for (range, expected) in [("2..7", "etwot"), ("..", "onetwothree")] {
+        let here = scene.run(["cat", "log", "--bytes", range]).ok();
+        assert_eq!(here.text(), expected, "{range}");
+    }
+}
+
+#[test]
+fn cat_reads_a_long_log_of_a_key() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let bytes: Vec<u8> = (0..40_000_000_u32).map(|i| (i % 251) as u8).collect();
+    std::fs::write(scene.path("file"), &bytes).unwrap();
+    let append = ["append", "log", "--file", "file", "--block-size", "9999"];
+    scene.run(append).ok();
+    let (_server, address) = scene.serve("log", &[]);
+    let read = scene.run(["cat", KEY, "--connect", &address]).ok();
+    assert!(read.stdout == bytes, "{} bytes", read.stdout.len());
+}
+
+#[test]
+fn follow_what_another_process_appends() {
+    let scene = Scene::new();
+    scene.core("log", &["one\n"]);
+    let reader = scene.start(["cat", "log", "--follow"]);
+    assert_eq!(reader.text(), "one\n");
+    // It is not in the way of those who append.
+    scene.run(["append", "log", "two\n", "three\n"]).ok();
+    assert_eq!(
+        (reader.text(), reader.text()),
+        ("two\n".into(), "three\n".into())
+    );
+    let (mut server, _) = scene.serve("log", &["--lines"]);
+    server.say("four\n");
+    server.event("append");
+    server.say("five\n");
+    server.event("append");
+    drop(server);
+    scene.run(["append", "log", "\n", "six\n"]).ok();
+    assert_eq!(reader.text(), "fourfive\n");
+    assert_eq!(reader.text(), "six\n");
+    assert_eq!(reader.stop().ok().text(), "");
+}
+
+#[test]
+fn follow_to_an_end() {
+    let scene = Scene::new();
+    scene.core("log", &["one\n", "two\n"]);
+    let reader = scene.start(["cat", "log", "-f", "--start", "1", "--end", "3"]);
+    assert_eq!(reader.text(), "two\n");
+    scene.run(["append", "log", "three\n", "four\n"]).ok();
+    assert_eq!(reader.end().ok().text(), "three\n");
+    scene
+        .run(["cat", "nothing", "--follow"])
+        .fails(1, &["`nothing`", "does not exist"]);
+}
+
+#[test]
+fn follow_a_clone_that_another_process_fills() {
+    let scene = Scene::new();
+    scene.core("log", &["one\n", "two\n"]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    let clone = scene.start([
+        "clone",
+        KEY,
+        "copy",
+        "--live",
+        "--json",
+        "--connect",
+        &address,
+    ]);
+    clone.event("synced");
+    let reader = scene.start(["cat", "copy", "--follow", "--end", "4"]);
+    assert_eq!(
+        (reader.text(), reader.text()),
+        ("one\n".into(), "two\n".into())
+    );
+    server.say("three\nfour\n");
+    assert_eq!(reader.end().ok().text(), "threefour");
+    clone.stop().ok();
+}
+
+#[test]
+fn follow_over_the_network() {
+    let scene = Scene::new();
+    scene.core("log", &["one\n"]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    let reader = scene.start(["cat", KEY, "--follow", "--connect", &address, "--end", "4"]);
+    assert_eq!(reader.text(), "one\n");
+    server.say("two\n\nthree\n");
+    assert_eq!(reader.end().ok().text(), "twothree");
+    let reader = scene.start(["cat", KEY, "--follow", "--connect", &address]);
+    assert_eq!(reader.text(), "one\n");
+    reader.stop().ok();
+}
