@@ -1,18 +1,23 @@
 //! The stream cipher of the transport (simple-hypercore-protocol `lib/xor.js`).
 //!
-//! XSalsa20 (Bernstein, *Extending the Salsa20 nonce*), four blocks of key stream at a time: each
-//! vector holds the same word of four blocks, so that the sixteen words of a state are sixteen
-//! vectors, and a quarter round is the one of the paper. On x86-64 that is SSE2, which every
-//! processor has, and needs no `unsafe`. It makes about twice as many bytes per second as the crate
-//! `salsa20` (1.9 to 2.2 times, side by side), which derives the key of the connection here and is
-//! what the tests compare with.
+//! XSalsa20 (Bernstein, *Extending the Salsa20 nonce*), eight blocks of key stream at a time: each
+//! vector holds the same word of eight blocks, so that the sixteen words of a state are sixteen
+//! vectors, and a quarter round is the one of the paper. `fearless_simd` finds out at run time how
+//! wide the vectors of this processor are, without any `unsafe` here.
+//!
+//! Side by side on one machine, in MiB/s: the crate `salsa20` 0.10, which derives the key of a
+//! connection here and is what the tests compare with, 553 to 649; four blocks in SSE2 about 1,050;
+//! this 1,780 with AVX2 and 2,430 with AVX-512.
 
+use fearless_simd::{Level, Simd, dispatch, prelude::*, u32x8};
 use salsa20::cipher::consts::U10;
-use wide::u32x4;
 use zeroize::Zeroize;
 
-/// Bytes of key stream made at once: four blocks of 64.
-const CHUNK: usize = 256;
+/// Blocks of key stream made at once.
+const LANES: usize = 8;
+
+/// Bytes of key stream made at once.
+const CHUNK: usize = 64 * LANES;
 
 /// One direction of XSalsa20: the key stream runs on over all bytes after the handshake.
 ///
@@ -26,6 +31,8 @@ pub(crate) struct Cipher {
     key_stream: [u8; CHUNK],
     /// How much of the key stream was used.
     used: usize,
+    /// What vectors this processor has.
+    level: Level,
 }
 
 impl Cipher {
@@ -49,14 +56,20 @@ impl Cipher {
             counter: 0,
             key_stream: [0; CHUNK],
             used: CHUNK,
+            level: Level::new(),
         }
     }
 
     /// Encrypts or decrypts the next bytes of the stream in place.
-    pub(crate) fn apply(&mut self, mut bytes: &mut [u8]) {
+    pub(crate) fn apply(&mut self, bytes: &mut [u8]) {
+        dispatch!(self.level, simd => self.apply_with(simd, bytes));
+    }
+
+    #[inline(always)]
+    fn apply_with<S: Simd>(&mut self, simd: S, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
             if self.used == CHUNK {
-                self.refill();
+                self.refill(simd);
             }
             let available = &self.key_stream[self.used..];
             let (now, later) = bytes.split_at_mut(bytes.len().min(available.len()));
@@ -68,12 +81,14 @@ impl Cipher {
         }
     }
 
-    /// Makes the next four blocks of key stream.
-    fn refill(&mut self) {
-        let mut start = self.state.map(u32x4::splat);
-        let counters = [0, 1, 2, 3].map(|block| self.counter.wrapping_add(block));
-        start[8] = u32x4::new(counters.map(|counter| counter as u32));
-        start[9] = u32x4::new(counters.map(|counter| (counter >> 32) as u32));
+    /// Makes the next blocks of key stream.
+    #[inline(always)]
+    fn refill<S: Simd>(&mut self, simd: S) {
+        let counters: [u64; LANES] =
+            std::array::from_fn(|block| self.counter.wrapping_add(block as u64));
+        let mut start = self.state.map(|word| u32x8::splat(simd, word));
+        start[8] = u32x8::from_slice(simd, &counters.map(|counter| counter as u32));
+        start[9] = u32x8::from_slice(simd, &counters.map(|counter| (counter >> 32) as u32));
 
         let mut state = start;
         for _ in 0..10 {
@@ -85,12 +100,14 @@ impl Cipher {
             }
         }
         for (index, (word, start)) in state.into_iter().zip(start).enumerate() {
-            for (block, word) in (word + start).to_array().into_iter().enumerate() {
+            let mut words = [0; LANES];
+            (word + start).store_slice(&mut words);
+            for (block, word) in words.into_iter().enumerate() {
                 let at = 64 * block + 4 * index;
                 self.key_stream[at..at + 4].copy_from_slice(&word.to_le_bytes());
             }
         }
-        self.counter = self.counter.wrapping_add(4);
+        self.counter = self.counter.wrapping_add(LANES as u64);
         self.used = 0;
     }
 }
@@ -103,15 +120,15 @@ impl Drop for Cipher {
 }
 
 #[inline(always)]
-fn quarter_round(state: &mut [u32x4; 16], a: usize, b: usize, c: usize, d: usize) {
-    state[b] ^= rotate::<7>(state[a] + state[d]);
-    state[c] ^= rotate::<9>(state[b] + state[a]);
-    state[d] ^= rotate::<13>(state[c] + state[b]);
-    state[a] ^= rotate::<18>(state[d] + state[c]);
+fn quarter_round<S: Simd>(state: &mut [u32x8<S>; 16], a: usize, b: usize, c: usize, d: usize) {
+    state[b] ^= rotate::<7, S>(state[a] + state[d]);
+    state[c] ^= rotate::<9, S>(state[b] + state[a]);
+    state[d] ^= rotate::<13, S>(state[c] + state[b]);
+    state[a] ^= rotate::<18, S>(state[d] + state[c]);
 }
 
 #[inline(always)]
-fn rotate<const BITS: u32>(words: u32x4) -> u32x4 {
+fn rotate<const BITS: u32, S: Simd>(words: u32x8<S>) -> u32x8<S> {
     (words << BITS) | (words >> (32 - BITS))
 }
 
@@ -132,10 +149,19 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever the pieces the bytes come in, the key stream is that of the crate `salsa20`.
+        /// Whatever the pieces the bytes come in, and whatever the processor, the key stream is that
+        /// of the crate `salsa20`.
         #[test]
-        fn equals_salsa20(key: [u8; 32], nonce: [u8; 24], pieces in prop::collection::vec(0..700_usize, 0..8)) {
+        fn equals_salsa20(
+            key: [u8; 32],
+            nonce: [u8; 24],
+            pieces in prop::collection::vec(0..1400_usize, 0..8),
+            plain: bool,
+        ) {
             let mut ours = Cipher::new(&key, &nonce);
+            if plain {
+                ours.level = Level::baseline();
+            }
             let mut theirs = XSalsa20::new(&key.into(), &nonce.into());
             for length in pieces {
                 let (mut a, mut b) = (vec![0x5a; length], vec![0x5a; length]);
@@ -151,10 +177,10 @@ mod tests {
     fn counts_beyond_32_bits() {
         let (key, nonce) = ([7; 32], [9; 24]);
         let mut ours = Cipher::new(&key, &nonce);
-        ours.counter = (1 << 32) - 2;
+        ours.counter = (1 << 32) - 3;
         let mut theirs = XSalsa20::new(&key.into(), &nonce.into());
-        theirs.seek(((1_u64 << 32) - 2) * 64);
-        let (mut a, mut b) = ([0; 512], [0; 512]);
+        theirs.seek(((1_u64 << 32) - 3) * 64);
+        let (mut a, mut b) = ([0; 1024], [0; 1024]);
         ours.apply(&mut a);
         theirs.apply_keystream(&mut b);
         assert_eq!(a, b);
