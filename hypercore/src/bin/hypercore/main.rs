@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod check;
 mod clone;
 mod commands;
 mod errors;
@@ -48,6 +49,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Seek(args) => commands::seek(args, manners).await,
         Command::Clear(args) => commands::clear(args, manners).await,
         Command::Audit(args) => commands::audit(args, manners).await,
+        Command::Verify(args) => check::verify(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
     }
