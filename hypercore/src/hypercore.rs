@@ -10,12 +10,13 @@ use async_channel::Receiver;
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
 use hypercore_merkle::{Block, DiscoveryKey, PublicKey};
+use hypercore_storage::Storage;
 
 use crate::{
     core::Core,
     error::{Error, Result},
     event::Events,
-    log::{self, Recovery, Sought, Trust},
+    log::{self, Recovery, Sought, Trust, Verification},
     replicate::{Ended, PeerInfo, ReplicateOptions, Replication, RequestId, Role},
     request::{Audit, Download, GetOptions, Position, Request, SeekOptions, UpdateOptions, within},
     runtime,
@@ -478,6 +479,38 @@ impl Hypercore {
     pub async fn audit(&self) -> Result<Audit> {
         let shared = Arc::clone(&self.shared);
         runtime::unblock(move || shared.audit()).await
+    }
+
+    /// Checks everything that is stored: blocks against their hashes, hashes against each other,
+    /// every signature, and what the bitfield claims. Changes nothing, and takes no more memory for
+    /// a long log than for a short one.
+    ///
+    /// # Errors
+    ///
+    /// When the core is closed or the storage fails. Damage is no error, but told.
+    pub async fn verify(&self) -> Result<Verification> {
+        // Nothing is appended or cut off meanwhile.
+        let turn = self.shared.turn.lock_arc().await;
+        let shared = Arc::clone(&self.shared);
+        runtime::unblock(move || {
+            let _turn = turn;
+            let snapshot = shared.lock().log.snapshot()?;
+            snapshot.verify(&|block| shared.lock().log.has(block))
+        })
+        .await
+    }
+
+    /// Checks everything that is stored in a storage, such as a
+    /// [`Directory`](hypercore_storage::Directory), as [`verify`](Self::verify) does, and the keys
+    /// and the bitfield in its file, too. Also where the damage is so great that the core cannot be
+    /// opened. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCore`], when another process has the core open, or when the storage fails.
+    /// Damage is no error, but told.
+    pub async fn verify_storage(storage: impl Storage + 'static) -> Result<Verification> {
+        runtime::unblock(move || log::verify_storage(Arc::new(storage))).await
     }
 
     // ---- replication ------------------------------------------------------------------------

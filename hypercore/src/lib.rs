@@ -124,7 +124,7 @@ pub use crate::{
     event::{Event, Events, PeerId},
     extension::{Extension, TypedExtension},
     hypercore::Hypercore,
-    log::Recovery,
+    log::{Problem, Recovery, Verification},
     options::{Durability, OpenOptions},
     replicate::{Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},

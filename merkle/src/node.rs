@@ -124,7 +124,8 @@ impl NodeIndex {
     }
 
     /// The length of the shortest log that has this node: that of the blocks up to its right span.
-    pub(crate) fn end(self) -> u64 {
+    #[must_use]
+    pub fn end(self) -> u64 {
         self.right_span().get() / 2 + 1
     }
 }
@@ -171,7 +172,8 @@ pub struct Node {
 impl Node {
     /// The parent of two siblings, in either order, or `None` if their sizes add up to more than
     /// [`MAX_BYTE_LENGTH`].
-    pub(crate) fn parent(a: &Self, b: &Self) -> Option<Self> {
+    #[must_use]
+    pub fn parent(a: &Self, b: &Self) -> Option<Self> {
         let size = checked_size(a.size, b.size)?;
         Some(Self {
             index: a.index.parent(),

@@ -54,6 +54,19 @@ impl FeedFiles {
     /// [`Error::BadPageSize`] when the files are those of something else, and failures of the
     /// storage.
     pub fn open(storage: Arc<dyn Storage>) -> Result<Self> {
+        match Self::open_damaged(storage)? {
+            (_, Some(error)) => Err(error),
+            (files, None) => Ok(files),
+        }
+    }
+
+    /// As [`open`](Self::open), for those who look into damage: with what is wrong with the first
+    /// header that is, if one is. Then the pages of the bitfield may have another size.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] and failures of the storage.
+    pub fn open_damaged(storage: Arc<dyn Storage>) -> Result<(Self, Option<Error>)> {
         let open = |name| File::open(&*storage, name);
         let bitfield = open(FileName::Bitfield)?;
         bitfield.lock()?;
@@ -68,20 +81,29 @@ impl FeedFiles {
             owned: OnceLock::new(),
             storage,
         };
-        files.tree.header()?;
-        files.signatures.header()?;
-        match files.bitfield.header()? {
-            Some(found @ (PAGE_SIZE | OLD_PAGE_SIZE)) => files.page_size = found,
-            Some(found) if files.bitfield.content_len()? > 0 => {
-                return Err(Error::BadPageSize { found });
-            }
-            _ => {}
-        }
+        let damage = match files.read_headers() {
+            Err(error) if error.is_corruption() => Some(error),
+            read => read.map(|()| None)?,
+        };
         if files.bitfield.len()? > 0 {
             // It exists, so the lock above was really taken.
             files.owned.get_or_init(|| ());
         }
-        Ok(files)
+        Ok((files, damage))
+    }
+
+    /// Checks the headers, and learns the size of the pages.
+    fn read_headers(&mut self) -> Result<()> {
+        self.tree.header()?;
+        self.signatures.header()?;
+        match self.bitfield.header()? {
+            Some(found @ (PAGE_SIZE | OLD_PAGE_SIZE)) => self.page_size = found,
+            Some(found) if self.bitfield.content_len()? > 0 => {
+                return Err(Error::BadPageSize { found });
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whether nothing is stored: no key, and no content behind any header.

@@ -4,6 +4,7 @@
 //! the lock of [`crate::Hypercore`]; the functions that read or write blocks without needing the
 //! lock take the files alone.
 
+mod inspect;
 mod open;
 mod recover;
 
@@ -18,6 +19,8 @@ use hypercore_merkle::{
 };
 use hypercore_storage::FeedFiles;
 
+pub use self::inspect::{Problem, Verification};
+pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
 pub(crate) use self::recover::CHECKPOINT_BLOCKS;
 pub use self::recover::Recovery;
@@ -168,6 +171,16 @@ impl Log {
         if self.bitfield.get(block) {
             self.checked.set(block, true);
         }
+    }
+
+    /// What [`verify`](crate::Hypercore::verify) needs, to do without the lock.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot {
+            files: Arc::clone(self.files()?),
+            verifier: Arc::clone(&self.verifier),
+            bitfield: self.bitfield.clone(),
+            length: self.head.length,
+        })
     }
 
     /// From now on every operation fails with [`Error::Closed`]. Returns whether it was open.

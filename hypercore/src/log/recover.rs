@@ -78,7 +78,17 @@ pub(super) struct Content {
     pub(super) recovery: Option<Recovery>,
 }
 
-/// Finds the log in its files, and its end if it was not closed.
+/// What there is of a log in its files.
+pub(super) enum Examined {
+    /// It was closed.
+    Closed(Content),
+    /// It was not closed, and its end was found.
+    Open(Box<End>),
+    /// It was not closed, and blocks are damaged that were there before.
+    Damaged(Content),
+}
+
+/// Finds the log in its files, and puts its end right if it was not closed.
 ///
 /// `writer` says that all of the tree must be there, because the log is written here. `may_lose`
 /// says that more than one append may have been lost, because nobody waited for them to be durable.
@@ -88,6 +98,25 @@ pub(super) fn load(
     writer: bool,
     may_lose: bool,
 ) -> Result<Content> {
+    match examine(files, verifier, writer, may_lose)? {
+        Examined::Closed(content) => Ok(content),
+        Examined::Open(end) => end.adopt(files),
+        Examined::Damaged(content) => {
+            if let Some(recovery) = &content.recovery {
+                tracing::warn!(%recovery);
+            }
+            Ok(content)
+        }
+    }
+}
+
+/// Finds the log in its files, as [`load`] does, and changes nothing.
+pub(super) fn examine(
+    files: &FeedFiles,
+    verifier: &Verifier,
+    writer: bool,
+    may_lose: bool,
+) -> Result<Examined> {
     let bitfield = load_bitfield(files, MAX_LENGTH)?;
     let claimed = load_claimed(files, verifier, &bitfield);
     let closed = match &claimed {
@@ -100,12 +129,12 @@ pub(super) fn load(
     };
     if closed {
         let (roots, vouched) = claimed?;
-        return Ok(Content {
+        return Ok(Examined::Closed(Content {
             bitfield,
             roots,
             vouched,
             recovery: None,
-        });
+        }));
     }
     let found = if writer {
         Search { files, verifier }.writer_end(may_lose)?
@@ -113,7 +142,7 @@ pub(super) fn load(
         Search { files, verifier }.reader_end()?
     };
     let damage = match found {
-        Found::End(end) if end.surplus(files)? <= MAX_SURPLUS => return end.adopt(files),
+        Found::End(end) if end.surplus(files)? <= MAX_SURPLUS => return Ok(Examined::Open(end)),
         Found::End(end) => Corruption::Block {
             index: end.roots.length(),
         },
@@ -126,8 +155,7 @@ pub(super) fn load(
         },
         _ => damage,
     };
-    tracing::warn!(%damage, "a core that was not closed is damaged");
-    Ok(Content {
+    Ok(Examined::Damaged(Content {
         recovery: Some(Recovery {
             length: roots.length(),
             checkpoint: roots.length(),
@@ -138,11 +166,11 @@ pub(super) fn load(
         bitfield,
         roots,
         vouched: Vouched::Damaged,
-    })
+    }))
 }
 
 /// The bits of the first `length` blocks.
-fn load_bitfield(files: &FeedFiles, length: u64) -> Result<Bitfield> {
+pub(super) fn load_bitfield(files: &FeedFiles, length: u64) -> Result<Bitfield> {
     let size = PageSize::from_bytes(files.page_size()).unwrap_or(PageSize::Current);
     let mut bitfield = Bitfield::new(size);
     let pages = length.div_ceil(PAGE_BLOCKS);
@@ -187,8 +215,14 @@ fn vouch(files: &FeedFiles, verifier: &Verifier, head: &TreeHead) -> Result<Vouc
     }
 }
 
-fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64]) -> bool {
+pub(super) fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64]) -> bool {
     Signature::try_from(&signature[..]).is_ok_and(|signature| verifier.verify(head, &signature))
+}
+
+/// The roots of the greatest length that has a signature; `None` when none of the last ones is
+/// right.
+pub(super) fn newest_signed(files: &FeedFiles, verifier: &Verifier) -> Result<Option<Roots>> {
+    Search { files, verifier }.newest_signed(MAX_LENGTH)
 }
 
 /// How many blocks have their leaf in the bitfield, from the first one on.
@@ -206,14 +240,14 @@ enum Found {
 }
 
 /// Where a log ends, and what is to be put right.
-struct End {
-    bitfield: Bitfield,
-    roots: Roots,
+pub(super) struct End {
+    pub(super) bitfield: Bitfield,
+    pub(super) roots: Roots,
     checkpoint: u64,
     /// What the bitfield claimed.
-    claimed: u64,
+    pub(super) claimed: u64,
     /// Nodes that are not as the blocks say.
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 struct Search<'a> {
@@ -395,7 +429,7 @@ impl Search<'_> {
 }
 
 impl End {
-    fn surplus(&self, files: &FeedFiles) -> Result<u64> {
+    pub(super) fn surplus(&self, files: &FeedFiles) -> Result<u64> {
         Ok(files.surplus(self.roots.length(), self.roots.byte_length())?)
     }
 
@@ -453,7 +487,7 @@ fn unfinished_parents(roots: &Roots) -> impl Iterator<Item = NodeIndex> {
 }
 
 /// How many blocks a page speaks of.
-const PAGE_BLOCKS: u64 = 8192;
+pub(super) const PAGE_BLOCKS: u64 = 8192;
 
 /// How many blocks may be appended until their bits are synced.
 pub(crate) const CHECKPOINT_BLOCKS: u64 = 1024;

@@ -24,7 +24,7 @@ use crate::{
     core::{Core, SharedCore},
     error::{Error, Result},
     event::{Event, PeerId},
-    log::{Sought, read_block},
+    log::{Sought, read_trusted},
     runtime,
 };
 
@@ -495,11 +495,12 @@ fn answer_request(
         return Ok(Some(unhave(index)));
     };
     let files = Arc::clone(log.files()?);
+    let trust = log.trust(index);
     drop(core);
 
     // The block is read and checked without holding up others.
     let value = match (!request.hash)
-        .then(|| read_block(&files, index))
+        .then(|| read_trusted(&files, index, trust))
         .transpose()
     {
         Ok(value) => value,
@@ -512,6 +513,7 @@ fn answer_request(
     if let Some(value) = &value {
         let bytes = value.len() as u64;
         let mut core = shared.lock();
+        core.log.mark_checked(index);
         if let Some(state) = core.replicator.peer(peer) {
             state.stats.uploaded_blocks += 1;
             state.stats.uploaded_bytes += bytes;

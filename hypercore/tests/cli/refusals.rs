@@ -53,7 +53,8 @@ fn usage() {
 fn help() {
     let scene = Scene::new();
     let commands = [
-        "create", "append", "get", "cat", "info", "seek", "clear", "audit", "serve", "clone",
+        "create", "append", "get", "cat", "info", "seek", "clear", "audit", "verify", "serve",
+        "clone",
     ];
     let help = scene.run(["--help"]).ok();
     for command in commands {

@@ -3,6 +3,7 @@
 mod compat;
 mod core;
 mod crash;
+mod damage;
 mod model;
 mod network;
 mod node_basic;

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Clear(ClearArgs),
     /// Check every stored block against its hash
     Audit(AuditArgs),
+    /// Check everything there is of a core: blocks, hashes, signatures, keys and the bitfield
+    Verify(VerifyArgs),
     /// Serve a core to any number of peers until interrupted
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
@@ -189,6 +191,14 @@ pub(crate) struct ClearArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
     #[command(flatten)]

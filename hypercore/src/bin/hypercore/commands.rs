@@ -13,22 +13,25 @@ use crate::{
     signals::Signals,
 };
 
-/// Opens the core in `dir` as it is. Creates nothing and asks peers for nothing.
-pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
+/// Whether there is a directory to look into.
+pub(crate) fn require_directory(dir: &Path) -> Result<()> {
     let shown = dir.display();
     match fs::metadata(dir) {
-        Ok(metadata) if metadata.is_dir() => {}
-        Ok(_) => return Err(Failure::failed(format!("`{shown}` is not a directory"))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Failure::no_directory(dir));
-        }
-        Err(error) => {
-            return Err(Failure::failed(format!(
-                "the directory `{shown}` cannot be read: {}",
-                reason(&error)
-            )));
-        }
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::failed(format!("`{shown}` is not a directory"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::failed(format!(
+            "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core there"
+        ))),
+        Err(error) => Err(Failure::failed(format!(
+            "the directory `{shown}` cannot be read: {}",
+            reason(&error)
+        ))),
     }
+}
+
+/// Opens the core in `dir` as it is. Creates nothing and asks peers for nothing.
+pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
+    require_directory(dir)?;
     let core = OpenOptions::new()
         .create_if_missing(false)
         .sparse(true)

@@ -38,14 +38,6 @@ impl Failure {
         self.exit as i32
     }
 
-    /// There is no directory where a core should be.
-    pub(crate) fn no_directory(dir: &Path) -> Self {
-        let dir = dir.display();
-        Self::failed(format!(
-            "the directory `{dir}` does not exist; `hypercore create {dir}` makes a core there"
-        ))
-    }
-
     /// Standard output cannot be written to.
     pub(crate) fn output(error: &io::Error) -> Self {
         Self::failed(format!("standard output cannot be written to: {error}"))

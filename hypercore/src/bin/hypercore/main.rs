@@ -7,6 +7,7 @@
 
 mod args;
 mod calls;
+mod check;
 mod clone;
 mod commands;
 mod errors;
@@ -51,6 +52,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Seek(args) => commands::seek(args, manners).await,
         Command::Clear(args) => commands::clear(args, manners).await,
         Command::Audit(args) => commands::audit(args, manners).await,
+        Command::Verify(args) => check::verify(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
     }

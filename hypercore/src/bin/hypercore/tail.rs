@@ -19,6 +19,7 @@ use hypercore::{
 
 use crate::{
     args::{CatArgs, Manners},
+    commands::require_directory,
     errors::{Failure, Result},
     output::blocks,
     read::Output,
@@ -83,9 +84,7 @@ struct Glimpse {
 
 impl Glimpse {
     fn open(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(Failure::no_directory(dir));
-        }
+        require_directory(dir)?;
         let storage = Arc::new(ReadOnly(Directory::new(dir)));
         let files = FeedFiles::open(storage).map_err(|error| failure(error, dir))?;
         let key = files.key().map_err(|error| failure(error, dir))?;

@@ -1,0 +1,62 @@
+//! `hypercore verify`: is everything as it should be?
+
+use hypercore::{Hypercore, storage::Directory};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Manners, VerifyArgs},
+    commands::require_directory,
+    errors::{Exit, Failure, Result},
+    output::{Output, blocks, bytes},
+};
+
+/// So many problems are shown to people.
+const SHOWN: usize = 10;
+
+pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
+    let dir = args.dir.as_path();
+    require_directory(dir)?;
+    let found = Hypercore::verify_storage(Directory::new(dir)).await;
+    let found = found.map_err(|error| Failure::core(error, dir))?;
+    let listed = found.problems.iter().map(|problem| {
+        json!({
+            "file": problem.file.as_str(),
+            "index": problem.index,
+            "problem": problem.problem,
+        })
+    });
+    let (whole, size) = (blocks(found.blocks), bytes(found.bytes));
+    let count = found.problems.len() as u64 + found.unlisted;
+    let mut people = if found.is_ok() {
+        format!("{whole} with {size} checked, no damage.")
+    } else {
+        let problems = if count == 1 { "problem" } else { "problems" };
+        format!("{whole} with {size} good, {count} {problems}:")
+    };
+    for problem in found.problems.iter().take(SHOWN) {
+        people += &format!("\n  {problem}");
+    }
+    if count > SHOWN as u64 {
+        people += "\n  and more";
+    }
+    Output::new(&args.format, manners).result(
+        &[
+            ("ok", found.is_ok().into()),
+            ("blocks", found.blocks.into()),
+            ("bytes", found.bytes.into()),
+            ("problems", Value::Array(listed.collect())),
+        ],
+        people,
+    )?;
+    let Some(first) = found.problems.first() else {
+        return Ok(());
+    };
+    let shown = dir.display();
+    Err(Failure::new(
+        Exit::Damaged,
+        format!(
+            "the core in `{shown}` is damaged, first {first}; `hypercore repair {shown}` puts right \
+             what can be"
+        ),
+    ))
+}

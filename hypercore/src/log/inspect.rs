@@ -1,0 +1,577 @@
+//! Checking all that is stored of a log against itself, without changing anything.
+//!
+//! Files are read from their beginnings to their ends in windows of [`WINDOW`] blocks, so that
+//! memory stays the same however long the log is. Within a window lie the nodes of a whole subtree:
+//!
+//! ```text
+//!                    2047            <- above: read one by one, with their children
+//!         1023                  3071
+//!     .----'----.           .----'----.
+//!     0 ..... 2046         2048 ... 4094
+//!      a window             the next one
+//! ```
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use hypercore_bitfield::{Bitfield, PageSize};
+use hypercore_merkle::{
+    KeyPair, MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, PublicKey, Roots, Verifier, full_roots,
+    leaf_hash, tree_index,
+};
+use hypercore_storage::{FeedFiles, FileName, Storage};
+
+use super::{
+    TreeBits,
+    recover::{self, Examined, PAGE_BLOCKS, load_bitfield, verifies},
+};
+use crate::error::{Corruption, Error, Result};
+
+/// What [`Hypercore::verify`](crate::Hypercore::verify) found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verification {
+    /// How many stored blocks are whole.
+    pub blocks: u64,
+    /// How many bytes these have.
+    pub bytes: u64,
+    /// What is wrong, at most [`MAX_PROBLEMS`](Self::MAX_PROBLEMS).
+    pub problems: Vec<Problem>,
+    /// How many more problems there are than are listed.
+    pub unlisted: u64,
+}
+
+impl Verification {
+    /// So many problems are listed; the others are counted.
+    pub const MAX_PROBLEMS: usize = 10_000;
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn add(&mut self, file: FileName, index: u64, problem: impl Into<String>) {
+        if self.problems.len() < Self::MAX_PROBLEMS {
+            let problem = problem.into();
+            self.problems.push(Problem {
+                file,
+                index,
+                problem,
+            });
+        } else {
+            self.unlisted += 1;
+        }
+    }
+}
+
+/// Something that is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The file to blame.
+    pub file: FileName,
+    /// Where: a node in `tree`, a block in the others, 0 where it is the file as a whole.
+    pub index: u64,
+    /// What, in a sentence.
+    pub problem: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file, self.problem)
+    }
+}
+
+/// Checks the log in `storage`, however damaged it is.
+pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> {
+    let mut report = Verification::default();
+    let (files, damage) = FeedFiles::open_damaged(storage)?;
+    if files.is_empty()? {
+        return Err(Error::NoCore);
+    }
+    let keys = check_keys(&files, &mut report)?;
+    if let Some(error) = damage {
+        // The files behind such a header can say anything.
+        report.blame(Error::Storage(error))?;
+        return Ok(report);
+    }
+    let Some((key, writer)) = keys else {
+        return Ok(report);
+    };
+    let verifier = Verifier::new(&key);
+    let mut overlay = Vec::new();
+    // Why the log cannot be opened, or not to be written to. What is found below says it better.
+    let mut reason = None;
+    let (bitfield, length) = match recover::examine(&files, &verifier, writer, false) {
+        Ok(Examined::Closed(content)) => {
+            check_pages(&files, &content.bitfield, &mut report)?;
+            (content.bitfield, content.roots.length())
+        }
+        Ok(Examined::Open(end)) => {
+            check_claims(&files, &end, &mut report)?;
+            overlay = end.nodes;
+            (end.bitfield, end.roots.length())
+        }
+        Ok(Examined::Damaged(content)) => {
+            let damage = content.recovery.and_then(|found| found.damage);
+            reason = damage.map(Error::Corrupt);
+            (content.bitfield, content.roots.length())
+        }
+        Err(error) => {
+            reason = Some(error);
+            let bitfield = load_bitfield(&files, MAX_LENGTH)?;
+            let length = probable_length(&files, &verifier, &bitfield)?;
+            (bitfield, length)
+        }
+    };
+    let log = Checked {
+        files: &files,
+        verifier: &verifier,
+        bitfield: &bitfield,
+        length,
+        overlay: &overlay,
+    };
+    let mut report = log.check(report, &|_| true)?;
+    match reason {
+        Some(error) if report.is_ok() || !error.is_corruption() => report.blame(error)?,
+        _ => {}
+    }
+    Ok(report)
+}
+
+/// The length of a log of which the bitfield or the roots are damaged: what two of three files say,
+/// or else what is signed.
+fn probable_length(files: &FeedFiles, verifier: &Verifier, bitfield: &Bitfield) -> Result<u64> {
+    let claimed = tree_index::length(&TreeBits(bitfield));
+    let room = files.tree_blocks()?;
+    let last_signature = files.previous_signature(MAX_LENGTH)?;
+    let signed = last_signature.map_or(0, |(block, _)| block + 1);
+    if claimed == room || claimed == signed {
+        Ok(claimed)
+    } else if room == signed {
+        Ok(room)
+    } else {
+        let roots = recover::newest_signed(files, verifier)?;
+        Ok(roots.map_or_else(|| claimed.min(room), |roots| roots.length()))
+    }
+}
+
+/// A log that is open, as it was at one moment.
+pub(crate) struct Snapshot {
+    pub(super) files: Arc<FeedFiles>,
+    pub(super) verifier: Arc<Verifier>,
+    pub(super) bitfield: Bitfield,
+    pub(super) length: u64,
+}
+
+impl Snapshot {
+    /// Checks what was stored then. `is_stored` says which blocks still are.
+    pub(crate) fn verify(&self, is_stored: &dyn Fn(u64) -> bool) -> Result<Verification> {
+        let log = Checked {
+            files: &self.files,
+            verifier: &self.verifier,
+            bitfield: &self.bitfield,
+            length: self.length,
+            overlay: &[],
+        };
+        log.check(Verification::default(), is_stored)
+    }
+}
+
+impl Verification {
+    /// What was read, or `None` and a problem if damage is the reason why it could not be.
+    fn readable<T>(&mut self, read: Result<T, hypercore_storage::Error>) -> Result<Option<T>> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) => self.blame(error.into()).map(|()| None),
+        }
+    }
+
+    /// Takes a failure for a problem, if damage is the reason.
+    fn blame(&mut self, error: Error) -> Result<()> {
+        use hypercore_storage::Error as Files;
+        let (file, index) = match &error {
+            Error::Corrupt(Corruption::Block { index }) => (FileName::Data, *index),
+            Error::Corrupt(Corruption::Node { node }) => (FileName::Tree, *node),
+            Error::Corrupt(Corruption::KeyMissing) => (FileName::Key, 0),
+            Error::Corrupt(Corruption::SecretKey) => (FileName::SecretKey, 0),
+            Error::Corrupt(Corruption::Signature { length }) => {
+                (FileName::Signatures, length.saturating_sub(1))
+            }
+            Error::Storage(Files::BadHeader { file, .. } | Files::Corrupt { file, .. }) => {
+                (*file, 0)
+            }
+            Error::Storage(Files::BadPageSize { .. }) => (FileName::Bitfield, 0),
+            Error::Storage(Files::MissingNode { node }) => (FileName::Tree, node.get()),
+            Error::Storage(Files::MissingData { .. }) => (FileName::Data, 0),
+            _ => return Err(error),
+        };
+        self.add(file, index, error.to_string());
+        Ok(())
+    }
+}
+
+/// The public key, and whether the log is written here; `None` when no key is left to check by.
+fn check_keys(files: &FeedFiles, report: &mut Verification) -> Result<Option<(PublicKey, bool)>> {
+    let secret = report.readable(files.secret_key())?;
+    let stored = report.readable(files.key())?;
+    let writer = !matches!(secret, Some(None));
+    let mut pair = None;
+    if let Some(secret) = secret.flatten() {
+        match KeyPair::from_bytes(&secret) {
+            Ok(whole) => pair = Some(whole.public_key()),
+            Err(_) => report.blame(Corruption::SecretKey.into())?,
+        }
+    }
+    if stored == Some(None) {
+        report.blame(Corruption::KeyMissing.into())?;
+    }
+    let key = stored.flatten().map(PublicKey::from);
+    if let (Some(key), Some(pair)) = (key, pair)
+        && key != pair
+    {
+        let problem = "it is not the public half of the file secret_key";
+        report.add(FileName::Key, 0, problem);
+    }
+    // Of the two, the secret key shows by itself whether it is whole.
+    Ok(pair.or(key).map(|key| (key, writer)))
+}
+
+/// Tells a bitfield that is behind, as one may be whose log is open, from one that was damaged.
+fn check_claims(files: &FeedFiles, end: &recover::End, report: &mut Verification) -> Result<()> {
+    let length = end.roots.length();
+    // Room for the bits is made before anything that they will claim, and the mark of an open log
+    // goes when all of them are on the disk.
+    let has_room = files.page_count()? >= length.div_ceil(PAGE_BLOCKS);
+    let was_closed = end.surplus(files)? == 0;
+    if end.claimed < length && (was_closed || !has_room) {
+        let problem = format!("it does not claim block {} and those after it", end.claimed);
+        report.add(FileName::Bitfield, end.claimed, problem);
+    }
+    Ok(())
+}
+
+/// Checks that the pages of a closed log are what their bits make them: they have bytes besides.
+fn check_pages(files: &FeedFiles, bitfield: &Bitfield, report: &mut Verification) -> Result<()> {
+    if bitfield.page_size() == PageSize::Legacy {
+        // Old logs have them elsewhere, or not at all.
+        return Ok(());
+    }
+    let mut expected = vec![0; bitfield.page_size().bytes()];
+    Ok(files.pages(|page, bytes| {
+        if page < MAX_LENGTH / PAGE_BLOCKS {
+            bitfield.encode_page(page, &mut expected);
+            if !expected.starts_with(bytes) {
+                let problem = format!("page {page} contradicts itself");
+                report.add(FileName::Bitfield, page * PAGE_BLOCKS, problem);
+            }
+        }
+    })?)
+}
+
+/// A log to be checked.
+struct Checked<'a> {
+    files: &'a FeedFiles,
+    verifier: &'a Verifier,
+    bitfield: &'a Bitfield,
+    length: u64,
+    /// Nodes that the files do not have yet, because the log was not closed.
+    overlay: &'a [Node],
+}
+
+impl Checked<'_> {
+    fn check(
+        &self,
+        mut report: Verification,
+        is_stored: &dyn Fn(u64) -> bool,
+    ) -> Result<Verification> {
+        self.check_bounds(&mut report);
+        let mut suspects = BTreeSet::new();
+        let mut signatures = Signatures::default();
+        for number in 0..self.length.div_ceil(WINDOW) {
+            let window = Window::load(self, number)?;
+            self.check_nodes(&window, &mut suspects, &mut report)?;
+            self.check_blocks(&window, &mut suspects, is_stored, &mut report)?;
+            self.check_signatures(&window, &suspects, &mut signatures, &mut report)?;
+        }
+        if signatures.valid == 0 && signatures.wrong > 1 {
+            report.add(FileName::Key, 0, "no signature was made with it");
+        }
+        self.check_head(&mut report)?;
+        Ok(report)
+    }
+
+    fn is_known(&self, node: NodeIndex) -> bool {
+        self.bitfield.tree_get(node.get())
+    }
+
+    /// The bits beyond the end of the log.
+    fn check_bounds(&self, report: &mut Verification) {
+        if self.bitfield.bound() > self.length {
+            let problem = format!("it claims blocks beyond the {} there are", self.length);
+            report.add(FileName::Bitfield, self.bitfield.bound() - 1, problem);
+        }
+        let nodes = self.bitfield.tree_bound();
+        if nodes >= 2 * self.length && nodes > 0 {
+            let problem = format!("it claims node {}, which the log does not have", nodes - 1);
+            report.add(FileName::Bitfield, nodes / 2, problem);
+        }
+    }
+
+    /// Every parent against its children, those of the window and the one that follows it.
+    fn check_nodes(
+        &self,
+        window: &Window,
+        suspects: &mut BTreeSet<NodeIndex>,
+        report: &mut Verification,
+    ) -> Result<()> {
+        for index in window.indexes() {
+            let node = if self.is_known(index) {
+                window.node(self, index)?
+            } else {
+                None
+            };
+            if self.is_known(index) && index.end() > self.length {
+                if index.get() < 2 * self.length {
+                    let problem = format!("it claims node {index}, which the log does not have");
+                    report.add(FileName::Bitfield, index.get() / 2, problem);
+                }
+            } else if self.is_known(index) && node.is_none() {
+                suspects.insert(index);
+                report.blame(Corruption::Node { node: index.get() }.into())?;
+            }
+            let Some((left, right)) = index.children() else {
+                continue;
+            };
+            if index.end() > self.length || !self.is_known(left) || !self.is_known(right) {
+                continue;
+            }
+            if !self.is_known(index) {
+                let problem = format!("it does not claim node {index}, whose children are there");
+                report.add(FileName::Bitfield, index.get() / 2, problem);
+            }
+            let children = (window.node(self, left)?, window.node(self, right)?);
+            let (Some(node), (Some(left), Some(right))) = (node, children) else {
+                continue;
+            };
+            if Node::parent(&left, &right) != Some(node) {
+                suspects.insert(index);
+                let problem = format!("node {index} is not the parent of the nodes below it");
+                report.add(FileName::Tree, index.get(), problem);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every block against its leaf.
+    fn check_blocks(
+        &self,
+        window: &Window,
+        suspects: &mut BTreeSet<NodeIndex>,
+        is_stored: &dyn Fn(u64) -> bool,
+        report: &mut Verification,
+    ) -> Result<()> {
+        let blocks = window.first_block..(window.first_block + WINDOW).min(self.length);
+        for block in self.bitfield.runs(blocks).flatten() {
+            let Some(index) = NodeIndex::leaf(block) else {
+                continue;
+            };
+            let leaf = window.node(self, index)?;
+            let Some(leaf) = leaf.filter(|_| self.is_known(index)) else {
+                // A node that is claimed and missing was told already.
+                if !self.is_known(index) {
+                    let problem = format!("it claims block {block} without its node");
+                    report.add(FileName::Bitfield, block, problem);
+                }
+                continue;
+            };
+            let bytes = match window.offset(self, block)? {
+                Some(offset) if leaf.size <= MAX_BLOCK_SIZE => {
+                    match self.files.read_data(offset, leaf.size) {
+                        Ok(bytes) => Some(bytes),
+                        Err(error) if error.is_corruption() => None,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                _ => None,
+            };
+            let hash = bytes.as_deref().map(leaf_hash);
+            if hash == Some(leaf.hash) {
+                report.blocks += 1;
+                report.bytes += leaf.size;
+            } else if !is_stored(block) {
+                // Cleared meanwhile.
+            } else if suspects.contains(&index.parent())
+                || self.leaf_is_wrong(window, &leaf, hash)?
+            {
+                suspects.insert(index);
+                let problem = format!("node {index} is not the hash of block {block}");
+                report.add(FileName::Tree, index.get(), problem);
+            } else {
+                report.blame(Corruption::Block { index: block }.into())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is the leaf and not the block that is damaged, as the signature says of a leaf
+    /// without parent.
+    fn leaf_is_wrong(&self, window: &Window, leaf: &Node, hash: Option<[u8; 32]>) -> Result<bool> {
+        let length = leaf.index.end();
+        if full_roots(length).last() != Some(leaf.index) {
+            return Ok(false);
+        }
+        let (Some(hash), Some(signature)) = (hash, self.files.signature(length - 1)?) else {
+            return Ok(false);
+        };
+        let Some(roots) = window.roots(self, length, Some(Node { hash, ..*leaf }))? else {
+            return Ok(false);
+        };
+        Ok(verifies(self.verifier, &roots.head(), &signature))
+    }
+
+    /// Every signature of which the roots are known.
+    fn check_signatures(
+        &self,
+        window: &Window,
+        suspects: &BTreeSet<NodeIndex>,
+        count: &mut Signatures,
+        report: &mut Verification,
+    ) -> Result<()> {
+        let end = (window.first_block + WINDOW).min(self.length);
+        let mut next = window.first_block;
+        while next < end {
+            let Some((block, signature)) = self.files.next_signature(next)? else {
+                break;
+            };
+            if block >= end {
+                break;
+            }
+            next = block + 1;
+            let length = block + 1;
+            if full_roots(length).any(|root| !self.is_known(root) || suspects.contains(&root)) {
+                continue;
+            }
+            let Some(roots) = window.roots(self, length, None)? else {
+                continue;
+            };
+            if verifies(self.verifier, &roots.head(), &signature) {
+                count.valid += 1;
+            } else {
+                count.wrong += 1;
+                report.blame(Corruption::Signature { length }.into())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody must vouch for the log as it ends.
+    fn check_head(&self, report: &mut Verification) -> Result<()> {
+        let Some(last) = self.length.checked_sub(1) else {
+            return Ok(());
+        };
+        let wanted: Vec<_> = full_roots(self.length).collect();
+        if self.files.signature(last)?.is_some() {
+            return Ok(());
+        }
+        let nodes = self.files.nodes(&wanted)?.into_iter().collect();
+        let roots = Option::and_then(nodes, |nodes| Roots::from_nodes(self.length, nodes).ok());
+        let is_static = roots.is_some_and(|roots| self.verifier.is_static_head(&roots.head()));
+        if !is_static {
+            let problem = format!("nothing vouches for the last of {} blocks", self.length);
+            report.add(FileName::Signatures, last, problem);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Signatures {
+    valid: u64,
+    wrong: u64,
+}
+
+/// Blocks of a window; their nodes are 80 KiB.
+const WINDOW: u64 = 1024;
+
+/// The nodes of some neighbouring blocks, and what stands left of them.
+struct Window {
+    first_block: u64,
+    /// The first has the index `2 * first_block`.
+    nodes: Vec<Option<Node>>,
+    /// The roots of the blocks before; `None` for one that is not known.
+    left: Vec<Option<Node>>,
+}
+
+impl Window {
+    fn load(log: &Checked<'_>, number: u64) -> Result<Self> {
+        let first_block = number * WINDOW;
+        let nodes = 2 * first_block..2 * (first_block + WINDOW);
+        let indexes: Vec<_> = nodes.filter_map(NodeIndex::new).collect();
+        let mut nodes = log.files.nodes(&indexes)?;
+        for node in log.overlay {
+            let at = node.index.get().checked_sub(2 * first_block);
+            if let Some(slot) = at.and_then(|at| nodes.get_mut(usize::try_from(at).ok()?)) {
+                *slot = Some(*node);
+            }
+        }
+        let left: Vec<_> = full_roots(first_block).collect();
+        let left = left.into_iter().map(|root| log.far_node(root));
+        Ok(Self {
+            first_block,
+            left: left.collect::<Result<_>>()?,
+            nodes,
+        })
+    }
+
+    fn indexes(&self) -> impl Iterator<Item = NodeIndex> {
+        let first = 2 * self.first_block;
+        (first..first + 2 * WINDOW).filter_map(NodeIndex::new)
+    }
+
+    fn node(&self, log: &Checked<'_>, index: NodeIndex) -> Result<Option<Node>> {
+        let at = index.get().checked_sub(2 * self.first_block);
+        let here = at.and_then(|at| self.nodes.get(usize::try_from(at).ok()?));
+        match here {
+            Some(node) => Ok(*node),
+            None => log.far_node(index),
+        }
+    }
+
+    /// The roots of a log of `length` blocks that ends in this window, if they are all stored;
+    /// `last` takes the place of the last one.
+    fn roots(&self, log: &Checked<'_>, length: u64, last: Option<Node>) -> Result<Option<Roots>> {
+        let mut nodes = Vec::new();
+        for (at, root) in full_roots(length).enumerate() {
+            let left = self.left.get(at).copied().flatten();
+            let node = match last.filter(|last| last.index == root) {
+                Some(last) => Some(last),
+                None => match left.filter(|left| left.index == root) {
+                    Some(left) => Some(left),
+                    None => self.node(log, root)?,
+                },
+            };
+            match node {
+                Some(node) => nodes.push(node),
+                None => return Ok(None),
+            }
+        }
+        Ok(Roots::from_nodes(length, nodes).ok())
+    }
+
+    /// Where a block of this window stands in `data`, if that is known.
+    fn offset(&self, log: &Checked<'_>, block: u64) -> Result<Option<u64>> {
+        let roots = self.roots(log, block, None)?;
+        Ok(roots.map(|roots| roots.byte_length()))
+    }
+}
+
+impl Checked<'_> {
+    /// A node from the file, or what is to stand there.
+    fn far_node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.overlay.iter().find(|node| node.index == index) {
+            Some(node) => Ok(Some(*node)),
+            None => Ok(self.files.node(index)?),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Damage of the files: what `verify` sees of it, and what reading does about it.
+//!
+//! `HYPERCORE_EVERY_DAMAGE=1 cargo test --release -p hypercore --test it damage` tries every
+//! length and every bit; otherwise a part of them.
+
+use std::path::Path;
+
+use futures_lite::future::block_on;
+use hypercore::{
+    Error, GetOptions, Hypercore, KeyPair, Verification,
+    storage::{Directory, FileName, Memory},
+};
+
+use crate::support::{contents, copy_of, directories, key_pair};
+
+/// Whether to try everything there is.
+fn every() -> bool {
+    std::env::var_os("HYPERCORE_EVERY_DAMAGE").is_some()
+}
+
+fn verify(storage: &Memory) -> Verification {
+    block_on(Hypercore::verify_storage(storage.clone())).unwrap()
+}
+
+/// The files and the blocks of a log that was closed. Every third block was appended alone.
+fn log(count: u64) -> (Memory, Vec<Vec<u8>>) {
+    let storage = Memory::new();
+    let blocks: Vec<_> = (0..count)
+        .map(|index| vec![7; 3 + index as usize])
+        .collect();
+    block_on(async {
+        let options = Hypercore::options().key_pair(key_pair("damage"));
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        for batch in blocks.chunks(3) {
+            if let [first, rest @ ..] = batch {
+                core.append(first.clone()).await.unwrap();
+                if !rest.is_empty() {
+                    core.append_batch(rest.to_vec()).await.unwrap();
+                }
+            }
+        }
+        core.close().await.unwrap();
+    });
+    (storage, blocks)
+}
+
+fn copy(storage: &Memory) -> Memory {
+    let copy = Memory::new();
+    for file in FileName::ALL {
+        copy.write(file, &storage.read(file));
+    }
+    copy
+}
+
+/// Opens a damaged log and reads all of it: whatever it says is true, and it has no new key.
+fn read(storage: &Memory, key_pair: &KeyPair, blocks: &[Vec<u8>]) {
+    let read = async {
+        let core = Hypercore::options()
+            .create_if_missing(false)
+            .open_storage(storage.clone())
+            .await?;
+        assert_eq!(core.key(), key_pair.public_key(), "another key");
+        for (index, block) in (0..core.length()).zip(blocks) {
+            if let Ok(found) = core.get_with(index, GetOptions::local()).await {
+                assert_eq!(found, *block, "other bytes in block {index}");
+            }
+        }
+        assert!(core.length() <= blocks.len() as u64);
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = block_on(read) {
+        assert!(
+            error.is_corruption() || matches!(error, Error::Merkle(_)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_node_wrote_verifies() {
+    for entry in directories().read_dir().unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if !path.is_dir() {
+            continue;
+        }
+        let copy = copy_of(&name);
+        let before = contents(copy.path());
+        let found = verify_directory(copy.path());
+        if name == "truncated" {
+            // Node leaves the bits of what it cut off, and no signature of the new end.
+            let files: Vec<_> = found.problems.iter().map(|problem| problem.file).collect();
+            assert_eq!(files, [FileName::Bitfield, FileName::Signatures]);
+        } else {
+            assert_eq!(found.problems, [], "{name}");
+        }
+        assert_eq!(contents(copy.path()), before, "{name}");
+    }
+}
+
+fn verify_directory(path: &Path) -> Verification {
+    block_on(Hypercore::verify_storage(Directory::new(path))).unwrap()
+}
+
+/// Whether a byte of a closed log of 12 blocks says anything.
+fn matters(file: FileName, at: usize) -> bool {
+    let header = match file {
+        // Behind the name of the algorithm.
+        FileName::Tree | FileName::Signatures => 15..32,
+        FileName::Bitfield => 8..32,
+        _ => 0..0,
+    };
+    // The place of a node above the roots, which are 7 and 19.
+    let blank = 32 + 40 * 15..32 + 40 * 16;
+    !(header.contains(&at) || file == FileName::Tree && blank.contains(&at))
+}
+
+#[test]
+fn every_flipped_bit_is_seen() {
+    let (storage, blocks) = log(12);
+    assert_eq!(verify(&storage).problems, []);
+    let key_pair = key_pair("damage");
+    let step = if every() { 1 } else { 37 };
+    let mut unseen = Vec::new();
+    for file in FileName::ALL {
+        let bytes = storage.read(file);
+        for bit in (0..8 * bytes.len()).step_by(step) {
+            if !matters(file, bit / 8) {
+                continue;
+            }
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let storage = copy(&storage);
+            storage.write(file, &damaged);
+            let found = verify(&storage);
+            if !found.problems.iter().any(|problem| problem.file == file) {
+                unseen.push(format!(
+                    "{file} {} {}: {:?}",
+                    bit / 8,
+                    bit % 8,
+                    found.problems
+                ));
+            }
+            read(&storage, &key_pair, &blocks);
+        }
+    }
+    assert!(unseen.is_empty(), "{} unseen: {:#?}", unseen.len(), unseen);
+}
+
+#[test]
+fn a_shortened_file_is_named_or_made_whole() {
+    let (storage, blocks) = log(40);
+    let key_pair = key_pair("damage");
+    let step = if every() { 1 } else { 29 };
+    for file in FileName::ALL {
+        let bytes = storage.read(file);
+        for len in (0..bytes.len()).step_by(step) {
+            let storage = copy(&storage);
+            storage.write(file, &bytes[..len]);
+            let found = verify(&storage);
+            read(&storage, &key_pair, &blocks);
+            let whole = verify(&storage);
+            let named = found.problems.iter().any(|problem| problem.file == file);
+            // Without its secret key a log can be read, and nothing says that there was one.
+            let unnoticed = file == FileName::SecretKey && len == 0;
+            assert!(
+                named || unnoticed || (whole.is_ok() && whole.blocks == 40),
+                "{file} cut to {len}: {:?}, {:?}",
+                found.problems,
+                whole.problems
+            );
+        }
+    }
+}
