@@ -126,7 +126,9 @@ pub use crate::{
     hypercore::Hypercore,
     log::Recovery,
     options::{Durability, OpenOptions},
-    replicate::{Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
+    replicate::{
+        CloseReason, Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats,
+    },
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
     stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
     tree::ProofOptions,

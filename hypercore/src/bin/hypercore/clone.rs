@@ -431,13 +431,14 @@ impl Job {
                 self.output
                     .event("peer-open", &[("peer", address.as_str().into())])
             }
-            Event::PeerClose { peer, reason } => {
+            Event::PeerClose { peer, code, reason } => {
                 let address = self.peers.address(*peer);
                 self.output.event(
                     "peer-close",
                     &[
                         ("peer", address.as_str().into()),
                         ("reason", reason.as_str().into()),
+                        ("code", code.as_str().into()),
                     ],
                 )
             }

@@ -145,7 +145,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                 output.event("peer-open", &[("peer", address.as_str().into())])?;
                 output.remark(format_args!("{address} connected"));
             }
-            Event::PeerClose { peer, reason } => {
+            Event::PeerClose { peer, code, reason } => {
                 let address = peers.address(peer);
                 peers.forget(peer);
                 output.event(
@@ -153,6 +153,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                     &[
                         ("peer", address.as_str().into()),
                         ("reason", reason.as_str().into()),
+                        ("code", code.as_str().into()),
                     ],
                 )?;
                 output.remark(format_args!("{address} left: {reason}"));
