@@ -1,5 +1,6 @@
 //! The command line from outside: the real binary, its output, its exit codes, and what it leaves on the disk.
 
+mod identity;
 mod network;
 mod process;
 mod reading;
