@@ -2,6 +2,8 @@
 
 use hypercore_merkle::PublicKey;
 
+use crate::replicate::CloseReason;
+
 /// An error of a core or of a replication.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -170,6 +172,12 @@ impl Error {
             Self::Wire(error) => error.is_peer_fault(),
             _ => false,
         }
+    }
+
+    /// The code under which a connection that failed with this error is closed.
+    #[must_use]
+    pub fn close_reason(&self) -> CloseReason {
+        self.into()
     }
 
     /// Whether stored files are damaged.

@@ -11,6 +11,8 @@ use std::{
 
 use futures_lite::Stream;
 
+use crate::replicate::CloseReason;
+
 /// Something that happened to a core.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -54,6 +56,8 @@ pub enum Event {
     PeerClose {
         /// The peer.
         peer: PeerId,
+        /// Why, in a code.
+        code: CloseReason,
         /// Why, in a sentence.
         reason: String,
     },

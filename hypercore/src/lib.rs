@@ -64,6 +64,8 @@
 //! * **What happens** can be heard as a stream of [`Event`]s.
 //! * **Errors** say whom to blame: [`Error::is_peer_fault`], [`Error::is_corruption`],
 //!   [`Error::is_locked`]. A peer that lies loses its connection and nothing else.
+//! * **Who is let in** is decided before a byte is read ([`Admission`]), by the remote's static key
+//!   ([`ReplicateOptions::on_authenticate`]), and for each core by itself.
 //! * **Durability** is a choice ([`Durability`]): by default an append that has returned survives a
 //!   loss of power. [`Hypercore::recovery`] tells what was found of a core that was not closed.
 //!
@@ -93,6 +95,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod codec;
 mod core;
 mod error;
@@ -119,6 +122,7 @@ pub use hypercore_storage as storage;
 pub use hypercore_wire as wire;
 
 pub use crate::{
+    admission::{Admission, AdmissionLimits, Admitted, NotAdmitted},
     codec::{Binary, Codec, CodecError, Typed, Utf8},
     error::{Corruption, Error},
     event::{Event, Events, PeerId},
@@ -126,7 +130,9 @@ pub use crate::{
     hypercore::Hypercore,
     log::{Problem, Recovery, Verification},
     options::{Durability, OpenOptions},
-    replicate::{Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats},
+    replicate::{
+        CloseReason, Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats,
+    },
     request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
     stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
     tree::ProofOptions,

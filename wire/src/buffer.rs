@@ -75,6 +75,11 @@ impl Inbox {
         Ok(&mut self.buf[start..self.filled])
     }
 
+    /// The memory held, free space included.
+    pub(crate) fn memory(&self) -> usize {
+        self.buf.len()
+    }
+
     pub(crate) fn filled(&self) -> &[u8] {
         &self.buf[..self.filled]
     }

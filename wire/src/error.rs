@@ -87,6 +87,10 @@ pub enum Error {
         age: Duration,
     },
 
+    /// Memory is short, and the remote holds some of it without knowing the key of a log.
+    #[error("all connections together hold too many bytes, and this one can be spared")]
+    MemoryShort,
+
     // Messages.
     /// The body of a message breaks the rules of its type.
     #[error("a {kind:?} message is invalid: {problem}")]
@@ -216,6 +220,7 @@ impl Error {
             | UnexpectedEnd
             | TimedOut { .. }
             | SendStalled { .. }
+            | MemoryShort
             | ChannelNotOpen { .. }
             | TooManyChannels { .. }
             | SendBufferFull { .. }

@@ -67,6 +67,15 @@ impl StaticKeyPair {
         }
     }
 
+    /// The same pair again. Not `Clone`, so that a secret is never copied without notice.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            secret: Box::new(Zeroizing::new(**self.secret)),
+            public: self.public,
+        }
+    }
+
     /// The key the remote learns in the handshake.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {

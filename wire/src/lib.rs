@@ -67,6 +67,7 @@
 //! It does not judge a proof, expand a bitfield or decide what to request: [`Data`] is carried as it
 //! came. It does not open connections.
 
+mod budget;
 mod buffer;
 mod cipher;
 mod error;
@@ -84,6 +85,7 @@ mod secure_stream;
 mod session;
 mod varint;
 
+pub use budget::Budget;
 pub use error::{Error, Problem};
 pub use key::{Direction, Split, StaticKeyPair, discovery_key};
 pub use limits::Limits;

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::Budget;
+
 /// What a remote may make us keep, wait for and work on.
 ///
 /// The defaults leave every honest peer alone. A limit that is passed ends the session with the
@@ -26,7 +28,8 @@ pub struct Limits {
     pub keep_alives: u32,
     /// Bytes waiting to be sent, above which nothing more is accepted.
     pub send_buffer: usize,
-    /// Time after which a remote that takes none of the bytes waiting is given up.
+    /// Time after which a remote that takes none of the bytes waiting is given up, whatever the
+    /// timeout of the session.
     pub send_stall: Duration,
     /// Largest channel number. Numbers are never used twice, so this counts the opens of a whole
     /// connection; the default is the largest that Node can read.
@@ -46,6 +49,15 @@ pub struct Limits {
     pub extension_message: usize,
     /// Nodes in one Data message. A proof needs two for every level of a tree of at most 52.
     pub nodes: usize,
+    /// Memory that this connection shares with others for what was received and not yet taken, by
+    /// default 128 MiB with all of the process. While it is short, nothing more is read from those
+    /// who hold most of it, and a remote without a verified channel that sends a frame in pieces is
+    /// given up.
+    pub receive_budget: Budget,
+    /// Memory that this connection shares with others for what was received and what waits to be
+    /// sent, by default 256 MiB with all of the process. While it is short, those who hold most of
+    /// it get no answers.
+    pub budget: Budget,
 }
 
 impl Default for Limits {
@@ -69,6 +81,8 @@ impl Default for Limits {
             extension_name: 256,
             extension_message: 64 << 10,
             nodes: 128,
+            receive_budget: Budget::of_received(),
+            budget: Budget::of_everything(),
         }
     }
 }

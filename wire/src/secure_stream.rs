@@ -105,12 +105,17 @@ impl SecureStream {
 
     /// Free space to read the transport into; then call [`SecureStream::received`].
     pub fn receive_buffer(&mut self) -> &mut [u8] {
-        let max = match self.phase {
+        self.receive_buffer_of(self.limits.read)
+    }
+
+    /// Free space of at most about `max` bytes.
+    pub(crate) fn receive_buffer_of(&mut self, max: usize) -> &mut [u8] {
+        let read = match self.phase {
             Phase::Handshake(_) => HANDSHAKE_READ,
             Phase::Frames if self.max_frame < self.limits.frame => UNVERIFIED_READ,
             Phase::Frames => self.limits.read,
         };
-        self.inbox.spare(max.min(self.limits.read))
+        self.inbox.spare(max.min(read))
     }
 
     /// `n` bytes were read into the start of [`SecureStream::receive_buffer`].
@@ -178,6 +183,11 @@ impl SecureStream {
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.inbox.filled().len()
+    }
+
+    /// The memory held by what was received and not yet taken.
+    pub(crate) fn received_memory(&self) -> usize {
+        self.inbox.memory()
     }
 
     /// From here on frames may be as long as the limits allow: a channel is verified.

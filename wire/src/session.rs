@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::budget::Share;
 use crate::mux::MessageStream;
 use crate::secure_stream::Received;
 use crate::{ChannelId, Error, Limits, Message, Mux, SecureStream, StaticKeyPair};
@@ -133,10 +134,14 @@ pub struct Session {
     keep_alive_at: Option<Instant>,
     /// When the first byte of the unfinished frame came.
     frame_started: Option<Instant>,
-    /// Since when the remote takes nothing.
+    /// Since when bytes wait of which the remote takes none.
     blocked_since: Option<Instant>,
     keep_alives: Rate,
     unmatched: Rate,
+    /// Our part of [`Limits::receive_budget`].
+    received_share: Share,
+    /// Our part of [`Limits::budget`].
+    share: Share,
 }
 
 impl Session {
@@ -191,6 +196,8 @@ impl Session {
             blocked_since: None,
             keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),
             unmatched: Rate::new(limits.unmatched_opens, UNMATCHED_WINDOW, now),
+            received_share: Share::of(&limits.receive_budget),
+            share: Share::of(&limits.budget),
             limits,
         })
     }
@@ -198,7 +205,11 @@ impl Session {
     /// Free space to read the transport into, never empty: then call [`Session::received`]. It is
     /// small at first and grows with the reads.
     pub fn receive_buffer(&mut self) -> &mut [u8] {
-        self.stream.receive_buffer()
+        if self.received_share.is_short() {
+            self.stream.receive_buffer_of(SHORT_READ)
+        } else {
+            self.stream.receive_buffer()
+        }
     }
 
     /// `n` bytes were read into the start of [`Session::receive_buffer`].
@@ -213,7 +224,30 @@ impl Session {
             self.idle_deadline = self.timeout.and_then(|timeout| now.checked_add(timeout));
         }
         let result = self.stream.received(n).and_then(|()| self.advance());
-        self.keep_error(result)
+        self.account();
+        let spared = self.received_share.is_short()
+            && !self.mux.has_verified()
+            && self.frame_started.is_some();
+        let shortage = if spared {
+            Err(Error::MemoryShort)
+        } else {
+            Ok(())
+        };
+        self.keep_error(result.and(shortage))
+    }
+
+    /// Whether more may be read from the transport. While memory is short
+    /// ([`Limits::receive_budget`]) it may not; [`Session::poll_timeout`] tells when to ask again.
+    #[must_use]
+    pub fn may_receive(&self) -> bool {
+        !self.received_share.is_over()
+    }
+
+    /// Whether the remote's requests may be answered. While memory is short ([`Limits::budget`]) and
+    /// this remote holds much of it, let it first take what waits for it.
+    #[must_use]
+    pub fn may_answer(&self) -> bool {
+        !self.share.is_over()
     }
 
     /// Takes received bytes by copying them; [`Session::receive_buffer`] avoids the copy.
@@ -256,6 +290,7 @@ impl Session {
         if self.mux.queued_events() == 0 && self.error.is_none() {
             let result = self.advance();
             let _ = self.keep_error(result);
+            self.account();
         }
         self.mux.poll_event()
     }
@@ -273,6 +308,7 @@ impl Session {
             self.bytes_sent = self.bytes_sent.saturating_add(n as u64);
             self.stream.sent(n);
             self.blocked_since = None;
+            self.account();
             if !self.finished {
                 self.keep_alive_at = self
                     .timeout
@@ -298,6 +334,8 @@ impl Session {
             self.idle_deadline,
             self.keep_alive_at,
             self.frame_deadline(),
+            self.stall_deadline(),
+            self.memory_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -311,6 +349,7 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         self.check()?;
         self.now = now;
+        self.account();
         let result = self.expire(now);
         self.keep_error(result)
     }
@@ -353,7 +392,9 @@ impl Session {
     /// up. The session goes on after these.
     pub fn send(&mut self, channel: ChannelId, message: &Message) -> Result<(), Error> {
         self.check_writable()?;
-        self.mux.send(&mut self.stream, channel, message)
+        self.mux.send(&mut self.stream, channel, message)?;
+        self.account();
+        Ok(())
     }
 
     /// Declares the extensions of the stream itself. The remote hears of it with the first message.
@@ -391,7 +432,9 @@ impl Session {
     ) -> Result<(), Error> {
         self.check_writable()?;
         self.mux
-            .send_extension(&mut self.stream, channel, name, payload)
+            .send_extension(&mut self.stream, channel, name, payload)?;
+        self.account();
+        Ok(())
     }
 
     /// The extensions the remote declared, on a channel or (`None`) on the stream itself.
@@ -557,6 +600,10 @@ impl Session {
             let age = now.saturating_duration_since(self.frame_started.unwrap_or(now));
             return Err(Error::FrameTooSlow { age });
         }
+        if due(self.stall_deadline()) {
+            let age = now.saturating_duration_since(self.blocked_since.unwrap_or(now));
+            return Err(Error::SendStalled { age });
+        }
         let Some(timeout) = self.timeout else {
             return Ok(());
         };
@@ -568,12 +615,6 @@ impl Session {
             // Bytes that wait keep the connection alive as well as a ping does.
             if self.stream.outgoing().is_empty() {
                 self.stream.ping();
-            } else {
-                let since = *self.blocked_since.get_or_insert(now);
-                let age = now.saturating_duration_since(since);
-                if age >= self.limits.send_stall {
-                    return Err(Error::SendStalled { age });
-                }
             }
         }
         Ok(())
@@ -586,6 +627,27 @@ impl Session {
         let paid = self.stream.unfinished().saturating_mul(1000) / self.limits.frame_rate.max(1);
         let earned = FRAME_GRACE + Duration::from_millis(paid as u64);
         started.checked_add(earned.min(self.limits.frame_duration))
+    }
+
+    /// When a remote that takes nothing has had its time.
+    fn stall_deadline(&self) -> Option<Instant> {
+        self.blocked_since?.checked_add(self.limits.send_stall)
+    }
+
+    /// When to see whether there is memory again.
+    fn memory_deadline(&self) -> Option<Instant> {
+        let waits = !self.may_receive();
+        waits.then(|| self.now.checked_add(MEMORY_PAUSE)).flatten()
+    }
+
+    /// Says what we hold, and notices when bytes begin to wait.
+    fn account(&mut self) {
+        let received = self.stream.received_memory();
+        self.received_share.hold(received);
+        self.share.hold(received.saturating_add(self.buffered()));
+        if self.blocked_since.is_none() && !self.stream.outgoing().is_empty() {
+            self.blocked_since = Some(self.now);
+        }
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -649,6 +711,12 @@ pub const UNMATCHED_WINDOW: Duration = Duration::from_secs(60);
 
 /// The time every frame has before its rate counts.
 const FRAME_GRACE: Duration = Duration::from_secs(10);
+
+/// Free space for a read while memory is short.
+const SHORT_READ: usize = 4096;
+
+/// How soon memory that was short is looked for again.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many events are decoded before they are polled.
 const EVENTS_AHEAD: usize = 64;

@@ -13,13 +13,15 @@ use bytes::{BufMut, BytesMut};
 /// The most bytes a `u64` takes.
 pub(crate) const MAX_LENGTH: usize = 10;
 
-/// A varint that has more bytes than allowed, or more bits than a `u64`.
+/// A varint that has more bytes than allowed or needed, or more bits than a `u64`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
 /// Reads the varint at the front of `bytes`, with the number of bytes it took.
 ///
-/// `Ok(None)` asks for more bytes. Encodings longer than needed are accepted, as in JS.
+/// `Ok(None)` asks for more bytes.
+// JS: encodings longer than needed are read; here: they are refused, because nobody writes them and
+// one number should have one form.
 pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize)>, TooLong> {
     let mut value = 0u64;
     let shifts = (0u32..).step_by(7);
@@ -32,7 +34,8 @@ pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize
         }
         value |= shifted;
         if byte < 0x80 {
-            return Ok(Some((value, length)));
+            let needed = byte > 0 || length == 1;
+            return needed.then_some(Some((value, length))).ok_or(TooLong);
         }
     }
     if bytes.len() >= max_length {
@@ -81,8 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn longer_encodings_are_read_but_overflow_is_refused() {
-        assert_eq!(read(&[0x85, 0x00, 0xff], MAX_LENGTH), Ok(Some((5, 2))));
+    fn longer_encodings_and_overflow_are_refused() {
+        assert_eq!(read(&[0x85, 0x00, 0xff], MAX_LENGTH), Err(TooLong));
+        assert_eq!(read(&[0x80, 0x80, 0x00], MAX_LENGTH), Err(TooLong));
+        assert_eq!(read(&[0x00, 0x00], MAX_LENGTH), Ok(Some((0, 1))));
         assert_eq!(read(&[0xff; 10], MAX_LENGTH), Err(TooLong));
         let mut two_to_the_64 = [0x80; 10];
         two_to_the_64[9] = 0x02;

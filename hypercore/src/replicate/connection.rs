@@ -15,10 +15,8 @@ use hypercore_wire::{
 };
 
 use super::{
-    Ended, ReplicateOptions, Role, Wake, ack, answer_want,
-    options::PeerOptions,
-    peer::{Question, Stage},
-    unhave,
+    CloseReason, Ended, ReplicateOptions, Role, Wake, ack, answer_want, load::Load,
+    options::PeerOptions, peer::Stage, questions::Question, unhave,
 };
 use crate::{
     core::{Core, SharedCore},
@@ -50,6 +48,8 @@ pub(crate) struct Connection {
     options: ReplicateOptions,
     attachments: BTreeMap<ChannelId, Attachment>,
     wake: Arc<Wake>,
+    /// What the cores hold together.
+    load: Load,
     /// At least one core was attached, so having none any more means something.
     used: bool,
     /// The last core was closed while the connection was live.
@@ -84,6 +84,7 @@ impl Connection {
             options,
             attachments: BTreeMap::new(),
             wake: Arc::default(),
+            load: Load::default(),
             used: false,
             abandoned: false,
             congested: false,
@@ -120,6 +121,7 @@ impl Connection {
             upload: self.options.upload && locked.replicator.uploading != Some(false),
             timeout: self.options.timeout,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
+            load: self.load.clone(),
         };
         let peer = locked
             .replicator
@@ -173,9 +175,12 @@ impl Connection {
     }
 
     /// Whether more bytes may come in: not after their end, and not while the remote leaves our
-    /// answers unread.
+    /// answers unread, or memory is short.
     pub(crate) fn may_receive(&self) -> bool {
-        !self.remote_ended && !self.congested && self.session.buffered() < SEND_BUFFER_FULL
+        !self.remote_ended
+            && !self.congested
+            && self.session.buffered() < SEND_BUFFER_FULL
+            && self.session.may_receive()
     }
 
     /// Whether all is said: the rest is to flush and to close.
@@ -207,13 +212,13 @@ impl Connection {
             .values()
             .flat_map(|Attachment { core, peer }| {
                 let mut locked = core.lock();
-                let request = locked
-                    .replicator
-                    .peer(*peer)
-                    .and_then(|peer| peer.deadline());
+                let state = locked.replicator.peer(*peer);
+                let [request, question] = state.map_or([None, None], |state| {
+                    [state.deadline(), state.question_deadline()]
+                });
                 let unsynced = locked.log.unsynced();
                 drop(locked);
-                [request, core.checkpoint_deadline(unsynced)]
+                [request, question, core.checkpoint_deadline(unsynced)]
             });
         cores
             .chain([self.session.poll_timeout(), self.close_by])
@@ -243,8 +248,8 @@ impl Connection {
             return Ok(());
         };
         let (shared, peer) = (Arc::clone(core), *peer);
-        while self.session.buffered() < SEND_BUFFER {
-            let Some(answers) = answer_next(&shared, peer)? else {
+        while self.may_answer() {
+            let Some(answers) = answer_next(&shared, peer, now)? else {
                 break;
             };
             self.send(channel, &answers)?;
@@ -274,7 +279,7 @@ impl Connection {
                 Ended::Complete
             };
             self.ended = self.ended.max(ended);
-            self.detach(channel, &ended.to_string());
+            self.detach(channel, ended.into(), &ended.to_string());
             self.abandoned = is_closed && self.attachments.is_empty();
         }
         Ok(())
@@ -290,7 +295,7 @@ impl Connection {
                 .is_empty()
                 .then(|| peer.extension_outbox.pop_front())?
         };
-        while self.session.buffered() < SEND_BUFFER
+        while self.may_answer()
             && let Some((name, payload)) = next()
         {
             // It may have been dropped meanwhile, and its messages with it.
@@ -299,6 +304,11 @@ impl Connection {
                 tracing::debug!(%error, %name, "a message of an extension was not sent");
             }
         }
+    }
+
+    /// Whether the remote takes what it is sent.
+    fn may_answer(&self) -> bool {
+        self.session.buffered() < SEND_BUFFER && self.session.may_answer()
     }
 
     fn send(&mut self, channel: ChannelId, messages: &[Message]) -> Result<()> {
@@ -359,7 +369,7 @@ impl Connection {
             .lets_in(core.lock().log.key(), remote_public_key)
         {
             self.session.close(channel);
-            return self.detach(channel, "the remote was refused");
+            return self.detach(channel, CloseReason::NotAllowed, "the remote was refused");
         }
         let mut core = core.lock();
         let extensions = core.replicator.extensions.names();
@@ -411,10 +421,10 @@ impl Connection {
             _ => Ended::Complete,
         };
         self.ended = self.ended.max(ended);
-        self.detach(channel, "the peer closed it");
+        self.detach(channel, ended.into(), "the peer closed it");
     }
 
-    fn detach(&mut self, channel: ChannelId, reason: &str) {
+    fn detach(&mut self, channel: ChannelId, code: CloseReason, reason: &str) {
         let Some(Attachment { core: shared, peer }) = self.attachments.remove(&channel) else {
             return;
         };
@@ -423,6 +433,7 @@ impl Connection {
         if stage.is_some_and(|stage| stage != Stage::Opening) {
             core.events.emit(Event::PeerClose {
                 peer,
+                code,
                 reason: reason.to_owned(),
             });
         }
@@ -432,12 +443,20 @@ impl Connection {
     }
 
     /// The connection is over: lets go of all cores.
-    pub(crate) fn end(&mut self, reason: &str) {
+    pub(crate) fn end(&mut self, code: CloseReason, reason: &str) {
+        if !self.failed {
+            tracing::debug!(%code, "a connection ended: {reason}");
+        }
         self.failed = true;
         let channels: Vec<_> = self.attachments.keys().copied().collect();
         for channel in channels {
-            self.detach(channel, reason);
+            self.detach(channel, code, reason);
         }
+    }
+
+    /// The connection failed: lets go of all cores.
+    pub(crate) fn fail(&mut self, error: &Error) {
+        self.end(error.into(), &error.to_string());
     }
 }
 
@@ -445,7 +464,7 @@ impl Connection {
 const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
 
 /// The messages that answer the next question of a peer; `None` when it has asked no more.
-fn answer_next(shared: &SharedCore, peer: PeerId) -> Result<Option<Vec<Message>>> {
+fn answer_next(shared: &SharedCore, peer: PeerId, now: Instant) -> Result<Option<Vec<Message>>> {
     let mut core = shared.lock();
     let Core {
         log, replicator, ..
@@ -453,12 +472,24 @@ fn answer_next(shared: &SharedCore, peer: PeerId) -> Result<Option<Vec<Message>>
     let Some(state) = replicator.peer(peer) else {
         return Ok(None);
     };
-    Ok(match state.next_question() {
+    Ok(match state.next_question(now) {
         None => None,
         Some(Question::Want(want)) => Some(answer_want(state, &want, log)),
         Some(Question::Request(request)) => {
             drop(core);
-            Some(answer_request(shared, peer, request)?.into_iter().collect())
+            let answer = answer_request(shared, peer, request)?;
+            let refused = matches!(answer, Some(Message::Unhave(_)));
+            let may_refuse = || {
+                let mut core = shared.lock();
+                let state = core.replicator.peer(peer);
+                state.is_some_and(|state| state.may_refuse(now))
+            };
+            Some(
+                answer
+                    .filter(|_| !refused || may_refuse())
+                    .into_iter()
+                    .collect(),
+            )
         }
     })
 }

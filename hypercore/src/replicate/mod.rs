@@ -3,8 +3,11 @@
 mod connection;
 mod demand;
 mod ended;
+mod load;
 mod options;
 mod peer;
+mod questions;
+mod reason;
 #[cfg(test)]
 mod simulator;
 mod stream;
@@ -27,6 +30,7 @@ pub(crate) use demand::RequestId;
 pub use ended::Ended;
 pub use options::{ReplicateOptions, Role};
 pub use peer::Stats;
+pub use reason::CloseReason;
 pub use stream::{Replication, ReplicationHandle};
 
 use crate::{error::Result, event::PeerId, extension::Extensions, log::Log};

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use hypercore_merkle::PublicKey;
 
+use super::load::Load;
 use crate::error::{Error, Result};
 
 /// Which end of the connection this is: one side must be the initiator, the other the responder.
@@ -147,4 +148,6 @@ pub(crate) struct PeerOptions {
     pub(crate) timeout: Option<Duration>,
     /// Memory for what the remote says it has.
     pub(crate) remote_bitfield_bytes: usize,
+    /// What all cores of the connection hold together.
+    pub(crate) load: Load,
 }

@@ -14,7 +14,12 @@ use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::RemoteTree;
 use hypercore_wire::{Have, Message, Request, Status, Unhave, Want};
 
-use super::{Wake, options::PeerOptions};
+use super::{
+    Wake,
+    load::Part,
+    options::PeerOptions,
+    questions::{Question, Questions},
+};
 use crate::{
     error::{Error, Result},
     event::PeerId,
@@ -43,8 +48,8 @@ const WINDOW_REQUESTS: Range<u64> = 16..192;
 /// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
 const URGENT: usize = 16;
 
-/// Questions of the remote that wait to be answered, before its bytes are left unread.
-const MAX_QUESTIONS: usize = 256;
+/// Memory for what the remote says it has, of all cores of a connection.
+const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
 /// Answers to requests we no longer have: some are expected after a request was given to another.
 const MAX_UNREQUESTED: usize = 16;
@@ -65,13 +70,6 @@ pub(crate) struct InFlight {
     pub(crate) index: u64,
     pub(crate) wanted: Wanted,
     since: Instant,
-}
-
-/// What a remote asks, in the order in which it is answered.
-#[derive(Debug)]
-pub(crate) enum Question {
-    Request(Request),
-    Want(Want),
 }
 
 /// How far this core's part of a connection has come.
@@ -126,6 +124,8 @@ pub(crate) struct Peer {
     pub(crate) remote_acks: bool,
     /// What the remote has, as far as it told us.
     pub(crate) remote: RemoteBitfield,
+    /// The memory of `remote`, as a part of all on the connection.
+    remote_memory: Part,
     /// Which nodes the remote has, as far as its requests told us.
     pub(crate) remote_tree: RemoteTree,
     /// The remote has told us at least once what it has.
@@ -142,7 +142,7 @@ pub(crate) struct Peer {
     block_size: u64,
     last_bytes_asked: u64,
     last_bytes_answered: u64,
-    questions: VecDeque<Question>,
+    questions: Questions,
     unrequested: usize,
     pub(crate) outbox: Vec<Message>,
     /// Messages of extensions, which come after those of the protocol.
@@ -164,6 +164,7 @@ impl Peer {
             remote_wants: false,
             remote_acks: false,
             remote: RemoteBitfield::new(options.remote_bitfield_bytes),
+            remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),
             heard: false,
             regions: BTreeSet::new(),
@@ -175,7 +176,7 @@ impl Peer {
             block_size: 64 * 1024,
             last_bytes_asked: 0,
             last_bytes_answered: 0,
-            questions: VecDeque::new(),
+            questions: Questions::new(&options.load, now),
             unrequested: 0,
             outbox: Vec::new(),
             extension_outbox: VecDeque::new(),
@@ -269,6 +270,7 @@ impl Peer {
             self.remote
                 .set_range(have.start..have.start.saturating_add(length.max(1)), true)?;
         }
+        self.account_remote()?;
         self.cursor = self.cursor.min(have.start);
         Ok(())
     }
@@ -277,10 +279,20 @@ impl Peer {
     pub(crate) fn on_unhave(&mut self, unhave: &Unhave) -> Result<Vec<InFlight>> {
         let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
         self.remote.set_range(blocks.clone(), false)?;
+        self.account_remote()?;
         let refused = |request: &mut InFlight| {
             request.wanted == Wanted::Block && blocks.contains(&request.index)
         };
         Ok(self.in_flight.extract_if(.., refused).collect())
+    }
+
+    /// Counts the memory for what the remote says it has.
+    fn account_remote(&mut self) -> Result<()> {
+        let limit = REMOTE_BITFIELDS_OF_CONNECTION;
+        if self.remote_memory.set(self.remote.memory()) > limit {
+            return Err(hypercore_bitfield::Error::MemoryLimit { limit }.into());
+        }
+        Ok(())
     }
 
     /// Stores what the remote does from now on. Returns the requests it will not answer any more.
@@ -474,12 +486,22 @@ impl Peer {
 
     pub(crate) fn ask(&mut self, question: Question) {
         if self.uploading && self.stage == Stage::Open {
-            self.questions.push_back(question);
+            self.questions.ask(question);
         }
     }
 
-    pub(crate) fn next_question(&mut self) -> Option<Question> {
-        self.questions.pop_front()
+    pub(crate) fn next_question(&mut self, now: Instant) -> Option<Question> {
+        self.questions.next(now)
+    }
+
+    /// Whether a request may be answered with an Unhave; otherwise it is not answered.
+    pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
+        self.questions.may_refuse(now)
+    }
+
+    /// When a question may be answered that has to wait.
+    pub(crate) fn question_deadline(&self) -> Option<Instant> {
+        self.questions.deadline()
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -488,7 +510,7 @@ impl Peer {
 
     /// Whether so many questions are open that no more should be read.
     pub(crate) fn is_congested(&self) -> bool {
-        self.questions.len() >= MAX_QUESTIONS
+        self.questions.is_congested()
     }
 
     /// Whether a byte request repeats the last one that was answered (`_onbytes`).

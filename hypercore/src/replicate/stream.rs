@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
 
-use super::{Ended, ReplicateOptions, Role, Wake, connection::Connection};
+use super::{CloseReason, Ended, ReplicateOptions, Role, Wake, connection::Connection};
 use crate::{
     Hypercore,
     error::{Error, Result},
@@ -111,11 +111,10 @@ impl Replication {
         mut transport: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Result<Ended> {
         let result = future::poll_fn(|cx| self.poll_run(cx, &mut transport)).await;
-        let reason = match &result {
-            Ok(_) => "the connection was closed".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        lock(&self.inner).end(&reason);
+        match &result {
+            Ok(ended) => lock(&self.inner).end((*ended).into(), "the connection was closed"),
+            Err(error) => lock(&self.inner).fail(error),
+        }
         if result.is_ok() {
             // Both sides have said all: a transport that cannot say goodbye loses nothing.
             let _ = transport.close().await;
@@ -180,7 +179,7 @@ impl Replication {
 
 impl Drop for Replication {
     fn drop(&mut self) {
-        lock(&self.inner).end("the connection was dropped");
+        lock(&self.inner).end(CloseReason::Dropped, "the connection was dropped");
     }
 }
 
@@ -198,7 +197,7 @@ impl AsyncRead for Replication {
             let now = runtime::now();
             let mut connection = lock(&this.inner);
             if let Err(error) = connection.advance(now) {
-                connection.end(&error.to_string());
+                connection.fail(&error);
                 return Poll::Ready(Err(error.into()));
             }
             let outgoing = connection.outgoing();
@@ -216,7 +215,8 @@ impl AsyncRead for Replication {
                 return Poll::Ready(Ok(count));
             }
             if connection.is_finished(now) {
-                connection.end("the connection was closed");
+                let ended = connection.ended();
+                connection.end(ended.into(), "the connection was closed");
                 return Poll::Ready(Ok(0));
             }
             if poll_change(&this.wake, &mut this.alarm, cx, connection.deadline()).is_pending() {
@@ -245,7 +245,7 @@ impl AsyncWrite for Replication {
         match connection.receive(bytes, runtime::now()) {
             Ok(()) => Poll::Ready(Ok(bytes.len())),
             Err(error) => {
-                connection.end(&error.to_string());
+                connection.fail(&error);
                 // The reading half ends, or it would wait for ever.
                 this.wake.wake();
                 Poll::Ready(Err(error.into()))

@@ -1,6 +1,7 @@
 //! The command line from outside: the real binary, its output, its exit codes, and what it leaves on the disk.
 
 mod damage;
+mod identity;
 mod network;
 mod process;
 mod reading;

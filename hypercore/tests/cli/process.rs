@@ -37,13 +37,26 @@ impl Scene {
 
     /// Starts a command; relative paths lie in this scene.
     pub(crate) fn start<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Process {
+        self.start_with(args, |_| {})
+    }
+
+    /// Starts a command with something changed about it.
+    pub(crate) fn start_with<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        change: impl FnOnce(&mut Command),
+    ) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hypercore"));
-        let mut child = command
+        command
             .current_dir(self.0.path())
             .args(args)
+            // Whoever runs the tests may have an identity, which is not theirs.
+            .env("XDG_CONFIG_HOME", self.path("no-config"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let (out, stdout) = channel();
@@ -138,6 +151,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// Its number in the system.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn say(&mut self, bytes: impl AsRef<[u8]>) {
         let stdin = self.stdin.as_mut().expect("standard input is open");
         stdin.write_all(bytes.as_ref()).expect("it reads");

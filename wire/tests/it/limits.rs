@@ -2,8 +2,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hypercore_wire::{
-    Data, DataNode, Error, Event, Extension, Have, KEEP_ALIVE_WINDOW, Message, MessageKind,
-    Options, Problem, Session, UNMATCHED_WINDOW, discovery_key,
+    Budget, Data, DataNode, Error, Event, Extension, Have, KEEP_ALIVE_WINDOW, Message, MessageKind,
+    Options, Problem, Session, SessionOptions, UNMATCHED_WINDOW, discovery_key,
 };
 
 use crate::support::{
@@ -434,4 +434,92 @@ fn a_handshake_has_ten_seconds_however_busy_it_is() {
     let due = pair.sides[1].poll_timeout().expect("a deadline");
     let error = Error::HandshakeTimeout { limit: 10 * second };
     assert_eq!(pair.sides[1].handle_timeout(due), Err(error));
+}
+
+/// A session that holds an unfinished frame of about `length` bytes.
+fn hoard(session: &mut Session, now: Instant, length: usize) -> Result<(), Error> {
+    // A Data of 8 MiB is announced.
+    session.receive(now, &[0x81, 0x80, 0x80, 0x04, 0x19])?;
+    for _ in 0..length / 1000 {
+        session.receive(now, &[7; 1000])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn those_who_hold_most_are_not_read_while_memory_is_short() {
+    let now = Instant::now();
+    let budget = Budget::new(3_000_000);
+    let mut sessions = [0; 3].map(|_| {
+        plain_open(now, |options| {
+            options.limits.receive_budget = budget.clone();
+        })
+    });
+    for (session, length) in sessions.iter_mut().zip([1_000_000, 2_000_000, 100_000]) {
+        hoard(session, now, length).expect("there is room for a frame");
+    }
+    assert!(budget.held() <= 6_200_000, "{}", budget.held());
+    let may_receive = |sessions: &[Session]| -> Vec<_> {
+        let may = sessions.iter().map(Session::may_receive);
+        may.collect()
+    };
+    assert_eq!(may_receive(&sessions), [false, false, true]);
+    let retry = sessions[1].poll_timeout().expect("it asks again");
+    assert_eq!(retry, now + Duration::from_millis(100));
+    assert!(sessions[2].receive_buffer().len() <= 100_000);
+
+    // The frame that is not read grows too old, and with it the memory is free again.
+    let late = now + Duration::from_secs(60);
+    let error = sessions[1]
+        .handle_timeout(late)
+        .expect_err("a frame of one minute");
+    assert!(matches!(error, Error::FrameTooSlow { .. }), "{error}");
+    drop(sessions);
+    assert_eq!(budget.held(), 0);
+}
+
+#[test]
+fn strangers_are_given_up_first_while_memory_is_short() {
+    let now = Instant::now();
+    let budget = Budget::new(200_000);
+    let options = |options: &mut SessionOptions| options.limits.receive_budget = budget.clone();
+    let mut friend = plain_open(now, options);
+    let mut stranger = plain(now, options);
+    let mut idle = plain(now, options);
+    // An Open of 60,000 bytes, of which half is here.
+    let announced = [0xe0, 0xd4, 0x03, 0x10];
+    stranger.receive(now, &announced).expect("it may be long");
+    hoard(&mut friend, now, 250_000).expect("there is room for a frame");
+    assert!(budget.is_exhausted());
+    assert_eq!(stranger.receive(now, &[0; 100]), Err(Error::MemoryShort));
+    assert_eq!(
+        idle.receive(now, &[0]),
+        Ok(()),
+        "a keep-alive takes nothing"
+    );
+    assert_eq!(friend.error(), None);
+}
+
+#[test]
+fn those_who_take_nothing_get_no_answers_while_memory_is_short() {
+    let now = Instant::now();
+    let budget = Budget::new(10_000);
+    let mut pair = Pair::new(|options| {
+        options.limits.budget = budget.clone();
+        options.limits.send_buffer = 10_000;
+    });
+    pair.drive();
+    assert!(pair.sides[0].may_answer());
+    fill(&mut pair.sides[0]);
+    assert_eq!(
+        [0, 1].map(|side| pair.sides[side].may_answer()),
+        [false, true]
+    );
+    assert!(
+        pair.sides[0].may_receive(),
+        "reading is not what takes memory"
+    );
+    let waiting = pair.sides[0].outgoing().len();
+    pair.sides[0].sent(now, waiting);
+    assert!(pair.sides[0].may_answer());
 }

@@ -158,3 +158,19 @@ fn a_remote_that_takes_nothing_is_given_up() {
     };
     assert_eq!(error, Error::SendStalled { age: 60 * SECOND });
 }
+
+#[test]
+fn a_remote_that_takes_nothing_is_given_up_without_a_timeout_too() {
+    let now = Instant::now();
+    let mut session = plain_open(now, |options| options.timeout = None);
+    let channel = session.open(&KEY).expect("the open channel");
+    for index in 0..2 {
+        let have = Message::Have(Have::block(index));
+        session.send(channel, &have).expect("an open channel");
+    }
+    let later = now + 59 * SECOND;
+    session.sent(later, 1);
+    assert_eq!(session.poll_timeout(), Some(later + 60 * SECOND));
+    take(&mut session, later);
+    assert_eq!(session.poll_timeout(), None, "nothing waits");
+}

@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
     Clone(CloneArgs),
+    /// Tell by which key other machines recognise this one, for their `serve --allow`
+    Identity(IdentityArgs),
 }
 
 /// Who reads standard output.
@@ -128,6 +130,8 @@ pub(crate) struct GetArgs {
     /// that no connected peer has it]
     #[arg(long, value_name = "SECONDS", requires = "connect", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +161,8 @@ pub(crate) struct CatArgs {
     /// has it]
     #[arg(long, value_name = "SECONDS", requires = "connect", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +222,39 @@ pub(crate) struct ServeArgs {
     /// Append each line of standard input meanwhile
     #[arg(long)]
     pub(crate) lines: bool,
+    /// Let in only these peers, by what `hypercore identity` tells there; without it anybody who
+    /// knows the key of the core
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub(crate) allow: Vec<PublicKey>,
+    /// Further keys after that of --allow. An option that takes several values would swallow DIR
+    /// when it comes after it.
+    #[arg(hide = true, requires = "allow", value_parser = parse_key)]
+    pub(crate) more: Vec<PublicKey>,
+    /// How many peers may be connected at one time
+    #[arg(long, value_name = "N", default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_peers: u32,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// Who we are to others.
+#[derive(Debug, Args)]
+pub(crate) struct Identity {
+    /// Who this machine is to others: a file made by `hypercore identity` [default: the one made
+    /// without a name, else somebody new each time]
+    #[arg(long = "identity", value_name = "FILE")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdentityArgs {
+    /// File of the secret key, made if it does not exist [default: hypercore/identity in
+    /// $XDG_CONFIG_HOME or ~/.config]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -243,6 +282,8 @@ pub(crate) struct CloneArgs {
     /// Blocks to download: A..B without B; A and B may be left out; repeat it for more
     #[arg(long, value_name = "A..B", requires = "sparse", value_parser = parse_range)]
     pub(crate) range: Vec<Range<u64>>,
+    #[command(flatten)]
+    pub(crate) identity: Identity,
     #[command(flatten)]
     pub(crate) format: Format,
 }

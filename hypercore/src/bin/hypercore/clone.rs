@@ -15,6 +15,7 @@ use hypercore::{
     Error, Event, Events, Hypercore, OpenOptions, PeerId, UpdateOptions,
     bitfield::{Bitfield, PageSize},
     storage::{Directory, FileName, Storage},
+    wire::StaticKeyPair,
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     calls::{Calls, News},
     commands::{close, tell_recovery},
     errors::{Exit, Failure, Result},
+    identity,
     output::{Output, blocks, bytes},
     peers::{Gathering, Member, Peers},
     signals::Signals,
@@ -35,8 +37,9 @@ const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    let identity = identity::load(args.identity.path.as_deref())?;
     let (core, origin) = open(&args).await?;
-    let mut job = Job::new(core, args, manners);
+    let mut job = Job::new(core, identity, args, manners);
     let tasks = Gathering::default();
     let stop = async {
         signals.stopped().await;
@@ -152,7 +155,12 @@ struct Job {
 }
 
 impl Job {
-    fn new(core: Hypercore, args: CloneArgs, manners: &Manners) -> Self {
+    fn new(
+        core: Hypercore,
+        identity: Option<StaticKeyPair>,
+        args: CloneArgs,
+        manners: &Manners,
+    ) -> Self {
         let ranges = if args.sparse {
             args.range.clone()
         } else {
@@ -167,7 +175,7 @@ impl Job {
             }
         }
         Self {
-            peers: Peers::new(&core),
+            peers: Peers::new(&core, identity),
             ranges,
             output,
             calls: Calls::new(),
@@ -431,13 +439,14 @@ impl Job {
                 self.output
                     .event("peer-open", &[("peer", address.as_str().into())])
             }
-            Event::PeerClose { peer, reason } => {
+            Event::PeerClose { peer, code, reason } => {
                 let address = self.peers.address(*peer);
                 self.output.event(
                     "peer-close",
                     &[
                         ("peer", address.as_str().into()),
                         ("reason", reason.as_str().into()),
+                        ("code", code.as_str().into()),
                     ],
                 )
             }

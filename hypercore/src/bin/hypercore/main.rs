@@ -11,6 +11,7 @@ mod check;
 mod clone;
 mod commands;
 mod errors;
+mod identity;
 mod input;
 mod net;
 mod output;
@@ -29,6 +30,7 @@ use errors::Result;
 
 fn main() {
     let cli = Cli::parse();
+    keep_no_core_file();
     start_logging(cli.manners.verbose);
     let code = match net::run(run(cli)) {
         Ok(()) => 0,
@@ -55,6 +57,26 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Verify(args) => check::verify(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
+        Command::Identity(args) => identity::identity(args, manners),
+    }
+}
+
+/// A crash leaves no core file, in which secret keys would be, and nobody of the same user can look
+/// into the process. Where that is refused, it is no reason not to work.
+fn keep_no_core_file() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, setrlimit};
+        let nothing = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
+        let _ = setrlimit(Resource::Core, nothing);
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
 

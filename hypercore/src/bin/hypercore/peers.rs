@@ -3,14 +3,19 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use futures_lite::future;
-use hypercore::{Error, Hypercore, PeerId, ReplicateOptions, Replication, Role};
+use hypercore::{
+    Error, Hypercore, PeerId, ReplicateOptions, Replication, Role, wire::StaticKeyPair,
+};
 
 use crate::net::{HangUp, Tcp};
 
@@ -24,6 +29,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     core: Hypercore,
+    /// Who we are to them; `None` is somebody new on each connection.
+    identity: Option<Arc<StaticKeyPair>>,
     addresses: Arc<Mutex<HashMap<PeerId, String>>>,
     pub(crate) hang_up: HangUp,
 }
@@ -34,6 +41,8 @@ pub(crate) struct Link {
     replication: Replication,
     tcp: Tcp,
     peers: Peers,
+    /// Whether the peer has shown that it knows the core.
+    opened: Arc<AtomicBool>,
 }
 
 /// How a connection ended.
@@ -48,9 +57,10 @@ pub(crate) enum Ended {
 }
 
 impl Peers {
-    pub(crate) fn new(core: &Hypercore) -> Self {
+    pub(crate) fn new(core: &Hypercore, identity: Option<StaticKeyPair>) -> Self {
         Self {
             core: core.clone(),
+            identity: identity.map(Arc::new),
             addresses: Arc::default(),
             hang_up: HangUp::default(),
         }
@@ -62,8 +72,15 @@ impl Peers {
         tcp: Tcp,
         address: &str,
         role: Role,
-        options: ReplicateOptions,
+        mut options: ReplicateOptions,
     ) -> Result<Link, Error> {
+        options.key_pair = self.identity.as_deref().map(StaticKeyPair::duplicate);
+        let opened = Arc::<AtomicBool>::default();
+        let open = Arc::clone(&opened);
+        options = options.on_core_authenticate(move |_, _| {
+            open.store(true, Ordering::Release);
+            true
+        });
         // Held meanwhile, so that the newest peer is the one of this connection.
         let mut addresses = self.lock();
         let replication = self.core.replicate(role, options)?;
@@ -76,6 +93,7 @@ impl Peers {
             replication,
             tcp,
             peers: self.clone(),
+            opened,
         })
     }
 
@@ -112,6 +130,7 @@ impl Link {
             replication,
             tcp,
             peers,
+            opened,
         } = self;
         let exchange = async {
             match replication.run(tcp).await {
@@ -121,13 +140,17 @@ impl Link {
         };
         let stranger = async {
             Timer::after(OPEN_TIMEOUT).await;
-            let mut known = peers.core.peers().into_iter();
-            if known.any(|peer| peer.id == id && peer.opened) {
+            if opened.load(Ordering::Acquire) {
                 future::pending().await
             }
             Ended::Stranger
         };
-        future::or(exchange, stranger).await
+        let ended = future::or(exchange, stranger).await;
+        // Of others a `PeerClose` tells, and their address with it.
+        if !opened.load(Ordering::Acquire) {
+            peers.forget(id);
+        }
+        ended
     }
 }
 
@@ -141,13 +164,15 @@ pub(crate) struct Gathering {
 
 /// Held by a task for as long as it runs.
 #[derive(Debug, Clone)]
-pub(crate) struct Member(Sender<Infallible>);
+pub(crate) struct Member {
+    _sender: Sender<Infallible>,
+}
 
 impl Default for Gathering {
     fn default() -> Self {
-        let (member, members) = async_channel::bounded(1);
+        let (sender, members) = async_channel::bounded(1);
         Self {
-            member: Member(member),
+            member: Member { _sender: sender },
             members,
         }
     }
@@ -169,12 +194,5 @@ impl Gathering {
             Timer::after(GOODBYE).await;
         };
         future::or(ended, late).await;
-    }
-}
-
-impl Member {
-    /// How many members there are beside the gathering itself and this one.
-    pub(crate) fn others(&self) -> usize {
-        self.0.sender_count().saturating_sub(2)
     }
 }

@@ -11,13 +11,15 @@ use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
     Bytes, Download, Error, Event, GetOptions, Hypercore, OpenOptions, SeekOptions, UpdateOptions,
+    wire::StaticKeyPair,
 };
 
 use crate::{
-    args::{CatArgs, GetArgs, Manners, parse_key},
+    args::{CatArgs, GetArgs, Identity, Manners, parse_key},
     calls::{Calls, News},
     commands::{close, open},
     errors::{Exit, Failure, Result},
+    identity,
     output::{blocks, bytes},
     peers::{Gathering, Peers},
     signals::Signals,
@@ -34,7 +36,7 @@ const COMPANY_TIMEOUT: Duration = Duration::from_secs(1);
 const AHEAD: u64 = 16 * 1024 * 1024;
 
 pub(crate) async fn get(args: GetArgs) -> Result<()> {
-    let source = Source::open(&args.source, !args.connect.is_empty()).await?;
+    let source = Source::open(&args.source, &args.connect, &args.identity).await?;
     let wait = match args.timeout {
         _ if args.connect.is_empty() => Wait::No,
         None => Wait::ForThoseConnected,
@@ -57,7 +59,7 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
     if args.connect.is_empty() && args.follow {
         return tail::follow(args, manners).await;
     }
-    let source = Source::open(&args.source, !args.connect.is_empty()).await?;
+    let source = Source::open(&args.source, &args.connect, &args.identity).await?;
     let wait = match args.timeout {
         _ if args.connect.is_empty() => Wait::No,
         _ if args.follow => Wait::ForEver,
@@ -91,11 +93,17 @@ struct Source {
     name: PathBuf,
     /// It was named by its key, and what was read is dropped.
     in_memory: bool,
+    /// Who we are to its peers.
+    identity: Option<StaticKeyPair>,
 }
 
 impl Source {
     /// Opens the core in a directory, or in memory the one of a key.
-    async fn open(name: &Path, has_peers: bool) -> Result<Self> {
+    async fn open(name: &Path, peers: &[String], identity: &Identity) -> Result<Self> {
+        let identity = match peers {
+            [] => None,
+            _ => identity::load(identity.path.as_deref())?,
+        };
         let name = name.to_owned();
         let key = name.to_str().and_then(|text| parse_key(text).ok());
         let Some(key) = key.filter(|_| !name.exists()) else {
@@ -104,9 +112,10 @@ impl Source {
                 core,
                 name,
                 in_memory: false,
+                identity,
             });
         };
-        if !has_peers {
+        if peers.is_empty() {
             return Err(Failure::failed(
                 "a core that is named by its key is read from peers; say with --connect where \
                  they are",
@@ -117,6 +126,7 @@ impl Source {
             core: core.map_err(|error| Failure::core(error, &name))?,
             name,
             in_memory: true,
+            identity,
         })
     }
 
@@ -143,7 +153,10 @@ impl Source {
                 "interrupted before all was read",
             ))
         };
-        let peers = Peers::new(&self.core);
+        let peers = Peers::new(
+            &self.core,
+            self.identity.as_ref().map(StaticKeyPair::duplicate),
+        );
         let tasks = Gathering::default();
         let mut calls = Calls::new();
         calls.start(&peers, addresses, follow, &tasks.member());

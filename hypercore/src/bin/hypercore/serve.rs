@@ -1,24 +1,25 @@
 //! `hypercore serve`: one core, any number of peers.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
-use hypercore::{Error, Event, Hypercore, ReplicateOptions, Role};
+use hypercore::{Admission, AdmissionLimits, Error, Event, Hypercore, ReplicateOptions, Role};
 
 use crate::{
     args::{Manners, ServeArgs},
     commands::{append_batch, close, open},
     errors::{Failure, Result, reason},
-    input,
+    identity, input,
     net::{self, Listener},
     output::{Output, blocks},
     peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
 };
-
-/// Connections at one time; more are refused.
-const MAX_PEERS: usize = 1024;
 
 /// How long to wait when the system has no more room for connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -28,10 +29,15 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         dir,
         listen,
         lines,
+        allow,
+        more,
+        max_peers,
+        identity,
         format,
     } = args;
     let mut output = Output::new(&format, manners);
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    let identity = identity::load(identity.path.as_deref())?;
     let core = open(&dir).await?;
     if lines && !core.is_writable() {
         return Err(Failure::core(Error::NotWritable, &dir));
@@ -59,14 +65,20 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         ),
     )?;
 
-    let peers = Peers::new(&core);
+    let mut limits = AdmissionLimits::default();
+    limits.connections = max_peers.try_into().unwrap_or(usize::MAX);
+    let door = Door {
+        admission: Admission::new(limits),
+        allowed: Arc::from_iter(allow.iter().chain(&more).map(|key| *key.as_bytes())),
+    };
+    let peers = Peers::new(&core, identity);
     let connections = Gathering::default();
     let stop = async {
         signals.stopped().await;
         Ok(())
     };
     let work = future::or(
-        accept(&listener, &peers, connections.member()),
+        accept(&listener, &door, &peers, connections.member()),
         future::or(
             append_lines(&core, &dir, lines),
             report(&core, &peers, &mut output),
@@ -80,8 +92,15 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     ended.and(closed)
 }
 
+/// Who is let in.
+struct Door {
+    admission: Admission,
+    /// The static keys of those who are; if there are none, anybody is.
+    allowed: Arc<[[u8; 32]]>,
+}
+
 /// Takes calls for ever.
-async fn accept(listener: &Listener, peers: &Peers, member: Member) -> Result<()> {
+async fn accept(listener: &Listener, door: &Door, peers: &Peers, member: Member) -> Result<()> {
     loop {
         let (tcp, address) = match listener.accept(&peers.hang_up).await {
             Ok(accepted) => accepted,
@@ -91,11 +110,18 @@ async fn accept(listener: &Listener, peers: &Peers, member: Member) -> Result<()
                 continue;
             }
         };
-        if member.others() >= MAX_PEERS {
-            tracing::warn!(%address, "refused: {MAX_PEERS} peers are connected already");
-            continue;
-        }
-        let mut options = ReplicateOptions::live();
+        let admitted = match door.admission.admit(address.ip(), Instant::now()) {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                tracing::info!(%address, "refused: {reason}");
+                continue;
+            }
+        };
+        let (handshake, allowed) = (admitted.clone(), Arc::clone(&door.allowed));
+        let mut options = ReplicateOptions::live().on_authenticate(move |key| {
+            handshake.handshaken();
+            allowed.is_empty() || allowed.contains(key)
+        });
         // What is served is what is here: nothing is taken from those who come for it.
         options.download = Some(false);
         let link = match peers.attach(tcp, &address.to_string(), Role::Responder, options) {
@@ -105,16 +131,24 @@ async fn accept(listener: &Listener, peers: &Peers, member: Member) -> Result<()
                 continue;
             }
         };
-        let (peers, member) = (peers.clone(), member.clone());
+        let member = member.clone();
         net::spawn(async move {
-            let id = link.id;
-            match link.run().await {
-                Ended::Closed => tracing::debug!(%address, "closed"),
-                Ended::Failed(error) => tracing::info!(%address, %error, "closed"),
-                Ended::Stranger => {
-                    tracing::info!(%address, "closed: the peer does not know the key");
-                    peers.forget(id);
+            let evicted = async {
+                admitted.evicted().await;
+                None
+            };
+            match future::or(async { Some(link.run().await) }, evicted).await {
+                Some(Ended::Closed) => tracing::debug!(%address, "closed"),
+                Some(Ended::Failed(error)) => {
+                    tracing::info!(%address, code = %error.close_reason(), "closed: {error}");
+                    if error.is_peer_fault() {
+                        admitted.misbehaved(Instant::now());
+                    }
                 }
+                Some(Ended::Stranger) => {
+                    tracing::info!(%address, "closed: the peer does not know the key");
+                }
+                None => tracing::info!(%address, "closed: the handshake took too long"),
             }
             drop(member);
         });
@@ -145,7 +179,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                 output.event("peer-open", &[("peer", address.as_str().into())])?;
                 output.remark(format_args!("{address} connected"));
             }
-            Event::PeerClose { peer, reason } => {
+            Event::PeerClose { peer, code, reason } => {
                 let address = peers.address(peer);
                 peers.forget(peer);
                 output.event(
@@ -153,6 +187,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                     &[
                         ("peer", address.as_str().into()),
                         ("reason", reason.as_str().into()),
+                        ("code", code.as_str().into()),
                     ],
                 )?;
                 output.remark(format_args!("{address} left: {reason}"));

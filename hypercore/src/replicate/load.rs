@@ -1,0 +1,130 @@
+//! Limits on what all cores of one connection hold together, and on how often something is done.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// What the cores of one connection hold.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Load {
+    /// Questions of the remote that wait for an answer.
+    pub(crate) questions: Tally,
+    /// Bytes of memory for what the remote says it has.
+    pub(crate) remote_bitfields: Tally,
+}
+
+/// A sum over the cores of one connection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally(Arc<AtomicUsize>);
+
+impl Tally {
+    pub(crate) fn total(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One core's part of the sum, 0 so far.
+    pub(crate) fn part(&self) -> Part {
+        Part {
+            tally: self.clone(),
+            amount: 0,
+        }
+    }
+}
+
+/// One core's part of a [`Tally`], taken back when dropped.
+#[derive(Debug)]
+pub(crate) struct Part {
+    tally: Tally,
+    amount: usize,
+}
+
+impl Part {
+    /// Changes the part, and returns the sum.
+    pub(crate) fn set(&mut self, amount: usize) -> usize {
+        let (total, before) = (&self.tally.0, self.amount);
+        self.amount = amount;
+        if amount >= before {
+            total.fetch_add(amount - before, Ordering::Relaxed) + (amount - before)
+        } else {
+            total.fetch_sub(before - amount, Ordering::Relaxed) - (before - amount)
+        }
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.tally.total()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// So many at once, and so many per second in the long run.
+///
+/// Kept as the moment at which the bucket would be full again, as in the *generic cell rate
+/// algorithm* of ITU-T I.371.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    interval: Duration,
+    tolerance: Duration,
+    full_at: Instant,
+}
+
+impl Bucket {
+    pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
+        let interval = Duration::from_secs(1) / per_second;
+        Self {
+            interval,
+            tolerance: interval * (burst - 1),
+            full_at: now,
+        }
+    }
+
+    /// When the next one is allowed.
+    pub(crate) fn ready_at(&self) -> Instant {
+        self.full_at
+            .checked_sub(self.tolerance)
+            .unwrap_or(self.full_at)
+    }
+
+    /// Takes one if that is allowed.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let allowed = self.ready_at() <= now;
+        if allowed {
+            self.full_at = self.full_at.max(now) + self.interval;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_a_burst_and_then_a_rate() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(32, 16, start);
+        let mut taken = |after: Duration| (0..100).filter(|_| bucket.take(start + after)).count();
+        let second = Duration::from_secs(1);
+        assert_eq!(taken(Duration::ZERO), 32);
+        assert_eq!(taken(second / 16), 1);
+        assert_eq!(taken(second), 15);
+        assert_eq!(taken(second * 60), 32, "no more than a burst is saved up");
+    }
+
+    #[test]
+    fn parts_add_up_and_are_taken_back() {
+        let tally = Tally::default();
+        let (mut one, mut other) = (tally.part(), tally.part());
+        assert_eq!((one.set(5), other.set(7), one.set(2)), (5, 12, 9));
+        drop(other);
+        assert_eq!(tally.total(), 2);
+    }
+}

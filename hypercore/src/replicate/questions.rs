@@ -1,0 +1,207 @@
+//! What a remote asks, and how much of it is answered how soon.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use hypercore_wire::{Request, Want};
+
+use super::load::{Bucket, Load, Part};
+
+/// Questions of one core that wait to be answered, before the remote's bytes are left unread.
+const MAX_QUESTIONS: usize = 256;
+
+/// The same for all cores of a connection.
+const MAX_QUESTIONS_OF_CONNECTION: usize = 1024;
+
+/// Wants answered at once, and per second: each costs a compressed bitfield of up to 128 KiB. Node
+/// has 16 in flight.
+const WANTS: (u32, u32) = (32, 16);
+
+/// A window that was told of is not told of again for this long.
+const WANT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Windows told of that are remembered.
+const REMEMBERED_WANTS: usize = 64;
+
+/// Requests per second that are answered with "not here".
+const REFUSALS: (u32, u32) = (64, 64);
+
+/// A question of a remote.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Question {
+    Request(Request),
+    Want(Want),
+}
+
+/// The questions of a remote about one core, in the order in which they are answered.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    queue: VecDeque<Question>,
+    /// Their number, as a part of all on the connection.
+    part: Part,
+    wants: Bucket,
+    /// The windows answered last, oldest first.
+    told: VecDeque<(Want, Instant)>,
+    refusals: Bucket,
+}
+
+impl Questions {
+    pub(crate) fn new(load: &Load, now: Instant) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            part: load.questions.part(),
+            wants: Bucket::new(WANTS.0, WANTS.1, now),
+            told: VecDeque::new(),
+            refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
+        }
+    }
+
+    /// Queues a question. A window that waits for its answer already is not asked for twice.
+    pub(crate) fn ask(&mut self, question: Question) {
+        if let Question::Want(want) = &question
+            && self
+                .queue
+                .iter()
+                .any(|asked| matches!(asked, Question::Want(asked) if asked == want))
+        {
+            return;
+        }
+        self.queue.push_back(question);
+        self.part.set(self.queue.len());
+    }
+
+    /// The first question that may be answered now.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Question> {
+        let position = self
+            .queue
+            .iter()
+            .position(|question| self.due(question).is_none_or(|due| due <= now))?;
+        let question = self.queue.remove(position)?;
+        self.part.set(self.queue.len());
+        if let Question::Want(want) = question {
+            self.wants.take(now);
+            self.told.retain(|(told, _)| *told != want);
+            self.told.push_back((want, now));
+            if self.told.len() > REMEMBERED_WANTS {
+                self.told.pop_front();
+            }
+        }
+        Some(question)
+    }
+
+    /// When the first of those that wait for their time may be answered.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.queue
+            .iter()
+            .filter_map(|question| self.due(question))
+            .min()
+    }
+
+    /// Whether a request may be answered with "not here"; otherwise it is not answered.
+    pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
+        self.refusals.take(now)
+    }
+
+    /// Whether so much is asked that no more should be read.
+    pub(crate) fn is_congested(&self) -> bool {
+        self.queue.len() >= MAX_QUESTIONS || self.part.total() >= MAX_QUESTIONS_OF_CONNECTION
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.part.set(0);
+    }
+
+    /// When a question may be answered; `None` is at once.
+    fn due(&self, question: &Question) -> Option<Instant> {
+        let Question::Want(want) = question else {
+            return None;
+        };
+        let told = self.told.iter().find(|(told, _)| told == want);
+        let again = told.map(|(_, at)| *at + WANT_PAUSE);
+        Some(self.wants.ready_at()).max(again)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn want(region: u64) -> Question {
+        Question::Want(Want {
+            start: region << 20,
+            length: 1 << 20,
+        })
+    }
+
+    fn request(index: u64) -> Question {
+        Question::Request(Request {
+            index,
+            ..Request::default()
+        })
+    }
+
+    fn answered(questions: &mut Questions, now: Instant) -> usize {
+        std::iter::from_fn(|| questions.next(now)).count()
+    }
+
+    #[test]
+    fn wants_are_answered_at_a_rate_and_do_not_hold_up_requests() {
+        let start = Instant::now();
+        let mut questions = Questions::new(&Load::default(), start);
+        (0..100).for_each(|region| questions.ask(want(region)));
+        questions.ask(request(1));
+        assert_eq!(answered(&mut questions, start), 33);
+        assert_eq!(questions.deadline(), Some(start + SECOND / 16));
+        assert_eq!(answered(&mut questions, start + SECOND), 16);
+        assert_eq!(answered(&mut questions, start + 100 * SECOND), 32);
+    }
+
+    #[test]
+    fn the_same_window_is_told_of_once_a_second() {
+        let start = Instant::now();
+        let mut questions = Questions::new(&Load::default(), start);
+        (0..100).for_each(|_| questions.ask(want(7)));
+        assert_eq!(answered(&mut questions, start), 1);
+        questions.ask(want(7));
+        questions.ask(want(8));
+        assert_eq!(answered(&mut questions, start + SECOND / 2), 1, "only 8");
+        assert_eq!(questions.deadline(), Some(start + SECOND));
+        assert_eq!(answered(&mut questions, start + SECOND), 1);
+        assert!(questions.is_empty());
+    }
+
+    #[test]
+    fn questions_are_bounded_for_one_core_and_for_all_of_a_connection() {
+        let (now, load) = (Instant::now(), Load::default());
+        let mut cores: Vec<_> = (0..5).map(|_| Questions::new(&load, now)).collect();
+        (0..256).for_each(|index| cores[0].ask(request(index)));
+        assert!(cores[0].is_congested() && !cores[1].is_congested());
+        for core in &mut cores[1..4] {
+            (0..255).for_each(|index| core.ask(request(index)));
+        }
+        assert!(!cores[4].is_congested());
+        (0..3).for_each(|index| cores[4].ask(request(index)));
+        assert!(cores[4].is_congested(), "1024 of all cores");
+        cores[0].clear();
+        assert!(!cores[4].is_congested());
+        cores.truncate(1);
+        assert_eq!(load.questions.total(), 0);
+    }
+
+    #[test]
+    fn so_many_requests_are_refused_in_a_second() {
+        let now = Instant::now();
+        let mut questions = Questions::new(&Load::default(), now);
+        let mut refused = |now| (0..1000).filter(|_| questions.may_refuse(now)).count();
+        assert_eq!((refused(now), refused(now + SECOND / 2)), (64, 32));
+    }
+}

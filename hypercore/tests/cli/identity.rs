@@ -1,0 +1,161 @@
+//! Who a machine is to others, and whom it lets in.
+
+use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::Path};
+
+use serde_json::json;
+
+use crate::process::{KEY, Scene};
+
+/// Makes an identity, and returns its public key.
+fn identity(scene: &Scene, file: &str) -> String {
+    let done = scene.run(["identity", "--json", "--identity", file]).ok();
+    let key = done.json()["publicKey"].as_str().expect("a key").to_owned();
+    assert_eq!(done.json(), json!({"publicKey": key}));
+    assert_eq!(key.len(), 64);
+    key
+}
+
+#[test]
+fn an_identity_is_made_once_and_kept_private() {
+    let scene = Scene::new();
+    let key = identity(&scene, "deep/me");
+    assert_eq!(identity(&scene, "deep/me"), key);
+    let people = scene.run(["identity", "--identity", "deep/me"]).ok();
+    assert_eq!(people.text(), format!("{key}\n"));
+    assert_ne!(identity(&scene, "other"), key);
+
+    let path = scene.path("deep/me");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(mode(&scene.path("deep")), 0o700);
+    let secret = fs::read_to_string(&path).unwrap();
+    assert_eq!(secret.len(), 65, "64 digits and a newline");
+    assert!(
+        !secret.starts_with(&key),
+        "the secret is not the public key"
+    );
+
+    // One that others could read is put right, and that is told.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let done = scene.run(["identity", "--identity", "deep/me"]).ok();
+    assert!(done.stderr.contains("others could read"), "{}", done.stderr);
+    assert!(
+        !done.stderr.contains(secret.trim()),
+        "the secret was printed"
+    );
+    assert_eq!(mode(&path), 0o600);
+}
+
+#[test]
+fn a_file_that_is_no_identity_is_left_alone() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    for content in [
+        "",
+        "short",
+        &"g".repeat(64),
+        &"0".repeat(65),
+        &"0".repeat(6500),
+    ] {
+        fs::write(scene.path("me"), content).unwrap();
+        let words = ["`me` is not an identity", "hypercore identity"];
+        scene.run(["identity", "--identity", "me"]).fails(1, &words);
+        assert_eq!(fs::read(scene.path("me")).unwrap(), content.as_bytes());
+    }
+    scene
+        .run(["serve", "log", "--identity", "nothing"])
+        .fails(1, &["`nothing` does not exist", "hypercore identity"]);
+}
+
+#[test]
+fn only_those_who_are_allowed_are_let_in() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    let [friend, other] = ["friend", "other"].map(|file| identity(&scene, file));
+    let stranger = identity(&scene, "stranger");
+    // Both ways to name several keys.
+    for flags in [
+        &["--allow", &other, &friend][..],
+        &["--allow", &other, "--allow", &friend],
+    ] {
+        let (server, address) = scene.serve("log", flags);
+        let clone = |dir: &str, flags: &[&str]| {
+            let args = ["clone", KEY, dir, "--connect", &address];
+            scene.run(args.iter().chain(flags))
+        };
+        clone("refused", &["--identity", "stranger"]).fails(1, &[&address]);
+        clone("unknown", &[]).fails(1, &[&address]);
+        clone("copy", &["--identity", "friend"]).ok();
+        let read = ["cat", KEY, "--connect", &address, "--identity"];
+        let friend = scene.run(read.iter().chain(&["friend"])).ok();
+        assert_eq!(friend.stdout, b"ab");
+        scene
+            .run(read.iter().chain(&["stranger"]))
+            .fails(1, &[&address]);
+        assert_eq!(scene.run(["cat", "copy"]).ok().stdout, b"ab");
+        fs::remove_dir_all(scene.path("copy")).unwrap();
+        let events = server.stop().ok().events();
+        assert_eq!(events.len(), 4, "only two of five were let in: {events:?}");
+        assert_eq!(events[0]["event"], "peer-open");
+    }
+    scene
+        .run(["serve", "log", &stranger])
+        .fails(2, &["--allow"]);
+}
+
+#[test]
+fn the_identity_of_the_machine_is_used_without_being_named() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let home = |command: &mut std::process::Command| {
+        command.env("XDG_CONFIG_HOME", scene.path("config"));
+    };
+    let key = scene
+        .start_with(["identity", "--json"], home)
+        .end()
+        .ok()
+        .json();
+    assert!(scene.path("config/hypercore/identity").exists());
+    let (_server, address) = scene.serve("log", &["--allow", key["publicKey"].as_str().unwrap()]);
+    let args = ["clone", KEY, "copy", "--connect", &address];
+    scene.start_with(args, home).end().ok();
+    scene
+        .run(["clone", KEY, "again", "--connect", &address])
+        .fails(1, &[]);
+}
+
+#[test]
+fn so_many_peers_and_no_more() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (_server, address) = scene.serve("log", &["--max-peers", "1"]);
+    let clone = |dir: &str| scene.run(["clone", KEY, dir, "--connect", &address]);
+    let held = TcpStream::connect(&address).unwrap();
+    clone("refused").fails(1, &[&address]);
+    drop(held);
+    // The server notices the end in its own time.
+    let tries = (0..100).map(|index| clone(&format!("copy{index}")).code);
+    assert!(
+        tries.into_iter().any(|code| code == Some(0)),
+        "the room stays taken"
+    );
+    scene
+        .run(["serve", "log", "--max-peers", "0"])
+        .fails(2, &[]);
+}
+
+/// Nothing of what a crash or another process of the user could show is kept.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crash_leaves_no_core_file() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (server, _) = scene.serve("log", &[]);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
+    let words: Vec<_> = core.expect("a limit").split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{limits}");
+    server.stop().ok();
+}

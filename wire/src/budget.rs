@@ -1,0 +1,135 @@
+use std::sync::{
+    Arc, LazyLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Memory that many connections share, so that a thousand remotes, each within its own limits,
+/// cannot take everything together.
+///
+/// Nobody has to ask for memory first. Each connection says what it holds, and once all of them
+/// hold more than the limit, those that hold more than an equal part have to wait: there always is
+/// one. Who holds little goes on, so that remotes who hoard do not stop those who do not.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    limit: usize,
+    held: AtomicUsize,
+    shares: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget of so many bytes. Its clones are the same budget.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(State {
+            limit,
+            held: AtomicUsize::new(0),
+            shares: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The bytes that all connections hold.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether that is more than the limit.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.held() > self.0.limit
+    }
+
+    /// The budget of all that was received in this process and not yet taken: 128 MiB.
+    pub(crate) fn of_received() -> Self {
+        static RECEIVED: LazyLock<Budget> = LazyLock::new(|| Budget::new(128 << 20));
+        RECEIVED.clone()
+    }
+
+    /// The budget of all that is on its way in this process, in and out: 256 MiB.
+    pub(crate) fn of_everything() -> Self {
+        static EVERYTHING: LazyLock<Budget> = LazyLock::new(|| Budget::new(256 << 20));
+        EVERYTHING.clone()
+    }
+}
+
+/// What one connection holds of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Budget,
+    held: usize,
+}
+
+impl Share {
+    pub(crate) fn of(budget: &Budget) -> Self {
+        budget.0.shares.fetch_add(1, Ordering::Relaxed);
+        Self {
+            budget: budget.clone(),
+            held: 0,
+        }
+    }
+
+    /// From now on the connection holds so many bytes.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        let held = &self.budget.0.held;
+        if bytes > self.held {
+            held.fetch_add(bytes.saturating_sub(self.held), Ordering::Relaxed);
+        } else if bytes < self.held {
+            held.fetch_sub(self.held.saturating_sub(bytes), Ordering::Relaxed);
+        }
+        self.held = bytes;
+    }
+
+    /// Whether the connection has to wait: memory is short, and it holds more than an equal part.
+    pub(crate) fn is_over(&self) -> bool {
+        let shares = self.budget.0.shares.load(Ordering::Relaxed);
+        self.is_short() && self.held.saturating_mul(shares) > self.budget.0.limit
+    }
+
+    /// Whether all connections together hold more than they should.
+    pub(crate) fn is_short(&self) -> bool {
+        self.budget.is_exhausted()
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.hold(0);
+        self.budget.0.shares.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_holds_most_waits() {
+        let budget = Budget::new(100);
+        let mut shares = [0, 0, 0, 0].map(|_| Share::of(&budget));
+        shares[0].hold(90);
+        shares[1].hold(10);
+        assert!(!shares[0].is_over(), "all of it is not more than it");
+        shares[2].hold(1);
+        let over = [0, 1, 2, 3].map(|index| shares[index].is_over());
+        assert_eq!(over, [true, false, false, false]);
+        shares[0].hold(89);
+        assert!(!shares[0].is_over());
+        drop(shares);
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn somebody_waits_whenever_memory_is_short() {
+        let budget = Budget::new(100);
+        for parts in [[34, 34, 34], [0, 0, 101], [1, 50, 50]] {
+            let mut shares = parts.map(|_| Share::of(&budget));
+            for (share, part) in shares.iter_mut().zip(parts) {
+                share.hold(part);
+            }
+            assert!(budget.is_exhausted() && shares.iter().any(Share::is_over));
+        }
+    }
+}
