@@ -219,6 +219,16 @@ impl Bitfield {
         was
     }
 
+    /// Forgets all blocks from `length` on, and all nodes right of those before it.
+    pub fn truncate(&mut self, length: u64) {
+        self.set_range(length..MAX_BITS, false);
+        let mut next = length.saturating_mul(2);
+        while let Some(node) = self.tree.next_set(next) {
+            self.tree_clear(node);
+            next = node + 1;
+        }
+    }
+
     /// One past the last tree node that is here.
     #[must_use]
     pub fn tree_bound(&self) -> u64 {

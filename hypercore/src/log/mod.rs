@@ -367,10 +367,14 @@ impl Log {
 
     /// The bits, roots and head of a change whose bytes have been written.
     fn adopt(&mut self, change: &ChangeSet) {
-        set_bits(&mut self.bitfield, change);
         let longer = change
             .head()
             .is_some_and(|head| head.length > self.head.length);
+        if longer {
+            // A damaged file may claim what never was. It is believed once the log is that long.
+            self.bitfield.truncate(self.head.length);
+        }
+        set_bits(&mut self.bitfield, change);
         if let (true, Some(roots)) = (longer, change.roots()) {
             self.roots = roots.clone();
             self.head = self.roots.head();

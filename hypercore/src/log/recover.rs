@@ -179,10 +179,7 @@ pub(super) fn load_bitfield(files: &FeedFiles, length: u64) -> Result<Bitfield> 
             bitfield.load_page(page, bytes);
         }
     })?;
-    bitfield.set_range(length..MAX_LENGTH, false);
-    for node in 2 * length..bitfield.tree_bound() {
-        bitfield.tree_clear(node);
-    }
+    bitfield.truncate(length);
     Ok(bitfield)
 }
 

@@ -172,3 +172,27 @@ fn a_shortened_file_is_named_or_made_whole() {
         }
     }
 }
+
+/// What a page claims beyond the end of the log must not come true when the log has grown there.
+#[test]
+fn bits_beyond_the_end_are_not_believed_later() {
+    let (storage, _) = log(3);
+    let mut page = storage.read(FileName::Bitfield);
+    // The header, then a KiB for blocks, then two for nodes; the first bit is the highest.
+    page[32] |= 0b0000_0100;
+    page[32 + 2289 / 8] |= 0x80;
+    page[32 + 1024 + 1] |= 0b0100_0000;
+    storage.write(FileName::Bitfield, &page);
+    block_on(async {
+        for length in 4..8 {
+            let core = Hypercore::options().open_storage(storage.clone()).await;
+            let core = core.unwrap();
+            assert_eq!(core.append("more").await.unwrap(), length - 1);
+            core.close().await.unwrap();
+        }
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        assert_eq!((core.length(), core.downloaded(0..u64::MAX)), (7, 7));
+        assert!(core.audit().await.unwrap().invalid.is_empty());
+    });
+}
