@@ -160,8 +160,9 @@ async fn read(store: &str, name: &str) -> Result<(), Error> {
     for round in ["B2", "B2again"] {
         let clock = Clock::start();
         let mut bytes = 0;
-        for index in 0..length {
-            bytes += core.get(index).await?.len();
+        let mut blocks = core.read_stream((0..length).into());
+        while let Some(block) = blocks.try_next().await? {
+            bytes += block.len();
         }
         clock.report(store, round, "", length as usize, bytes);
     }

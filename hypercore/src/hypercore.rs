@@ -306,6 +306,28 @@ impl Hypercore {
         }
     }
 
+    /// The first of `blocks`, and those after it that are stored and cost little to read with it.
+    /// None if the first is not stored, or if one of them cannot be read.
+    pub(crate) fn read_run(&self, blocks: Range<u64>) -> Vec<Bytes> {
+        let core = self.shared.lock();
+        let (run, trust) = core.log.stored_run(blocks);
+        let Ok(files) = core.log.files().cloned() else {
+            return Vec::new();
+        };
+        drop(core);
+        if run.is_empty() {
+            return Vec::new();
+        }
+        let Ok(read) = log::read_run(&files, run.clone(), trust) else {
+            return Vec::new();
+        };
+        if trust == Trust::Unknown {
+            let blocks = run.start..run.start + read.len() as u64;
+            self.shared.lock().log.mark_run_checked(blocks);
+        }
+        read
+    }
+
     /// The last block.
     ///
     /// # Errors
@@ -339,8 +361,14 @@ impl Hypercore {
         // Taken back with this future, or with the first error.
         let _ahead = options.wait.then(|| self.download(blocks.clone()));
         let mut batch = Vec::new();
-        for index in blocks {
-            batch.push(self.get_with(index, options).await?);
+        let mut rest = blocks;
+        while !rest.is_empty() {
+            let mut run = self.read_run(rest.clone());
+            if run.is_empty() {
+                run.push(self.get_with(rest.start, options).await?);
+            }
+            rest.start += run.len() as u64;
+            batch.append(&mut run);
         }
         Ok(batch)
     }

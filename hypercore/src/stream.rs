@@ -1,6 +1,7 @@
 //! Whole logs, and parts of them, as streams.
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::Future,
     io,
@@ -126,7 +127,7 @@ impl Hypercore {
             None => End::Length,
         };
         let reader = Reader {
-            core: self.clone(),
+            blocks: Blocks::of(self),
             index: if options.tail { length } else { options.start },
             end,
             ahead: Ahead::new(options.batch),
@@ -159,7 +160,7 @@ impl Hypercore {
     /// ```
     pub fn byte_stream(&self, bytes: impl RangeBounds<u64>) -> ByteStream {
         let reader = ByteReader {
-            core: self.clone(),
+            blocks: Blocks::of(self),
             bytes: resolve(&bytes, self.byte_length()),
             index: None,
             ahead: Ahead::new(BYTES_AHEAD),
@@ -229,7 +230,7 @@ enum End {
 
 #[derive(Debug)]
 struct Reader {
-    core: Hypercore,
+    blocks: Blocks,
     index: u64,
     end: End,
     ahead: Ahead,
@@ -240,18 +241,46 @@ impl Reader {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
         let end = match self.end {
             End::At(end) => end,
-            End::Length => self.core.length(),
+            End::Length => self.blocks.core.length(),
             End::Never => u64::MAX,
         };
         if self.index >= end {
             return Ok(None);
         }
         if self.options.wait {
-            self.ahead.reach(&self.core, self.index..end);
+            self.ahead.reach(&self.blocks.core, self.index..end);
         }
-        let block = self.core.get_with(self.index, self.options).await?;
+        let block = self.blocks.next(self.index..end, self.options).await?;
         self.index += 1;
         Ok(Some((block, self)))
+    }
+}
+
+/// Blocks one after the other. Those that are stored are read and checked several at a time.
+#[derive(Debug)]
+struct Blocks {
+    core: Hypercore,
+    /// What was read together with the last one and follows it.
+    run: VecDeque<Bytes>,
+}
+
+impl Blocks {
+    fn of(core: &Hypercore) -> Self {
+        Self {
+            core: core.clone(),
+            run: VecDeque::new(),
+        }
+    }
+
+    /// The first of `blocks`, which is the one after the last; the others will be asked for later.
+    async fn next(&mut self, blocks: Range<u64>, options: GetOptions) -> Result<Bytes> {
+        if self.run.is_empty() {
+            self.run = self.core.read_run(blocks.clone()).into();
+        }
+        match self.run.pop_front() {
+            Some(block) => Ok(block),
+            None => self.core.get_with(blocks.start, options).await,
+        }
     }
 }
 
@@ -291,7 +320,7 @@ const BYTES_AHEAD: u64 = 32;
 
 #[derive(Debug)]
 struct ByteReader {
-    core: Hypercore,
+    blocks: Blocks,
     bytes: Range<u64>,
     /// The next block, once the first byte is found.
     index: Option<u64>,
@@ -307,12 +336,15 @@ impl ByteReader {
         let (index, skip) = match self.index {
             Some(index) => (index, 0),
             None => {
-                let Position { index, offset } = self.core.seek(self.bytes.start).await?;
+                let sought = self.blocks.core.seek(self.bytes.start);
+                let Position { index, offset } = sought.await?;
                 (index, usize::try_from(offset).unwrap_or(usize::MAX))
             }
         };
-        self.ahead.reach(&self.core, index..self.core.length());
-        let mut chunk = self.core.get(index).await?;
+        let core = &self.blocks.core;
+        self.ahead.reach(core, index..core.length());
+        let wanted = index..core.length().max(index + 1);
+        let mut chunk = self.blocks.next(wanted, GetOptions::default()).await?;
         chunk.advance(skip.min(chunk.len()));
         chunk.truncate(usize::try_from(rest).unwrap_or(usize::MAX));
         self.bytes.start += chunk.len() as u64;

@@ -72,8 +72,8 @@ impl Block {
 
     /// Hashes many values, as many at a time as the processor has lanes.
     ///
-    /// Measured with four lanes (AVX2), the machine busy otherwise: 1.1 to 1.4 times as fast as one
-    /// by one, from 16 bytes to 64 KiB.
+    /// Measured with four lanes (AVX2): 1.7 to 2.2 times as fast as one by one, from 64 bytes to
+    /// 64 KiB, where that is 1,108 and 2,461 MiB/s.
     #[must_use]
     pub fn hash_many(values: Vec<Bytes>) -> Vec<Self> {
         let mut hashes = Vec::with_capacity(values.len());

@@ -166,10 +166,32 @@ impl Log {
         }
     }
 
+    /// The blocks from `blocks.start` on that are stored without a gap, as far as the same is known
+    /// of all of them, and what that is.
+    pub(crate) fn stored_run(&self, blocks: Range<u64>) -> (Range<u64>, Trust) {
+        let trust = self.trust(blocks.start);
+        let end = match trust {
+            Trust::Checked => self.checked.next_clear(blocks.start),
+            Trust::Unknown => {
+                let checked = self.checked.next_set(blocks.start);
+                let stored = self.bitfield.next_clear(blocks.start);
+                checked.map_or(stored, |checked| checked.min(stored))
+            }
+        };
+        (blocks.start..end.clamp(blocks.start, blocks.end), trust)
+    }
+
     /// Block `block` was read and is whole.
     pub(crate) fn mark_checked(&mut self, block: u64) {
         if self.bitfield.get(block) {
             self.checked.set(block, true);
+        }
+    }
+
+    /// These blocks were read and are whole.
+    pub(crate) fn mark_run_checked(&mut self, blocks: Range<u64>) {
+        if self.bitfield.has_all(blocks.clone()) {
+            self.checked.set_range(blocks, true);
         }
     }
 
@@ -586,8 +608,71 @@ pub(crate) fn read_trusted(files: &FeedFiles, index: u64, trust: Trust) -> Resul
     }
 }
 
+/// Reads blocks that follow each other, all of them stored, in one go, and checks those that were
+/// not checked before: four at a time, which is twice as fast as one by one.
+///
+/// Stops short of `blocks.end` when that would be much to hold in memory.
+pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> Result<Vec<Bytes>> {
+    let Located { offset, leaf } = locate(files, blocks.start)?;
+    // No more leaves than are needed if all blocks are as large as the first.
+    let count = (trust.run_bytes() / leaf.size.max(1)).clamp(1, RUN_BLOCKS);
+    let end = blocks.end.min(blocks.start.saturating_add(count));
+    let others: Vec<_> = (blocks.start + 1..end)
+        .filter_map(NodeIndex::leaf)
+        .collect();
+    let mut leaves = files.required_nodes(&others)?;
+    leaves.insert(0, leaf);
+    let mut total = 0;
+    let fits = leaves.iter().take_while(|leaf| {
+        total += leaf.size.min(hypercore_merkle::MAX_BLOCK_SIZE);
+        total <= trust.run_bytes()
+    });
+    let count = fits.count().max(1);
+    leaves.truncate(count);
+
+    if let Some(at) = leaves.iter().position(is_too_large) {
+        let index = blocks.start + at as u64;
+        return Err(Error::Corrupt(Corruption::Block { index }));
+    }
+    let size = leaves.iter().map(|leaf| leaf.size).sum();
+    let mut bytes = Bytes::from(files.read_data(offset, size)?);
+    let values = leaves
+        .iter()
+        .map(|leaf| bytes.split_to(usize::try_from(leaf.size).unwrap_or(0)))
+        .collect();
+    if trust == Trust::Checked {
+        return Ok(values);
+    }
+    let read = Block::hash_many(values);
+    let is_damaged = |(block, leaf): (&Block, &Node)| *block.leaf_hash() != leaf.hash;
+    if let Some(at) = read.iter().zip(&leaves).position(is_damaged) {
+        let index = blocks.start + at as u64;
+        return Err(Error::Corrupt(Corruption::Block { index }));
+    }
+    Ok(read.into_iter().map(Block::into_value).collect())
+}
+
+/// So many blocks are read together at most.
+const RUN_BLOCKS: u64 = 1024;
+
+impl Trust {
+    /// So many bytes are read together at most, unless a single block has more.
+    fn run_bytes(self) -> u64 {
+        match self {
+            // Four of the usual blocks, to be hashed side by side.
+            Self::Unknown => 256 * 1024,
+            // An allocator gives this much without asking the system for fresh pages each time.
+            Self::Checked => 64 * 1024,
+        }
+    }
+}
+
+fn is_too_large(leaf: &Node) -> bool {
+    leaf.size > hypercore_merkle::MAX_BLOCK_SIZE
+}
+
 fn read_unchecked(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Vec<u8>> {
-    if leaf.size > hypercore_merkle::MAX_BLOCK_SIZE {
+    if is_too_large(leaf) {
         return Err(Error::Corrupt(Corruption::Block { index }));
     }
     Ok(files.read_data(offset, leaf.size)?)

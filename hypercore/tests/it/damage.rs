@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use futures_lite::future::block_on;
+use futures_lite::{StreamExt, future::block_on};
 use hypercore::{
-    Error, GetOptions, Hypercore, KeyPair, Verification,
+    Corruption, Error, GetOptions, Hypercore, KeyPair, ReadOptions, Verification,
     storage::{Directory, FileName, Memory},
 };
 
@@ -194,5 +194,39 @@ fn bits_beyond_the_end_are_not_believed_later() {
         let core = core.unwrap();
         assert_eq!((core.length(), core.downloaded(0..u64::MAX)), (7, 7));
         assert!(core.audit().await.unwrap().invalid.is_empty());
+    });
+}
+
+/// Blocks are read several at a time: what comes before a damaged one is read, and the damage
+/// named, every time.
+#[test]
+fn a_stream_ends_at_the_damaged_block() {
+    let (storage, blocks) = log(40);
+    let mut data = storage.read(FileName::Data);
+    let offset: usize = blocks[..25].iter().map(Vec::len).sum();
+    data[offset] ^= 1;
+    storage.write(FileName::Data, &data);
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        for _ in 0..2 {
+            let mut stream = core.read_stream(ReadOptions::default());
+            for block in &blocks[..25] {
+                assert_eq!(stream.next().await.unwrap().unwrap(), block);
+            }
+            let error = stream.next().await.unwrap().unwrap_err();
+            let found = matches!(error, Error::Corrupt(Corruption::Block { index: 25 }));
+            assert!(found, "{error:?}");
+            assert!(stream.next().await.is_none());
+        }
+        let rest = core.get_batch(26..40).await.unwrap();
+        assert_eq!(rest, blocks[26..]);
+        assert!(core.get_batch(20..40).await.is_err());
+        // What was found whole once is not hashed again, but what was not is.
+        let mut stream = core.read_stream((20..40).into());
+        for block in &blocks[20..25] {
+            assert_eq!(stream.next().await.unwrap().unwrap(), block);
+        }
+        assert!(stream.next().await.unwrap().is_err());
     });
 }
