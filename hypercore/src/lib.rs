@@ -133,7 +133,9 @@ pub use crate::{
     replicate::{
         CloseReason, Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats,
     },
-    request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
+    request::{
+        Audit, Download, DownloadOptions, GetOptions, Order, Position, SeekOptions, UpdateOptions,
+    },
     stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
     tree::ProofOptions,
 };

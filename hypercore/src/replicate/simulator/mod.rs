@@ -376,7 +376,12 @@ impl World {
                     Fault::Lost => !error.is_peer_fault() || is_timeout(error),
                     Fault::Lies => true,
                 };
-                assert!(fair, "{end:?} of {:?} blames: {error:?}", link.ends);
+                assert!(
+                    fair,
+                    "{end:?} of {:?} blames: {error:?}\n{}",
+                    link.ends,
+                    self.report()
+                );
             }
         }
     }
