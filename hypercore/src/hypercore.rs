@@ -17,7 +17,9 @@ use crate::{
     error::{Error, Result},
     event::Events,
     log::{self, Recovery, Sought, Trust, Verification},
-    replicate::{Blocks, Ended, PeerInfo, ReplicateOptions, Replication, RequestId, Role},
+    replicate::{
+        Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
+    },
     request::{
         Audit, Download, DownloadOptions, GetOptions, Position, Request, SeekOptions,
         UpdateOptions, within,
@@ -117,6 +119,25 @@ impl Hypercore {
         core.log
             .bitfield()
             .count(resolve(&blocks, core.log.length()))
+    }
+
+    /// How much of `blocks` is stored here. An open end means the present length.
+    ///
+    /// No number gets smaller unless blocks are [cleared](Self::clear). The length that peers speak
+    /// of may be greater than the one that is known to exist: [`remote_length`](Self::remote_length).
+    #[must_use]
+    pub fn progress(&self, blocks: impl RangeBounds<u64>) -> Progress {
+        let core = self.shared.lock();
+        core.replicator
+            .progress(resolve(&blocks, u64::MAX), &core.log)
+    }
+
+    /// Everything that is waited for here, by [`get`](Self::get), [`download`](Self::download),
+    /// [`update`](Self::update) and [`seek`](Self::seek), and why it is not here yet.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let core = self.shared.lock();
+        core.replicator.waiting(&core.log)
     }
 
     /// The peers that are connected now.

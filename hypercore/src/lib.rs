@@ -131,7 +131,8 @@ pub use crate::{
     log::{Problem, Recovery, Verification},
     options::{Durability, OpenOptions},
     replicate::{
-        CloseReason, Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats,
+        Asked, CloseReason, Ended, Goal, PeerInfo, Progress, ReplicateOptions, Replication,
+        ReplicationHandle, Role, Stats, Waiting, WaitsOn,
     },
     request::{
         Audit, Download, DownloadOptions, GetOptions, Order, Position, SeekOptions, UpdateOptions,

@@ -69,6 +69,13 @@ pub(crate) struct Download {
     missing: u64,
 }
 
+impl Download {
+    /// The first of its blocks that is not stored.
+    pub(crate) const fn missing(&self) -> u64 {
+        self.missing
+    }
+}
+
 /// All downloads that are not done, oldest first.
 ///
 /// Each is looked at again only when its first missing block is stored, so that a block costs no

@@ -16,6 +16,7 @@ mod schedule;
 #[cfg(test)]
 mod simulator;
 mod stream;
+mod waiting;
 mod wake;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
@@ -30,9 +31,9 @@ pub use options::{ReplicateOptions, Role};
 pub use peer::Stats;
 pub use reason::CloseReason;
 pub use stream::{Replication, ReplicationHandle};
+pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 
 use crate::{error::Result, event::PeerId, extension::Extensions, log::Log};
-use asked::Asked;
 use demand::Demand;
 use options::PeerOptions;
 use peer::{InFlight, Peer, Stage, Wanted};
@@ -44,7 +45,7 @@ pub(crate) struct Replicator {
     last_peer: u64,
     peers: BTreeMap<PeerId, Peer>,
     pub(crate) demand: Demand,
-    asked: Asked,
+    asked: asked::Asked,
     /// Who was asked for a proof of a greater length.
     update_from: Option<PeerId>,
     /// What was exchanged with peers that are gone.

@@ -51,7 +51,7 @@ const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 const MAX_UNREQUESTED: usize = 16;
 
 /// What a request asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wanted {
     /// The block.
     Block,

@@ -22,6 +22,7 @@ mod liar;
 mod network;
 mod schedules;
 mod speed;
+mod waits;
 
 use std::{cell::RefCell, fmt::Write, ops::Range, rc::Rc, sync::Arc, time::Duration};
 
