@@ -2,13 +2,16 @@
 
 use std::{ops::Range, sync::Arc};
 
+use async_channel::Receiver;
+use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, Proof};
 
 use crate::{
     error::Result,
     event::{Event, PeerId, Publisher},
     log::{Durable, Log, Sought},
-    replicate::Replicator,
+    replicate::{Replicator, RequestId},
+    runtime,
 };
 
 /// A log with its peers.
@@ -33,7 +36,10 @@ impl Core {
         let blocks = change.start_block()..change.start_block() + change.blocks().len() as u64;
         self.log.finish_append(change, durable);
         for (block, index) in change.blocks().iter().zip(blocks.clone()) {
-            self.replicator.demand.deliver(index, block.value());
+            let bitfield = self.log.bitfield();
+            self.replicator
+                .demand
+                .deliver(index, block.value(), bitfield);
         }
         self.replicator.blocks_stored(blocks.clone(), None);
         self.grown();
@@ -67,10 +73,29 @@ impl Core {
         if self.log.bitfield().total() == length {
             self.events.emit(Event::Sync { length });
         }
-        self.replicator.demand.deliver(index, &value);
+        self.replicator
+            .demand
+            .deliver(index, &value, self.log.bitfield());
         self.replicator.blocks_stored(index..index + 1, Some(peer));
         self.answer_seeks();
         Ok(())
+    }
+
+    /// Wants block `index`, which is not stored here, and asks for it at once.
+    pub(crate) fn want_block(
+        &mut self,
+        index: u64,
+        if_available: bool,
+    ) -> (RequestId, Receiver<Result<Bytes>>) {
+        let Self {
+            log, replicator, ..
+        } = self;
+        let request = replicator.demand.get(index, if_available);
+        replicator.place(index, log, runtime::now());
+        if if_available {
+            replicator.settle();
+        }
+        request
     }
 
     /// Takes blocks out of the bitfield and tells everybody; returns the runs that were stored.
@@ -102,14 +127,16 @@ impl Core {
     }
 
     fn answer_seeks(&mut self) {
-        for (id, offset) in self.replicator.demand.waiting_seeks() {
-            if offset == self.log.byte_length() {
-                let end = self.log.length();
-                self.replicator.demand.answer_seek(id, end, 0);
-            } else if let Ok(Sought::Found { index, offset }) = self.log.seek(offset) {
-                self.replicator.demand.answer_seek(id, index, offset);
+        let log = &self.log;
+        self.replicator.demand.answer_seeks(|offset| {
+            if offset == log.byte_length() {
+                return Some((log.length(), 0));
             }
-        }
+            match log.seek(offset) {
+                Ok(Sought::Found { index, offset }) => Some((index, offset)),
+                _ => None,
+            }
+        });
     }
 }
 

@@ -17,8 +17,13 @@ use crate::{
     error::{Error, Result},
     event::Events,
     log::{self, Recovery, Sought, Trust, Verification},
-    replicate::{Ended, PeerInfo, ReplicateOptions, Replication, RequestId, Role},
-    request::{Audit, Download, GetOptions, Position, Request, SeekOptions, UpdateOptions, within},
+    replicate::{
+        Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
+    },
+    request::{
+        Audit, Download, DownloadOptions, GetOptions, Position, Request, SeekOptions,
+        UpdateOptions, within,
+    },
     runtime,
     shared::Shared,
 };
@@ -114,6 +119,25 @@ impl Hypercore {
         core.log
             .bitfield()
             .count(resolve(&blocks, core.log.length()))
+    }
+
+    /// How much of `blocks` is stored here. An open end means the present length.
+    ///
+    /// No number gets smaller unless blocks are [cleared](Self::clear). The length that peers speak
+    /// of may be greater than the one that is known to exist: [`remote_length`](Self::remote_length).
+    #[must_use]
+    pub fn progress(&self, blocks: impl RangeBounds<u64>) -> Progress {
+        let core = self.shared.lock();
+        core.replicator
+            .progress(resolve(&blocks, u64::MAX), &core.log)
+    }
+
+    /// Everything that is waited for here, by [`get`](Self::get), [`download`](Self::download),
+    /// [`update`](Self::update) and [`seek`](Self::seek), and why it is not here yet.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        let core = self.shared.lock();
+        core.replicator.waiting(&core.log)
     }
 
     /// The peers that are connected now.
@@ -299,8 +323,8 @@ impl Hypercore {
                 if !options.wait {
                     return Err(Error::BlockNotStored { index });
                 }
-                let (id, answer) = core.replicator.demand.get(index, options.if_available);
-                self.ask(&mut core, id, answer)
+                let (id, answer) = core.want_block(index, options.if_available);
+                Request::new(Arc::clone(&self.shared), id, answer)
             };
             return within(options.timeout, request).await;
         }
@@ -458,44 +482,47 @@ impl Hypercore {
     /// are stored here; dropping it takes the request back. An open end means every block there
     /// will ever be, so that this is never done.
     pub fn download(&self, blocks: impl RangeBounds<u64>) -> Download {
-        Download::new(vec![self.request_range(resolve(&blocks, u64::MAX))])
+        self.download_with(blocks, DownloadOptions::default())
     }
 
-    /// Downloads these blocks, in any order. Otherwise as [`download`](Self::download).
+    /// Downloads `blocks` in the order that the options ask for. Otherwise as
+    /// [`download`](Self::download).
+    pub fn download_with(
+        &self,
+        blocks: impl RangeBounds<u64>,
+        options: DownloadOptions,
+    ) -> Download {
+        self.request_blocks(resolve(&blocks, u64::MAX).into(), options)
+    }
+
+    /// Downloads these blocks. Otherwise as [`download`](Self::download).
     pub fn download_blocks(&self, blocks: impl IntoIterator<Item = u64>) -> Download {
-        let mut blocks: Vec<_> = blocks.into_iter().collect();
-        blocks.sort_unstable();
-        let runs = blocks.chunk_by(|a, b| b - a <= 1);
-        let requests = runs.map(|run| {
-            let end = run.last().map_or(0, |last| last.saturating_add(1));
-            self.request_range(run[0]..end)
-        });
-        Download::new(requests.collect())
+        self.request_blocks(blocks.into_iter().collect(), DownloadOptions::default())
     }
 
     /// Fails everything that waits for a block of `blocks`, or for a range that lies within them,
     /// with [`Error::Cancelled`]. To take back one request, drop its future.
     pub fn cancel(&self, blocks: impl RangeBounds<u64>) {
         let blocks = resolve(&blocks, u64::MAX);
-        self.shared.lock().replicator.demand.cancel_within(blocks);
+        self.shared.lock().replicator.demand.cancel_within(&blocks);
     }
 
-    fn request_range(&self, blocks: Range<u64>) -> Request<()> {
+    fn request_blocks(&self, blocks: Blocks, options: DownloadOptions) -> Download {
         let mut core = self.shared.lock();
-        let settled = match core.log.files() {
-            Err(error) => Some(Err(error)),
-            Ok(_) if core.log.bitfield().has_all(blocks.clone()) => Some(Ok(())),
-            Ok(_) => None,
+        let missing = match core.log.files() {
+            Err(error) => Err(error),
+            Ok(_) => Ok(blocks.first_missing(0, core.log.bitfield())),
         };
-        match settled {
-            Some(result) => Request::answered(Arc::clone(&self.shared), result),
-            None => {
-                let missing =
-                    (blocks.end - blocks.start) - core.log.bitfield().count(blocks.clone());
-                let (id, answer) = core.replicator.demand.download(blocks, missing);
+        let answered = |result| Request::answered(Arc::clone(&self.shared), result);
+        Download::new(match missing {
+            Err(error) => answered(Err(error)),
+            Ok(None) => answered(Ok(())),
+            Ok(Some(missing)) => {
+                let demand = &mut core.replicator.demand;
+                let (id, answer) = demand.download(blocks, options.order, missing);
                 self.ask(&mut core, id, answer)
             }
-        }
+        })
     }
 
     /// Checks every stored block against its leaf hash. Changes nothing.

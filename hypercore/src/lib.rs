@@ -131,9 +131,12 @@ pub use crate::{
     log::{Problem, Recovery, Verification},
     options::{Durability, OpenOptions},
     replicate::{
-        CloseReason, Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats,
+        Asked, CloseReason, Ended, Goal, PeerInfo, Progress, ReplicateOptions, Replication,
+        ReplicationHandle, Role, Stats, Waiting, WaitsOn,
     },
-    request::{Audit, Download, GetOptions, Position, SeekOptions, UpdateOptions},
+    request::{
+        Audit, Download, DownloadOptions, GetOptions, Order, Position, SeekOptions, UpdateOptions,
+    },
     stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
     tree::ProofOptions,
 };

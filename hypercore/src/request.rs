@@ -100,6 +100,26 @@ impl Default for SeekOptions {
     }
 }
 
+/// How to [download](crate::Hypercore::download_with) blocks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DownloadOptions {
+    /// Which blocks to ask for first.
+    pub order: Order,
+}
+
+/// In which order blocks are asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// From the first to the last, as a reader needs them.
+    #[default]
+    Linear,
+    /// At random, so that many who download the same blocks at one time soon have some for each
+    /// other.
+    Random,
+}
+
 /// What [`Hypercore::audit`](crate::Hypercore::audit) found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -114,13 +134,12 @@ pub struct Audit {
 #[derive(Debug)]
 #[must_use = "dropping a download takes it back"]
 pub struct Download {
-    /// What is not done yet.
-    requests: Vec<Request<()>>,
+    request: Request<()>,
 }
 
 impl Download {
-    pub(crate) fn new(requests: Vec<Request<()>>) -> Self {
-        Self { requests }
+    pub(crate) const fn new(request: Request<()>) -> Self {
+        Self { request }
     }
 }
 
@@ -128,23 +147,7 @@ impl Future for Download {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let mut failed = None;
-        self.requests
-            .retain_mut(|request| match Pin::new(request).poll(cx) {
-                Poll::Pending => true,
-                Poll::Ready(result) => {
-                    failed = failed.take().or_else(|| result.err());
-                    false
-                }
-            });
-        match failed {
-            Some(error) => {
-                self.requests.clear();
-                Poll::Ready(Err(error))
-            }
-            None if self.requests.is_empty() => Poll::Ready(Ok(())),
-            None => Poll::Pending,
-        }
+        Pin::new(&mut self.request).poll(cx)
     }
 }
 

@@ -6,6 +6,7 @@
 pub(crate) mod simulated;
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -20,6 +21,15 @@ pub(crate) fn now() -> Instant {
         return simulated.now();
     }
     Instant::now()
+}
+
+/// A random number, for what needs no secret one.
+pub(crate) fn random() -> u64 {
+    #[cfg(test)]
+    if let Some(simulated) = simulated::current() {
+        return simulated.below(u64::MAX);
+    }
+    RandomState::new().build_hasher().finish()
 }
 
 /// Runs `work`, which waits for a disk, on a thread made for that.

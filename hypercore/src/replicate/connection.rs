@@ -4,25 +4,25 @@
 //! come out. [`super::Replication`] drives it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use hypercore_merkle::{Block, Node, NodeIndex, Proof, Signature};
-use hypercore_wire::{
-    ChannelId, Data, DataNode, Event as WireEvent, Message, Request, Session, SessionOptions,
-};
+use hypercore_wire::{ChannelId, Event as WireEvent, Message, Session, SessionOptions};
 
 use super::{
-    CloseReason, Ended, ReplicateOptions, Role, Wake, ack, answer_want, load::Load,
-    options::PeerOptions, peer::Stage, questions::Question, unhave,
+    CloseReason, Ended, ReplicateOptions, Role, Wake,
+    answer::{answer_next, receive_data},
+    load::Load,
+    options::PeerOptions,
+    peer::Stage,
+    questions::Question,
 };
 use crate::{
     core::{Core, SharedCore},
     error::{Error, Result},
     event::{Event, PeerId},
-    log::{Sought, read_trusted},
     runtime,
 };
 
@@ -40,6 +40,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 struct Attachment {
     core: SharedCore,
     peer: PeerId,
+    /// When it is to be looked at if nothing happens before.
+    deadline: Option<Instant>,
 }
 
 /// One connection.
@@ -47,6 +49,11 @@ pub(crate) struct Connection {
     session: Session,
     options: ReplicateOptions,
     attachments: BTreeMap<ChannelId, Attachment>,
+    /// The deadlines of the attachments.
+    deadlines: BTreeSet<(Instant, ChannelId)>,
+    /// Channels that are to be looked at, as a message came or the remote took no more answers.
+    /// Others are looked at when `wake` says so.
+    changed: BTreeSet<ChannelId>,
     wake: Arc<Wake>,
     /// What the cores hold together.
     load: Load,
@@ -54,8 +61,8 @@ pub(crate) struct Connection {
     used: bool,
     /// The last core was closed while the connection was live.
     abandoned: bool,
-    /// The remote asks faster than it takes our answers: its messages wait.
-    congested: bool,
+    /// Channels on which the remote asks faster than it takes our answers: its messages wait.
+    congested: BTreeSet<ChannelId>,
     remote_ended: bool,
     /// When the remote will have had enough time to answer the last Close.
     close_by: Option<Instant>,
@@ -83,11 +90,13 @@ impl Connection {
             session: Session::new(session, runtime::now())?,
             options,
             attachments: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            changed: BTreeSet::new(),
             wake: Arc::default(),
             load: Load::default(),
             used: false,
             abandoned: false,
-            congested: false,
+            congested: BTreeSet::new(),
             remote_ended: false,
             close_by: None,
             ended: Ended::Complete,
@@ -123,9 +132,10 @@ impl Connection {
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
             load: self.load.clone(),
         };
+        let wake = Arc::clone(&self.wake);
         let peer = locked
             .replicator
-            .add_peer(options, Arc::clone(&self.wake), runtime::now());
+            .add_peer(options, wake, channel, runtime::now());
         drop(locked);
         self.abandoned = false;
         self.attachments.insert(
@@ -133,10 +143,11 @@ impl Connection {
             Attachment {
                 core: Arc::clone(core),
                 peer,
+                deadline: None,
             },
         );
         self.used = true;
-        self.wake.wake();
+        self.wake.wake_channel(channel);
         Ok(())
     }
 
@@ -178,7 +189,7 @@ impl Connection {
     /// answers unread, or memory is short.
     pub(crate) fn may_receive(&self) -> bool {
         !self.remote_ended
-            && !self.congested
+            && self.congested.is_empty()
             && self.session.buffered() < SEND_BUFFER_FULL
             && self.session.may_receive()
     }
@@ -206,35 +217,37 @@ impl Connection {
         self.used && (!self.options.live || self.abandoned) && self.session.channels() == 0
     }
 
-    pub(crate) fn deadline(&mut self) -> Option<Instant> {
-        let cores = self
-            .attachments
-            .values()
-            .flat_map(|Attachment { core, peer }| {
-                let mut locked = core.lock();
-                let state = locked.replicator.peer(*peer);
-                let [request, question] = state.map_or([None, None], |state| {
-                    [state.deadline(), state.question_deadline()]
-                });
-                let unsynced = locked.log.unsynced();
-                drop(locked);
-                [request, question, core.checkpoint_deadline(unsynced)]
-            });
-        cores
-            .chain([self.session.poll_timeout(), self.close_by])
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let first = self.deadlines.first().map(|&(at, _)| at);
+        [first, self.session.poll_timeout(), self.close_by]
+            .into_iter()
             .flatten()
             .min()
+    }
+
+    /// The deadline has passed and nothing came that could be read.
+    pub(crate) fn is_silent(&mut self, now: Instant) {
+        let due = self.deadlines.iter().take_while(|&&(at, _)| at <= now);
+        for (_, channel) in due {
+            if let Some(Attachment { core, peer, .. }) = self.attachments.get(channel) {
+                core.lock().replicator.offer_late(*peer, now);
+            }
+        }
     }
 
     /// Does what is due: timers, what changed in the cores, answers to questions.
     pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
         self.session.handle_timeout(now)?;
-        let channels: Vec<_> = self.attachments.keys().copied().collect();
-        let was_congested = std::mem::take(&mut self.congested);
+        let was_congested = !self.congested.is_empty();
+        let mut channels = self.wake.take_channels();
+        channels.append(&mut self.changed);
+        channels.extend(&self.congested);
+        let due = self.deadlines.iter().take_while(|&&(at, _)| at <= now);
+        channels.extend(due.map(|&(_, channel)| channel));
         for channel in channels {
             self.advance_channel(channel, now)?;
         }
-        if was_congested && !self.congested {
+        if was_congested && self.congested.is_empty() {
             self.handle_events(now)?;
         }
         if self.has_nothing_left() && self.close_by.is_none() {
@@ -244,7 +257,7 @@ impl Connection {
     }
 
     fn advance_channel(&mut self, channel: ChannelId, now: Instant) -> Result<()> {
-        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+        let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
             return Ok(());
         };
         let (shared, peer) = (Arc::clone(core), *peer);
@@ -262,14 +275,25 @@ impl Connection {
         let Some(state) = replicator.peer(peer) else {
             return Ok(());
         };
-        self.congested |= state.is_congested();
+        if !state.is_congested() {
+            self.congested.remove(&channel);
+        }
         let done = state.stage == Stage::Done;
         let messages = std::mem::take(&mut state.outbox);
+        let deadlines = [state.deadline(), state.question_deadline()];
+        let is_behind = !state.is_idle() || !state.extension_outbox.is_empty();
         let unsynced = core.log.unsynced();
         drop(core);
         shared.checkpoint_if_due(unsynced, now);
+        let checkpoint = shared.checkpoint_deadline(unsynced);
+        let deadline = deadlines.into_iter().chain([checkpoint]).flatten().min();
+        self.set_deadline(channel, deadline);
         self.send(channel, &messages)?;
-        self.send_extensions(channel, &shared, peer);
+        if is_behind {
+            self.send_extensions(channel, &shared, peer);
+            // As soon as the remote has taken something.
+            self.changed.insert(channel);
+        }
         if done {
             self.session.close(channel);
             let is_closed = shared.lock().log.files().is_err();
@@ -283,6 +307,19 @@ impl Connection {
             self.abandoned = is_closed && self.attachments.is_empty();
         }
         Ok(())
+    }
+
+    fn set_deadline(&mut self, channel: ChannelId, deadline: Option<Instant>) {
+        let Some(attachment) = self.attachments.get_mut(&channel) else {
+            return;
+        };
+        let before = std::mem::replace(&mut attachment.deadline, deadline);
+        if before != deadline {
+            self.deadlines.extend(deadline.map(|at| (at, channel)));
+            if let Some(before) = before {
+                self.deadlines.remove(&(before, channel));
+            }
+        }
     }
 
     /// Sends what extensions have to say, as long as the remote takes it.
@@ -321,7 +358,7 @@ impl Connection {
     // ---- the remote's side ------------------------------------------------------------------
 
     fn handle_events(&mut self, now: Instant) -> Result<()> {
-        while !self.congested
+        while self.congested.is_empty()
             && let Some(event) = self.session.poll_event()
         {
             match event {
@@ -343,7 +380,7 @@ impl Connection {
                     name,
                     payload,
                 } => {
-                    if let Some(Attachment { core, peer }) = self.attachments.get(&channel) {
+                    if let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) {
                         let core = core.lock();
                         core.replicator.extensions.receive(&name, *peer, payload);
                     }
@@ -361,9 +398,10 @@ impl Connection {
 
     fn opened(&mut self, channel: ChannelId) {
         let remote_public_key = self.session.remote_public_key();
-        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+        let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
             return;
         };
+        self.changed.insert(channel);
         if !self
             .options
             .lets_in(core.lock().log.key(), remote_public_key)
@@ -382,9 +420,10 @@ impl Connection {
     }
 
     fn handle_message(&mut self, channel: ChannelId, message: Message, now: Instant) -> Result<()> {
-        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+        let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
             return Ok(());
         };
+        self.changed.insert(channel);
         let question = match message {
             Message::Data(data) => return receive_data(core, *peer, data, now),
             Message::Request(request) => Question::Request(request),
@@ -396,7 +435,7 @@ impl Connection {
                     replicator,
                     events,
                 } = &mut *core;
-                if let Some(index) = replicator.on_message(*peer, &message, log)? {
+                if let Some(index) = replicator.on_message(*peer, &message, log, now)? {
                     events.emit(Event::Ack { index, peer: *peer });
                 }
                 return Ok(());
@@ -404,7 +443,9 @@ impl Connection {
         };
         if let Some(state) = core.lock().replicator.peer(*peer) {
             state.ask(question);
-            self.congested = state.is_congested();
+            if state.is_congested() {
+                self.congested.insert(channel);
+            }
         }
         Ok(())
     }
@@ -412,7 +453,7 @@ impl Connection {
     // ---- ending -----------------------------------------------------------------------------
 
     fn closed_by_remote(&mut self, channel: ChannelId) {
-        let Some(Attachment { core, peer }) = self.attachments.get(&channel) else {
+        let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
             return;
         };
         let ended = match core.lock().replicator.peer(*peer) {
@@ -425,7 +466,12 @@ impl Connection {
     }
 
     fn detach(&mut self, channel: ChannelId, code: CloseReason, reason: &str) {
-        let Some(Attachment { core: shared, peer }) = self.attachments.remove(&channel) else {
+        self.set_deadline(channel, None);
+        self.congested.remove(&channel);
+        let Some(Attachment {
+            core: shared, peer, ..
+        }) = self.attachments.remove(&channel)
+        else {
             return;
         };
         let mut core = shared.lock();
@@ -462,165 +508,6 @@ impl Connection {
 
 /// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
 const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
-
-/// The messages that answer the next question of a peer; `None` when it has asked no more.
-fn answer_next(shared: &SharedCore, peer: PeerId, now: Instant) -> Result<Option<Vec<Message>>> {
-    let mut core = shared.lock();
-    let Core {
-        log, replicator, ..
-    } = &mut *core;
-    let Some(state) = replicator.peer(peer) else {
-        return Ok(None);
-    };
-    Ok(match state.next_question(now) {
-        None => None,
-        Some(Question::Want(want)) => Some(answer_want(state, &want, log)),
-        Some(Question::Request(request)) => {
-            drop(core);
-            let answer = answer_request(shared, peer, request)?;
-            let refused = matches!(answer, Some(Message::Unhave(_)));
-            let may_refuse = || {
-                let mut core = shared.lock();
-                let state = core.replicator.peer(peer);
-                state.is_some_and(|state| state.may_refuse(now))
-            };
-            Some(
-                answer
-                    .filter(|_| !refused || may_refuse())
-                    .into_iter()
-                    .collect(),
-            )
-        }
-    })
-}
-
-/// The answer to a request (`onrequest`, `_onbytes`), if it gets one.
-fn answer_request(
-    shared: &SharedCore,
-    peer: PeerId,
-    mut request: Request,
-) -> Result<Option<Message>> {
-    let mut core = shared.lock();
-    let Core {
-        log, replicator, ..
-    } = &mut *core;
-    let Some(state) = replicator.peer(peer) else {
-        return Ok(None);
-    };
-    if request.bytes > 0
-        && let Ok(Sought::Found { index, .. }) = log.seek(request.bytes)
-        && log.has(index)
-    {
-        if state.repeats_bytes(request.bytes) {
-            return Ok(None);
-        }
-        request.index = index;
-        request.nodes = 0;
-    }
-    let index = request.index;
-    let has_block = log.has(index);
-    if !request.hash && !has_block {
-        return Ok(Some(unhave(index)));
-    }
-    let Some(proof) = log.prove(index, request.nodes, &mut state.remote_tree, request.hash)? else {
-        return Ok(Some(unhave(index)));
-    };
-    let files = Arc::clone(log.files()?);
-    let trust = log.trust(index);
-    drop(core);
-
-    // The block is read and checked without holding up others.
-    let value = match (!request.hash)
-        .then(|| read_trusted(&files, index, trust))
-        .transpose()
-    {
-        Ok(value) => value,
-        Err(error) if error.is_corruption() => {
-            tracing::error!(%error, "a damaged block was not sent");
-            return Ok(Some(unhave(index)));
-        }
-        Err(error) => return Err(error),
-    };
-    if let Some(value) = &value {
-        let bytes = value.len() as u64;
-        let mut core = shared.lock();
-        core.log.mark_checked(index);
-        if let Some(state) = core.replicator.peer(peer) {
-            state.stats.uploaded_blocks += 1;
-            state.stats.uploaded_bytes += bytes;
-        }
-        core.events.emit(Event::Upload { index, bytes, peer });
-    }
-    let nodes = proof
-        .nodes
-        .iter()
-        .map(|node| DataNode {
-            index: node.index.get(),
-            hash: node.hash,
-            size: node.size,
-        })
-        .collect();
-    let signature = proof
-        .signature
-        .and_then(|signature| signature.as_bytes().try_into().ok());
-    Ok(Some(Message::Data(Data {
-        index,
-        value,
-        nodes,
-        signature,
-    })))
-}
-
-/// Verifies and stores what the remote has sent (`ondata`).
-fn receive_data(shared: &SharedCore, peer: PeerId, data: Data, now: Instant) -> Result<()> {
-    let index = data.index;
-    let proof = Proof {
-        nodes: data.nodes.iter().map(node).collect::<Result<_>>()?,
-        signature: match &data.signature {
-            Some(signature) => Some(Signature::try_from(&signature[..])?),
-            None => None,
-        },
-    };
-    // The value is hashed before others are held up.
-    let block = data.value.map(Block::hash);
-    let has_value = block.is_some();
-    if let Some(block) = &block {
-        shared.ask_for_download(index, block, &proof, peer)?;
-    }
-
-    // A block is wanted until it is stored: both under one lock, or another peer is asked for it.
-    let mut core = shared.lock();
-    let Core {
-        log, replicator, ..
-    } = &mut *core;
-    if !replicator.accept(peer, index, has_value, log, now)? {
-        return Ok(());
-    }
-    match core.put(peer, index, block, &proof) {
-        // Our own append is about to answer the same question.
-        Err(Error::Conflict) => return Ok(()),
-        result => result?,
-    }
-    if let Some(state) = core.replicator.peer(peer)
-        && state.remote_acks
-        && has_value
-    {
-        state.outbox.push(ack(index));
-    }
-    Ok(())
-}
-
-fn node(node: &DataNode) -> Result<Node> {
-    let out_of_range = hypercore_merkle::Error::BlockOutOfRange {
-        block: node.index / 2,
-    };
-    let index = NodeIndex::new(node.index).ok_or(out_of_range)?;
-    Ok(Node {
-        index,
-        size: node.size,
-        hash: node.hash,
-    })
-}
 
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {

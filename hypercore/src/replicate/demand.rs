@@ -3,59 +3,84 @@
 //! The demand of a core is one for all its peers. A request is taken out when it is answered, or
 //! when the future that waits for it is dropped.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use hypercore_bitfield::Bitfield;
 
-use crate::error::{Error, Result};
+use super::downloads::{Blocks, Downloads};
+use crate::{
+    error::{Error, Result},
+    request::Order,
+};
 
 /// Names one request, so that it can be taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RequestId(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId {
+    serial: u64,
+    kind: Kind,
+}
+
+/// Where a request is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Get { index: u64 },
+    Update { min_length: u64 },
+    Seek,
+    Download,
+}
 
 /// The answer to a request comes here, once.
 type Answer<T> = Receiver<Result<T>>;
 
 #[derive(Debug)]
-struct Waiting<T> {
-    id: RequestId,
+pub(crate) struct Waiter<T> {
+    /// Greater than that of every request before.
+    pub(crate) serial: u64,
     sender: Sender<Result<T>>,
     /// Give up as soon as it is certain that no connected peer can help.
     if_available: bool,
 }
 
-impl<T> Waiting<T> {
-    fn answer(&self, answer: Result<T>) {
+impl<T> Waiter<T> {
+    pub(crate) fn answer(&self, answer: Result<T>) {
         // A receiver that is gone no longer wants the answer.
         let _ = self.sender.try_send(answer);
     }
 }
 
+/// Those who wait for one block.
 #[derive(Debug)]
-struct Seeking {
-    waiting: Waiting<(u64, u64)>,
-    offset: u64,
-    blocks: Range<u64>,
+struct Get {
+    /// The serial of the first of them, which is its place in the queue.
+    serial: u64,
+    waiters: Vec<Waiter<Bytes>>,
 }
 
-/// A range of blocks somebody wants to have here.
 #[derive(Debug)]
-struct Download {
-    waiting: Waiting<()>,
-    blocks: Range<u64>,
-    missing: u64,
+pub(crate) struct Seeking {
+    waiter: Waiter<(u64, u64)>,
+    pub(crate) offset: u64,
+    pub(crate) blocks: Range<u64>,
 }
 
 /// All requests of one core that are not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
-    last_id: u64,
-    gets: BTreeMap<u64, Vec<Waiting<Bytes>>>,
-    updates: Vec<(u64, Waiting<()>)>,
+    last_serial: u64,
+    gets: BTreeMap<u64, Get>,
+    /// The blocks among them that no peer was asked for, in the order in which they were wanted.
+    queue: BTreeMap<u64, u64>,
+    /// The blocks somebody waits for only if a connected peer has them.
+    if_available: BTreeSet<u64>,
+    /// By the length that is waited for.
+    updates: BTreeMap<(u64, u64), Waiter<()>>,
     seeks: Vec<Seeking>,
-    downloads: Vec<Download>,
+    pub(crate) downloads: Downloads,
     /// Every block there is or will be: a log that is not sparse.
     pub(crate) everything: bool,
     /// Always the newest length, but no blocks: a sparse log that follows along.
@@ -63,25 +88,42 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    fn waiting<T>(&mut self, if_available: bool) -> (Waiting<T>, Answer<T>, RequestId) {
-        self.last_id += 1;
-        let id = RequestId(self.last_id);
+    fn waiter<T>(&mut self, if_available: bool) -> (Waiter<T>, Answer<T>) {
+        self.last_serial += 1;
         let (sender, receiver) = async_channel::bounded(1);
-        (
-            Waiting {
-                id,
-                sender,
-                if_available,
-            },
-            receiver,
-            id,
-        )
+        let waiter = Waiter {
+            serial: self.last_serial,
+            sender,
+            if_available,
+        };
+        (waiter, receiver)
     }
 
+    /// The name of the request made last.
+    const fn last(&self, kind: Kind) -> RequestId {
+        RequestId {
+            serial: self.last_serial,
+            kind,
+        }
+    }
+
+    /// How many requests there were, to see whether there are new ones.
+    pub(crate) const fn last_serial(&self) -> u64 {
+        self.last_serial
+    }
+
+    /// Wants block `index`; [`Self::enqueue`] follows if no peer was asked for it.
     pub(crate) fn get(&mut self, index: u64, if_available: bool) -> (RequestId, Answer<Bytes>) {
-        let (waiting, answer, id) = self.waiting(if_available);
-        self.gets.entry(index).or_default().push(waiting);
-        (id, answer)
+        let (waiter, answer) = self.waiter(if_available);
+        if if_available {
+            self.if_available.insert(index);
+        }
+        let get = self.gets.entry(index).or_insert_with(|| Get {
+            serial: waiter.serial,
+            waiters: Vec::with_capacity(1),
+        });
+        get.waiters.push(waiter);
+        (self.last(Kind::Get { index }), answer)
     }
 
     pub(crate) fn update(
@@ -89,9 +131,9 @@ impl Demand {
         min_length: u64,
         if_available: bool,
     ) -> (RequestId, Answer<()>) {
-        let (waiting, answer, id) = self.waiting(if_available);
-        self.updates.push((min_length, waiting));
-        (id, answer)
+        let (waiter, answer) = self.waiter(if_available);
+        self.updates.insert((min_length, waiter.serial), waiter);
+        (self.last(Kind::Update { min_length }), answer)
     }
 
     pub(crate) fn seek(
@@ -100,110 +142,153 @@ impl Demand {
         blocks: Range<u64>,
         if_available: bool,
     ) -> (RequestId, Answer<(u64, u64)>) {
-        let (waiting, answer, id) = self.waiting(if_available);
+        let (waiter, answer) = self.waiter(if_available);
         self.seeks.push(Seeking {
-            waiting,
+            waiter,
             offset,
             blocks,
         });
-        (id, answer)
+        (self.last(Kind::Seek), answer)
     }
 
-    /// Wants `blocks`, of which `missing` are not stored yet (at least one).
-    pub(crate) fn download(&mut self, blocks: Range<u64>, missing: u64) -> (RequestId, Answer<()>) {
-        let (waiting, answer, id) = self.waiting(false);
-        self.downloads.push(Download {
-            waiting,
-            blocks,
-            missing,
-        });
-        (id, answer)
+    /// Wants `blocks`, of which `missing` is the first that is not stored yet.
+    pub(crate) fn download(
+        &mut self,
+        blocks: Blocks,
+        order: Order,
+        missing: u64,
+    ) -> (RequestId, Answer<()>) {
+        let (waiter, answer) = self.waiter(false);
+        self.downloads.insert(blocks, order, missing, waiter);
+        (self.last(Kind::Download), answer)
     }
 
     /// Nobody waits for this request any more.
     pub(crate) fn cancel(&mut self, id: RequestId) {
-        self.gets.retain(|_, waiting| {
-            waiting.retain(|waiting| waiting.id != id);
-            !waiting.is_empty()
-        });
-        self.updates.retain(|(_, waiting)| waiting.id != id);
-        self.seeks.retain(|seeking| seeking.waiting.id != id);
-        self.downloads.retain(|download| download.waiting.id != id);
+        let serial = id.serial;
+        match id.kind {
+            Kind::Get { index } => {
+                if let Some(get) = self.gets.get_mut(&index) {
+                    get.waiters.retain(|waiter| waiter.serial != serial);
+                }
+                self.forget_unwanted(index);
+            }
+            Kind::Update { min_length } => drop(self.updates.remove(&(min_length, serial))),
+            Kind::Seek => self.seeks.retain(|seeking| seeking.waiter.serial != serial),
+            Kind::Download => drop(self.downloads.remove(serial)),
+        }
+    }
+
+    fn forget_unwanted(&mut self, index: u64) {
+        if self
+            .gets
+            .get(&index)
+            .is_some_and(|get| get.waiters.is_empty())
+        {
+            self.take_get(index);
+        }
+    }
+
+    fn take_get(&mut self, index: u64) -> Option<Get> {
+        let get = self.gets.remove(&index)?;
+        self.queue.remove(&get.serial);
+        self.if_available.remove(&index);
+        Some(get)
     }
 
     /// Fails every request for blocks that lie within `blocks`.
-    pub(crate) fn cancel_within(&mut self, blocks: Range<u64>) {
-        self.gets.retain(|index, waiting| {
-            let inside = blocks.contains(index);
-            if inside {
-                let cancelled = |waiting: &Waiting<_>| waiting.answer(Err(Error::Cancelled));
-                waiting.iter().for_each(cancelled);
+    pub(crate) fn cancel_within(&mut self, blocks: &Range<u64>) {
+        let gets: Vec<_> = self
+            .gets
+            .range(blocks.clone())
+            .map(|(&index, _)| index)
+            .collect();
+        for get in gets.into_iter().filter_map(|index| self.take_get(index)) {
+            for waiter in get.waiters {
+                waiter.answer(Err(Error::Cancelled));
             }
-            !inside
-        });
-        let inside = |download: &mut Download| {
-            blocks.start <= download.blocks.start && download.blocks.end <= blocks.end
-        };
-        for download in self.downloads.extract_if(.., inside) {
-            download.waiting.answer(Err(Error::Cancelled));
         }
+        self.downloads.cancel_within(blocks);
     }
 
     /// Block `index` is stored now.
-    pub(crate) fn deliver(&mut self, index: u64, value: &Bytes) {
-        for waiting in self.gets.remove(&index).unwrap_or_default() {
-            waiting.answer(Ok(value.clone()));
-        }
-        self.downloads.retain_mut(|download| {
-            if download.blocks.contains(&index) {
-                download.missing = download.missing.saturating_sub(1);
+    pub(crate) fn deliver(&mut self, index: u64, value: &Bytes, bitfield: &Bitfield) {
+        if let Some(get) = self.take_get(index) {
+            for waiter in get.waiters {
+                waiter.answer(Ok(value.clone()));
             }
-            if download.missing == 0 {
-                download.waiting.answer(Ok(()));
-            }
-            download.missing > 0
-        });
-    }
-
-    /// Blocks were dropped: downloads that had them count them again.
-    pub(crate) fn recount(&mut self, bitfield: &Bitfield) {
-        for download in &mut self.downloads {
-            let Range { start, end } = download.blocks;
-            download.missing = (end - start) - bitfield.count(start..end);
         }
+        self.downloads.stored(&(index..index + 1), bitfield);
     }
 
     /// The log has this length now.
     pub(crate) fn length_is(&mut self, length: u64) {
-        self.updates.retain(|(min_length, waiting)| {
-            let reached = *min_length <= length;
-            if reached {
-                waiting.answer(Ok(()));
+        while let Some(entry) = self.updates.first_entry()
+            && entry.key().0 <= length
+        {
+            entry.remove().answer(Ok(()));
+        }
+    }
+
+    /// The seeks nobody could answer yet.
+    pub(crate) fn seeks(&self) -> &[Seeking] {
+        &self.seeks
+    }
+
+    /// Answers every seek whose answer `find` knows.
+    pub(crate) fn answer_seeks(&mut self, find: impl Fn(u64) -> Option<(u64, u64)>) {
+        self.seeks.retain(|seeking| match find(seeking.offset) {
+            Some(found) => {
+                seeking.waiter.answer(Ok(found));
+                false
             }
-            !reached
+            None => true,
         });
     }
 
-    /// The seeks nobody could answer yet, and the byte each looks for.
-    pub(crate) fn waiting_seeks(&self) -> Vec<(RequestId, u64)> {
-        self.seeks
-            .iter()
-            .map(|seeking| (seeking.waiting.id, seeking.offset))
-            .collect()
-    }
-
-    pub(crate) fn answer_seek(&mut self, id: RequestId, index: u64, offset: u64) {
-        self.seeks.retain(|seeking| {
-            if seeking.waiting.id == id {
-                seeking.waiting.answer(Ok((index, offset)));
-            }
-            seeking.waiting.id != id
-        });
-    }
+    // ---- blocks -----------------------------------------------------------------------------
 
     /// Blocks that somebody waits for, lowest first.
-    pub(crate) fn wanted_blocks(&self) -> impl Iterator<Item = u64> {
-        self.gets.keys().copied()
+    pub(crate) fn wanted_blocks(&self, blocks: Range<u64>) -> impl Iterator<Item = u64> {
+        self.gets.range(blocks).map(|(&index, _)| index)
+    }
+
+    /// Blocks that no peer was asked for, in the order in which they were wanted, from number
+    /// `serial` on.
+    pub(crate) fn queue(&self, serial: u64) -> impl Iterator<Item = (u64, u64)> {
+        self.queue
+            .range(serial..)
+            .map(|(&serial, &index)| (serial, index))
+    }
+
+    /// No peer is asked for block `index` any more. Returns its number if somebody waits for it.
+    pub(crate) fn enqueue(&mut self, index: u64) -> Option<u64> {
+        let serial = self.gets.get(&index)?.serial;
+        self.queue.insert(serial, index);
+        Some(serial)
+    }
+
+    /// A peer was asked for block `index`.
+    pub(crate) fn dequeue(&mut self, index: u64) {
+        if let Some(get) = self.gets.get(&index) {
+            self.queue.remove(&get.serial);
+        }
+    }
+
+    /// The number of the request for block `index` that no peer was asked for.
+    pub(crate) fn queued(&self, index: u64) -> Option<u64> {
+        let serial = self.gets.get(&index)?.serial;
+        self.queue.contains_key(&serial).then_some(serial)
+    }
+
+    /// Whether somebody wants block `index`.
+    pub(crate) fn wants(&self, index: u64) -> bool {
+        self.everything
+            || self.gets.contains_key(&index)
+            || self
+                .downloads
+                .iter()
+                .any(|download| download.blocks.contains(index))
     }
 
     /// The lowest length that would satisfy somebody who waits for growth.
@@ -211,23 +296,15 @@ impl Demand {
         if self.newest_length {
             return Some(length + 1);
         }
-        self.updates.iter().map(|&(min_length, _)| min_length).min()
+        self.wanted_lengths().next()
     }
 
-    /// Bytes that somebody looks for, and the blocks to look in.
-    pub(crate) fn wanted_bytes(&self) -> impl Iterator<Item = (u64, Range<u64>)> {
-        self.seeks
-            .iter()
-            .map(|seeking| (seeking.offset, seeking.blocks.clone()))
+    /// The lengths that somebody waits for, lowest first.
+    pub(crate) fn wanted_lengths(&self) -> impl Iterator<Item = u64> {
+        self.updates.keys().map(|&(min_length, _)| min_length)
     }
 
-    /// Ranges that somebody wants whole, oldest first.
-    pub(crate) fn wanted_ranges(&self) -> impl Iterator<Item = Range<u64>> {
-        self.downloads
-            .iter()
-            .map(|download| download.blocks.clone())
-            .chain(self.everything.then_some(0..u64::MAX))
-    }
+    // ---- what nobody connected has ----------------------------------------------------------
 
     /// It is certain now what the connected peers have: requests that asked for no more than that
     /// fail unless `has_block` or `has_length` says that they can be met.
@@ -236,62 +313,51 @@ impl Demand {
         has_block: impl Fn(u64) -> bool,
         has_length: impl Fn(u64) -> bool,
     ) {
-        self.gets.retain(|&index, waiting| {
-            if !has_block(index) {
-                refuse(waiting, |waiting| waiting);
+        let looked_for = self.if_available.iter().copied();
+        let refused: Vec<_> = looked_for.filter(|&index| !has_block(index)).collect();
+        for index in refused {
+            self.if_available.remove(&index);
+            if let Some(get) = self.gets.get_mut(&index) {
+                get.waiters.retain(|waiter| !refuse(waiter));
             }
-            !waiting.is_empty()
-        });
-        let mut refused: Vec<_> = self
-            .updates
-            .extract_if(.., |(min_length, _)| !has_length(*min_length))
-            .collect();
-        refuse(&mut refused, |(_, waiting)| waiting);
-        self.updates.append(&mut refused);
+            self.forget_unwanted(index);
+        }
+        self.updates
+            .retain(|&(min_length, _), waiter| has_length(min_length) || !refuse(waiter));
         if !has_length(1) {
-            refuse(&mut self.seeks, |seeking| &seeking.waiting);
+            self.seeks.retain(|seeking| !refuse(&seeking.waiter));
         }
     }
 
     /// Whether a request waits for [`Self::settle`].
     pub(crate) fn wants_settling(&self) -> bool {
-        self.gets
-            .values()
-            .flatten()
-            .any(|waiting| waiting.if_available)
-            || self.updates.iter().any(|(_, waiting)| waiting.if_available)
-            || self
-                .seeks
-                .iter()
-                .any(|seeking| seeking.waiting.if_available)
+        !self.if_available.is_empty()
+            || self.updates.values().any(|waiter| waiter.if_available)
+            || self.seeks.iter().any(|seeking| seeking.waiter.if_available)
     }
 
     /// Fails everything that waits.
     pub(crate) fn close(&mut self) {
-        for waiting in std::mem::take(&mut self.gets).into_values().flatten() {
-            waiting.answer(Err(Error::Closed));
+        let closed = std::mem::take(self);
+        for waiter in closed.gets.into_values().flat_map(|get| get.waiters) {
+            waiter.answer(Err(Error::Closed));
         }
-        for (_, waiting) in self.updates.drain(..) {
-            waiting.answer(Err(Error::Closed));
+        for waiter in closed.updates.into_values() {
+            waiter.answer(Err(Error::Closed));
         }
-        for seeking in self.seeks.drain(..) {
-            seeking.waiting.answer(Err(Error::Closed));
+        for seeking in closed.seeks {
+            seeking.waiter.answer(Err(Error::Closed));
         }
-        for download in self.downloads.drain(..) {
-            download.waiting.answer(Err(Error::Closed));
-        }
-        self.everything = false;
-        self.newest_length = false;
+        let mut downloads = closed.downloads;
+        downloads.close();
+        self.last_serial = closed.last_serial;
     }
 }
 
-/// Answers and removes those that do not want to wait for other peers.
-fn refuse<W, T>(requests: &mut Vec<W>, waiting: impl Fn(&W) -> &Waiting<T>) {
-    requests.retain(|request| {
-        let waiting = waiting(request);
-        if waiting.if_available {
-            waiting.answer(Err(Error::NotAvailable));
-        }
-        !waiting.if_available
-    });
+/// Answers one that does not want to wait for other peers; whether it is one.
+fn refuse<T>(waiter: &Waiter<T>) -> bool {
+    if waiter.if_available {
+        waiter.answer(Err(Error::NotAvailable));
+    }
+    waiter.if_available
 }

@@ -1,80 +1,43 @@
 //! Replication: what to ask of whom, and what to answer.
 
+mod answer;
+mod asked;
 mod connection;
 mod demand;
+mod downloads;
 mod ended;
 mod load;
 mod options;
+mod pace;
 mod peer;
 mod questions;
 mod reason;
+mod schedule;
 #[cfg(test)]
 mod simulator;
 mod stream;
+mod waiting;
+mod wake;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Range,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Waker,
-    time::Instant,
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
 
 use hypercore_bitfield::Bitfield;
-use hypercore_wire::{Have, Message, Status, Unhave, Want};
+use hypercore_wire::{ChannelId, Message, Status};
 
 pub(crate) use demand::RequestId;
+pub(crate) use downloads::Blocks;
 pub use ended::Ended;
 pub use options::{ReplicateOptions, Role};
 pub use peer::Stats;
 pub use reason::CloseReason;
 pub use stream::{Replication, ReplicationHandle};
+pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 
 use crate::{error::Result, event::PeerId, extension::Extensions, log::Log};
 use demand::Demand;
 use options::PeerOptions;
-use peer::{InFlight, Peer, Stage, WANT_ALIGNMENT, Wanted};
-
-/// Wakes the task that drives a connection, from wherever something changed for it.
-#[derive(Debug, Default)]
-pub(crate) struct Wake {
-    changed: AtomicBool,
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Wake {
-    /// Something changed.
-    fn wake(&self) {
-        if self.changed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Who to wake. Call it before [`Self::take`], or a change in between is missed.
-    fn register(&self, waker: &Waker) {
-        let mut slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *slot {
-            Some(known) => known.clone_from(waker),
-            None => *slot = Some(waker.clone()),
-        }
-    }
-
-    /// Whether something changed since the last call.
-    fn take(&self) -> bool {
-        self.changed.swap(false, Ordering::AcqRel)
-    }
-}
+use peer::{InFlight, Peer, Stage, Wanted};
+use wake::Wake;
 
 /// The peers of one core, and what is wanted of them.
 #[derive(Debug, Default)]
@@ -82,8 +45,7 @@ pub(crate) struct Replicator {
     last_peer: u64,
     peers: BTreeMap<PeerId, Peer>,
     pub(crate) demand: Demand,
-    /// Blocks that were asked for, and of whom.
-    reserved: HashMap<u64, PeerId>,
+    asked: asked::Asked,
     /// Who was asked for a proof of a greater length.
     update_from: Option<PeerId>,
     /// What was exchanged with peers that are gone.
@@ -116,17 +78,22 @@ impl Replicator {
         &mut self,
         options: PeerOptions,
         wake: Arc<Wake>,
+        channel: ChannelId,
         now: Instant,
     ) -> PeerId {
         self.last_peer += 1;
         let id = PeerId(self.last_peer);
-        self.peers.insert(id, Peer::new(id, options, wake, now));
+        let peer = Peer::new(id, options, wake, channel, now);
+        self.peers.insert(id, peer);
         id
     }
 
     pub(crate) fn remove_peer(&mut self, id: PeerId) -> Option<Stage> {
         let mut peer = self.peers.remove(&id)?;
         self.release(id, peer.take_in_flight());
+        for other in self.peers.values_mut() {
+            other.scan.rewind_rare();
+        }
         self.past = self.past.plus(peer.stats);
         self.wake_all();
         self.settle();
@@ -207,6 +174,7 @@ impl Replicator {
         id: PeerId,
         message: &Message,
         log: &Log,
+        now: Instant,
     ) -> Result<Option<u64>> {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(None);
@@ -216,9 +184,9 @@ impl Replicator {
                 if peer.options.ack && have.ack && have.bitfield.is_none() && log.has(have.start) {
                     return Ok(Some(have.start));
                 }
-                peer.on_have(have)?;
+                let blocks = peer.on_have(have)?;
+                self.place_announced(id, blocks, log, now);
                 self.settle();
-                self.wake_all();
             }
             Message::Unhave(unhave) => {
                 let refused = peer.on_unhave(unhave)?;
@@ -243,29 +211,41 @@ impl Replicator {
         self.wake_all();
     }
 
-    /// Whether an answer for block `index` is one to a request of ours, which is then no longer in
-    /// flight.
+    /// The request that an answer for block `index` is for, which is then no longer in flight.
+    /// [`Self::stored`] or [`Self::refused`] follows.
     pub(crate) fn accept(
         &mut self,
         id: PeerId,
         index: u64,
-        has_value: bool,
+        bytes: Option<u64>,
         log: &Log,
         now: Instant,
-    ) -> Result<bool> {
+    ) -> Result<Option<InFlight>> {
         let Some(peer) = self.peers.get_mut(&id) else {
-            return Ok(false);
+            return Ok(None);
         };
-        if let Some(request) = peer.answered(index, has_value, now) {
-            self.release(id, [request]);
-            return Ok(true);
+        let request = peer.answered(index, bytes, now);
+        if request.is_none() {
+            if bytes.is_some() && !log.has(index) {
+                // So that it does not think we have it now (`ondata`).
+                peer.withdraw(index..index + 1);
+            }
+            peer.unrequested()?;
         }
-        if has_value && !log.has(index) {
-            // So that it does not think we have it now (`ondata`).
-            peer.withdraw(index..index + 1);
+        Ok(request)
+    }
+
+    /// The answer to a request was taken in, or was not needed any more.
+    pub(crate) fn done(&mut self, id: PeerId, request: InFlight) {
+        if request.wanted == Wanted::Proof && self.update_from == Some(id) {
+            self.update_from = None;
+            self.wake_all();
         }
-        peer.unrequested()?;
-        Ok(false)
+    }
+
+    /// The answer to a request was of no use.
+    pub(crate) fn refused(&mut self, id: PeerId, request: InFlight) {
+        self.release(id, [request]);
     }
 
     /// A block from `id` has been verified and stored.
@@ -275,25 +255,9 @@ impl Replicator {
         }
     }
 
-    fn release(&mut self, id: PeerId, requests: impl IntoIterator<Item = InFlight>) {
-        for request in requests {
-            match request.wanted {
-                Wanted::Block => {
-                    if self.reserved.get(&request.index) == Some(&id) {
-                        self.reserved.remove(&request.index);
-                    }
-                    for peer in self.peers.values_mut() {
-                        peer.cursor = peer.cursor.min(request.index);
-                    }
-                }
-                Wanted::Proof => self.update_from = None,
-                Wanted::Byte(_) => {}
-            }
-        }
-    }
-
     /// Blocks are here now that were not before.
     pub(crate) fn blocks_stored(&mut self, blocks: Range<u64>, source: Option<PeerId>) {
+        self.asked.stored(blocks.clone());
         for peer in self
             .peers
             .values_mut()
@@ -306,9 +270,9 @@ impl Replicator {
 
     /// Blocks are not here any more.
     pub(crate) fn blocks_cleared(&mut self, bitfield: &Bitfield, blocks: Range<u64>) {
-        self.demand.recount(bitfield);
+        self.demand.downloads.recount(bitfield);
         for peer in self.peers.values_mut() {
-            peer.cursor = peer.cursor.min(blocks.start);
+            peer.scan.rewind(blocks.start, &self.demand);
             peer.withdraw(blocks.clone());
             peer.wake();
         }
@@ -339,19 +303,8 @@ impl Replicator {
         };
         let forgotten = peer.check_deadline(now)?;
         self.release(id, forgotten);
-        let Some(peer) = self.peers.get_mut(&id) else {
-            return Ok(());
-        };
-        if peer.can_download() {
-            send_wants(peer, &self.demand);
-            send_requests(
-                peer,
-                &self.demand,
-                &mut self.reserved,
-                &mut self.update_from,
-                log,
-                now,
-            );
+        if self.peers.get(&id).is_some_and(Peer::can_download) {
+            self.ask(id, log, now);
         }
         self.end(id, log);
         Ok(())
@@ -389,138 +342,4 @@ impl Replicator {
             .unwrap_or(0);
         log.length() >= remote && log.bitfield().total() >= log.length()
     }
-}
-
-/// Asks what the remote has wherever somebody looks for something (`_sendWants`).
-fn send_wants(peer: &mut Peer, demand: &Demand) {
-    for index in demand.wanted_blocks() {
-        peer.want(index);
-    }
-    for (_, blocks) in demand.wanted_bytes() {
-        peer.want_range(&blocks);
-    }
-    for blocks in demand.wanted_ranges() {
-        peer.want_range(&blocks);
-    }
-    // Always: this is how the remote learns that we listen.
-    peer.want(0);
-}
-
-fn send_requests(
-    peer: &mut Peer,
-    demand: &Demand,
-    reserved: &mut HashMap<u64, PeerId>,
-    update_from: &mut Option<PeerId>,
-    log: &Log,
-    now: Instant,
-) {
-    for index in demand.wanted_blocks() {
-        if peer.urgent_window() == 0 {
-            return;
-        }
-        if peer.remote.get(index) && !log.has(index) && !reserved.contains_key(&index) {
-            reserved.insert(index, peer.id);
-            peer.request(index, Wanted::Block, log.digest(index), now);
-        }
-    }
-    for (offset, mut blocks) in demand.wanted_bytes() {
-        if offset >= log.byte_length() {
-            blocks.start = blocks.start.max(log.length());
-        }
-        let candidate = next_candidate(peer, log.bitfield(), reserved, blocks);
-        if let (Some(index), false, 1..) =
-            (candidate, peer.asks_for_byte(offset), peer.urgent_window())
-        {
-            peer.request(index, Wanted::Byte(offset), log.digest(index), now);
-        }
-    }
-    if update_from.is_none()
-        && demand.wanted_length(log.length()).is_some()
-        && let Some(index) = peer.remote.next_set(log.length())
-    {
-        *update_from = Some(peer.id);
-        peer.request(index, Wanted::Proof, log.digest(index), now);
-    }
-    for blocks in demand.wanted_ranges() {
-        let start = blocks.start.max(peer.cursor);
-        let mut rest = start..blocks.end;
-        while peer.window() > 0 {
-            let Some(index) = next_candidate(peer, log.bitfield(), reserved, rest.clone()) else {
-                break;
-            };
-            reserved.insert(index, peer.id);
-            peer.request(index, Wanted::Block, log.digest(index), now);
-            rest.start = index + 1;
-        }
-        if start == peer.cursor && blocks.end == u64::MAX {
-            peer.cursor = rest.start;
-        }
-    }
-}
-
-/// The first block of `blocks` that the remote has, we do not, and nobody was asked for.
-fn next_candidate(
-    peer: &Peer,
-    local: &Bitfield,
-    reserved: &HashMap<u64, PeerId>,
-    blocks: Range<u64>,
-) -> Option<u64> {
-    let mut index = blocks.start;
-    loop {
-        index = peer.remote.next_set(index)?;
-        if index >= blocks.end {
-            return None;
-        }
-        if local.get(index) {
-            index = local.next_clear(index);
-        } else if reserved.contains_key(&index) {
-            index += 1;
-        } else {
-            return Some(index);
-        }
-    }
-}
-
-/// Says which blocks we have in the range that was asked about (`onwant`).
-pub(crate) fn answer_want(peer: &mut Peer, want: &Want, log: &Log) -> Vec<Message> {
-    let Want { start, length } = *want;
-    let aligned = start.is_multiple_of(WANT_ALIGNMENT) && length.is_multiple_of(WANT_ALIGNMENT);
-    if !peer.uploading || !aligned {
-        return Vec::new();
-    }
-    let mut answers = Vec::with_capacity(2);
-    if peer.first_want()
-        && let Some(last) = log.length().checked_sub(1).filter(|&last| log.has(last))
-    {
-        answers.push(Message::Have(Have::block(last)));
-    }
-    // Peers before version 8 ask for everything with a length of 0.
-    let end = match length {
-        0 => log.length(),
-        length => start.saturating_add(length).min(log.length()),
-    };
-    let bitfield = Some(log.bitfield().rle(start..end.max(start)).into());
-    answers.push(Message::Have(Have {
-        start,
-        length,
-        bitfield,
-        ack: false,
-    }));
-    answers
-}
-
-/// An acknowledgement that block `index` is stored here.
-pub(crate) fn ack(index: u64) -> Message {
-    Message::Have(Have {
-        ack: true,
-        ..Have::block(index)
-    })
-}
-
-/// Says that we do not have block `index`, to a peer that asked for it.
-pub(crate) fn unhave(index: u64) -> Message {
-    Message::Unhave(Unhave {
-        start: index,
-        length: 1,
-    })
 }

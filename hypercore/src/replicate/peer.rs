@@ -12,13 +12,16 @@ use std::{
 use bytes::Bytes;
 use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::RemoteTree;
-use hypercore_wire::{Have, Message, Request, Status, Unhave, Want};
+use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave, Want};
 
 use super::{
     Wake,
+    downloads::Blocks,
     load::Part,
     options::PeerOptions,
+    pace::{Pace, Stamp},
     questions::{Question, Questions},
+    schedule::Scan,
 };
 use crate::{
     error::{Error, Result},
@@ -38,13 +41,6 @@ const MAX_WANTS: usize = 16;
 /// Regions one connection asks about: 2^36 blocks.
 const MAX_REGIONS: usize = 65_536;
 
-/// Bytes asked for and not received at one time: more than a connection of 1 Gbit/s and 15 ms holds.
-const WINDOW_BYTES: u64 = 2 * 1024 * 1024;
-
-/// Requests in flight, whatever the size of the blocks: no fewer than Node's hypercore keeps, no
-/// more than a peer of ours queues.
-const WINDOW_REQUESTS: Range<u64> = 16..192;
-
 /// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
 const URGENT: usize = 16;
 
@@ -55,7 +51,7 @@ const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 const MAX_UNREQUESTED: usize = 16;
 
 /// What a request asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wanted {
     /// The block.
     Block,
@@ -69,7 +65,9 @@ pub(crate) enum Wanted {
 pub(crate) struct InFlight {
     pub(crate) index: u64,
     pub(crate) wanted: Wanted,
-    since: Instant,
+    pub(super) stamp: Stamp,
+    /// It was late, and others may be asked.
+    offered: bool,
 }
 
 /// How far this core's part of a connection has come.
@@ -134,12 +132,13 @@ pub(crate) struct Peer {
     /// All regions below were asked about.
     next_region: u64,
     wants_in_flight: usize,
-    in_flight: Vec<InFlight>,
-    /// Blocks below are stored here, asked for, or not had by this remote.
-    pub(crate) cursor: u64,
+    /// There is room for Wants where there was none, or more to ask about.
+    takes_wants: bool,
+    /// Oldest first.
+    in_flight: VecDeque<InFlight>,
+    pace: Pace,
+    pub(super) scan: Scan,
     last_answer: Instant,
-    /// A running mean, in bytes.
-    block_size: u64,
     last_bytes_asked: u64,
     last_bytes_answered: u64,
     questions: Questions,
@@ -148,11 +147,18 @@ pub(crate) struct Peer {
     /// Messages of extensions, which come after those of the protocol.
     pub(crate) extension_outbox: VecDeque<(Arc<str>, Bytes)>,
     wake: Arc<Wake>,
+    channel: ChannelId,
     pub(crate) stats: Stats,
 }
 
 impl Peer {
-    pub(crate) fn new(id: PeerId, options: PeerOptions, wake: Arc<Wake>, now: Instant) -> Self {
+    pub(crate) fn new(
+        id: PeerId,
+        options: PeerOptions,
+        wake: Arc<Wake>,
+        channel: ChannelId,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             stage: Stage::Opening,
@@ -170,10 +176,11 @@ impl Peer {
             regions: BTreeSet::new(),
             next_region: 0,
             wants_in_flight: 0,
-            in_flight: Vec::new(),
-            cursor: 0,
+            takes_wants: true,
+            in_flight: VecDeque::new(),
+            pace: Pace::new(now),
+            scan: Scan::default(),
             last_answer: now,
-            block_size: 64 * 1024,
             last_bytes_asked: 0,
             last_bytes_answered: 0,
             questions: Questions::new(&options.load, now),
@@ -181,6 +188,7 @@ impl Peer {
             outbox: Vec::new(),
             extension_outbox: VecDeque::new(),
             wake,
+            channel,
             stats: Stats::default(),
             options,
         }
@@ -247,17 +255,21 @@ impl Peer {
     }
 
     pub(crate) fn wake(&self) {
-        self.wake.wake();
+        self.wake.wake_channel(self.channel);
     }
 
     // ---- what the remote has ----------------------------------------------------------------
 
-    pub(crate) fn on_have(&mut self, have: &Have) -> Result<()> {
+    /// Returns the blocks that it speaks of.
+    pub(crate) fn on_have(&mut self, have: &Have) -> Result<Range<u64>> {
         self.heard = true;
         let length = have.length;
         if length == REGION {
             self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
+            self.takes_wants = true;
         }
+        let bound = self.remote.bound();
+        let mut blocks = have.start..have.start.saturating_add(length.max(1));
         if let Some(bitfield) = &have.bitfield {
             // A Want without a length, as old peers send it, is answered with everything.
             let window = if length <= 1 {
@@ -265,14 +277,14 @@ impl Peer {
             } else {
                 length.div_ceil(32) as usize * 4
             };
-            self.remote.apply_rle(have.start, bitfield, window)?;
+            let covered = self.remote.apply_rle(have.start, bitfield, window)?;
+            blocks.end = have.start + covered;
         } else {
-            self.remote
-                .set_range(have.start..have.start.saturating_add(length.max(1)), true)?;
+            self.remote.set_range(blocks.clone(), true)?;
         }
         self.account_remote()?;
-        self.cursor = self.cursor.min(have.start);
-        Ok(())
+        self.takes_wants |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
+        Ok(blocks)
     }
 
     /// Returns the requests it will not answer.
@@ -280,10 +292,9 @@ impl Peer {
         let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
         self.remote.set_range(blocks.clone(), false)?;
         self.account_remote()?;
-        let refused = |request: &mut InFlight| {
-            request.wanted == Wanted::Block && blocks.contains(&request.index)
-        };
-        Ok(self.in_flight.extract_if(.., refused).collect())
+        let refused =
+            |request: &InFlight| request.wanted == Wanted::Block && blocks.contains(&request.index);
+        Ok(extract_if(&mut self.in_flight, refused))
     }
 
     /// Counts the memory for what the remote says it has.
@@ -304,9 +315,10 @@ impl Peer {
         }
         // Asked again should it change its mind.
         self.wants_in_flight = 0;
+        self.takes_wants = true;
         self.regions.clear();
         self.next_region = 0;
-        std::mem::take(&mut self.in_flight)
+        self.take_in_flight()
     }
 
     /// Whether we may ask this remote for anything.
@@ -325,7 +337,12 @@ impl Peer {
 
     /// Whether it might have block `index`, for all we know.
     pub(crate) fn may_have(&self, index: u64) -> bool {
-        self.remote.get(index) || (self.can_download() && !self.regions.contains(&(index / REGION)))
+        self.remote.get(index) || self.can_be_asked_about(index)
+    }
+
+    /// Whether we could still ask it whether it has block `index`.
+    pub(crate) fn can_be_asked_about(&self, index: u64) -> bool {
+        self.can_download() && !self.regions.contains(&(index / REGION))
     }
 
     /// Asks what the remote has in the region of `index`, once.
@@ -344,31 +361,45 @@ impl Peer {
         }));
     }
 
-    /// Asks about the first region of `blocks` not asked about yet, as far as the remote's blocks go.
-    pub(crate) fn want_range(&mut self, blocks: &Range<u64>) {
+    /// Asks about the regions of `blocks` not asked about yet, as far as the remote's blocks go.
+    pub(crate) fn want_blocks(&mut self, blocks: &Blocks) {
         while self.regions.contains(&self.next_region) {
             self.next_region += 1;
         }
-        let end = blocks.end.min(self.remote.bound());
-        let mut region = (blocks.start / REGION).max(self.next_region);
-        while region * REGION < end {
-            if !self.regions.contains(&region) {
-                return self.want(region * REGION);
-            }
-            region += 1;
+        let mut region = self.next_region;
+        while self.wants_in_flight < MAX_WANTS
+            && let Some(run) = blocks.runs_from(region * REGION).next()
+            && run.start < self.remote.bound()
+        {
+            self.want(run.start);
+            region = run.start / REGION + 1;
         }
+    }
+
+    /// Whether there is more to ask about than was asked for since the last call.
+    pub(super) fn takes_wants(&mut self) -> bool {
+        let has_room = self.wants_in_flight < MAX_WANTS;
+        has_room && std::mem::take(&mut self.takes_wants)
     }
 
     // ---- what we ask ------------------------------------------------------------------------
 
-    pub(crate) fn request(&mut self, index: u64, wanted: Wanted, nodes: u64, now: Instant) {
+    pub(crate) fn request(
+        &mut self,
+        index: u64,
+        wanted: Wanted,
+        nodes: u64,
+        now: Instant,
+    ) -> Stamp {
         if self.in_flight.is_empty() {
             self.last_answer = now;
         }
-        self.in_flight.push(InFlight {
+        let stamp = self.pace.sent(self.in_flight.len(), now);
+        self.in_flight.push_back(InFlight {
             index,
             wanted,
-            since: now,
+            stamp,
+            offered: false,
         });
         let bytes = match wanted {
             // The same byte twice in a row is answered once (`_onbytes`). If that answer was of no
@@ -386,35 +417,50 @@ impl Peer {
             hash: wanted == Wanted::Proof,
             nodes,
         }));
+        stamp
     }
 
     /// How many more requests may be sent for ranges.
     pub(crate) fn window(&self) -> usize {
-        let requests = (WINDOW_BYTES / self.block_size.max(1))
-            .clamp(WINDOW_REQUESTS.start, WINDOW_REQUESTS.end);
-        usize::try_from(requests)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(self.in_flight.len())
+        self.pace.window().saturating_sub(self.in_flight.len())
     }
 
     /// How many more requests may be sent for what somebody waits for.
     pub(crate) fn urgent_window(&self) -> usize {
-        self.window() + URGENT
+        (self.pace.window() + URGENT).saturating_sub(self.in_flight.len())
     }
 
-    pub(crate) fn asks_for_byte(&self, offset: u64) -> bool {
+    /// How long the answer to one more request will take.
+    pub(super) fn expected(&self) -> Duration {
+        self.pace.expected(self.in_flight.len())
+    }
+
+    pub(super) fn in_flight(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &InFlight> + ExactSizeIterator {
+        self.in_flight.iter()
+    }
+
+    pub(super) fn is_asked_for(&self, wanted: Wanted) -> bool {
         self.in_flight
             .iter()
-            .any(|request| request.wanted == Wanted::Byte(offset))
+            .any(|request| request.wanted == wanted)
     }
 
-    /// Finds the request that `index` answers and takes it out; `None` for an answer to nothing.
+    pub(super) fn is_asked_for_block(&self, index: u64) -> bool {
+        let asked = |request: &InFlight| request.wanted == Wanted::Block && request.index == index;
+        self.in_flight.iter().any(asked)
+    }
+
+    /// Finds the request that `index` answers, with a block of so many bytes or without one, and
+    /// takes it out; `None` for an answer to nothing.
     pub(crate) fn answered(
         &mut self,
         index: u64,
-        has_value: bool,
+        bytes: Option<u64>,
         now: Instant,
     ) -> Option<InFlight> {
+        let has_value = bytes.is_some();
         let found = self
             .in_flight
             .iter()
@@ -428,7 +474,9 @@ impl Peer {
                     .position(|request| matches!(request.wanted, Wanted::Byte(_)) && has_value)
             })?;
         self.last_answer = now;
-        Some(self.in_flight.remove(found))
+        let request = self.in_flight.remove(found)?;
+        self.pace.answered(&request.stamp, bytes, now);
+        Some(request)
     }
 
     /// Counts an answer nobody asked for, or asks for no longer.
@@ -443,30 +491,48 @@ impl Peer {
     pub(crate) fn received(&mut self, bytes: u64) {
         self.stats.downloaded_blocks += 1;
         self.stats.downloaded_bytes += bytes;
-        self.block_size = (7 * self.block_size + bytes) / 8;
     }
 
     pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
-        std::mem::take(&mut self.in_flight)
+        std::mem::take(&mut self.in_flight).into()
+    }
+
+    /// When something is to be done about requests that are not answered.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let next = self.in_flight.iter().find(|request| !request.offered);
+        let late = next.map(|request| request.stamp.late_at());
+        [late, self.timeout_at()].into_iter().flatten().min()
     }
 
     /// When a request will have waited for too long.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    fn timeout_at(&self) -> Option<Instant> {
         let timeout = self.options.timeout?;
-        let oldest = self.in_flight.first()?.since;
-        Some(oldest.max(self.last_answer) + timeout)
+        let oldest = self.in_flight.front()?.stamp.sent;
+        oldest.max(self.last_answer).checked_add(timeout)
+    }
+
+    /// The requests that have become late.
+    pub(super) fn take_late(&mut self, now: Instant) -> Vec<InFlight> {
+        let late = self
+            .in_flight
+            .iter_mut()
+            .filter(|request| !request.offered && request.stamp.late_at() <= now);
+        let take = |request: &mut InFlight| {
+            request.offered = true;
+            *request
+        };
+        late.map(take).collect()
     }
 
     /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+        if self.timeout_at().is_none_or(|timeout| now < timeout) {
             return Ok(Vec::new());
         }
-        let forgotten: Vec<_> = self
-            .in_flight
-            .extract_if(.., |request| matches!(request.wanted, Wanted::Byte(_)))
-            .collect();
+        let forgotten = extract_if(&mut self.in_flight, |request| {
+            matches!(request.wanted, Wanted::Byte(_))
+        });
         if forgotten.is_empty() {
             let seconds = self
                 .options
@@ -549,4 +615,20 @@ impl Peer {
             }));
         }
     }
+}
+
+/// Takes out the requests of which `is_out` holds.
+fn extract_if(
+    in_flight: &mut VecDeque<InFlight>,
+    is_out: impl Fn(&InFlight) -> bool,
+) -> Vec<InFlight> {
+    let out: Vec<_> = in_flight
+        .iter()
+        .copied()
+        .filter(|request| is_out(request))
+        .collect();
+    if !out.is_empty() {
+        in_flight.retain(|request| !is_out(request));
+    }
+    out
 }

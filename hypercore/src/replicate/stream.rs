@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::Instant,
 };
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
@@ -166,8 +165,7 @@ impl Replication {
                     Poll::Pending => {}
                 }
             }
-            if !moved
-                && poll_change(&self.wake, &mut self.alarm, cx, connection.deadline()).is_pending()
+            if !moved && poll_change(&self.wake, &mut self.alarm, cx, &mut connection).is_pending()
             {
                 return Poll::Pending;
             }
@@ -219,7 +217,7 @@ impl AsyncRead for Replication {
                 connection.end(ended.into(), "the connection was closed");
                 return Poll::Ready(Ok(0));
             }
-            if poll_change(&this.wake, &mut this.alarm, cx, connection.deadline()).is_pending() {
+            if poll_change(&this.wake, &mut this.alarm, cx, &mut connection).is_pending() {
                 return Poll::Pending;
             }
         }
@@ -264,14 +262,17 @@ impl AsyncWrite for Replication {
     }
 }
 
-/// Ready once something changed in a core, or once `deadline` has passed.
+/// Ready once something changed in a core, or once the deadline of the connection has passed.
 fn poll_change(
     wake: &Wake,
     alarm: &mut Alarm,
     cx: &mut Context<'_>,
-    deadline: Option<Instant>,
+    connection: &mut Connection,
 ) -> Poll<()> {
-    let rang = alarm.poll(cx, deadline).is_ready();
+    let rang = alarm.poll(cx, connection.deadline()).is_ready();
+    if rang {
+        connection.is_silent(runtime::now());
+    }
     if wake.take() || rang {
         Poll::Ready(())
     } else {

@@ -12,7 +12,7 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Error, Event, Events, Hypercore, OpenOptions, PeerId, UpdateOptions,
+    Error, Event, Events, Hypercore, OpenOptions, PeerId, Progress, UpdateOptions,
     bitfield::{Bitfield, PageSize},
     storage::{Directory, FileName, Storage},
     wire::StaticKeyPair,
@@ -144,9 +144,9 @@ struct Job {
     met: bool,
     /// The greatest length a peer spoke of.
     claimed: u64,
-    /// Blocks and bytes that came in this run.
-    received: (u64, u64),
-    /// What was told last: when, blocks and bytes received until then.
+    /// Whether a block came in this run.
+    received: bool,
+    /// What was told last: when, blocks stored and bytes received until then.
     progress: (Instant, u64, u64),
     /// Length and number of stored blocks that were told last.
     synced: Option<(u64, u64)>,
@@ -182,8 +182,8 @@ impl Job {
             open: HashSet::new(),
             met: false,
             claimed: 0,
-            received: (0, 0),
-            progress: (Instant::now(), 0, 0),
+            received: false,
+            progress: (Instant::now(), core.progress(..).downloaded, 0),
             synced: None,
             known,
             core,
@@ -344,7 +344,7 @@ impl Job {
             ));
             return Ok(false);
         }
-        let is_new = self.received.0 > 0 && self.claimed <= self.core.length();
+        let is_new = self.received && self.claimed <= self.core.length();
         if missing == 0 && is_new && !self.args.live {
             return Ok(true);
         }
@@ -368,36 +368,21 @@ impl Job {
 
     /// How many blocks are wanted and known to exist, but not here; and the first of them in words.
     fn missing(&self) -> (u64, String) {
-        let length = self.core.length();
-        if length == 0 {
+        if self.core.length() == 0 {
             return (0, "its length is not known yet".into());
         }
-        let mut count = 0;
-        let mut runs = Vec::new();
+        let mut wanted = Progress::default();
         for blocks in &self.ranges {
-            let end = blocks.end.min(length);
-            let mut rest = blocks.start.min(end)..end;
-            count += (rest.end - rest.start) - self.core.downloaded(rest.clone());
-            while let (Some(run), true) = (next_missing(&self.core, &rest), runs.len() < SHOWN_RUNS)
-            {
-                rest.start = run.end;
-                runs.push(format!("{}..{}", run.start, run.end));
-            }
+            let part = self.core.progress(blocks.clone());
+            wanted.downloaded += part.downloaded;
+            wanted.length += part.length;
+            wanted.missing.extend(part.missing);
         }
-        if count == 0 {
+        wanted.missing.truncate(Progress::SHOWN_RUNS);
+        if wanted.is_complete() {
             return (0, "peers may have more than is known here".into());
         }
-        let more = if runs.len() == SHOWN_RUNS {
-            ", ..."
-        } else {
-            ""
-        };
-        let runs = runs.join(", ");
-        let verb = if count == 1 { "is" } else { "are" };
-        (
-            count,
-            format!("{} of {length} {verb} missing: {runs}{more}", blocks(count)),
-        )
+        (wanted.length - wanted.downloaded, wanted.to_string())
     }
 
     fn failure(&self, error: Error) -> Failure {
@@ -421,9 +406,8 @@ impl Job {
             Event::Append { length } => {
                 self.output.event("append", &[("length", (*length).into())])
             }
-            Event::Download { index, bytes, .. } => {
-                self.received.0 += 1;
-                self.received.1 += bytes;
+            Event::Download { index, .. } => {
+                self.received = true;
                 self.tell_download(*index)
             }
             // We were too slow: what was dropped is seen in what is stored.
@@ -463,18 +447,21 @@ impl Job {
     }
 
     fn tell_progress(&mut self) -> Result<()> {
-        let (last, _, last_bytes) = self.progress;
-        let (length, received) = (self.core.length(), self.received.1);
-        let speed = (received - last_bytes) as f64 / last.elapsed().as_secs_f64().max(0.001);
-        let changed = self.received != (self.progress.1, self.progress.2);
-        self.progress = (Instant::now(), self.received.0, received);
-        let downloaded = self.core.downloaded(..);
+        let Progress {
+            downloaded,
+            length,
+            bytes: received,
+            ..
+        } = self.core.progress(..);
+        let (last, last_downloaded, last_received) = self.progress;
+        let speed = (received - last_received) as f64 / last.elapsed().as_secs_f64().max(0.001);
+        self.progress = (Instant::now(), downloaded, received);
         let peers = self.open.len();
         let bar = self.output.bar();
         bar.set_length(length);
         bar.set_position(downloaded);
         bar.set_message(format!("{}/s from {peers}", bytes(speed as u64)));
-        if !changed {
+        if (downloaded, received) == (last_downloaded, last_received) {
             return Ok(());
         }
         self.output.event(
@@ -514,33 +501,4 @@ impl Job {
             )
         }
     }
-}
-
-/// Runs of missing blocks that a message names.
-const SHOWN_RUNS: usize = 4;
-
-/// The first run of `blocks` that is not stored.
-fn next_missing(core: &Hypercore, blocks: &Range<u64>) -> Option<Range<u64>> {
-    if blocks.is_empty() || core.has_all(blocks.clone()) {
-        return None;
-    }
-    // The longest beginning that is stored, then the longest after it of which nothing is.
-    let start = last_while(blocks, |end| core.has_all(blocks.start..end));
-    let end = last_while(&(start..blocks.end), |end| core.downloaded(start..end) == 0);
-    Some(start..end)
-}
-
-/// The greatest end of a part of `range` from its start on that satisfies `holds`, which holds for
-/// every part of a part for which it holds.
-fn last_while(range: &Range<u64>, holds: impl Fn(u64) -> bool) -> u64 {
-    let Range { mut start, mut end } = range.clone();
-    while start < end {
-        let middle = start + (end - start).div_ceil(2);
-        if holds(middle) {
-            start = middle;
-        } else {
-            end = middle - 1;
-        }
-    }
-    start
 }

@@ -49,15 +49,15 @@ fn a_remote_that_ends_without_reading() {
         let node = world.add_node(None, false);
         world.append(400);
         let mut conditions = [good_conditions(); 2];
-        conditions[1].buffer = 1 << 14;
+        conditions[1].buffer = 1 << 12;
         conditions[1].bytes_per_second = 100_000;
         let link = world.connect([node, 0], [plain(true), plain(true)], conditions);
-        runtime.run_for(Duration::from_millis(300));
+        runtime.run_for(Duration::from_millis(600));
         world.links[link].cable.freeze_half(1);
         runtime.run_for(Duration::from_millis(300));
-        let waits = world.nodes[0].core.peers()[0].stats;
+        let [sent, came] = [0, node].map(|node| world.nodes[node].core.stats());
         assert!(
-            waits.uploaded_bytes > 1 << 14,
+            sent.uploaded_bytes - came.downloaded_bytes > 1 << 12,
             "the answers do not fill the buffer"
         );
         world.hang_up(link, 0);

@@ -21,6 +21,8 @@ mod known;
 mod liar;
 mod network;
 mod schedules;
+mod speed;
+mod waits;
 
 use std::{cell::RefCell, fmt::Write, ops::Range, rc::Rc, sync::Arc, time::Duration};
 
@@ -376,7 +378,12 @@ impl World {
                     Fault::Lost => !error.is_peer_fault() || is_timeout(error),
                     Fault::Lies => true,
                 };
-                assert!(fair, "{end:?} of {:?} blames: {error:?}", link.ends);
+                assert!(
+                    fair,
+                    "{end:?} of {:?} blames: {error:?}\n{}",
+                    link.ends,
+                    self.report()
+                );
             }
         }
     }
@@ -452,8 +459,14 @@ fn block(seed: u64, index: u64) -> Bytes {
     vec![byte; size(seed, index) as usize].into()
 }
 
+/// A seed from here on gives blocks of one size, by which it is greater than this.
+const EQUAL_BLOCKS: u64 = 1 << 63;
+
 /// Most blocks are small, some are large, some are empty.
 const fn size(seed: u64, index: u64) -> u64 {
+    if seed >= EQUAL_BLOCKS {
+        return seed - EQUAL_BLOCKS;
+    }
     let mixed = (index + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed;
     match mixed % 16 {
         0 => 0,

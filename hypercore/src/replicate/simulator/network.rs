@@ -25,6 +25,9 @@ pub(super) struct Conditions {
     pub(super) corruption: u64,
 }
 
+/// What arrives at once.
+const SEGMENT: usize = 16 * 1024;
+
 /// One direction of a connection.
 pub(super) struct Pipe {
     conditions: Conditions,
@@ -182,7 +185,7 @@ impl AsyncWrite for Socket {
             pipe.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        let count = self.split(bytes.len().min(room));
+        let count = self.split(bytes.len().min(room).min(SEGMENT));
         let mut chunk = bytes[..count].to_vec();
         if pipe.conditions.corruption > 0 {
             for byte in &mut chunk {

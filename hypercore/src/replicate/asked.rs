@@ -1,0 +1,138 @@
+//! The blocks that peers were asked for and have not sent.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use super::pace::Stamp;
+use crate::event::PeerId;
+
+/// Blocks that may be asked of a second peer, although the first is not late, before there is
+/// anything to measure them by,
+const SPARE: u64 = 16;
+
+/// and one more for so many that were received: about 3 % are received twice, at most.
+const RECEIVED_FOR_A_SPARE: u64 = 32;
+
+/// Blocks asked for at one time, of all peers.
+const MAX_ASKED: usize = 16_384;
+
+#[derive(Debug)]
+struct Request {
+    /// How many peers were asked and have neither answered nor left.
+    peers: u32,
+    /// The one asked last,
+    last: PeerId,
+    /// and when its answer is expected.
+    stamp: Stamp,
+}
+
+/// What was asked of all peers of a core.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    blocks: BTreeMap<u64, Request>,
+    /// Blocks that others may be asked for because this one is late.
+    late: BTreeMap<u64, PeerId>,
+    /// How many blocks were asked of another peer to be done sooner.
+    spent: u64,
+    /// How many blocks came.
+    received: u64,
+}
+
+impl Asked {
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.blocks.len() >= MAX_ASKED
+    }
+
+    /// The first block from `index` on that nobody was asked for.
+    pub(super) fn next_free(&self, mut index: u64) -> u64 {
+        for (&asked, _) in self.blocks.range(index..) {
+            if asked != index {
+                break;
+            }
+            index += 1;
+        }
+        index
+    }
+
+    /// `peer` was asked for a block.
+    pub(super) fn insert(&mut self, index: u64, peer: PeerId, stamp: Stamp) {
+        self.late.remove(&index);
+        let request = self.blocks.entry(index).or_insert(Request {
+            peers: 0,
+            last: peer,
+            stamp,
+        });
+        request.peers += 1;
+        request.last = peer;
+        request.stamp = stamp;
+    }
+
+    /// A peer that was asked for a block will not send it. Returns whether nobody else will.
+    pub(super) fn remove(&mut self, index: u64) -> bool {
+        let Entry::Occupied(mut request) = self.blocks.entry(index) else {
+            return false;
+        };
+        request.get_mut().peers -= 1;
+        if request.get().peers > 0 {
+            return false;
+        }
+        request.remove();
+        self.late.remove(&index);
+        true
+    }
+
+    /// Blocks are stored now, whoever was asked for them.
+    pub(super) fn stored(&mut self, blocks: Range<u64>) {
+        if blocks.end - blocks.start == 1 {
+            self.received += u64::from(self.blocks.remove(&blocks.start).is_some());
+            self.late.remove(&blocks.start);
+        } else if !self.blocks.is_empty() {
+            self.blocks.retain(|index, _| !blocks.contains(index));
+            self.late.retain(|index, _| !blocks.contains(index));
+        }
+    }
+
+    // ---- asking again -----------------------------------------------------------------------
+
+    /// How much longer a block will take that was asked for; `None` if it was not.
+    pub(super) fn remaining(&self, index: u64, now: Instant) -> Option<Duration> {
+        let request = self.blocks.get(&index)?;
+        Some(request.stamp.remaining(now))
+    }
+
+    /// Whether one peer alone was asked for a block.
+    pub(super) fn is_asked_once(&self, index: u64) -> bool {
+        self.blocks
+            .get(&index)
+            .is_some_and(|request| request.peers == 1)
+    }
+
+    /// Lets others be asked for a block, too.
+    pub(super) fn offer(&mut self, index: u64) {
+        if let Some(request) = self.blocks.get(&index) {
+            self.late.insert(index, request.last);
+        }
+    }
+
+    /// The blocks that may be asked of `peer` because another one is late.
+    pub(super) fn offered_to(&self, peer: PeerId) -> impl Iterator<Item = u64> {
+        let others = self.late.iter().filter(move |&(_, &last)| last != peer);
+        others.map(|(&index, _)| index)
+    }
+
+    /// Whether a block may be asked of a second peer although the first is not late.
+    pub(super) const fn has_spare(&self) -> bool {
+        self.spent < SPARE + self.received / RECEIVED_FOR_A_SPARE
+    }
+
+    pub(super) const fn spend(&mut self) {
+        self.spent += 1;
+    }
+}

@@ -1,0 +1,186 @@
+//! The sets of blocks that somebody wants whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
+
+use hypercore_bitfield::Bitfield;
+
+use super::demand::Waiter;
+use crate::{error::Error, request::Order};
+
+/// Blocks: runs in order, with gaps between them.
+#[derive(Debug, Clone)]
+pub(crate) struct Blocks(Vec<Range<u64>>);
+
+impl From<Range<u64>> for Blocks {
+    fn from(run: Range<u64>) -> Self {
+        Self(vec![run])
+    }
+}
+
+impl FromIterator<u64> for Blocks {
+    fn from_iter<I: IntoIterator<Item = u64>>(blocks: I) -> Self {
+        let mut blocks: Vec<_> = blocks.into_iter().collect();
+        blocks.sort_unstable();
+        let runs = blocks.chunk_by(|a, b| b - a <= 1);
+        let run = |run: &[u64]| run[0]..run.last().map_or(0, |last| last.saturating_add(1));
+        Self(runs.map(run).collect())
+    }
+}
+
+impl Blocks {
+    /// From the first block to the last.
+    pub(crate) fn bounds(&self) -> Range<u64> {
+        let end = self.0.last().map_or(0, |run| run.end);
+        self.0.first().map_or(0, |run| run.start)..end
+    }
+
+    pub(crate) fn contains(&self, block: u64) -> bool {
+        self.runs_from(block)
+            .next()
+            .is_some_and(|run| run.start == block)
+    }
+
+    /// The runs from `block` on, the first of them cut there.
+    pub(crate) fn runs_from(&self, block: u64) -> impl Iterator<Item = Range<u64>> {
+        let first = self.0.partition_point(|run| run.end <= block);
+        let runs = self.0.get(first..).unwrap_or_default();
+        runs.iter().map(move |run| run.start.max(block)..run.end)
+    }
+
+    /// The first block from `block` on that is not stored.
+    pub(crate) fn first_missing(&self, block: u64, stored: &Bitfield) -> Option<u64> {
+        self.runs_from(block).find_map(|run| {
+            let missing = stored.next_clear(run.start);
+            run.contains(&missing).then_some(missing)
+        })
+    }
+}
+
+/// Blocks that somebody wants to have here.
+#[derive(Debug)]
+pub(crate) struct Download {
+    waiter: Waiter<()>,
+    pub(crate) blocks: Blocks,
+    pub(crate) order: Order,
+    /// The first of them that is not stored.
+    missing: u64,
+}
+
+impl Download {
+    /// The first of its blocks that is not stored.
+    pub(crate) const fn missing(&self) -> u64 {
+        self.missing
+    }
+}
+
+/// All downloads that are not done, oldest first.
+///
+/// Each is looked at again only when its first missing block is stored, so that a block costs no
+/// more however many there are.
+#[derive(Debug, Default)]
+pub(crate) struct Downloads {
+    all: BTreeMap<u64, Download>,
+    /// The first missing block of each, and its number.
+    missing: BTreeSet<(u64, u64)>,
+}
+
+impl Downloads {
+    /// Wants `blocks`, of which `missing` is the first that is not stored.
+    pub(crate) fn insert(
+        &mut self,
+        blocks: Blocks,
+        order: Order,
+        missing: u64,
+        waiter: Waiter<()>,
+    ) {
+        let serial = waiter.serial;
+        self.missing.insert((missing, serial));
+        let download = Download {
+            waiter,
+            blocks,
+            order,
+            missing,
+        };
+        self.all.insert(serial, download);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Download> {
+        self.all.values()
+    }
+
+    /// The oldest from number `serial` on.
+    pub(crate) fn next(&self, serial: u64) -> Option<(u64, &Download)> {
+        let (&serial, download) = self.all.range(serial..).next()?;
+        Some((serial, download))
+    }
+
+    /// Nobody waits for this one any more.
+    pub(crate) fn remove(&mut self, serial: u64) -> Option<Download> {
+        let download = self.all.remove(&serial)?;
+        self.missing.remove(&(download.missing, serial));
+        Some(download)
+    }
+
+    /// `blocks` are stored now.
+    pub(crate) fn stored(&mut self, blocks: &Range<u64>, bitfield: &Bitfield) {
+        let touched = (blocks.start, 0)..(blocks.end, 0);
+        while let Some(&(missing, serial)) = self.missing.range(touched.clone()).next() {
+            self.missing.remove(&(missing, serial));
+            self.look(serial, missing, bitfield);
+        }
+    }
+
+    /// Blocks were dropped: looks again for what is missing.
+    pub(crate) fn recount(&mut self, bitfield: &Bitfield) {
+        self.missing.clear();
+        let serials: Vec<_> = self.all.keys().copied().collect();
+        for serial in serials {
+            self.look(serial, 0, bitfield);
+        }
+    }
+
+    /// Finds the first block from `from` on that a download lacks, or answers that it lacks none.
+    fn look(&mut self, serial: u64, from: u64, bitfield: &Bitfield) {
+        let Some(download) = self.all.get_mut(&serial) else {
+            return;
+        };
+        match download.blocks.first_missing(from, bitfield) {
+            Some(missing) => {
+                download.missing = missing;
+                self.missing.insert((missing, serial));
+            }
+            None => {
+                download.waiter.answer(Ok(()));
+                self.all.remove(&serial);
+            }
+        }
+    }
+
+    /// Fails those that want nothing but blocks of `blocks`.
+    pub(crate) fn cancel_within(&mut self, blocks: &Range<u64>) {
+        let inside = |download: &Download| {
+            let Range { start, end } = download.blocks.bounds();
+            blocks.start <= start && end <= blocks.end
+        };
+        let serials: Vec<_> = self
+            .all
+            .iter()
+            .filter(|(_, download)| inside(download))
+            .map(|(&serial, _)| serial)
+            .collect();
+        for download in serials.into_iter().filter_map(|serial| self.remove(serial)) {
+            download.waiter.answer(Err(Error::Cancelled));
+        }
+    }
+
+    /// Fails all of them.
+    pub(crate) fn close(&mut self) {
+        self.missing.clear();
+        for download in std::mem::take(&mut self.all).into_values() {
+            download.waiter.answer(Err(Error::Closed));
+        }
+    }
+}

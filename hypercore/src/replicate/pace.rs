@@ -1,0 +1,238 @@
+//! How fast a peer answers, and how much to ask of it at one time.
+
+use std::time::{Duration, Instant};
+
+/// A peer is asked for no more than it answers in this time, or in two round trips if those take
+/// longer: enough that it never waits for us, little enough that what it holds is soon here.
+const HORIZON: Duration = Duration::from_millis(250);
+
+/// But never for more than it answers in this time, however long a round trip seems to take.
+const MAX_HORIZON: Duration = Duration::from_secs(2);
+
+/// Bytes asked for and not received at one time: more than 100 MiB/s and 200 ms hold.
+const MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Requests in flight to a peer whose pace is not known: as many as Node's hypercore keeps.
+const FIRST_REQUESTS: u64 = 16;
+
+/// Requests in flight to the slowest peer: with one, it would wait for us between any two.
+const MIN_REQUESTS: u64 = 2;
+
+/// Requests in flight, whatever the size of the blocks.
+pub(super) const MAX_REQUESTS: usize = 512;
+
+/// What an answer costs beside its block: headers, nodes, a signature.
+const OVERHEAD: u64 = 100;
+
+/// The shortest round trip of this long, at least, and twice as long, at most, is the one believed.
+const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(10);
+
+/// After that time the window shrinks to so small a part for one round trip: otherwise every
+/// request would wait behind others, and that would be taken for the length of the way.
+const PROBE: u64 = 4;
+
+/// How long the answer of a peer takes of which nothing is known.
+const UNKNOWN: Duration = Duration::from_millis(500);
+
+/// What a peer does is late if it takes twice as long as expected and this.
+const LATE: Duration = Duration::from_millis(250);
+
+/// What is known when a request is sent, to learn from its answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    pub(super) sent: Instant,
+    /// When the answer is expected.
+    pub(super) expected: Instant,
+    delivered: u64,
+    /// As much was in flight as may be, so that the answer tells how fast the peer can be.
+    full: bool,
+    /// So little was in flight that the answer tells how long the way is.
+    probe: bool,
+}
+
+impl Stamp {
+    /// From when on the answer is late.
+    pub(super) fn late_at(&self) -> Instant {
+        self.expected + (self.expected - self.sent) + LATE
+    }
+
+    /// How much longer the answer will take. What is overdue takes as long again.
+    pub(super) fn remaining(&self, now: Instant) -> Duration {
+        let left = self.expected.saturating_duration_since(now);
+        left.max(now.saturating_duration_since(self.expected))
+    }
+}
+
+/// The measured pace of one peer.
+///
+/// The rate is that of BBR (Cardwell et al. 2016): bytes that came between a request and its
+/// answer, by the time this took. As the window holds the answers of two round trips, it doubles
+/// with each round trip until the rate does not grow any more.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Bytes received.
+    delivered: u64,
+    /// Bytes per second; 0 until it is known.
+    rate: u64,
+    /// The shortest round trips, of the present time and the one before.
+    round_trips: [Option<Duration>; 2],
+    round_trips_since: Instant,
+    /// The length of the way is to be measured anew.
+    probing: bool,
+    /// A running mean, in bytes; `None` before the first.
+    block_size: Option<u64>,
+}
+
+impl Pace {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            delivered: 0,
+            rate: 0,
+            round_trips: [None; 2],
+            round_trips_since: now,
+            probing: false,
+            block_size: None,
+        }
+    }
+
+    /// How many requests should be in flight.
+    pub(super) fn window(&self) -> usize {
+        let requests = if self.rate == 0 {
+            FIRST_REQUESTS
+        } else {
+            let horizon = (self.round_trip() * 2).clamp(HORIZON, MAX_HORIZON);
+            let bytes = u128::from(self.rate) * horizon.as_micros() / 1_000_000;
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).min(MAX_BYTES);
+            let requests = (bytes / self.answer_size()).max(MIN_REQUESTS);
+            if self.probing {
+                requests.min(MAX_REQUESTS as u64).div_ceil(PROBE)
+            } else {
+                requests
+            }
+        };
+        usize::try_from(requests).map_or(MAX_REQUESTS, |requests| requests.min(MAX_REQUESTS))
+    }
+
+    /// A request is sent while `in_flight` others are.
+    pub(super) fn sent(&self, in_flight: usize, now: Instant) -> Stamp {
+        Stamp {
+            sent: now,
+            expected: now + self.expected(in_flight),
+            delivered: self.delivered,
+            full: !self.probing && in_flight + 1 >= self.window(),
+            probe: self.probing && in_flight < self.window(),
+        }
+    }
+
+    /// How long an answer will take that comes after `in_flight` others.
+    pub(super) fn expected(&self, in_flight: usize) -> Duration {
+        if self.rate == 0 {
+            return UNKNOWN;
+        }
+        let bytes = (in_flight as u64 + 1) * self.answer_size();
+        self.round_trip() + Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate)
+    }
+
+    /// A request was answered, with a block of so many bytes or without one.
+    pub(super) fn answered(&mut self, stamp: &Stamp, bytes: Option<u64>, now: Instant) {
+        self.delivered += bytes.unwrap_or(0) + OVERHEAD;
+        if let Some(bytes) = bytes {
+            let mean = self.block_size.unwrap_or(bytes);
+            self.block_size = Some((7 * mean + bytes) / 8);
+        }
+        let took = now.saturating_duration_since(stamp.sent);
+        if now.saturating_duration_since(self.round_trips_since) >= ROUND_TRIP_MEMORY {
+            self.round_trips = [None, self.round_trips[0]];
+            self.round_trips_since = now;
+            self.probing = true;
+        }
+        self.probing &= !stamp.probe;
+        let shortest = &mut self.round_trips[0];
+        *shortest = Some(shortest.map_or(took, |shortest| shortest.min(took)));
+
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let delivered = self.delivered - stamp.delivered;
+        let rate = (delivered.saturating_mul(1_000_000) / micros).max(1);
+        if rate > self.rate {
+            self.rate = rate;
+        } else if stamp.full {
+            self.rate -= (self.rate - rate) / 8;
+        }
+    }
+
+    fn answer_size(&self) -> u64 {
+        self.block_size.unwrap_or(0) + OVERHEAD
+    }
+
+    fn round_trip(&self) -> Duration {
+        let shortest = self.round_trips.iter().flatten().min();
+        shortest.copied().unwrap_or(UNKNOWN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCK: u64 = 1 << 16;
+
+    /// Asks a peer that answers `per_second` blocks, each after `delay`, for `blocks`; the seconds
+    /// that this takes.
+    fn seconds(pace: &mut Pace, blocks: u32, per_second: u32, delay: Duration) -> f64 {
+        let start = Instant::now();
+        let mut now = start;
+        let mut free_at = start;
+        let mut in_flight = std::collections::VecDeque::new();
+        let (mut asked, mut answered) = (0, 0);
+        while answered < blocks {
+            while asked < blocks && in_flight.len() < pace.window() {
+                free_at = free_at.max(now) + Duration::from_secs(1) / per_second;
+                in_flight.push_back((free_at + delay, pace.sent(in_flight.len(), now)));
+                asked += 1;
+            }
+            let (at, stamp) = in_flight.pop_front().expect("something is asked");
+            now = at;
+            pace.answered(&stamp, Some(BLOCK), now);
+            answered += 1;
+        }
+        (now - start).as_secs_f64()
+    }
+
+    #[test]
+    fn a_long_fast_link_is_filled() {
+        // 100 MiB/s and a round trip of 200 ms.
+        let mut pace = Pace::new(Instant::now());
+        let seconds = seconds(&mut pace, 16_000, 1600, Duration::from_millis(200));
+        assert!(seconds < 10.0 / 0.85, "{seconds} s for what 10 s hold");
+    }
+
+    #[test]
+    fn a_slow_peer_holds_few_requests() {
+        let mut pace = Pace::new(Instant::now());
+        seconds(&mut pace, 100, 4, Duration::from_millis(10));
+        assert_eq!(pace.window(), 2);
+    }
+
+    #[test]
+    fn a_peer_that_becomes_slow_is_asked_for_less() {
+        let mut pace = Pace::new(Instant::now());
+        seconds(&mut pace, 2000, 1000, Duration::from_millis(10));
+        let before = pace.window();
+        seconds(&mut pace, 600, 40, Duration::from_millis(10));
+        assert!(before > 200, "{before}");
+        assert!(pace.window() < before / 10, "{}", pace.window());
+    }
+
+    #[test]
+    fn what_was_seldom_asked_tells_nothing_of_the_speed() {
+        let mut pace = Pace::new(Instant::now());
+        seconds(&mut pace, 2000, 1000, Duration::from_millis(10));
+        let before = pace.window();
+        for _ in 0..100 {
+            let sent = Instant::now();
+            let stamp = pace.sent(0, sent);
+            pace.answered(&stamp, Some(BLOCK), sent + Duration::from_millis(11));
+        }
+        assert_eq!(pace.window(), before);
+    }
+}

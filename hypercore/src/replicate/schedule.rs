@@ -1,0 +1,491 @@
+//! What to ask, and of whom.
+//!
+//! A peer is asked as soon as it may be: when it has told what it has, when it has answered, and
+//! when somebody wants something. It is asked, in this order, for
+//!
+//! 1. blocks that somebody waits for, those first that were wanted first;
+//! 2. blocks that another peer should have sent by now;
+//! 3. positions of bytes, and the newest length;
+//! 4. ranges, oldest first. Where all is wanted, the blocks come first that no other peer has;
+//! 5. if nothing of that is left, blocks that another peer will not have sent for a while.
+//!
+//! How much a peer is asked for at one time is up to its [`Pace`](super::pace::Pace). Nothing is
+//! taken back from a peer that is slow: what it was asked for is asked of another one too, and
+//! whatever comes first counts.
+//!
+//! Every peer remembers how far it was looked through, so that looking again costs nothing
+//! where nothing has changed.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use hypercore_bitfield::Bitfield;
+
+use super::{
+    Replicator,
+    asked::Asked,
+    demand::Demand,
+    downloads::Download,
+    peer::{InFlight, Peer, Wanted},
+};
+use crate::{event::PeerId, log::Log, request::Order, runtime};
+
+/// Newly announced blocks that are compared with those waited for, one by one.
+const ANNOUNCED: usize = 32;
+
+/// Steps in the search for a block that no other peer has.
+const RARE_STEPS: usize = 32;
+
+/// A second peer is not worth asking to be done sooner by less than this.
+const WORTHWHILE: Duration = Duration::from_millis(20);
+
+/// How far the ranges were looked through for one peer: before this there is nothing that it has
+/// and that it, or another one, could be asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scan {
+    /// The number of the oldest request that may be new to the peer.
+    seen: u64,
+    /// The first in the queue of blocks.
+    get: u64,
+    /// The number of a download,
+    download: u64,
+    /// and a block in it.
+    block: u64,
+    /// Blocks before this are not rare.
+    rare: u64,
+}
+
+/// The number, for a [`Scan`], of the download of everything.
+const EVERYTHING: u64 = u64::MAX - 1;
+
+/// Nothing is left to be looked at.
+const NOTHING: u64 = u64::MAX;
+
+impl Scan {
+    /// Block `block` may be asked of the peer again, or for the first time.
+    pub(super) fn rewind(&mut self, block: u64, demand: &Demand) {
+        let oldest = demand
+            .downloads
+            .next(0)
+            .map_or(EVERYTHING, |(serial, _)| serial);
+        let is_there = self.download == oldest || (self.download, oldest) == (NOTHING, EVERYTHING);
+        self.block = if is_there { self.block.min(block) } else { 0 };
+        self.download = oldest;
+        self.rare = self.rare.min(block);
+    }
+
+    /// Blocks may be rare now that were not.
+    pub(super) const fn rewind_rare(&mut self) {
+        self.rare = 0;
+    }
+}
+
+impl Replicator {
+    /// Asks for what is wanted, and of this peer.
+    pub(super) fn ask(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        send_wants(peer, &self.demand);
+        self.ask_for_gets(id, log, now);
+        self.ask_for_late(id, log, now);
+        self.ask_for_positions(id, log, now);
+        self.ask_for_ranges(id, log, now);
+        self.ask_again(id, log, now);
+    }
+
+    /// Asks a peer for a block.
+    fn request(&mut self, id: PeerId, index: u64, log: &Log, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let stamp = peer.request(index, Wanted::Block, log.digest(index), now);
+            self.asked.insert(index, id, stamp);
+            self.demand.dequeue(index);
+        }
+    }
+
+    // ---- blocks that somebody waits for -----------------------------------------------------
+
+    /// Somebody waits for block `index` from now on: asks the peer that will be the first to send
+    /// it.
+    pub(crate) fn place(&mut self, index: u64, log: &Log, now: Instant) {
+        let free = self.peers.values().filter(|peer| {
+            peer.can_download() && peer.remote.get(index) && peer.urgent_window() > 0
+        });
+        let best = free
+            .min_by_key(|peer| peer.expected())
+            .map(|peer| (peer.id, peer.expected()));
+        match (self.asked.remaining(index, now), best) {
+            (None, Some((peer, _))) => {
+                self.request(peer, index, log, now);
+                self.wake(peer);
+            }
+            (None, None) => {
+                self.demand.enqueue(index);
+                // Perhaps one of them has it.
+                for peer in self
+                    .peers
+                    .values()
+                    .filter(|peer| peer.can_be_asked_about(index))
+                {
+                    peer.wake();
+                }
+            }
+            (Some(remaining), Some((_, expected))) if is_worthwhile(remaining, expected) => {
+                self.asked.offer(index);
+                self.wake_holders(index);
+            }
+            (Some(_), _) => {}
+        }
+    }
+
+    /// A peer has `blocks` now that it did not have: asks it for those that somebody waits for.
+    pub(super) fn place_announced(
+        &mut self,
+        id: PeerId,
+        blocks: Range<u64>,
+        log: &Log,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.scan.rewind(blocks.start, &self.demand);
+        let wanted = self.demand.wanted_blocks(blocks).take(ANNOUNCED);
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.len() == ANNOUNCED {
+            peer.scan.get = 0;
+            return;
+        }
+        for index in wanted {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            let Some(serial) = self.demand.queued(index) else {
+                continue;
+            };
+            if !peer.remote.get(index) {
+                continue;
+            }
+            if peer.can_download() && peer.urgent_window() > 0 {
+                self.request(id, index, log, now);
+            } else {
+                peer.scan.get = peer.scan.get.min(serial);
+            }
+        }
+    }
+
+    fn ask_for_gets(&mut self, id: PeerId, log: &Log, now: Instant) {
+        while let Some(peer) = self.peers.get_mut(&id)
+            && peer.urgent_window() > 0
+        {
+            let mut passed = peer.scan.get;
+            let found = self.demand.queue(passed).find(|&(serial, index)| {
+                passed = serial;
+                peer.remote.get(index)
+            });
+            peer.scan.get = match found {
+                Some(_) => passed,
+                None => self.demand.last_serial() + 1,
+            };
+            let Some((_, index)) = found else {
+                return;
+            };
+            self.request(id, index, log, now);
+        }
+    }
+
+    // ---- positions --------------------------------------------------------------------------
+
+    fn ask_for_positions(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        for seeking in self.demand.seeks() {
+            let mut blocks = seeking.blocks.clone();
+            if seeking.offset >= log.byte_length() {
+                blocks.start = blocks.start.max(log.length());
+            }
+            let wanted = Wanted::Byte(seeking.offset);
+            if peer.urgent_window() > 0
+                && !peer.is_asked_for(wanted)
+                && let Some(index) = next_free(peer, log.bitfield(), &self.asked, blocks)
+            {
+                peer.request(index, wanted, log.digest(index), now);
+            }
+        }
+        if self.update_from.is_none()
+            && self.demand.wanted_length(log.length()).is_some()
+            && !peer.is_asked_for(Wanted::Proof)
+            && let Some(index) = peer.remote.next_set(log.length())
+        {
+            self.update_from = Some(peer.id);
+            peer.request(index, Wanted::Proof, log.digest(index), now);
+        }
+    }
+
+    // ---- ranges -----------------------------------------------------------------------------
+
+    fn ask_for_ranges(&mut self, id: PeerId, log: &Log, now: Instant) {
+        while !self.asked.is_full() {
+            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.window() > 0) else {
+                return;
+            };
+            let scan = peer.scan;
+            let found = match self.demand.downloads.next(scan.download) {
+                Some((serial, download)) => {
+                    if serial != scan.download {
+                        (peer.scan.download, peer.scan.block) = (serial, 0);
+                    }
+                    next_of(download, peer, log.bitfield(), &self.asked)
+                }
+                None if scan.download == NOTHING || !self.demand.everything => return,
+                None => {
+                    if scan.download != EVERYTHING {
+                        (peer.scan.download, peer.scan.block) = (EVERYTHING, 0);
+                    }
+                    self.next_of_everything(id, log.bitfield())
+                }
+            };
+            match found {
+                Some(index) => self.request(id, index, log, now),
+                None => self.pass_range(id),
+            }
+        }
+    }
+
+    /// Nothing is left of the range at hand.
+    fn pass_range(&mut self, id: PeerId) {
+        if let Some(Peer { scan, .. }) = self.peers.get_mut(&id) {
+            scan.download += 1;
+            if scan.download < EVERYTHING {
+                scan.block = 0;
+            }
+        }
+    }
+
+    /// A block to ask a peer for when all are wanted: one that nobody else has, or else the first.
+    fn next_of_everything(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
+        let rare = self.next_rare(id, stored);
+        let peer = self.peers.get_mut(&id)?;
+        if let Some(index) = rare {
+            peer.scan.rare = index + 1;
+            return rare;
+        }
+        let found = next_free(peer, stored, &self.asked, peer.scan.block..u64::MAX)?;
+        peer.scan.block = found + 1;
+        Some(found)
+    }
+
+    /// The first block that this peer has and no other, as far as a short search tells.
+    fn next_rare(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
+        let mut index = self.peers.get(&id)?.scan.rare;
+        if index == u64::MAX || self.peers.len() == 1 {
+            return None;
+        }
+        for _ in 0..RARE_STEPS {
+            let peer = self.peers.get(&id)?;
+            let found = next_free(peer, stored, &self.asked, index..u64::MAX);
+            let mut others = self.peers.values().filter(|other| other.id != id);
+            let Some(free) = found else {
+                index = u64::MAX;
+                break;
+            };
+            match others.find(|other| other.can_download() && other.remote.get(free)) {
+                None => return Some(free),
+                Some(other) => index = other.remote.next_clear(free),
+            }
+        }
+        self.peers.get_mut(&id)?.scan.rare = index;
+        None
+    }
+
+    // ---- asking more than one ---------------------------------------------------------------
+
+    /// A peer is silent: lets others be asked for what it should have sent by now.
+    pub(crate) fn offer_late(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let late = peer.take_late(now);
+        for InFlight { index, wanted, .. } in late {
+            match wanted {
+                Wanted::Block if self.demand.wants(index) => {
+                    self.asked.offer(index);
+                    self.wake_holders(index);
+                }
+                Wanted::Proof if self.update_from == Some(id) => {
+                    self.update_from = None;
+                    self.wake_all();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn ask_for_late(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        let offered = self.asked.offered_to(id).filter(|&index| {
+            peer.remote.get(index) && !peer.is_asked_for_block(index) && self.demand.wants(index)
+        });
+        let offered: Vec<_> = offered.take(peer.urgent_window()).collect();
+        for index in offered {
+            self.request(id, index, log, now);
+        }
+    }
+
+    /// Asks a peer that has nothing else to do for what others will not have sent for a while.
+    fn ask_again(&mut self, id: PeerId, log: &Log, now: Instant) {
+        while self.asked.has_spare()
+            && let Some(index) = self.slowest(id, now)
+        {
+            self.asked.spend();
+            self.request(id, index, log, now);
+        }
+    }
+
+    /// The block that will be the last to come and that this peer could send much sooner.
+    fn slowest(&self, id: PeerId, now: Instant) -> Option<u64> {
+        let peer = self.peers.get(&id).filter(|peer| peer.window() > 0)?;
+        if self.asked.len() <= peer.in_flight().len() {
+            return None;
+        }
+        let expected = peer.expected();
+        let others = self.peers.values().filter(|other| other.id != id);
+        let last = others.filter_map(|other| {
+            let request = other.in_flight().rev().find(|request| {
+                request.wanted == Wanted::Block
+                    && peer.remote.get(request.index)
+                    && self.asked.is_asked_once(request.index)
+                    && self.demand.wants(request.index)
+            })?;
+            let remaining = request.stamp.remaining(now);
+            is_worthwhile(remaining, expected).then_some((remaining, request.index))
+        });
+        last.max().map(|(_, index)| index)
+    }
+
+    /// A peer will not answer these requests, or not to any use.
+    pub(super) fn release(&mut self, id: PeerId, requests: impl IntoIterator<Item = InFlight>) {
+        for request in requests {
+            match request.wanted {
+                Wanted::Block => {
+                    if self.asked.remove(request.index) {
+                        self.free(request.index);
+                    }
+                }
+                Wanted::Proof => {
+                    if self.update_from == Some(id) {
+                        self.update_from = None;
+                        self.wake_all();
+                    }
+                }
+                Wanted::Byte(_) => {}
+            }
+        }
+    }
+
+    /// Nobody is asked for a block any more.
+    pub(super) fn free(&mut self, index: u64) {
+        let queued = self.demand.enqueue(index);
+        for peer in self.peers.values_mut() {
+            peer.scan.rewind(index, &self.demand);
+            if let Some(serial) = queued {
+                peer.scan.get = peer.scan.get.min(serial);
+            }
+        }
+        self.wake_holders(index);
+    }
+
+    fn wake(&self, id: PeerId) {
+        if let Some(peer) = self.peers.get(&id) {
+            peer.wake();
+        }
+    }
+
+    /// Wakes those who may be asked for a block.
+    fn wake_holders(&self, index: u64) {
+        for peer in self.peers.values().filter(|peer| peer.remote.get(index)) {
+            peer.wake();
+        }
+    }
+}
+
+/// Whether a block that comes in `remaining` from one peer should be asked of another one that
+/// sends it in `expected`.
+fn is_worthwhile(remaining: Duration, expected: Duration) -> bool {
+    remaining > expected * 2 + WORTHWHILE
+}
+
+/// Asks what the remote has wherever somebody looks for something (`_sendWants`).
+fn send_wants(peer: &mut Peer, demand: &Demand) {
+    // This is how the remote learns that we listen.
+    peer.want(0);
+    let from = std::mem::replace(&mut peer.scan.seen, demand.last_serial() + 1);
+    if peer.scan.download >= EVERYTHING
+        && let Some((serial, _)) = demand.downloads.next(from)
+    {
+        (peer.scan.download, peer.scan.block) = (serial, 0);
+    }
+    let from = if peer.takes_wants() { 0 } else { from };
+    if from > demand.last_serial() {
+        return;
+    }
+    for (_, index) in demand.queue(from) {
+        peer.want(index);
+    }
+    for seeking in demand.seeks() {
+        peer.want_blocks(&seeking.blocks.clone().into());
+    }
+    let mut next = from;
+    while let Some((serial, download)) = demand.downloads.next(next) {
+        peer.want_blocks(&download.blocks);
+        next = serial + 1;
+    }
+    if demand.everything {
+        peer.want_blocks(&(0..u64::MAX).into());
+    }
+}
+
+/// The next block of a download to ask a peer for.
+fn next_of(download: &Download, peer: &mut Peer, stored: &Bitfield, asked: &Asked) -> Option<u64> {
+    let blocks = &download.blocks;
+    let first_from = |block| {
+        let bound = peer.remote.bound();
+        let runs = blocks.runs_from(block).take_while(|run| run.start < bound);
+        runs.into_iter()
+            .find_map(|run| next_free(peer, stored, asked, run))
+    };
+    match download.order {
+        Order::Linear => {
+            let found = first_from(peer.scan.block)?;
+            peer.scan.block = found + 1;
+            Some(found)
+        }
+        Order::Random => {
+            let Range { start, end } = blocks.bounds();
+            let end = end.min(peer.remote.bound()).max(start + 1);
+            let middle = start + runtime::random() % (end - start);
+            first_from(middle).or_else(|| first_from(start))
+        }
+    }
+}
+
+/// The first block of `blocks` that the remote has, we do not, and nobody was asked for.
+fn next_free(peer: &Peer, stored: &Bitfield, asked: &Asked, blocks: Range<u64>) -> Option<u64> {
+    let mut index = blocks.start;
+    loop {
+        index = peer.remote.next_set(index)?;
+        if index >= blocks.end {
+            return None;
+        }
+        let free = asked.next_free(stored.next_clear(index));
+        if free == index {
+            return Some(index);
+        }
+        index = free;
+    }
+}

@@ -1,0 +1,214 @@
+//! How fast a whole log comes over connections of known speed: the time is virtual, so that the
+//! figures are exact and the same on every machine.
+
+use std::{ops::Range, time::Duration};
+
+use super::{EQUAL_BLOCKS, World, network::Conditions, plain};
+use crate::{GetOptions, runtime::simulated::Runtime};
+
+/// Bytes of a block.
+const BLOCK: u64 = 16 * 1024;
+
+/// A connection of this speed, each way, whose ends are near.
+const fn link(bytes_per_second: u64) -> Conditions {
+    Conditions {
+        delay: Duration::from_millis(5),
+        bytes_per_second,
+        buffer: 1 << 22,
+        corruption: 0,
+    }
+}
+
+/// What a download was like.
+#[derive(Debug)]
+struct Run {
+    seconds: f64,
+    /// What was sent, as a multiple of what was needed.
+    sent: f64,
+}
+
+/// Downloads so many blocks over these connections, each to another peer that has all of them.
+fn download(blocks: u64, links: &[Conditions]) -> Run {
+    Runtime::run(1, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + BLOCK);
+        world.append(blocks);
+        let node = world.add_node(None, false);
+        for &conditions in links {
+            let mut options = [plain(true), plain(true)];
+            for options in &mut options {
+                options.timeout = None;
+            }
+            world.connect([node, 0], options, [conditions; 2]);
+        }
+        let start = runtime.now();
+        let core = world.nodes[node].core.clone();
+        let done = runtime.run_until(start + Duration::from_secs(1000), || {
+            core.downloaded(..) == blocks
+        });
+        assert!(done, "{}", world.report());
+        let seconds = (runtime.now() - start).as_secs_f64();
+        // What is still on its way is sent too.
+        runtime.run_for(Duration::from_secs(100));
+        let sent = world.nodes[0].core.stats().uploaded_bytes;
+        Run {
+            seconds,
+            sent: sent as f64 / (blocks * BLOCK) as f64,
+        }
+    })
+}
+
+/// Downloads so many blocks of peers that each have a part of them and a link of this speed. Returns
+/// the seconds, and how many blocks each has sent.
+fn download_parts(blocks: u64, parts: &[(Range<u64>, u64)]) -> (f64, Vec<u64>) {
+    Runtime::run(1, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + BLOCK);
+        world.append(blocks);
+        let holders: Vec<_> = parts
+            .iter()
+            .map(|(part, _)| {
+                let holder = world.add_node(None, true);
+                let options = [plain(true), plain(true)];
+                let source = world.connect([holder, 0], options, [link(1_000_000_000); 2]);
+                world.download(holder, part.clone());
+                runtime.run_for(Duration::from_secs(10));
+                world.hang_up(source, 0);
+                holder
+            })
+            .collect();
+        runtime.run_for(Duration::from_secs(1));
+        let node = world.add_node(None, false);
+        for (&holder, (_, speed)) in holders.iter().zip(parts) {
+            world.connect(
+                [node, holder],
+                [plain(true), plain(true)],
+                [link(*speed); 2],
+            );
+        }
+        let start = runtime.now();
+        let core = world.nodes[node].core.clone();
+        let limit = start + Duration::from_secs(1000);
+        let done = runtime.run_until(limit, || core.downloaded(..) == blocks);
+        assert!(done, "{}", world.report());
+        let uploaded = holders.iter().map(|&holder| {
+            let stats = world.nodes[holder].core.stats();
+            stats.uploaded_blocks
+        });
+        let uploaded = uploaded.collect();
+        ((runtime.now() - start).as_secs_f64(), uploaded)
+    })
+}
+
+/// The last half is with one peer alone, which could send some of the first half too.
+#[test]
+fn a_peer_is_asked_first_for_what_no_other_has() {
+    let (seconds, uploaded) = download_parts(
+        1000,
+        &[
+            (0..500, 1_000_000),
+            (0..500, 1_000_000),
+            (0..1000, 1_000_000),
+        ],
+    );
+    let ideal = (500 * BLOCK) as f64 / 1_000_000.0;
+    assert!(
+        seconds < ideal * 1.1,
+        "{seconds} s instead of {ideal} s: {uploaded:?}"
+    );
+}
+
+/// It opens the core, says what it has, answers a little, and is silent from then on. Nobody times
+/// out.
+#[test]
+fn what_a_silent_peer_was_asked_for_comes_from_others() {
+    for after in [0, 50, 500, 2000] {
+        Runtime::run(after, |runtime| {
+            let mut world = World::new(runtime, EQUAL_BLOCKS + BLOCK);
+            world.append(400);
+            let node = world.add_node(None, false);
+            let patient = || {
+                [(); 2].map(|()| {
+                    let mut options = plain(true);
+                    options.timeout = None;
+                    options
+                })
+            };
+            let silent = world.connect([node, 0], patient(), [link(1_000_000); 2]);
+            world.connect([node, 0], patient(), [link(1_000_000); 2]);
+            runtime.run_for(Duration::from_millis(after));
+            world.links[silent].cable.freeze();
+            let core = world.nodes[node].core.clone();
+            let start = runtime.now();
+            let limit = start + Duration::from_secs(60);
+            let done = runtime.run_until(limit, || core.downloaded(..) == 400);
+            assert!(done, "{}", world.report());
+            let seconds = (runtime.now() - start).as_secs_f64();
+            let alone = (400 * BLOCK) as f64 / 1_000_000.0;
+            assert!(seconds < alone + 0.5, "{seconds} s after {after} ms");
+            assert_eq!(core.peers().len(), 2, "it was closed for being slow");
+
+            // It comes back, and nobody minds what it says.
+            world.links[silent].cable.thaw();
+            world.append(1);
+            world.settle();
+            world.check();
+        });
+    }
+}
+
+/// A reader that needs a block does not wait for the one that was asked for it long ago.
+#[test]
+fn a_reader_waits_no_longer_than_a_moment_for_a_silent_peer() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + BLOCK);
+        world.append(100);
+        let node = world.add_node(None, true);
+        let silent = world.connect([node, 0], [plain(true), plain(true)], [link(1_000_000); 2]);
+        world.get(node, 0, GetOptions::default());
+        world.settle();
+        world.links[silent].cable.freeze();
+        world.get(node, 1, GetOptions::default());
+        world.connect([node, 0], [plain(true), plain(true)], [link(1_000_000); 2]);
+        let start = runtime.now();
+        world.settle();
+        let waited = runtime.now() - start;
+        assert!(waited < Duration::from_secs(1), "{waited:?}");
+    });
+}
+
+#[test]
+fn eight_peers_are_eight_times_as_fast_as_one() {
+    let one = download(1000, &[link(1_000_000)]);
+    let eight = download(1000, &[link(1_000_000); 8]);
+    assert!(eight.seconds * 7.0 < one.seconds, "{one:?}, {eight:?}");
+    assert!(eight.sent < 1.05, "{eight:?}");
+}
+
+/// At 1 % of the others' speed it sends nothing but what it was asked for before that was known, at
+/// 2 % it is asked for more.
+#[test]
+fn one_slow_peer_does_not_hold_up_the_others() {
+    for (blocks, slow) in [(4000, 10_000), (8000, 20_000)] {
+        let fast = [link(1_000_000); 8];
+        let mut with_slow = fast.to_vec();
+        with_slow.push(link(slow));
+        let without = download(blocks, &fast);
+        let with = download(blocks, &with_slow);
+        assert!(
+            with.seconds < without.seconds * 1.05,
+            "{with:?}, {without:?}"
+        );
+        assert!(with.sent < 1.05, "{with:?}");
+    }
+}
+
+#[test]
+fn a_long_fast_link_is_filled() {
+    let far = Conditions {
+        delay: Duration::from_millis(100),
+        buffer: 1 << 24,
+        ..link(10_000_000)
+    };
+    let run = download(6000, &[far]);
+    let ideal = (6000 * BLOCK) as f64 / 10_000_000.0;
+    assert!(run.seconds * 0.8 < ideal, "{run:?} instead of {ideal} s");
+}

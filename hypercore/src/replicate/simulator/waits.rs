@@ -1,0 +1,173 @@
+//! What a core says of what it waits for, and of how far it is.
+
+use std::time::Duration;
+
+use super::{EQUAL_BLOCKS, World, network::Conditions, plain, schedules::good_conditions};
+use crate::{
+    GetOptions, Goal, Hypercore, Progress, SeekOptions, UpdateOptions, WaitsOn,
+    runtime::simulated::Runtime,
+};
+
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// On what each request waits, in the order of [`Hypercore::waiting`].
+fn waits_on(core: &Hypercore) -> Vec<WaitsOn> {
+    core.waiting()
+        .into_iter()
+        .map(|waiting| waiting.on)
+        .collect()
+}
+
+/// Asks a node for a block, a greater length, a byte and a range.
+fn ask_for_everything(world: &mut World, node: usize) {
+    let core = world.nodes[node].core.clone();
+    world.get(node, 3, GetOptions::default());
+    world.update(node, UpdateOptions::default());
+    world.seek(node, core.byte_length() + 1, SeekOptions::default());
+    world.download(node, 2..9);
+    world.runtime.run_for(MOMENT);
+    let goals: Vec<_> = core
+        .waiting()
+        .into_iter()
+        .map(|waiting| waiting.goal)
+        .collect();
+    let expected = [
+        Goal::Block { index: 3 },
+        Goal::Length {
+            min_length: core.length() + 1,
+        },
+        Goal::Byte {
+            offset: core.byte_length() + 1,
+        },
+        Goal::Blocks {
+            blocks: 2..9,
+            missing: 2,
+        },
+    ];
+    assert_eq!(goals, expected);
+}
+
+#[test]
+fn every_request_says_on_what_it_waits() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        let node = world.add_node(None, true);
+        let core = world.nodes[node].core.clone();
+        ask_for_everything(&mut world, node);
+        assert_eq!(waits_on(&core), vec![WaitsOn::NoPeer; 4]);
+
+        // Somebody who has nothing; until its first word has come nobody knows that.
+        let other = world.add_node(None, true);
+        let far = Conditions {
+            delay: MOMENT,
+            ..good_conditions()
+        };
+        world.connect([node, other], [plain(true), plain(true)], [far; 2]);
+        assert_eq!(waits_on(&core), vec![WaitsOn::Hearing; 4]);
+        runtime.run_for(10 * MOMENT);
+        assert_eq!(waits_on(&core), vec![WaitsOn::Nobody; 4]);
+
+        // Somebody who has all of it, and whose answers take a while.
+        world.append(10);
+        let before = runtime.now();
+        world.connect([node, 0], [plain(true), plain(true)], [far; 2]);
+        let is_asked = |on: &WaitsOn| match on {
+            WaitsOn::Answers(asked) => {
+                let [asked] = &asked[..] else { return false };
+                asked.peer == core.peers()[1].id && (before..=runtime.now()).contains(&asked.since)
+            }
+            _ => false,
+        };
+        let limit = before + 20 * MOMENT;
+        let asked = runtime.run_until(limit, || waits_on(&core).iter().all(is_asked));
+        assert!(asked, "{:?}", core.waiting());
+        runtime.run_for(20 * MOMENT);
+        assert_eq!(core.waiting(), []);
+        world.check();
+    });
+}
+
+#[test]
+fn what_waits_for_its_turn_says_so() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 1000);
+        world.append(1000);
+        let node = world.add_node(None, true);
+        let link = world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        runtime.run_for(MOMENT);
+        world.links[link].cable.freeze();
+        for index in (0..100).rev() {
+            world.get(node, index, GetOptions::default());
+            runtime.run_for(Duration::from_micros(1));
+        }
+        let waits = waits_on(&world.nodes[node].core);
+        let turn = waits.iter().filter(|&on| *on == WaitsOn::Turn).count();
+        let asked = waits
+            .iter()
+            .filter(|on| matches!(on, WaitsOn::Answers(_)))
+            .count();
+        assert_eq!(turn + asked, 100, "{waits:?}");
+        assert!(turn > 0 && asked > 0, "{turn}, {asked}");
+        let mut in_order = waits.iter().rev();
+        let first: Vec<_> = in_order.by_ref().take(asked).collect();
+        assert!(
+            first.iter().all(|&on| *on != WaitsOn::Turn),
+            "first come, first served"
+        );
+        world.links[link].cable.thaw();
+        world.settle();
+        assert_eq!(world.nodes[node].core.waiting(), []);
+    });
+}
+
+#[test]
+fn progress_goes_forward_and_tells_what_is_missing() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 1000);
+        world.append(500);
+        let half = world.add_node(None, true);
+        world.connect(
+            [half, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        world.download(half, 100..350);
+        world.download(half, 360..370);
+        world.settle();
+
+        let node = world.add_node(None, false);
+        let core = world.nodes[node].core.clone();
+        assert_eq!(core.progress(..), Progress::default());
+        let slow = Conditions {
+            bytes_per_second: 100_000,
+            ..good_conditions()
+        };
+        world.connect([node, half], [plain(true), plain(true)], [slow; 2]);
+        let mut last = core.progress(..);
+        let mut steps = 0;
+        for _ in 0..500 {
+            runtime.run_for(Duration::from_millis(20));
+            let next = core.progress(..);
+            assert!(next.downloaded >= last.downloaded && next.length >= last.length);
+            assert!(next.bytes >= last.bytes);
+            assert_eq!(next.bytes, 1000 * next.downloaded);
+            steps += usize::from(next != last);
+            last = next;
+        }
+        assert!(steps > 20, "{steps} steps");
+        assert_eq!(last.downloaded, 260);
+        assert_eq!(last.length, core.length());
+        assert!(!last.is_complete());
+        let end = core.length();
+        assert_eq!(last.missing, [0..100, 350..360, 370..end]);
+        assert_eq!(core.progress(100..350).missing, []);
+        assert_eq!(
+            core.progress(340..355).to_string(),
+            "5 blocks of 15 are missing: 350..355"
+        );
+    });
+}
