@@ -2,6 +2,7 @@
 
 mod damage;
 mod identity;
+mod looking;
 mod network;
 mod process;
 mod reading;

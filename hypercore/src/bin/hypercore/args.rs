@@ -6,6 +6,11 @@ use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
 use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
 use hypercore::{PublicKey, merkle::MAX_BLOCK_SIZE};
 
+use crate::{
+    log::LogArgs,
+    manual::{CompletionsArgs, ManArgs},
+};
+
 /// Makes, reads, checks, serves and clones append-only logs that peers can verify.
 #[derive(Debug, Parser)]
 #[command(
@@ -51,6 +56,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Tell what is stored
     Info(InfoArgs),
+    /// List the blocks: index, hash, size, and whether they are held
+    Log(LogArgs),
     /// Find the block that holds a byte
     Seek(SeekArgs),
     /// Drop blocks to free space; a clone can download them again
@@ -65,6 +72,10 @@ pub(crate) enum Command {
     Clone(CloneArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
+    /// Write a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual page, or one page a command
+    Man(ManArgs),
 }
 
 /// Who reads standard output.
@@ -76,6 +87,7 @@ pub(crate) struct Format {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore create letters")]
 pub(crate) struct CreateArgs {
     /// Directory to make; it may exist, but not with a core in it
     pub(crate) dir: PathBuf,
@@ -90,6 +102,11 @@ pub(crate) struct CreateArgs {
 #[command(override_usage = "hypercore append DIR BLOCK...\n       \
     hypercore append DIR --file PATH [--block-size N]\n       \
     hypercore append DIR --lines")]
+#[command(
+    after_help = "Examples:\n  hypercore append letters 'Dear reader,' hello\n  \
+    hypercore append letters --file photo.jpg\n  \
+    tail -f app.log | hypercore append letters --lines"
+)]
 #[command(group(ArgGroup::new("input").required(true).args(["blocks", "file", "lines"])))]
 pub(crate) struct AppendArgs {
     /// Directory of the core
@@ -166,6 +183,7 @@ pub(crate) struct CatArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore info letters --json")]
 pub(crate) struct InfoArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -174,6 +192,7 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore seek letters 100000")]
 pub(crate) struct SeekArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -184,6 +203,7 @@ pub(crate) struct SeekArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore clear copy 0 1000")]
 pub(crate) struct ClearArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -196,6 +216,7 @@ pub(crate) struct ClearArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore audit letters")]
 pub(crate) struct AuditArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -212,6 +233,10 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  hypercore serve letters --listen 0.0.0.0:4000\n  \
+    tail -f app.log | hypercore serve letters --lines"
+)]
 pub(crate) struct ServeArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -260,6 +285,10 @@ pub(crate) struct IdentityArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  hypercore clone KEY copy --connect 192.168.1.5:4000\n  \
+    hypercore clone KEY copy --connect 192.168.1.5:4000 --live"
+)]
 pub(crate) struct CloneArgs {
     /// Key of the core: 64 hex digits, hyper://HEX, or z-base-32
     #[arg(value_parser = parse_key)]

@@ -1,8 +1,8 @@
 //! `hypercore`: makes, reads, checks, serves and clones append-only logs.
 //!
-//! [`args`] is what can be said on the command line, [`commands`] is what is done about it,
-//! [`errors`] is what is said when it cannot be done, and [`net`] is the only place that knows
-//! about sockets.
+//! [`args`] is what can be said on the command line (a command with a file of its own has its
+//! arguments there), [`commands`] is what is done about it, [`errors`] is what is said when it
+//! cannot be done, and [`net`] is the only place that knows about sockets.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -13,6 +13,8 @@ mod commands;
 mod errors;
 mod identity;
 mod input;
+mod log;
+mod manual;
 mod net;
 mod output;
 mod peers;
@@ -20,8 +22,6 @@ mod read;
 mod serve;
 mod signals;
 mod tail;
-
-use std::io::IsTerminal;
 
 use clap::Parser;
 
@@ -35,7 +35,8 @@ fn main() {
     let code = match net::run(run(cli)) {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            let error = output::error_style();
+            eprintln!("{error}error:{error:#} {failure}");
             failure.code()
         }
     };
@@ -51,6 +52,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Get(args) => read::get(args).await,
         Command::Cat(args) => read::cat(args, manners).await,
         Command::Info(args) => commands::info(args, manners).await,
+        Command::Log(args) => log::log(args, manners).await,
         Command::Seek(args) => commands::seek(args, manners).await,
         Command::Clear(args) => commands::clear(args, manners).await,
         Command::Audit(args) => commands::audit(args, manners).await,
@@ -77,6 +79,8 @@ fn keep_no_core_file() {
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        Command::Completions(args) => manual::completions(&args, manners),
+        Command::Man(args) => manual::man(&args, manners),
     }
 }
 
@@ -91,6 +95,6 @@ fn start_logging(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(output::has_colours())
         .init();
 }
