@@ -2,6 +2,7 @@
 
 mod damage;
 mod identity;
+mod keys;
 mod looking;
 mod network;
 mod process;

@@ -7,6 +7,7 @@ use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
 use hypercore::{PublicKey, merkle::MAX_BLOCK_SIZE};
 
 use crate::{
+    keys::KeysArgs,
     log::LogArgs,
     manual::{CompletionsArgs, ManArgs},
 };
@@ -72,6 +73,8 @@ pub(crate) enum Command {
     Clone(CloneArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
+    /// Keep the key pair of a core in a file, or give it back
+    Keys(KeysArgs),
     /// Write a completion script for a shell
     Completions(CompletionsArgs),
     /// Write the manual page, or one page a command

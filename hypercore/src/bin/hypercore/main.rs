@@ -13,6 +13,7 @@ mod commands;
 mod errors;
 mod identity;
 mod input;
+mod keys;
 mod log;
 mod manual;
 mod net;
@@ -79,6 +80,7 @@ fn keep_no_core_file() {
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        Command::Keys(args) => keys::keys(args, manners).await,
         Command::Completions(args) => manual::completions(&args, manners),
         Command::Man(args) => manual::man(&args, manners),
     }
