@@ -2,6 +2,7 @@
 
 mod damage;
 mod identity;
+mod doctor;
 mod keys;
 mod looking;
 mod network;

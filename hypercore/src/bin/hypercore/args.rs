@@ -7,6 +7,7 @@ use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
 use hypercore::{PublicKey, merkle::MAX_BLOCK_SIZE};
 
 use crate::{
+    doctor::DoctorArgs,
     keys::KeysArgs,
     log::LogArgs,
     manual::{CompletionsArgs, ManArgs},
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Clone(CloneArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
+    /// Find out why a peer does not give a core
+    Doctor(DoctorArgs),
     /// Keep the key pair of a core in a file, or give it back
     Keys(KeysArgs),
     /// Write a completion script for a shell
@@ -350,14 +353,14 @@ fn parse_seed(text: &str) -> Result<[u8; 32], String> {
         .ok_or_else(|| "a seed is 64 hex digits".into())
 }
 
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.into()),
         _ => Err("an address is ADDR:PORT, for example 127.0.0.1:4000".into()),
     }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok();
     let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     limit.ok_or_else(|| "a time is a number of seconds, for example 2.5".into())

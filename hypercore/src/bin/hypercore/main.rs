@@ -10,6 +10,7 @@ mod calls;
 mod check;
 mod clone;
 mod commands;
+mod doctor;
 mod errors;
 mod identity;
 mod input;
@@ -80,6 +81,7 @@ fn keep_no_core_file() {
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        Command::Doctor(args) => doctor::doctor(args, manners).await,
         Command::Keys(args) => keys::keys(args, manners).await,
         Command::Completions(args) => manual::completions(&args, manners),
         Command::Man(args) => manual::man(&args, manners),

@@ -15,7 +15,7 @@ use std::{
 
 use async_std::{
     future::timeout,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     task,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -64,6 +64,11 @@ impl Listener {
         let (stream, address) = self.0.accept().await?;
         Ok((Tcp::new(stream, hang_up)?, address))
     }
+}
+
+/// The addresses of `host`, which may be one itself.
+pub(crate) async fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
+    host.to_socket_addrs().await.map(Iterator::collect)
 }
 
 /// Calls `address`, which may be a name.
