@@ -9,4 +9,5 @@ mod network;
 mod process;
 mod reading;
 mod refusals;
+mod status;
 mod storing;

@@ -11,6 +11,7 @@ use crate::{
     keys::KeysArgs,
     log::LogArgs,
     manual::{CompletionsArgs, ManArgs},
+    status::{PeersArgs, StatsArgs},
 };
 
 /// Makes, reads, checks, serves and clones append-only logs that peers can verify.
@@ -74,6 +75,10 @@ pub(crate) enum Command {
     Clone(CloneArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
+    /// List the peers of a running serve or clone
+    Peers(PeersArgs),
+    /// Tell what a running serve or clone has stored, sent and received
+    Stats(StatsArgs),
     /// Find out why a peer does not give a core
     Doctor(DoctorArgs),
     /// Keep the key pair of a core in a file, or give it back

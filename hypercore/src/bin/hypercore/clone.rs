@@ -27,6 +27,7 @@ use crate::{
     output::{Output, blocks, bytes},
     peers::{Gathering, Member, Peers},
     signals::Signals,
+    status,
 };
 
 /// How often progress is told.
@@ -45,7 +46,11 @@ pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
         signals.stopped().await;
         None
     };
-    let ended = future::or(stop, async { Some(job.run(&tasks.member()).await) }).await;
+    let status = status::answer(job.args.dir.clone(), job.core.clone(), job.peers.clone());
+    let work = future::or(async { Some(job.run(&tasks.member()).await) }, async {
+        match status.await {}
+    });
+    let ended = future::or(stop, work).await;
     let ended = ended.unwrap_or_else(|| job.interrupted());
 
     job.peers.hang_up.hang_up();

@@ -2,7 +2,7 @@
 //!
 //! [`args`] is what can be said on the command line (a command with a file of its own has its
 //! arguments there), [`commands`] is what is done about it, [`errors`] is what is said when it
-//! cannot be done, and [`net`] is the only place that knows about sockets.
+//! cannot be done, and [`net`] is the only place that knows about the network.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -23,6 +23,7 @@ mod peers;
 mod read;
 mod serve;
 mod signals;
+mod status;
 mod tail;
 
 use clap::Parser;
@@ -81,6 +82,8 @@ fn keep_no_core_file() {
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+        Command::Peers(args) => status::peers(&args, manners),
+        Command::Stats(args) => status::stats(&args, manners),
         Command::Doctor(args) => doctor::doctor(args, manners).await,
         Command::Keys(args) => keys::keys(args, manners).await,
         Command::Completions(args) => manual::completions(&args, manners),

@@ -19,6 +19,7 @@ use crate::{
     output::{Output, blocks},
     peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
+    status,
 };
 
 /// How long to wait when the system has no more room for connections.
@@ -81,7 +82,9 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         accept(&listener, &door, &peers, connections.member()),
         future::or(
             append_lines(&core, &dir, lines),
-            report(&core, &peers, &mut output),
+            future::or(report(&core, &peers, &mut output), async {
+                match status::answer(dir.clone(), core.clone(), peers.clone()).await {}
+            }),
         ),
     );
     let ended = future::or(stop, work).await;
