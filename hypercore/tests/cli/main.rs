@@ -1,8 +1,9 @@
 //! The command line from outside: the real binary, its output, its exit codes, and what it leaves on the disk.
 
 mod damage;
-mod identity;
+mod discovery;
 mod doctor;
+mod identity;
 mod keys;
 mod looking;
 mod network;

@@ -236,6 +236,7 @@ pub(crate) struct AuditArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore verify letters")]
 pub(crate) struct VerifyArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -248,13 +249,19 @@ pub(crate) struct VerifyArgs {
     after_help = "Examples:\n  hypercore serve letters --listen 0.0.0.0:4000\n  \
     tail -f app.log | hypercore serve letters --lines"
 )]
+#[command(after_help = "Examples:\n  hypercore serve letters --announce\n  \
+    hypercore serve letters --listen 0.0.0.0:4000\n  \
+    tail -f app.log | hypercore serve letters --lines")]
 pub(crate) struct ServeArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
-    /// Where to listen; port 0 takes a free one and prints it
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0",
-        value_parser = parse_address)]
-    pub(crate) listen: String,
+    /// Where to listen; port 0 takes a free one and prints it [default: 127.0.0.1:0, and with
+    /// --announce 0.0.0.0:0]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(crate) listen: Option<String>,
+    /// Let others on the local network find it by its key, which is not told
+    #[arg(long)]
+    pub(crate) announce: bool,
     /// Append each line of standard input meanwhile
     #[arg(long)]
     pub(crate) lines: bool,
@@ -286,6 +293,7 @@ pub(crate) struct Identity {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore identity")]
 pub(crate) struct IdentityArgs {
     /// File of the secret key, made if it does not exist [default: hypercore/identity in
     /// $XDG_CONFIG_HOME or ~/.config]
@@ -306,12 +314,12 @@ pub(crate) struct CloneArgs {
     pub(crate) key: PublicKey,
     /// Directory of the copy, new or from an earlier run
     pub(crate) dir: PathBuf,
-    /// Peers to download from, together
-    #[arg(long, value_name = "ADDR:PORT", required = true, value_parser = parse_address)]
+    /// Peers to download from, together [default: those on the local network that announce it]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
     /// Further addresses after that of --connect. An option that takes several values would
     /// swallow KEY and DIR when they come after it.
-    #[arg(hide = true, value_parser = parse_address)]
+    #[arg(hide = true, requires = "connect", value_parser = parse_address)]
     pub(crate) more: Vec<String>,
     /// Stay connected when all is here, and follow new blocks
     #[arg(long)]

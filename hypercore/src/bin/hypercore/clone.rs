@@ -200,6 +200,11 @@ impl Job {
     async fn run(&mut self, member: &Member) -> Result<()> {
         let mut events = self.core.events();
         let addresses = [&self.args.connect[..], &self.args.more].concat();
+        if addresses.is_empty() {
+            self.calls.search(&self.core, self.args.live)?;
+            self.output
+                .remark("Looking for peers on the local network.");
+        }
         self.calls
             .start(&self.peers, addresses, self.args.live, member);
         let mut ticks = Timer::interval(PROGRESS);
@@ -235,6 +240,14 @@ impl Job {
                 Step::Event(_) => {}
                 Step::Tick => self.tell_progress()?,
                 Step::News(news) => {
+                    if let News::Found { address } = &news {
+                        self.calls.start(
+                            &self.peers,
+                            vec![address.clone()],
+                            self.args.live,
+                            member,
+                        );
+                    }
                     let is_answer = !matches!(news, News::Lost { .. });
                     if self.take(news)? {
                         return Ok(());

@@ -14,9 +14,9 @@ use hypercore::{
 };
 
 use crate::{
-    args::{Format, Manners, parse_address, parse_key, parse_seconds},
+    args::{Format, Identity, Manners, parse_address, parse_key, parse_seconds},
     errors::{Failure, Result, reason},
-    net,
+    identity, net,
     output::{Output, bytes},
     peers::{Ended, Peers},
 };
@@ -37,6 +37,8 @@ pub(crate) struct DoctorArgs {
     /// How long each step may take
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
     timeout: Duration,
+    #[command(flatten)]
+    identity: Identity,
     #[command(flatten)]
     format: Format,
 }
@@ -61,7 +63,7 @@ pub(crate) async fn doctor(args: DoctorArgs, manners: &Manners) -> Result<()> {
 async fn examine(args: &DoctorArgs, core: &Hypercore, report: &mut Report) -> Result<()> {
     let host = &args.connect;
     let addresses = report.step("name", find(host)).await?;
-    let peers = Peers::new(core);
+    let peers = Peers::new(core, identity::load(args.identity.path.as_deref())?);
     let tcp = report.step("dial", dial(&addresses, &peers)).await?;
 
     let (greet, greeted) = async_channel::bounded(1);

@@ -63,6 +63,12 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
         Command::Identity(args) => identity::identity(args, manners),
+        Command::Peers(args) => status::peers(&args, manners),
+        Command::Stats(args) => status::stats(&args, manners),
+        Command::Doctor(args) => doctor::doctor(args, manners).await,
+        Command::Keys(args) => keys::keys(args, manners).await,
+        Command::Completions(args) => manual::completions(&args, manners),
+        Command::Man(args) => manual::man(&args, manners),
     }
 }
 
@@ -82,12 +88,6 @@ fn keep_no_core_file() {
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-        Command::Peers(args) => status::peers(&args, manners),
-        Command::Stats(args) => status::stats(&args, manners),
-        Command::Doctor(args) => doctor::doctor(args, manners).await,
-        Command::Keys(args) => keys::keys(args, manners).await,
-        Command::Completions(args) => manual::completions(&args, manners),
-        Command::Man(args) => manual::man(&args, manners),
     }
 }
 

@@ -19,6 +19,12 @@ use async_std::{
     task,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
+use hypercore::{
+    Hypercore,
+    discovery::{Announcement, Discovery, Mdns},
+};
+
+use crate::errors::{Failure, Result, reason};
 
 /// How long a peer has to answer a call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,6 +70,17 @@ impl Listener {
         let (stream, address) = self.0.accept().await?;
         Ok((Tcp::new(stream, hang_up)?, address))
     }
+}
+
+/// Lets others on the local network find the core at `address`, until the answer is dropped.
+pub(crate) fn announce(core: &Hypercore, address: SocketAddr) -> Result<Announcement> {
+    let announced = Mdns::new().and_then(|mdns| mdns.announce(&core.discovery_key(), address));
+    announced.map_err(|error| {
+        Failure::failed(format!(
+            "the core cannot be announced on the local network: {}",
+            reason(&error)
+        ))
+    })
 }
 
 /// The addresses of `host`, which may be one itself.

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{Format, Manners},
+    commands::require_directory,
     errors::{Failure, Result},
     output::{Output, blocks, bytes},
     peers::Peers,
@@ -88,9 +89,7 @@ impl Change {
 }
 
 fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<()>) -> Result<()> {
-    if !whom.dir.is_dir() {
-        return Err(Failure::no_directory(&whom.dir));
-    }
+    require_directory(&whom.dir)?;
     let mut output = Output::new(&whom.format, manners);
     let mut snapshots = listen(&whom.dir)?;
     let mut before = None;
