@@ -87,7 +87,7 @@
 //!
 //! # What this crate does not do
 //!
-//! It finds no peers. It does not speak with Hypercore 10 and later, whose files and protocol are
+//! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak with Hypercore 10 and later, whose files and protocol are
 //! others. It knows one writer per log, and does not join two histories that a writer signed after
 //! going on from an old copy. It does not hide which log two peers exchange from somebody who knows
 //! its discovery key, and the protocol's encryption keeps nobody from disturbing a connection; see
@@ -98,6 +98,7 @@
 mod admission;
 mod codec;
 mod core;
+pub mod discovery;
 mod error;
 mod event;
 mod extension;

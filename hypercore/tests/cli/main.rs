@@ -1,9 +1,14 @@
 //! The command line from outside: the real binary, its output, its exit codes, and what it leaves on the disk.
 
 mod damage;
+mod discovery;
+mod doctor;
 mod identity;
+mod keys;
+mod looking;
 mod network;
 mod process;
 mod reading;
 mod refusals;
+mod status;
 mod storing;

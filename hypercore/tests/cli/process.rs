@@ -49,6 +49,7 @@ impl Scene {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hypercore"));
         command
             .current_dir(self.0.path())
+            .env("XDG_RUNTIME_DIR", self.0.path().join(".runtime"))
             .args(args)
             // Whoever runs the tests may have an identity, which is not theirs.
             .env("XDG_CONFIG_HOME", self.path("no-config"))

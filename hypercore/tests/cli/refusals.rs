@@ -21,7 +21,7 @@ fn usage() {
         &["get", "log", "-1"],
         &["get", "log", "0", "--json"],
         &["cat", "log", "--json"],
-        &["clone", KEY, "copy"],
+        &["clone", KEY],
         &["clone", "abc", "copy", "--connect", "127.0.0.1:1"],
         &["clone", &long_key, "copy", "--connect", "127.0.0.1:1"],
         &[

@@ -4,6 +4,8 @@ mod compat;
 mod core;
 mod crash;
 mod damage;
+#[cfg(feature = "mdns")]
+mod discovery;
 mod model;
 mod network;
 mod node_basic;

@@ -6,6 +6,14 @@ use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
 use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
 use hypercore::{PublicKey, merkle::MAX_BLOCK_SIZE};
 
+use crate::{
+    doctor::DoctorArgs,
+    keys::KeysArgs,
+    log::LogArgs,
+    manual::{CompletionsArgs, ManArgs},
+    status::{PeersArgs, StatsArgs},
+};
+
 /// Makes, reads, checks, serves and clones append-only logs that peers can verify.
 #[derive(Debug, Parser)]
 #[command(
@@ -51,6 +59,8 @@ pub(crate) enum Command {
     Cat(CatArgs),
     /// Tell what is stored
     Info(InfoArgs),
+    /// List the blocks: index, hash, size, and whether they are held
+    Log(LogArgs),
     /// Find the block that holds a byte
     Seek(SeekArgs),
     /// Drop blocks to free space; a clone can download them again
@@ -65,6 +75,18 @@ pub(crate) enum Command {
     Clone(CloneArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
+    /// List the peers of a running serve or clone
+    Peers(PeersArgs),
+    /// Tell what a running serve or clone has stored, sent and received
+    Stats(StatsArgs),
+    /// Find out why a peer does not give a core
+    Doctor(DoctorArgs),
+    /// Keep the key pair of a core in a file, or give it back
+    Keys(KeysArgs),
+    /// Write a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual page, or one page a command
+    Man(ManArgs),
 }
 
 /// Who reads standard output.
@@ -76,6 +98,7 @@ pub(crate) struct Format {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore create letters")]
 pub(crate) struct CreateArgs {
     /// Directory to make; it may exist, but not with a core in it
     pub(crate) dir: PathBuf,
@@ -90,6 +113,11 @@ pub(crate) struct CreateArgs {
 #[command(override_usage = "hypercore append DIR BLOCK...\n       \
     hypercore append DIR --file PATH [--block-size N]\n       \
     hypercore append DIR --lines")]
+#[command(
+    after_help = "Examples:\n  hypercore append letters 'Dear reader,' hello\n  \
+    hypercore append letters --file photo.jpg\n  \
+    tail -f app.log | hypercore append letters --lines"
+)]
 #[command(group(ArgGroup::new("input").required(true).args(["blocks", "file", "lines"])))]
 pub(crate) struct AppendArgs {
     /// Directory of the core
@@ -166,6 +194,7 @@ pub(crate) struct CatArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore info letters --json")]
 pub(crate) struct InfoArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -174,6 +203,7 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore seek letters 100000")]
 pub(crate) struct SeekArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -184,6 +214,7 @@ pub(crate) struct SeekArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore clear copy 0 1000")]
 pub(crate) struct ClearArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -196,6 +227,7 @@ pub(crate) struct ClearArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore audit letters")]
 pub(crate) struct AuditArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -204,6 +236,7 @@ pub(crate) struct AuditArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore verify letters")]
 pub(crate) struct VerifyArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -212,13 +245,23 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  hypercore serve letters --listen 0.0.0.0:4000\n  \
+    tail -f app.log | hypercore serve letters --lines"
+)]
+#[command(after_help = "Examples:\n  hypercore serve letters --announce\n  \
+    hypercore serve letters --listen 0.0.0.0:4000\n  \
+    tail -f app.log | hypercore serve letters --lines")]
 pub(crate) struct ServeArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
-    /// Where to listen; port 0 takes a free one and prints it
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0",
-        value_parser = parse_address)]
-    pub(crate) listen: String,
+    /// Where to listen; port 0 takes a free one and prints it [default: 127.0.0.1:0, and with
+    /// --announce 0.0.0.0:0]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(crate) listen: Option<String>,
+    /// Let others on the local network find it by its key, which is not told
+    #[arg(long)]
+    pub(crate) announce: bool,
     /// Append each line of standard input meanwhile
     #[arg(long)]
     pub(crate) lines: bool,
@@ -250,6 +293,7 @@ pub(crate) struct Identity {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore identity")]
 pub(crate) struct IdentityArgs {
     /// File of the secret key, made if it does not exist [default: hypercore/identity in
     /// $XDG_CONFIG_HOME or ~/.config]
@@ -260,18 +304,22 @@ pub(crate) struct IdentityArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  hypercore clone KEY copy --connect 192.168.1.5:4000\n  \
+    hypercore clone KEY copy --connect 192.168.1.5:4000 --live"
+)]
 pub(crate) struct CloneArgs {
     /// Key of the core: 64 hex digits, hyper://HEX, or z-base-32
     #[arg(value_parser = parse_key)]
     pub(crate) key: PublicKey,
     /// Directory of the copy, new or from an earlier run
     pub(crate) dir: PathBuf,
-    /// Peers to download from, together
-    #[arg(long, value_name = "ADDR:PORT", required = true, value_parser = parse_address)]
+    /// Peers to download from, together [default: those on the local network that announce it]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
     /// Further addresses after that of --connect. An option that takes several values would
     /// swallow KEY and DIR when they come after it.
-    #[arg(hide = true, value_parser = parse_address)]
+    #[arg(hide = true, requires = "connect", value_parser = parse_address)]
     pub(crate) more: Vec<String>,
     /// Stay connected when all is here, and follow new blocks
     #[arg(long)]
@@ -318,14 +366,14 @@ fn parse_seed(text: &str) -> Result<[u8; 32], String> {
         .ok_or_else(|| "a seed is 64 hex digits".into())
 }
 
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.into()),
         _ => Err("an address is ADDR:PORT, for example 127.0.0.1:4000".into()),
     }
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok();
     let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     limit.ok_or_else(|| "a time is a number of seconds, for example 2.5".into())

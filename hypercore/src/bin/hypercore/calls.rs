@@ -1,13 +1,17 @@
 //! Calling peers, and calling them again.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
-use hypercore::{PeerId, ReplicateOptions, Role};
+use futures_lite::{StreamExt, future};
+use hypercore::{
+    Hypercore, PeerId, ReplicateOptions, Role,
+    discovery::{Discovery, Mdns},
+};
 
 use crate::{
-    errors::reason,
+    errors::{Failure, Result, reason},
     net,
     peers::{Ended, Member, Peers},
 };
@@ -18,8 +22,16 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// but never after more than this.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// What the tasks that hold the connections tell.
+/// How long peers on the local network are looked for before it is said that there are none. Those
+/// who are there answer within a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the tasks that find peers and hold the connections tell.
 pub(crate) enum News {
+    /// Somebody on the local network claims to have the core, and is to be called.
+    Found { address: String },
+    /// The local network was searched for long enough.
+    Searched,
     /// Nobody answered the first call.
     Unreachable { address: String, reason: String },
     /// Somebody answered, for the first time or again.
@@ -37,6 +49,12 @@ pub(crate) enum News {
 pub(crate) struct Calls {
     sender: Sender<News>,
     news: Receiver<News>,
+    /// Every address that was called.
+    known: HashSet<String>,
+    /// Whether somebody may be found who was not called yet.
+    searching: bool,
+    /// Whether somebody was found.
+    found: bool,
     /// Addresses whose first call is neither answered nor failed yet.
     calling: usize,
     connected: usize,
@@ -50,24 +68,65 @@ impl Calls {
         Self {
             sender,
             news,
+            known: HashSet::new(),
+            searching: false,
+            found: false,
             calling: 0,
             connected: 0,
             reasons: Vec::new(),
         }
     }
 
-    /// Calls every address, and with `again` whenever it is lost.
+    /// Looks for peers on the local network: for ever, or until it is certain that there are none.
+    pub(crate) fn search(&mut self, core: &Hypercore, for_ever: bool) -> Result<()> {
+        let found = Mdns::new().and_then(|mdns| mdns.lookup(&core.discovery_key()));
+        let mut found = found.map_err(|error| {
+            Failure::failed(format!(
+                "peers cannot be looked for on the local network: {}; say with --connect where \
+                 they are",
+                reason(&error)
+            ))
+        })?;
+        self.searching = true;
+        let sender = self.sender.clone();
+        net::spawn(async move {
+            let mut late = if for_ever {
+                Timer::never()
+            } else {
+                Timer::after(PATIENCE)
+            };
+            loop {
+                let late = async {
+                    (&mut late).await;
+                    Some(News::Searched)
+                };
+                let next = async {
+                    let address = found.next().await?.to_string();
+                    Some(News::Found { address })
+                };
+                let Some(news) = future::or(next, late).await else {
+                    return;
+                };
+                // Nobody listens any more when the program is ending.
+                let _ = sender.try_send(news);
+            }
+        });
+        Ok(())
+    }
+
+    /// Calls every address that is new, and with `again` whenever it is lost.
     pub(crate) fn start(
         &mut self,
         peers: &Peers,
-        mut addresses: Vec<String>,
+        addresses: Vec<String>,
         again: bool,
         member: &Member,
     ) {
-        addresses.sort();
-        addresses.dedup();
-        self.calling += addresses.len();
         for address in addresses {
+            if !self.known.insert(address.clone()) {
+                continue;
+            }
+            self.calling += 1;
             let (peers, sender, member) = (peers.clone(), self.sender.clone(), member.clone());
             net::spawn(async move {
                 keep_connected(&peers, &address, again, &sender).await;
@@ -85,6 +144,13 @@ impl Calls {
     /// the core.
     pub(crate) fn note(&mut self, news: News, had_core: bool) {
         match news {
+            News::Found { .. } => self.found = true,
+            News::Searched => {
+                self.searching = false;
+                if !self.found {
+                    self.blame("nobody on the local network announces it".to_owned());
+                }
+            }
             News::Connected { first } => {
                 self.calling -= usize::from(first);
                 self.connected += 1;
@@ -108,14 +174,14 @@ impl Calls {
         }
     }
 
-    /// Whether every first call was answered or has failed.
+    /// Whether every first call was answered or has failed, and somebody was called.
     pub(crate) fn are_answered(&self) -> bool {
-        self.calling == 0
+        self.calling == 0 && (self.found || !self.searching)
     }
 
     /// Whether nobody is connected, and nobody is about to be.
     pub(crate) fn are_over(&self) -> bool {
-        self.calling == 0 && self.connected == 0
+        self.calling == 0 && self.connected == 0 && !self.searching
     }
 
     /// Why addresses were of no use since the last time that was asked.

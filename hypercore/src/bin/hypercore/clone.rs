@@ -27,6 +27,7 @@ use crate::{
     output::{Output, blocks, bytes},
     peers::{Gathering, Member, Peers},
     signals::Signals,
+    status,
 };
 
 /// How often progress is told.
@@ -45,7 +46,11 @@ pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
         signals.stopped().await;
         None
     };
-    let ended = future::or(stop, async { Some(job.run(&tasks.member()).await) }).await;
+    let status = status::answer(job.args.dir.clone(), job.core.clone(), job.peers.clone());
+    let work = future::or(async { Some(job.run(&tasks.member()).await) }, async {
+        match status.await {}
+    });
+    let ended = future::or(stop, work).await;
     let ended = ended.unwrap_or_else(|| job.interrupted());
 
     job.peers.hang_up.hang_up();
@@ -195,6 +200,11 @@ impl Job {
     async fn run(&mut self, member: &Member) -> Result<()> {
         let mut events = self.core.events();
         let addresses = [&self.args.connect[..], &self.args.more].concat();
+        if addresses.is_empty() {
+            self.calls.search(&self.core, self.args.live)?;
+            self.output
+                .remark("Looking for peers on the local network.");
+        }
         self.calls
             .start(&self.peers, addresses, self.args.live, member);
         let mut ticks = Timer::interval(PROGRESS);
@@ -230,6 +240,14 @@ impl Job {
                 Step::Event(_) => {}
                 Step::Tick => self.tell_progress()?,
                 Step::News(news) => {
+                    if let News::Found { address } = &news {
+                        self.calls.start(
+                            &self.peers,
+                            vec![address.clone()],
+                            self.args.live,
+                            member,
+                        );
+                    }
                     let is_answer = !matches!(news, News::Lost { .. });
                     if self.take(news)? {
                         return Ok(());

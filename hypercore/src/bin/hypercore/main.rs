@@ -1,8 +1,8 @@
 //! `hypercore`: makes, reads, checks, serves and clones append-only logs.
 //!
-//! [`args`] is what can be said on the command line, [`commands`] is what is done about it,
-//! [`errors`] is what is said when it cannot be done, and [`net`] is the only place that knows
-//! about sockets.
+//! [`args`] is what can be said on the command line (a command with a file of its own has its
+//! arguments there), [`commands`] is what is done about it, [`errors`] is what is said when it
+//! cannot be done, and [`net`] is the only place that knows about the network.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -10,18 +10,21 @@ mod calls;
 mod check;
 mod clone;
 mod commands;
+mod doctor;
 mod errors;
 mod identity;
 mod input;
+mod keys;
+mod log;
+mod manual;
 mod net;
 mod output;
 mod peers;
 mod read;
 mod serve;
 mod signals;
+mod status;
 mod tail;
-
-use std::io::IsTerminal;
 
 use clap::Parser;
 
@@ -35,7 +38,8 @@ fn main() {
     let code = match net::run(run(cli)) {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("error: {failure}");
+            let error = output::error_style();
+            eprintln!("{error}error:{error:#} {failure}");
             failure.code()
         }
     };
@@ -51,6 +55,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Get(args) => read::get(args).await,
         Command::Cat(args) => read::cat(args, manners).await,
         Command::Info(args) => commands::info(args, manners).await,
+        Command::Log(args) => log::log(args, manners).await,
         Command::Seek(args) => commands::seek(args, manners).await,
         Command::Clear(args) => commands::clear(args, manners).await,
         Command::Audit(args) => commands::audit(args, manners).await,
@@ -58,6 +63,12 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
         Command::Identity(args) => identity::identity(args, manners),
+        Command::Peers(args) => status::peers(&args, manners),
+        Command::Stats(args) => status::stats(&args, manners),
+        Command::Doctor(args) => doctor::doctor(args, manners).await,
+        Command::Keys(args) => keys::keys(args, manners).await,
+        Command::Completions(args) => manual::completions(&args, manners),
+        Command::Man(args) => manual::man(&args, manners),
     }
 }
 
@@ -91,6 +102,6 @@ fn start_logging(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(output::has_colours())
         .init();
 }

@@ -15,10 +15,16 @@ use std::{
 
 use async_std::{
     future::timeout,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, ToSocketAddrs},
     task,
 };
 use futures_lite::{AsyncRead, AsyncWrite};
+use hypercore::{
+    Hypercore,
+    discovery::{Announcement, Discovery, Mdns},
+};
+
+use crate::errors::{Failure, Result, reason};
 
 /// How long a peer has to answer a call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,6 +70,22 @@ impl Listener {
         let (stream, address) = self.0.accept().await?;
         Ok((Tcp::new(stream, hang_up)?, address))
     }
+}
+
+/// Lets others on the local network find the core at `address`, until the answer is dropped.
+pub(crate) fn announce(core: &Hypercore, address: SocketAddr) -> Result<Announcement> {
+    let announced = Mdns::new().and_then(|mdns| mdns.announce(&core.discovery_key(), address));
+    announced.map_err(|error| {
+        Failure::failed(format!(
+            "the core cannot be announced on the local network: {}",
+            reason(&error)
+        ))
+    })
+}
+
+/// The addresses of `host`, which may be one itself.
+pub(crate) async fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
+    host.to_socket_addrs().await.map(Iterator::collect)
 }
 
 /// Calls `address`, which may be a name.

@@ -1,10 +1,13 @@
 //! Standard output, for people or for programs, and the progress on standard error.
 
 use std::{
+    env,
+    ffi::OsStr,
     fmt::Display,
     io::{self, IsTerminal, Write},
 };
 
+use clap::builder::styling::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
@@ -113,6 +116,28 @@ fn object(fields: Fields<'_>) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
+/// Whether standard error is shown in colours: on a terminal, unless the person asked for none.
+pub(crate) fn has_colours() -> bool {
+    are_wanted(
+        io::stderr().is_terminal(),
+        env::var_os("NO_COLOR").as_deref(),
+    )
+}
+
+/// As <https://no-color.org> has it: any value but the empty one asks for none.
+fn are_wanted(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+    is_terminal && no_color.is_none_or(OsStr::is_empty)
+}
+
+/// How the word "error" looks; the same as in the messages about usage.
+pub(crate) fn error_style() -> Style {
+    if has_colours() {
+        AnsiColor::Red.on_default().bold()
+    } else {
+        Style::new()
+    }
+}
+
 /// `1 block`, `2 blocks`.
 pub(crate) fn blocks(count: u64) -> String {
     match count {
@@ -138,6 +163,13 @@ mod tests {
     fn objects_keep_the_order_of_their_fields() {
         let fields = [("b", Value::from("\"x\n")), ("a", Value::from(1))];
         assert_eq!(object(&fields), r#"{"b":"\"x\n","a":1}"#);
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_owner_wants_them() {
+        assert!(are_wanted(true, None) && are_wanted(true, Some("".as_ref())));
+        assert!(!are_wanted(true, Some("1".as_ref())));
+        assert!(!are_wanted(false, None));
     }
 
     #[test]

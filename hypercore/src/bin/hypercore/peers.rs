@@ -32,12 +32,15 @@ pub(crate) struct Peers {
     /// Who we are to them; `None` is somebody new on each connection.
     identity: Option<Arc<StaticKeyPair>>,
     addresses: Arc<Mutex<HashMap<PeerId, String>>>,
+    /// What the last connection that broke died of.
+    last_error: Arc<Mutex<Option<String>>>,
     pub(crate) hang_up: HangUp,
 }
 
 /// One connection.
 pub(crate) struct Link {
     pub(crate) id: PeerId,
+    address: String,
     replication: Replication,
     tcp: Tcp,
     peers: Peers,
@@ -62,6 +65,7 @@ impl Peers {
             core: core.clone(),
             identity: identity.map(Arc::new),
             addresses: Arc::default(),
+            last_error: Arc::default(),
             hang_up: HangUp::default(),
         }
     }
@@ -90,6 +94,7 @@ impl Peers {
         drop(addresses);
         Ok(Link {
             id,
+            address: address.to_owned(),
             replication,
             tcp,
             peers: self.clone(),
@@ -110,6 +115,17 @@ impl Peers {
         self.lock().remove(&id);
     }
 
+    /// What the last connection that broke died of.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        let last = self.last_error.lock();
+        last.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_error(&self, address: &str, error: &Error) {
+        let last = self.last_error.lock();
+        *last.unwrap_or_else(PoisonError::into_inner) = Some(format!("{address}: {error}"));
+    }
+
     /// Whether somebody is connected who knows the core's key.
     pub(crate) fn any_open(&self) -> bool {
         self.core.peers().iter().any(|peer| peer.opened)
@@ -127,6 +143,7 @@ impl Link {
     pub(crate) async fn run(self) -> Ended {
         let Self {
             id,
+            address,
             replication,
             tcp,
             peers,
@@ -135,7 +152,10 @@ impl Link {
         let exchange = async {
             match replication.run(tcp).await {
                 Ok(_) => Ended::Closed,
-                Err(error) => Ended::Failed(error),
+                Err(error) => {
+                    peers.note_error(&address, &error);
+                    Ended::Failed(error)
+                }
             }
         };
         let stranger = async {

@@ -19,6 +19,7 @@ use crate::{
     output::{Output, blocks},
     peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
+    status,
 };
 
 /// How long to wait when the system has no more room for connections.
@@ -28,6 +29,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     let ServeArgs {
         dir,
         listen,
+        announce,
         lines,
         allow,
         more,
@@ -35,6 +37,8 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         identity,
         format,
     } = args;
+    let anywhere = if announce { "0.0.0.0:0" } else { "127.0.0.1:0" };
+    let listen = listen.unwrap_or_else(|| anywhere.to_owned());
     let mut output = Output::new(&format, manners);
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(identity.path.as_deref())?;
@@ -50,6 +54,9 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     };
     let listener = Listener::bind(&listen).await.map_err(cannot_listen)?;
     let address = listener.address().map_err(cannot_listen)?;
+    let announcement = announce.then(|| net::announce(&core, address));
+    // Kept until the end.
+    let _announcement = announcement.transpose()?;
     output.result(
         &[
             ("event", "listening".into()),
@@ -58,10 +65,15 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         ],
         format_args!(
             "Serving {} of `{}` on {address}; stop with Ctrl-C. Elsewhere:\n  hypercore clone {} \
-             DIR --connect {address}",
+             DIR{}",
             blocks(core.length()),
             dir.display(),
-            core.key()
+            core.key(),
+            if announce {
+                String::new()
+            } else {
+                format!(" --connect {address}")
+            }
         ),
     )?;
 
@@ -81,7 +93,9 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         accept(&listener, &door, &peers, connections.member()),
         future::or(
             append_lines(&core, &dir, lines),
-            report(&core, &peers, &mut output),
+            future::or(report(&core, &peers, &mut output), async {
+                match status::answer(dir.clone(), core.clone(), peers.clone()).await {}
+            }),
         ),
     );
     let ended = future::or(stop, work).await;

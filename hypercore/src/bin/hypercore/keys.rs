@@ -1,0 +1,290 @@
+//! `hypercore keys`: the key pair of a core, to a file and back.
+//!
+//! A secret never passes through arguments, which every process of the machine can read, nor
+//! through a terminal. A file is made for its owner alone.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use hypercore::{
+    Error, KeyPair,
+    storage::{Directory, FeedFiles},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    args::{Format, Manners},
+    commands::{close, open},
+    errors::{Failure, Result, reason},
+    output::{Output, blocks},
+};
+
+/// No file of keys is larger.
+const MAX_FILE: u64 = 4096;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  hypercore keys export letters letters.key\n  \
+    hypercore keys export letters - | age --encrypt --passphrase > letters.key.age\n  \
+    hypercore keys import letters.key restored"
+)]
+pub(crate) struct KeysArgs {
+    #[command(subcommand)]
+    command: KeysCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Write the key pair of a core to a new file, readable by its owner only
+    Export(ExportArgs),
+    /// Give a directory the key pair of such a file, to append where the original is lost
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore keys export letters letters.key")]
+struct ExportArgs {
+    /// Directory of the core
+    dir: PathBuf,
+    /// File to make; `-` is standard output, if that is no terminal
+    file: PathBuf,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore keys import letters.key restored\n\n\
+    A log whose blocks were signed twice differently is broken for good. If it has blocks already, \
+    clone it\nfirst, from every peer there is, make sure that nobody appends elsewhere, and only \
+    then import with\n--accept-fork-risk.")]
+struct ImportArgs {
+    /// File that `keys export` made; `-` is standard input
+    file: PathBuf,
+    /// Directory of a clone of the core, or a new one
+    dir: PathBuf,
+    /// Import even if blocks are signed already: DIR has all of them, and nobody else appends
+    #[arg(long)]
+    accept_fork_risk: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(crate) async fn keys(args: KeysArgs, manners: &Manners) -> Result<()> {
+    match args.command {
+        KeysCommand::Export(args) => export(&args, manners).await,
+        KeysCommand::Import(args) => import(&args, manners).await,
+    }
+}
+
+/// What a file of keys holds.
+struct Exported {
+    pair: KeyPair,
+    /// How long the log was.
+    length: u64,
+}
+
+async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
+    let dir = args.dir.as_path();
+    let core = open(dir).await?;
+    let (key, length, writable) = (core.key(), core.length(), core.is_writable());
+    close(&core, dir).await?;
+    if !writable {
+        return Err(Failure::core(Error::NotWritable, dir));
+    }
+    let exported = Exported {
+        pair: stored_pair(dir)?,
+        length,
+    };
+    let text = exported.to_text();
+    if args.file == Path::new("-") {
+        if io::stdout().is_terminal() {
+            return Err(Failure::failed(
+                "a secret key is not shown on a terminal; name a file, or pipe it to a program \
+                 that encrypts it",
+            ));
+        }
+        let written = io::stdout().write_all(text.as_bytes());
+        return written.map_err(|error| Failure::output(&error));
+    }
+    let shown = args.file.display();
+    write_secret(&args.file, text.as_bytes()).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            Failure::failed(format!("`{shown}` exists already; choose another file"))
+        }
+        _ => Failure::failed(format!("`{shown}` cannot be written: {}", reason(&error))),
+    })?;
+    let mut output = Output::new(&args.format, manners);
+    output.result(
+        &[
+            ("key", key.to_string().into()),
+            ("file", shown.to_string().into()),
+            ("length", length.into()),
+        ],
+        format_args!("Wrote the key pair of {key} to `{shown}`."),
+    )?;
+    output.remark("Whoever reads that file can append to the log. Keep it where nobody else does.");
+    Ok(())
+}
+
+fn stored_pair(dir: &Path) -> Result<KeyPair> {
+    let secret = FeedFiles::open(std::sync::Arc::new(Directory::new(dir)))
+        .and_then(|files| files.secret_key())
+        .map_err(|error| Failure::core(error.into(), dir))?;
+    let secret = secret.ok_or_else(|| Failure::core(Error::NotWritable, dir))?;
+    KeyPair::from_bytes(&secret).map_err(|error| Failure::core(error.into(), dir))
+}
+
+/// Makes `path`, which must not exist, for its owner alone.
+fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // Half a key is of no use to anybody.
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
+    let dir = args.dir.as_path();
+    let Exported { pair, length } = read_secret(&args.file)?;
+    let key = pair.public_key();
+    let here = length_of(dir, &pair).await?;
+    let known = length.max(here);
+    if known > 0 && !args.accept_fork_risk {
+        return Err(Failure::failed(format!(
+            "{} of {key} are signed already, and `{}` has {here} of them; whoever appends without \
+             the last one breaks the log for good. Clone it into `{}` from every peer there is, \
+             make sure that nobody appends elsewhere, and then say --accept-fork-risk",
+            blocks(known),
+            dir.display(),
+            dir.display()
+        )));
+    }
+    let core = hypercore::OpenOptions::new().key_pair(pair).open(dir).await;
+    let core = core.map_err(|error| Failure::core(error, dir))?;
+    close(&core, dir).await?;
+    let mut output = Output::new(&args.format, manners);
+    output.result(
+        &[
+            ("key", key.to_string().into()),
+            ("length", here.into()),
+            ("writable", true.into()),
+        ],
+        format_args!(
+            "The core in `{}` has {} and can be appended to.\nkey  {key}",
+            dir.display(),
+            blocks(here)
+        ),
+    )?;
+    output.remark(
+        "WARNING: append in one place only. If the original still exists, or if blocks were \
+         appended that are\nnot here, the next append makes two histories that cannot be joined.",
+    );
+    Ok(())
+}
+
+/// How many blocks of the core are known in `dir`, where nothing may be yet.
+async fn length_of(dir: &Path, pair: &KeyPair) -> Result<u64> {
+    let options = hypercore::OpenOptions::new().key(pair.public_key());
+    match options.create_if_missing(false).open(dir).await {
+        Ok(core) if core.is_writable() => Err(Failure::failed(format!(
+            "the core in `{}` has its key pair already",
+            dir.display()
+        ))),
+        Ok(core) => {
+            let length = core.length();
+            close(&core, dir).await?;
+            Ok(length)
+        }
+        Err(Error::NoCore) => Ok(0),
+        Err(error) => Err(Failure::core(error, dir)),
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Exported> {
+    let shown = path.display();
+    let mut text = Zeroizing::new(String::new());
+    let read = if path == Path::new("-") {
+        io::stdin().take(MAX_FILE).read_to_string(&mut text)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_FILE).read_to_string(&mut text))
+    };
+    match read {
+        Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(Failure::failed(format!(
+            "`{shown}` cannot be read: {}",
+            reason(&error)
+        ))),
+        _ => Exported::from_text(&text).ok_or_else(|| {
+            Failure::failed(format!(
+                "`{shown}` is not a file that `hypercore keys export` made, or not the whole of it"
+            ))
+        }),
+    }
+}
+
+impl Exported {
+    fn to_text(&self) -> Zeroizing<String> {
+        // At once as large as it gets, so that no copy of the secret stays behind.
+        let mut text = Zeroizing::new(String::with_capacity(512));
+        let secret = self.pair.to_bytes();
+        text.push_str("# The key pair of a hypercore: whoever reads this can append to the log.\n");
+        let (key, length) = (self.pair.public_key(), self.length);
+        // Writing to a string does not fail.
+        let _ = write!(text, "key {key}\nlength {length}\nsecret_key ");
+        for byte in secret.iter() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+        text
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let value = |name: &str| {
+            let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+            lines
+                .find(|(found, _)| *found == name)
+                .map(|(_, value)| value.trim())
+        };
+        let secret = HEXLOWER_PERMISSIVE.decode(value("secret_key")?.as_bytes());
+        let secret = Zeroizing::new(secret.ok()?);
+        let secret = secret.as_slice().try_into().ok()?;
+        let pair = KeyPair::from_bytes(secret).ok()?;
+        let is_same = value("key")? == pair.public_key().to_string();
+        let length = value("length")?.parse().ok()?;
+        is_same.then_some(Self { pair, length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_keys_is_read_as_it_was_written() {
+        let pair = KeyPair::from_seed(&[7; 32]);
+        let text = Exported { pair, length: 3 }.to_text();
+        let read = Exported::from_text(&text).unwrap();
+        assert_eq!(
+            read.pair.public_key(),
+            KeyPair::from_seed(&[7; 32]).public_key()
+        );
+        assert_eq!(read.length, 3);
+        assert!(text.len() <= 512);
+        for end in 0..text.trim_end().len() {
+            assert!(Exported::from_text(&text[..end]).is_none(), "cut at {end}");
+        }
+        let other = text.replace("key ", "key 0");
+        assert!(Exported::from_text(&other).is_none());
+    }
+}

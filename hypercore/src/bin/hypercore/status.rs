@@ -1,0 +1,356 @@
+//! What a running `serve` or `clone` tells about itself, and `hypercore peers` and `hypercore stats`,
+//! which ask.
+//!
+//! Whoever holds a core open answers on a Unix socket in the runtime directory of the user, under a
+//! name made of the core's directory. It does not lie beside the core: what is there is copied,
+//! compared and opened by Node. Whoever connects gets a line of JSON at once, and another one every
+//! second; rates are the difference of two.
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+use futures_lite::future;
+use hypercore::Hypercore;
+use serde_json::{Value, json};
+
+use crate::{
+    args::{Format, Manners},
+    commands::require_directory,
+    errors::{Failure, Result},
+    output::{Output, blocks, bytes},
+    peers::Peers,
+};
+
+/// How often a snapshot is told.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore peers letters --watch")]
+pub(crate) struct PeersArgs {
+    #[command(flatten)]
+    whom: Whom,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example: hypercore stats letters --json")]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    whom: Whom,
+}
+
+#[derive(Debug, Args)]
+struct Whom {
+    /// Directory that a running `hypercore serve` or `hypercore clone` has open
+    dir: PathBuf,
+    /// Tell it again every second, until interrupted
+    #[arg(long, short)]
+    watch: bool,
+    #[command(flatten)]
+    format: Format,
+}
+
+pub(crate) fn peers(args: &PeersArgs, manners: &Manners) -> Result<()> {
+    ask(&args.whom, manners, tell_peers)
+}
+
+pub(crate) fn stats(args: &StatsArgs, manners: &Manners) -> Result<()> {
+    ask(&args.whom, manners, tell_stats)
+}
+
+// ---- asking ---------------------------------------------------------------------------------
+
+/// Two snapshots, one interval apart.
+struct Change {
+    before: Value,
+    now: Value,
+}
+
+impl Change {
+    /// Bytes a second, of a count in the whole or in one peer.
+    fn rate(before: &Value, now: &Value, name: &str) -> u64 {
+        let [before, now] = [before, now].map(|value| value[name].as_u64().unwrap_or(0));
+        now.saturating_sub(before)
+    }
+
+    /// The peers of now, each with itself as it was before.
+    fn peers(&self) -> impl Iterator<Item = (&Value, &Value)> {
+        let before = self.before["peers"].as_array();
+        let now = self.now["peers"].as_array();
+        now.into_iter().flatten().map(move |peer| {
+            let mut before = before.into_iter().flatten();
+            let same = before.find(|before| before["id"] == peer["id"]);
+            (same.unwrap_or(peer), peer)
+        })
+    }
+}
+
+fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<()>) -> Result<()> {
+    require_directory(&whom.dir)?;
+    let mut output = Output::new(&whom.format, manners);
+    let mut snapshots = listen(&whom.dir)?;
+    let mut before = None;
+    for now in &mut snapshots {
+        let Some(before) = before.replace(now.clone()) else {
+            continue;
+        };
+        tell(&mut output, &Change { before, now })?;
+        if !whom.watch {
+            return Ok(());
+        }
+    }
+    if whom.watch && before.is_some() {
+        return Ok(());
+    }
+    Err(not_running(&whom.dir))
+}
+
+fn not_running(dir: &Path) -> Failure {
+    let dir = dir.display();
+    Failure::failed(format!(
+        "nothing is known of a running `hypercore serve {dir}` or `hypercore clone KEY {dir}`"
+    ))
+}
+
+fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
+    let mut count = 0;
+    for (before, peer) in change.peers() {
+        count += 1;
+        let [down, up] = ["downloadedBytes", "uploadedBytes"].map(|name| {
+            (
+                peer[name].as_u64().unwrap_or(0),
+                Change::rate(before, peer, name),
+            )
+        });
+        let name = peer["peer"].as_str().unwrap_or("?");
+        let has = match peer["opened"].as_bool() {
+            Some(true) => format!("has {} blocks", peer["remoteLength"]),
+            _ => "has not shown the key yet".into(),
+        };
+        output.result(
+            &[
+                ("peer", name.into()),
+                ("opened", peer["opened"].clone()),
+                ("remoteLength", peer["remoteLength"].clone()),
+                ("downloadedBytes", down.0.into()),
+                ("uploadedBytes", up.0.into()),
+                ("downloadBytesPerSecond", down.1.into()),
+                ("uploadBytesPerSecond", up.1.into()),
+            ],
+            format_args!(
+                "{name:<24}  {has:<26}  down {:>10} {:>12}/s  up {:>10} {:>12}/s",
+                bytes(down.0),
+                bytes(down.1),
+                bytes(up.0),
+                bytes(up.1)
+            ),
+        )?;
+    }
+    if count == 0 {
+        output.remark("Nobody is connected.");
+    }
+    Ok(())
+}
+
+fn tell_stats(output: &mut Output, change: &Change) -> Result<()> {
+    let Change { before, now } = change;
+    let number = |name: &str| now[name].as_u64().unwrap_or(0);
+    let count = now["peers"].as_array().map_or(0, Vec::len);
+    let [down, up] =
+        ["downloadedBytes", "uploadedBytes"].map(|name| Change::rate(before, now, name));
+    let error = match &now["lastError"] {
+        Value::String(error) => format!("\nlast error  {error}"),
+        _ => String::new(),
+    };
+    output.result(
+        &[
+            ("key", now["key"].clone()),
+            ("length", now["length"].clone()),
+            ("byteLength", now["byteLength"].clone()),
+            ("downloaded", now["downloaded"].clone()),
+            ("peers", count.into()),
+            ("downloadedBytes", now["downloadedBytes"].clone()),
+            ("uploadedBytes", now["uploadedBytes"].clone()),
+            ("downloadBytesPerSecond", down.into()),
+            ("uploadBytesPerSecond", up.into()),
+            ("lastError", now["lastError"].clone()),
+        ],
+        format_args!(
+            "key         {}\nstored      {} of {}, {}\npeers       {count}\nreceived    {}, now \
+             {}/s\nsent        {}, now {}/s{error}",
+            now["key"].as_str().unwrap_or("?"),
+            number("downloaded"),
+            blocks(number("length")),
+            bytes(number("byteLength")),
+            bytes(number("downloadedBytes")),
+            bytes(down),
+            bytes(number("uploadedBytes")),
+            bytes(up),
+        ),
+    )
+}
+
+// ---- answering ------------------------------------------------------------------------------
+
+/// Answers whoever asks about the core in `dir`, until dropped.
+pub(crate) async fn answer(dir: PathBuf, core: Hypercore, peers: Peers) -> Infallible {
+    #[cfg(unix)]
+    match socket::Socket::bind(&dir) {
+        Ok(socket) => {
+            let error = socket.answer(&core, &peers).await;
+            tracing::warn!(%error, "`hypercore peers` and `hypercore stats` are not answered");
+        }
+        Err(error) => {
+            tracing::info!(%error, "`hypercore peers` and `hypercore stats` are not answered");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (dir, core, peers);
+    future::pending().await
+}
+
+#[cfg(unix)]
+fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
+    let total = core.stats();
+    let each = core.peers().into_iter().map(|peer| {
+        json!({
+            "id": peer.id.to_string(),
+            "peer": peers.address(peer.id),
+            "opened": peer.opened,
+            "remoteLength": peer.remote_length,
+            "downloadedBytes": peer.stats.downloaded_bytes,
+            "uploadedBytes": peer.stats.uploaded_bytes,
+        })
+    });
+    let each: Vec<_> = each.collect();
+    json!({
+        "key": core.key().to_string(),
+        "length": core.length(),
+        "byteLength": core.byte_length(),
+        "downloaded": core.downloaded(..),
+        "downloadedBytes": total.downloaded_bytes,
+        "uploadedBytes": total.uploaded_bytes,
+        "lastError": peers.last_error(),
+        "peers": each,
+    })
+}
+
+#[cfg(not(unix))]
+fn listen(_: &Path) -> Result<std::iter::Empty<Value>> {
+    Err(Failure::failed(
+        "running processes can be asked on Unix only; `--json` makes them tell their events",
+    ))
+}
+
+#[cfg(unix)]
+use socket::listen;
+
+#[cfg(unix)]
+mod socket {
+    use std::{
+        env, fs,
+        io::{self, BufRead, BufReader, Read},
+        os::unix::{
+            fs::{DirBuilderExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
+        path::{Path, PathBuf},
+    };
+
+    use async_io::{Async, Timer};
+    use data_encoding::HEXLOWER;
+    use futures_lite::AsyncWriteExt;
+    use hypercore::{Hypercore, merkle::leaf_hash};
+    use serde_json::Value;
+
+    use super::{INTERVAL, not_running, snapshot};
+    use crate::{errors::Result, net, peers::Peers};
+
+    /// No snapshot is longer.
+    const MAX_LINE: u64 = 16 * 1024 * 1024;
+
+    /// Where the process answers that has the core in `dir` open.
+    fn place_of(dir: &Path) -> io::Result<PathBuf> {
+        let dir = fs::canonicalize(dir)?;
+        let name = leaf_hash(dir.as_os_str().as_encoded_bytes());
+        let home = |below| env::home_dir().map(|home| home.join(below));
+        let parent = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let parent = parent.filter(|parent| parent.is_absolute());
+        let parent = parent.or_else(|| home(".local/state"));
+        let parent = parent.ok_or_else(|| io::Error::other("there is no runtime directory"))?;
+        // The path of a socket may have 107 bytes.
+        Ok(parent
+            .join("hypercore")
+            .join(format!("{}.sock", HEXLOWER.encode(&name[..12]))))
+    }
+
+    /// Removed when dropped.
+    pub(super) struct Socket {
+        listener: Async<UnixListener>,
+        path: PathBuf,
+    }
+
+    impl Socket {
+        pub(super) fn bind(dir: &Path) -> io::Result<Self> {
+            let path = place_of(dir)?;
+            if let Some(parent) = path.parent() {
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(parent)?;
+            }
+            // We hold the lock of the core, so who was there before us is gone.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let socket = Self {
+                listener: Async::<UnixListener>::bind(&path)?,
+                path,
+            };
+            fs::set_permissions(&socket.path, fs::Permissions::from_mode(0o600))?;
+            Ok(socket)
+        }
+
+        /// Answers until that fails.
+        pub(super) async fn answer(&self, core: &Hypercore, peers: &Peers) -> io::Error {
+            loop {
+                let mut stream = match self.listener.accept().await {
+                    Ok((stream, _)) => stream,
+                    Err(error) => return error,
+                };
+                let (core, peers) = (core.clone(), peers.clone());
+                net::spawn(async move {
+                    loop {
+                        let line = format!("{}\n", snapshot(&core, &peers));
+                        if stream.write_all(line.as_bytes()).await.is_err() {
+                            return;
+                        }
+                        Timer::after(INTERVAL).await;
+                    }
+                });
+            }
+        }
+    }
+
+    impl Drop for Socket {
+        fn drop(&mut self) {
+            // If it stays, the next one replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    /// The snapshots of the process that has the core in `dir` open, until it ends.
+    pub(super) fn listen(dir: &Path) -> Result<impl Iterator<Item = Value>> {
+        let stream = place_of(dir).and_then(UnixStream::connect);
+        let mut stream = BufReader::new(stream.map_err(|_| not_running(dir))?);
+        Ok(std::iter::from_fn(move || {
+            let mut line = String::new();
+            stream.by_ref().take(MAX_LINE).read_line(&mut line).ok()?;
+            serde_json::from_str(&line).ok()
+        }))
+    }
+}

@@ -1,0 +1,252 @@
+//! Multicast DNS (RFC 6762) and service discovery (RFC 6763), by `mdns-sd`.
+//!
+//! ```text
+//!  _hypercore._tcp.local.                   PTR   <16 hex>._hypercore._tcp.local.
+//!  <16 hex>._hypercore._tcp.local.          SRV   <16 hex>.local.:4000
+//!                                           TXT   discovery-key=<64 hex>
+//!  <16 hex>.local.                          A     192.168.1.5
+//! ```
+//!
+//! All cores are one service, and who looks for one compares the discovery key of every answer: a
+//! subtype for each core would spare the network, but `mdns-sd` does not answer questions about
+//! subtypes so that it understands the answer itself. The name of a peer is random: it says nothing
+//! about the machine or its owner, and there are no two of the same name.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt, io,
+    net::{IpAddr, SocketAddr, SocketAddrV6},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use async_channel::Sender;
+use futures_lite::StreamExt;
+use hypercore_merkle::DiscoveryKey;
+use mdns_sd::{
+    IfKind, Receiver, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo,
+};
+
+use super::{Addresses, Announcement, Discovery};
+
+const SERVICE: &str = "_hypercore._tcp.local.";
+
+/// The TXT record that has the discovery key.
+const KEY: &str = "discovery-key";
+
+/// Peers that are kept track of, of all cores. A network may claim any number.
+const MAX_PEERS: usize = 1024;
+
+/// How long the last words of an announcement may take.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// Peers on the local network.
+///
+/// Makes a thread that answers and, from the first lookup on, one that asks; they end with the last
+/// of this value and its announcements and lookups. Nothing leaves the local network.
+///
+/// ```no_run
+/// # futures_lite::future::block_on(async {
+/// use futures_lite::StreamExt;
+/// use hypercore::{Hypercore, discovery::{Discovery, Mdns}};
+///
+/// let core = Hypercore::open("letters").await?;
+/// let mdns = Mdns::new()?;
+/// let announcement = mdns.announce(&core.discovery_key(), "0.0.0.0:4000".parse()?)?;
+///
+/// let mut addresses = mdns.lookup(&core.discovery_key())?;
+/// while let Some(address) = addresses.next().await {
+///     println!("somebody serves it at {address}");
+/// }
+/// # drop(announcement);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct Mdns {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Mdns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mdns")
+    }
+}
+
+/// The thread that speaks with the network, which ends with this, and what it has heard.
+struct Shared {
+    daemon: ServiceDaemon,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // If it does not hear us, it has ended already.
+        let _ = self.daemon.shutdown();
+    }
+}
+
+impl Mdns {
+    /// # Errors
+    ///
+    /// When the operating system gives no socket for it.
+    pub fn new() -> io::Result<Self> {
+        let daemon = ServiceDaemon::new().map_err(io::Error::other)?;
+        let heard = Arc::default();
+        Ok(Self {
+            shared: Arc::new(Shared { daemon, heard }),
+        })
+    }
+}
+
+impl Discovery for Mdns {
+    /// As [`Discovery::announce`]. Where this is dropped, the others are told at once, which may
+    /// take a fifth of a second.
+    fn announce(&self, core: &DiscoveryKey, address: SocketAddr) -> io::Result<Announcement> {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(io::Error::other)?;
+        let name = format!("{:016x}", u64::from_be_bytes(name));
+        let host = format!("{name}.local.");
+        let properties = [(KEY, core.to_string())];
+        let service = |ip: &[IpAddr]| {
+            let port = address.port();
+            let service = ServiceInfo::new(SERVICE, &name, &host, ip, port, &properties[..]);
+            service.map_err(io::Error::other)
+        };
+        let mut service = if address.ip().is_unspecified() {
+            let mut service = service(&[])?.enable_addr_auto();
+            if address.is_ipv4() {
+                service.set_interfaces(vec![IfKind::IPv4]);
+            }
+            service
+        } else {
+            service(&[address.ip()])?
+        };
+        // Nobody else has this name.
+        service.set_requires_probe(false);
+        let name = service.get_fullname().to_owned();
+        let registered = self.shared.daemon.register(service);
+        registered.map_err(io::Error::other)?;
+        Ok(Announcement::new(Registration {
+            shared: Arc::clone(&self.shared),
+            name,
+        }))
+    }
+
+    fn lookup(&self, core: &DiscoveryKey) -> io::Result<Addresses> {
+        let mut heard = lock(&self.shared.heard);
+        if !heard.is_asking {
+            let events = self.shared.daemon.browse(SERVICE);
+            let events = events.map_err(io::Error::other)?;
+            let listener = Arc::clone(&self.shared.heard);
+            thread::Builder::new()
+                .name("hypercore-mdns".into())
+                .spawn(move || listen(&events, &listener))?;
+            heard.is_asking = true;
+        }
+        let (sender, found) = async_channel::unbounded();
+        heard.add(*core, sender);
+        drop(heard);
+        // The thread goes on for as long as somebody wants to hear.
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::pin(found.inspect(move |_| {
+            let _ = &shared;
+        })))
+    }
+}
+
+/// An announcement.
+struct Registration {
+    shared: Arc<Shared>,
+    name: String,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // Otherwise others would call for the two minutes that the records are valid.
+        if let Ok(done) = self.shared.daemon.unregister(&self.name) {
+            let _ = done.recv_timeout(GOODBYE);
+        }
+    }
+}
+
+/// Takes in what the network says, until nobody listens to it any more.
+fn listen(events: &Receiver<ServiceEvent>, heard: &Mutex<Heard>) {
+    while let Ok(event) = events.recv() {
+        match event {
+            ServiceEvent::ServiceResolved(service) => lock(heard).found(&service),
+            ServiceEvent::ServiceRemoved(_, name) => {
+                lock(heard).peers.remove(&name);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Who is there, and who wants to know.
+#[derive(Default)]
+struct Heard {
+    /// Whether a thread listens.
+    is_asking: bool,
+    /// By their names: the core, and the address that was told.
+    peers: HashMap<String, (String, SocketAddr)>,
+    lookups: Vec<(String, Sender<SocketAddr>)>,
+}
+
+impl Heard {
+    fn add(&mut self, core: DiscoveryKey, lookup: Sender<SocketAddr>) {
+        let core = core.to_string();
+        for (_, address) in self.peers.values().filter(|(of, _)| *of == core) {
+            // The other end is still in our hands.
+            let _ = lookup.try_send(*address);
+        }
+        self.lookups.push((core, lookup));
+    }
+
+    fn found(&mut self, service: &ResolvedService) {
+        let Some(core) = service.get_property_val_str(KEY) else {
+            return;
+        };
+        let addresses = service.addresses.iter();
+        let mut addresses: Vec<_> = addresses.map(|ip| to_address(ip, service.port)).collect();
+        addresses.sort_by_key(|address| (rank(address), *address));
+        let Some(&best) = addresses.first() else {
+            return;
+        };
+        let is_full = self.peers.len() >= MAX_PEERS;
+        match self.peers.entry(service.fullname.clone()) {
+            Entry::Occupied(known) if addresses.contains(&known.get().1) => return,
+            Entry::Vacant(_) if is_full => return,
+            entry => drop(entry.insert_entry((core.to_owned(), best))),
+        }
+        self.lookups.retain(|(wanted, lookup)| {
+            // An error means that nobody wants to know any more.
+            wanted != core || lookup.try_send(best).is_ok()
+        });
+    }
+}
+
+fn to_address(ip: &ScopedIp, port: u16) -> SocketAddr {
+    match ip {
+        ScopedIp::V6(v6) => {
+            let scope = v6.scope_id().index;
+            SocketAddr::V6(SocketAddrV6::new(*v6.addr(), port, 0, scope))
+        }
+        ip => SocketAddr::new(ip.to_ip_addr(), port),
+    }
+}
+
+/// Addresses that are likely to work come first.
+fn rank(address: &SocketAddr) -> u8 {
+    match address.ip() {
+        IpAddr::V4(ip) if !ip.is_loopback() => 0,
+        IpAddr::V4(_) => 1,
+        IpAddr::V6(_) => 2,
+    }
+}
+
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    // Nothing is half done where a panic could come from.
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}

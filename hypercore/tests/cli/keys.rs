@@ -1,0 +1,101 @@
+//! `keys export` and `keys import`.
+
+use serde_json::json;
+
+use crate::process::{KEY, SEED, Scene};
+
+#[test]
+fn a_key_pair_goes_to_a_file_and_into_a_clone() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two"]);
+    let before = scene.files("log");
+    let done = scene.run(["keys", "export", "log", "keys", "--json"]).ok();
+    assert_eq!(
+        done.json(),
+        json!({"key": KEY, "file": "keys", "length": 2})
+    );
+    assert_eq!(scene.files("log"), before);
+    assert!(!done.stderr.contains(SEED) && done.stderr.contains("append"));
+
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    let files = scene.files("copy");
+    scene
+        .run(["keys", "import", "keys", "copy"])
+        .fails(1, &["2 blocks", "--accept-fork-risk"]);
+    assert_eq!(scene.files("copy"), files);
+    let arguments = ["keys", "import", "keys", "copy", "--accept-fork-risk"];
+    let done = scene.run(arguments.iter().chain(&["--json"])).ok();
+    assert_eq!(
+        done.json(),
+        json!({"key": KEY, "length": 2, "writable": true})
+    );
+    assert!(done.stderr.contains("WARNING"), "{}", done.stderr);
+    assert_eq!(scene.files("copy")["secret_key"], before["secret_key"]);
+    scene.run(["append", "copy", "three"]).ok();
+    assert_eq!(scene.run(["cat", "copy"]).ok().text(), "onetwothree");
+    scene
+        .run(arguments)
+        .fails(1, &["`copy` has its key pair already"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_of_keys_is_for_its_owner_and_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    scene.run(["keys", "export", "log", "keys"]).ok();
+    let mode = |name| scene.path(name).metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("keys"), 0o600);
+    scene
+        .run(["keys", "export", "log", "keys"])
+        .fails(1, &["`keys` exists already"]);
+    // To a pipe, and from one.
+    let text = scene.run(["keys", "export", "log", "-"]).ok();
+    scene
+        .feed(["keys", "import", "-", "again"], &text.stdout)
+        .ok();
+    assert_eq!(mode("again/secret_key"), 0o600);
+    assert_eq!(scene.files("again"), scene.files("log"));
+}
+
+#[test]
+fn what_is_not_a_key_pair_is_refused() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    scene
+        .run(["keys", "export", "copy", "keys"])
+        .fails(1, &["`copy` is read-only"]);
+    assert!(!scene.path("keys").exists());
+    std::fs::write(scene.path("keys"), "key 00\nlength 1\nsecret_key 00\n").unwrap();
+    scene
+        .run(["keys", "import", "keys", "new"])
+        .fails(1, &["`keys` is not a file"]);
+    scene
+        .run(["keys", "import", "nothing", "new"])
+        .fails(1, &["`nothing` cannot be read"]);
+    assert!(!scene.path("new").exists());
+
+    // Of another core.
+    scene.run(["create", "other"]).ok();
+    std::fs::remove_file(scene.path("keys")).unwrap();
+    scene.run(["keys", "export", "other", "keys"]).ok();
+    scene
+        .run(["keys", "import", "keys", "copy"])
+        .fails(1, &["`copy` holds another core"]);
+    scene.run(["keys"]).fails(2, &[]);
+    scene.run(["keys", "export", "log"]).fails(2, &["FILE"]);
+    for command in ["export", "import"] {
+        let help = scene.run(["keys", command, "--help"]).ok();
+        assert!(help.text().contains("Example"), "{command}");
+    }
+}

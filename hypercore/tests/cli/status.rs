@@ -1,0 +1,100 @@
+//! `peers` and `stats`: a running process is asked about itself.
+
+use serde_json::json;
+
+use crate::process::{KEY, Process, Scene};
+
+/// A clone of `log` that has everything and stays connected.
+fn follower(scene: &Scene, address: &str) -> Process {
+    let arguments = [
+        "clone",
+        KEY,
+        "copy",
+        "--live",
+        "--json",
+        "--connect",
+        address,
+    ];
+    let clone = scene.start(arguments);
+    clone.event("synced");
+    clone
+}
+
+#[test]
+fn both_ends_of_a_connection_are_told() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two"]);
+    let (server, address) = scene.serve("log", &[]);
+    assert_eq!(scene.run(["peers", "log"]).ok().text(), "");
+    let nobody = scene.run(["stats", "log", "--json"]).ok().json();
+    assert_eq!(
+        (&nobody["peers"], &nobody["uploadedBytes"]),
+        (&json!(0), &json!(0))
+    );
+
+    let clone = follower(&scene, &address);
+    let there = scene.run(["peers", "log", "--json"]).ok().json();
+    assert_eq!(
+        (&there["opened"], &there["uploadedBytes"]),
+        (&json!(true), &json!(6))
+    );
+    let here = scene.run(["peers", "copy", "--json"]).ok().json();
+    assert_eq!(
+        here,
+        json!({
+            "peer": address, "opened": true, "remoteLength": 2,
+            "downloadedBytes": 6, "uploadedBytes": 0,
+            "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0,
+        })
+    );
+    let stats = scene.run(["stats", "copy", "--json"]).ok().json();
+    assert_eq!(
+        stats,
+        json!({
+            "key": KEY, "length": 2, "byteLength": 6, "downloaded": 2, "peers": 1,
+            "downloadedBytes": 6, "uploadedBytes": 0,
+            "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0, "lastError": null,
+        })
+    );
+    let words = scene.run(["peers", "copy"]).ok();
+    assert!(words.text().contains(&address) && words.text().contains("has 2 blocks"));
+    let words = scene.run(["stats", "copy"]).ok();
+    assert!(words.text().contains("2 of 2 blocks"), "{}", words.text());
+
+    // A core does not care who watches it.
+    assert!(!scene.files("log").keys().any(|name| name.contains("sock")));
+    clone.stop().ok();
+    server.stop().ok();
+    for dir in ["log", "copy"] {
+        scene
+            .run(["stats", dir])
+            .fails(1, &["nothing is known", "serve"]);
+    }
+}
+
+#[test]
+fn watching_ends_with_the_process() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (mut server, _) = scene.serve("log", &["--lines"]);
+    let watcher = scene.start(["stats", "log", "--watch", "--json"]);
+    assert_eq!(watcher.next()["length"], 1);
+    server.say("two\n");
+    server.event("append");
+    while watcher.next()["length"] != 2 {}
+    server.kill();
+    watcher.end().ok();
+    // What is left of the killed process is in nobody's way.
+    scene.run(["peers", "log"]).fails(1, &["nothing is known"]);
+    let (_server, _) = scene.serve("log", &[]);
+    scene.run(["peers", "log"]).ok();
+}
+
+#[test]
+fn a_directory_is_asked_for() {
+    let scene = Scene::new();
+    scene.run(["peers"]).fails(2, &["<DIR>"]);
+    scene
+        .run(["stats", "nothing"])
+        .fails(1, &["`nothing` does not exist"]);
+}
