@@ -128,7 +128,7 @@ pub use crate::{
     event::{Event, Events, PeerId},
     extension::{Extension, TypedExtension},
     hypercore::Hypercore,
-    log::{Problem, Recovery, Verification},
+    log::{Problem, Recovery, Repair, Verification},
     options::{Durability, OpenOptions},
     replicate::{
         CloseReason, Ended, PeerInfo, ReplicateOptions, Replication, ReplicationHandle, Role, Stats,

@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Check everything there is of a core: blocks, hashes, signatures, keys and the bitfield
     Verify(VerifyArgs),
+    /// Put right what is damaged, and fetch what cannot be from peers
+    Repair(RepairArgs),
     /// Serve a core to any number of peers until interrupted
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
@@ -207,6 +209,17 @@ pub(crate) struct AuditArgs {
 pub(crate) struct VerifyArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Peers to fetch dropped blocks from
+    #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = parse_address)]
+    pub(crate) connect: Vec<String>,
     #[command(flatten)]
     pub(crate) format: Format,
 }
