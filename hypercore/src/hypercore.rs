@@ -16,7 +16,7 @@ use crate::{
     core::Core,
     error::{Error, Result},
     event::Events,
-    log::{self, Recovery, Sought, Trust, Verification},
+    log::{self, Recovery, Repair, Sought, Trust, Verification},
     replicate::{
         Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
     },
@@ -566,6 +566,22 @@ impl Hypercore {
     /// Damage is no error, but told.
     pub async fn verify_storage(storage: impl Storage + 'static) -> Result<Verification> {
         runtime::unblock(move || log::verify_storage(Arc::new(storage))).await
+    }
+
+    /// Puts right what can be put right in a storage that [`verify_storage`](Self::verify_storage)
+    /// finds damaged: computes parts of the tree and the bitfield anew, takes each key from the
+    /// other, makes lost signatures again where the secret key is, and drops blocks that are not
+    /// what they should be. These can be downloaded again. What is right is never touched, and what
+    /// is written over or cut off is copied to a
+    /// [quarantine](hypercore_storage::Storage::new_quarantine) before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoCore`]; when another process has the core open; when the storage fails; and when
+    /// so much is damaged that nothing vouches for the rest, or that a writer would have to forget
+    /// blocks that were signed. Nothing but keys and headers is changed then.
+    pub async fn repair_storage(storage: impl Storage + 'static) -> Result<Repair> {
+        runtime::unblock(move || log::repair_storage(Arc::new(storage))).await
     }
 
     // ---- replication ------------------------------------------------------------------------

@@ -129,7 +129,7 @@ pub use crate::{
     event::{Event, Events, PeerId},
     extension::{Extension, TypedExtension},
     hypercore::Hypercore,
-    log::{Problem, Recovery, Verification},
+    log::{Problem, Recovery, Repair, Verification},
     options::{Durability, OpenOptions},
     replicate::{
         Asked, CloseReason, Ended, Goal, PeerInfo, Progress, ReplicateOptions, Replication,

@@ -12,7 +12,7 @@ use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH, Node, NodeIndex};
 use zeroize::Zeroizing;
 
 use crate::{
-    Error, FileName, Operation, RandomAccess, Storage,
+    Error, FileName, Operation, Quarantine, RandomAccess, Storage,
     error::Result,
     header::{self, Header},
 };
@@ -30,7 +30,7 @@ pub const OLD_PAGE_SIZE: u16 = 3328;
 ///
 /// Nothing here is durable before the matching `sync_*` returned.
 pub struct FeedFiles {
-    storage: Arc<dyn Storage>,
+    pub(crate) storage: Arc<dyn Storage>,
     key: File,
     secret_key: File,
     tree: File,
@@ -436,48 +436,22 @@ impl FeedFiles {
         Ok(most)
     }
 
-    /// Copies what [`cut`](Self::cut) would remove to a [quarantine](Storage::new_quarantine) and
-    /// makes the copy durable. Returns how many bytes there are, blank ones aside.
-    ///
-    /// Every piece has a line before it: the file, the offset in it, and the number of bytes.
-    pub fn quarantine(&self, length: u64, byte_length: u64) -> Result<u64> {
-        let mut quarantine = None;
-        let mut sum = 0;
-        let mut buffer = vec![0; CHUNK];
+    /// Copies what [`cut`](Self::cut) would remove to `quarantine`.
+    pub fn quarantine_end(
+        &self,
+        length: u64,
+        byte_length: u64,
+        quarantine: &mut Quarantine<'_>,
+    ) -> Result<()> {
         for (file, end) in self.ends(length, byte_length) {
-            let len = file.len()?;
-            let failed = |error| file.error(Operation::Quarantine, end, error);
-            let mut offset = end;
-            while offset < len {
-                let wanted = (len - offset).min(CHUNK as u64) as usize;
-                let piece = &mut buffer[..wanted];
-                file.read_up_to(offset, piece)?;
-                if piece.iter().any(|&byte| byte != 0) {
-                    let (copy, at) = match &mut quarantine {
-                        Some(open) => open,
-                        None => {
-                            let new = self.storage.new_quarantine().map_err(failed)?;
-                            quarantine.insert((new, 0))
-                        }
-                    };
-                    if let Some(copy) = copy {
-                        let title = format!("{} {offset} {wanted}\n", file.name);
-                        for bytes in [title.as_bytes(), piece] {
-                            copy.write_at(*at, bytes).map_err(failed)?;
-                            *at += bytes.len() as u64;
-                        }
-                    }
-                    sum += wanted as u64;
-                }
-                offset += wanted as u64;
-            }
+            quarantine.add(file.name, end..u64::MAX)?;
         }
-        if let Some((Some(copy), _)) = quarantine {
-            copy.sync()
-                .map_err(|error| self.data.error(Operation::Quarantine, 0, error))?;
-            self.sync_directory()?;
-        }
-        Ok(sum)
+        Ok(())
+    }
+
+    /// An empty quarantine.
+    pub const fn quarantine(&self) -> Quarantine<'_> {
+        Quarantine::new(self)
     }
 
     /// Cuts everything behind a log of this length, and [marks](Self::mark_open) it as open.
@@ -685,7 +659,7 @@ impl FeedFiles {
         self.sync_directory()
     }
 
-    fn sync_directory(&self) -> Result<()> {
+    pub(crate) fn sync_directory(&self) -> Result<()> {
         self.storage
             .sync_directory()
             .map_err(|error| Error::io(FileName::Bitfield, Operation::Sync, 0, error))
@@ -745,7 +719,11 @@ impl FeedFiles {
         FileName::ALL.map(|name| self.file(name))
     }
 
-    fn file(&self, name: FileName) -> &File {
+    pub(crate) const fn data(&self) -> &File {
+        &self.data
+    }
+
+    pub(crate) fn file(&self, name: FileName) -> &File {
         match name {
             FileName::Key => &self.key,
             FileName::SecretKey => &self.secret_key,
@@ -767,8 +745,8 @@ impl fmt::Debug for FeedFiles {
 
 /// One file with its name, so that errors can say where.
 #[derive(Debug)]
-struct File {
-    name: FileName,
+pub(crate) struct File {
+    pub(crate) name: FileName,
     access: Arc<dyn RandomAccess>,
     /// Whether it was written to since it was last synced.
     dirty: AtomicBool,
@@ -786,7 +764,7 @@ impl File {
         })
     }
 
-    fn error(&self, operation: Operation, offset: u64, error: io::Error) -> Error {
+    pub(crate) fn error(&self, operation: Operation, offset: u64, error: io::Error) -> Error {
         Error::io(self.name, operation, offset, error)
     }
 
@@ -796,7 +774,7 @@ impl File {
             .map_err(|error| self.error(Operation::Lock, 0, error))
     }
 
-    fn len(&self) -> Result<u64> {
+    pub(crate) fn len(&self) -> Result<u64> {
         self.access
             .len()
             .map_err(|error| self.error(Operation::Measure, 0, error))
@@ -828,7 +806,7 @@ impl File {
     }
 
     /// Fills `buffer` as far as the file goes, the rest with zeros; how far it went.
-    fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub(crate) fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let read = |buffer: &mut [u8]| self.access.read_at(offset, buffer);
         let failed = |error| self.error(Operation::Read, offset, error);
         match read(buffer) {
@@ -886,13 +864,13 @@ impl File {
 }
 
 /// The length of a node in `tree`: its hash, then its size as a big endian number.
-const RECORD: usize = 40;
+pub(crate) const RECORD: usize = 40;
 
 /// The length of a slot in `signatures`.
-const SIGNATURE: usize = 64;
+pub(crate) const SIGNATURE: usize = 64;
 
 /// How much one read fetches at most, except of a block: 64 KiB, where longer reads are no faster.
-const CHUNK: usize = 1 << 16;
+pub(crate) const CHUNK: usize = 1 << 16;
 
 /// How many blocks a page speaks of.
 const PAGE_BLOCKS: u64 = 8192;
@@ -906,7 +884,7 @@ const NEAR: u64 = 100;
 /// How many nodes one write covers at most: 1 MiB.
 const RUN: usize = (1 << 20) / RECORD;
 
-const fn node_offset(index: NodeIndex) -> u64 {
+pub(crate) const fn node_offset(index: NodeIndex) -> u64 {
     header::LEN + RECORD as u64 * index.get()
 }
 
@@ -919,7 +897,7 @@ fn near(sorted: &[(NodeIndex, usize)]) -> usize {
 }
 
 /// Callers keep `block` at or below [`MAX_LENGTH`].
-const fn signature_offset(block: u64) -> u64 {
+pub(crate) const fn signature_offset(block: u64) -> u64 {
     header::LEN + SIGNATURE as u64 * block
 }
 

@@ -57,6 +57,7 @@ mod feed_files;
 mod header;
 mod memory;
 mod name;
+mod quarantine;
 mod random_access;
 
 #[cfg(doctest)]
@@ -74,4 +75,5 @@ pub use error::{Error, Operation};
 pub use feed_files::{FeedFiles, OLD_PAGE_SIZE, PAGE_SIZE};
 pub use memory::Memory;
 pub use name::FileName;
+pub use quarantine::Quarantine;
 pub use random_access::{RandomAccess, Storage};

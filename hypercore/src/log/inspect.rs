@@ -84,31 +84,37 @@ impl fmt::Display for Problem {
 
 /// Checks the log in `storage`, however damaged it is.
 pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> {
-    let mut report = Verification::default();
     let (files, damage) = FeedFiles::open_damaged(storage)?;
     if files.is_empty()? {
         return Err(Error::NoCore);
     }
-    let keys = check_keys(&files, &mut report)?;
-    if let Some(error) = damage {
-        // The files behind such a header can say anything.
-        report.blame(Error::Storage(error))?;
-        return Ok(report);
-    }
-    let Some((key, writer)) = keys else {
+    let Some(error) = damage else {
+        return verify_files(&files);
+    };
+    let mut report = Verification::default();
+    check_keys(&files, &mut report)?;
+    // The files behind such a header can say anything.
+    report.blame(Error::Storage(error))?;
+    Ok(report)
+}
+
+/// Checks the log in `files`, whose headers are right.
+pub(super) fn verify_files(files: &FeedFiles) -> Result<Verification> {
+    let mut report = Verification::default();
+    let Some((key, writer)) = check_keys(files, &mut report)? else {
         return Ok(report);
     };
     let verifier = Verifier::new(&key);
     let mut overlay = Vec::new();
     // Why the log cannot be opened, or not to be written to. What is found below says it better.
     let mut reason = None;
-    let (bitfield, length) = match recover::examine(&files, &verifier, writer, false) {
+    let (bitfield, length) = match recover::examine(files, &verifier, writer, false) {
         Ok(Examined::Closed(content)) => {
-            check_pages(&files, &content.bitfield, &mut report)?;
+            check_pages(files, &content.bitfield, &mut report)?;
             (content.bitfield, content.roots.length())
         }
         Ok(Examined::Open(end)) => {
-            check_claims(&files, &end, &mut report)?;
+            check_claims(files, &end, &mut report)?;
             overlay = end.nodes;
             (end.bitfield, end.roots.length())
         }
@@ -119,13 +125,13 @@ pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> 
         }
         Err(error) => {
             reason = Some(error);
-            let bitfield = load_bitfield(&files, MAX_LENGTH)?;
-            let length = probable_length(&files, &verifier, &bitfield)?;
+            let bitfield = load_bitfield(files, MAX_LENGTH)?;
+            let length = probable_length(files, &verifier, &bitfield)?;
             (bitfield, length)
         }
     };
     let log = Checked {
-        files: &files,
+        files,
         verifier: &verifier,
         bitfield: &bitfield,
         length,
@@ -141,7 +147,11 @@ pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> 
 
 /// The length of a log of which the bitfield or the roots are damaged: what two of three files say,
 /// or else what is signed.
-fn probable_length(files: &FeedFiles, verifier: &Verifier, bitfield: &Bitfield) -> Result<u64> {
+pub(super) fn probable_length(
+    files: &FeedFiles,
+    verifier: &Verifier,
+    bitfield: &Bitfield,
+) -> Result<u64> {
     let claimed = tree_index::length(&TreeBits(bitfield));
     let room = files.tree_blocks()?;
     let last_signature = files.previous_signature(MAX_LENGTH)?;
@@ -244,9 +254,9 @@ fn check_claims(files: &FeedFiles, end: &recover::End, report: &mut Verification
     // goes when all of them are on the disk.
     let has_room = files.page_count()? >= length.div_ceil(PAGE_BLOCKS);
     let was_closed = end.surplus(files)? == 0;
-    if end.claimed < length && (was_closed || !has_room) {
-        let problem = format!("it does not claim block {} and those after it", end.claimed);
-        report.add(FileName::Bitfield, end.claimed, problem);
+    if was_closed || !has_room {
+        let problem = format!("it does not claim all of the {length} blocks");
+        report.add(FileName::Bitfield, end.claimed.min(length), problem);
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 mod inspect;
 mod open;
 mod recover;
+mod repair;
 
 use std::{ops::Range, sync::Arc};
 
@@ -24,6 +25,8 @@ pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
 pub(crate) use self::recover::CHECKPOINT_BLOCKS;
 pub use self::recover::Recovery;
+pub use self::repair::Repair;
+pub(crate) use self::repair::repair_storage;
 use crate::error::{Corruption, Error, Result};
 
 /// How the newest length is vouched for.

@@ -24,7 +24,7 @@ use hypercore_merkle::{
     MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, Roots, Signature, TreeHead, Verifier, full_roots,
     leaf_hash, tree_index,
 };
-use hypercore_storage::FeedFiles;
+use hypercore_storage::{FeedFiles, Quarantine};
 
 use super::{TreeBits, Vouched, read_block, take_pages};
 use crate::error::{Corruption, Error, Result};
@@ -100,7 +100,7 @@ pub(super) fn load(
 ) -> Result<Content> {
     match examine(files, verifier, writer, may_lose)? {
         Examined::Closed(content) => Ok(content),
-        Examined::Open(end) => end.adopt(files),
+        Examined::Open(end) => end.adopt(files, files.quarantine()),
         Examined::Damaged(content) => {
             if let Some(recovery) = &content.recovery {
                 tracing::warn!(%recovery);
@@ -240,7 +240,7 @@ enum Found {
 pub(super) struct End {
     pub(super) bitfield: Bitfield,
     pub(super) roots: Roots,
-    checkpoint: u64,
+    pub(super) checkpoint: u64,
     /// What the bitfield claimed.
     pub(super) claimed: u64,
     /// Nodes that are not as the blocks say.
@@ -430,8 +430,12 @@ impl End {
         Ok(files.surplus(self.roots.length(), self.roots.byte_length())?)
     }
 
-    /// Makes the files say what was found.
-    fn adopt(self, files: &FeedFiles) -> Result<Content> {
+    /// Makes the files say what was found. What is cut off follows in `quarantine`.
+    pub(super) fn adopt(
+        self,
+        files: &FeedFiles,
+        mut quarantine: Quarantine<'_>,
+    ) -> Result<Content> {
         let Self {
             mut bitfield,
             roots,
@@ -440,7 +444,8 @@ impl End {
         } = self;
         let (length, byte_length) = (roots.length(), roots.byte_length());
         super::open::write_headers(files)?;
-        let dropped_bytes = files.quarantine(length, byte_length)?;
+        files.quarantine_end(length, byte_length, &mut quarantine)?;
+        let dropped_bytes = quarantine.finish()?;
         files.write_nodes(&nodes)?;
         for node in unfinished_parents(&roots) {
             bitfield.tree_clear(node.get());

@@ -83,3 +83,109 @@ fn a_log_that_was_not_closed_is_not_damaged() {
     assert_eq!(done.json()["blocks"], 3);
     assert_eq!(scene.run(["info", "log", "--json"]).ok().json()["key"], KEY);
 }
+
+#[test]
+fn repair_computes_what_follows_from_the_rest() {
+    let cases = [
+        ("tree", 32 + 40 + 5),
+        ("tree", 32 + 40 * 2 + 5),
+        ("signatures", 32 + 64 * 2 + 9),
+        ("bitfield", 32),
+        ("key", 7),
+        ("tree", 1),
+        ("bitfield", 1),
+    ];
+    for (file, offset) in cases {
+        let scene = Scene::new();
+        scene.core("log", &["a", "bc", "def"]);
+        let before = scene.files("log");
+        scene.damage(format!("log/{file}"), offset);
+        let done = scene.run(["repair", "log", "--json"]).ok().json();
+        assert!(
+            done["repaired"].as_u64() > Some(0),
+            "{file} {offset}: {done}"
+        );
+        assert_eq!((&done["dropped"], &done["fetched"]), (&json!(0), &json!(0)));
+        let mut after = scene.files("log");
+        after.retain(|name, _| !name.starts_with("quarantine"));
+        assert!(before == after, "{file} {offset}");
+        scene.run(["verify", "log"]).ok();
+    }
+}
+
+#[test]
+fn repair_changes_nothing_that_is_right() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc", "def"]);
+    let before = scene.files("log");
+    let done = scene.run(["repair", "log", "--json"]).ok();
+    assert_eq!(
+        done.json(),
+        json!({"repaired": 0, "dropped": 0, "fetched": 0})
+    );
+    assert!(scene.files("log") == before);
+    scene
+        .run(["repair", "nothing"])
+        .fails(1, &["does not exist"]);
+}
+
+#[test]
+fn repair_fetches_false_blocks_from_peers() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc", "def", "g"]);
+    let (_server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    let before = scene.files("copy");
+    scene.damage("copy/data", 1);
+    scene.damage("copy/data", 4);
+    let fetched = scene.run(["repair", "copy", "--connect", &address, "--json"]);
+    assert_eq!(
+        fetched.ok().json(),
+        json!({"repaired": 0, "dropped": 2, "fetched": 2})
+    );
+    let mut after = scene.files("copy");
+    assert!(
+        after
+            .remove("quarantine-0")
+            .is_some_and(|copy| copy.starts_with(b"data 1 2\n"))
+    );
+    assert!(before == after);
+}
+
+#[test]
+fn repair_says_what_no_peer_has() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc", "def"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    scene.damage("log/data", 1);
+    scene.damage("copy/data", 1);
+    let (_server, address) = scene.serve("log", &[]);
+    let done = scene.run(["repair", "copy", "--connect", &address, "--json"]);
+    let done = done.fails(6, &["1 block"]);
+    assert_eq!(
+        done.json(),
+        json!({"repaired": 0, "dropped": 1, "fetched": 0})
+    );
+    // It is not pretended to be there.
+    scene.run(["verify", "copy"]).ok();
+    scene.run(["get", "copy", "1"]).fails(1, &["not stored"]);
+}
+
+/// An append after it would sign another history.
+#[test]
+fn repair_does_not_let_a_writer_forget_what_it_signed() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc", "def"]);
+    let tree = scene.path("log/tree");
+    let before = scene.files("log");
+    std::fs::write(&tree, &before["tree"][..32]).unwrap();
+    let damaged = scene.files("log");
+    scene.run(["repair", "log"]).fails(3, &["signature"]);
+    assert!(scene.files("log") == damaged);
+}

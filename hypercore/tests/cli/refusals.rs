@@ -53,8 +53,8 @@ fn usage() {
 fn help() {
     let scene = Scene::new();
     let commands = [
-        "create", "append", "get", "cat", "info", "seek", "clear", "audit", "verify", "serve",
-        "clone", "identity",
+        "create", "append", "get", "cat", "info", "seek", "clear", "audit", "verify", "repair",
+        "serve", "clone", "identity",
     ];
     let help = scene.run(["--help"]).ok();
     for command in commands {

@@ -16,5 +16,6 @@ mod library;
 mod lies;
 mod locks;
 mod peers;
+mod repairs;
 mod stage;
 mod wire;

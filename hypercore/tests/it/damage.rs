@@ -133,7 +133,9 @@ fn every_flipped_bit_is_seen() {
             let storage = copy(&storage);
             storage.write(file, &damaged);
             let found = verify(&storage);
-            if !found.problems.iter().any(|problem| problem.file == file) {
+            // A block that is not claimed could have been cleared.
+            let is_missed = file == FileName::Bitfield && found.blocks == 11;
+            if !is_missed && !found.problems.iter().any(|problem| problem.file == file) {
                 unseen.push(format!(
                     "{file} {} {}: {:?}",
                     bit / 8,
@@ -145,6 +147,44 @@ fn every_flipped_bit_is_seen() {
         }
     }
     assert!(unseen.is_empty(), "{} unseen: {:#?}", unseen.len(), unseen);
+}
+
+/// Any single flipped bit is put right, or costs the one block it is in.
+#[test]
+fn a_flipped_bit_is_repaired() {
+    let (storage, blocks) = log(12);
+    let key_pair = key_pair("damage");
+    let step = if every() { 1 } else { 41 };
+    for file in FileName::ALL {
+        let bytes = storage.read(file);
+        for bit in (0..8 * bytes.len()).step_by(step) {
+            let at = format!("bit {} of byte {} of {file}", bit % 8, bit / 8);
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let damaged_copy = copy(&storage);
+            damaged_copy.write(file, &damaged);
+            if verify(&damaged_copy).is_ok() {
+                continue;
+            }
+            let repaired = match block_on(Hypercore::repair_storage(damaged_copy.clone())) {
+                // Half of a secret cannot be derived from the other.
+                Err(_) | Ok(_) if file == FileName::SecretKey && bit < 8 * 32 => continue,
+                repaired => repaired.unwrap_or_else(|error| panic!("{at}: {error}")),
+            };
+            assert_eq!(repaired.remaining.problems, [], "{at}");
+            let dropped = usize::from(file == FileName::Data);
+            assert_eq!(repaired.dropped.len(), dropped, "{at}: {repaired:?}");
+            assert_eq!(repaired.repaired > 0, dropped == 0, "{at}: {repaired:?}");
+            for other in FileName::ALL {
+                let is_less = dropped > 0 && [FileName::Data, FileName::Bitfield].contains(&other);
+                assert!(
+                    is_less || damaged_copy.read(other) == storage.read(other),
+                    "{at}: {other}"
+                );
+            }
+            read(&damaged_copy, &key_pair, &blocks);
+        }
+    }
 }
 
 #[test]

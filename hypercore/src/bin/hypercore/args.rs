@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Check everything there is of a core: blocks, hashes, signatures, keys and the bitfield
     Verify(VerifyArgs),
+    /// Put right what is damaged, and fetch what cannot be from peers
+    Repair(RepairArgs),
     /// Serve a core to any number of peers until interrupted
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
@@ -245,10 +247,17 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  hypercore serve letters --listen 0.0.0.0:4000\n  \
-    tail -f app.log | hypercore serve letters --lines"
-)]
+pub(crate) struct RepairArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Peers to fetch dropped blocks from
+    #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = parse_address)]
+    pub(crate) connect: Vec<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  hypercore serve letters --announce\n  \
     hypercore serve letters --listen 0.0.0.0:4000\n  \
     tail -f app.log | hypercore serve letters --lines")]

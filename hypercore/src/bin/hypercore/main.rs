@@ -21,8 +21,10 @@ mod net;
 mod output;
 mod peers;
 mod read;
+mod repair;
 mod serve;
 mod signals;
+mod sources;
 mod status;
 mod tail;
 
@@ -60,6 +62,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Clear(args) => commands::clear(args, manners).await,
         Command::Audit(args) => commands::audit(args, manners).await,
         Command::Verify(args) => check::verify(args, manners).await,
+        Command::Repair(args) => repair::repair(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
         Command::Identity(args) => identity::identity(args, manners),

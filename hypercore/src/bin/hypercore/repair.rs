@@ -1,0 +1,112 @@
+//! `hypercore repair`: puts right what can be, and fetches the rest from peers.
+
+use std::{path::Path, time::Duration};
+
+use futures_lite::future;
+use hypercore::{Error, GetOptions, Hypercore, OpenOptions, storage::Directory};
+
+use crate::{
+    args::{Manners, RepairArgs},
+    commands::{close, require_directory},
+    errors::{Exit, Failure, Result},
+    output::{Output, blocks},
+    signals::Signals,
+    sources::Sources,
+};
+
+/// How long peers have to send one block.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
+    let RepairArgs {
+        dir,
+        connect,
+        format,
+    } = args;
+    let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    require_directory(&dir)?;
+    let failed = |error| Failure::core(error, &dir);
+    let repair = Hypercore::repair_storage(Directory::new(&dir)).await;
+    let repair = repair.map_err(failed)?;
+
+    let dropped = repair.dropped.len() as u64;
+    let mut fetched = 0;
+    let mut stopped = Ok(());
+    if dropped > 0 && !connect.is_empty() {
+        let core = OpenOptions::new()
+            .create_if_missing(false)
+            .sparse(true)
+            .open(&dir)
+            .await
+            .map_err(failed)?;
+        let stop = async {
+            signals.stopped().await;
+            Err(Failure::new(Exit::Incomplete, "interrupted"))
+        };
+        let fetch = fetch(&core, &connect, &repair.dropped, &dir);
+        stopped = future::or(stop, fetch).await;
+        fetched = repair
+            .dropped
+            .iter()
+            .filter(|&&index| core.has(index))
+            .count() as u64;
+        close(&core, &dir).await?;
+    }
+    Output::new(&format, manners).result(
+        &[
+            ("repaired", repair.repaired.into()),
+            ("dropped", dropped.into()),
+            ("fetched", fetched.into()),
+        ],
+        format_args!(
+            "{} put right, {} dropped, {fetched} fetched again.",
+            repair.repaired,
+            blocks(dropped)
+        ),
+    )?;
+    if let Some(problem) = repair.remaining.problems.first() {
+        return Err(Failure::new(
+            Exit::Damaged,
+            format!(
+                "the core in `{}` is still damaged, first {problem}; put that file back from a \
+                 backup",
+                dir.display()
+            ),
+        ));
+    }
+    stopped?;
+    if !connect.is_empty() && fetched < dropped {
+        return Err(Failure::new(
+            Exit::Incomplete,
+            format!(
+                "{} of `{}` are still missing: no connected peer has them",
+                blocks(dropped - fetched),
+                dir.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Fetches as many of the blocks as the peers have.
+async fn fetch(core: &Hypercore, addresses: &[String], wanted: &[u64], dir: &Path) -> Result<()> {
+    let sources = Sources::call(core, addresses).await?;
+    // All of them at once; they are waited for one after the other.
+    let ahead = core.download_blocks(wanted.iter().copied());
+    let mut options = GetOptions::default();
+    options.if_available = true;
+    options.timeout = Some(FETCH_TIMEOUT);
+    let mut result = Ok(());
+    for &index in wanted {
+        match core.get_with(index, options).await {
+            Ok(_) | Err(Error::NotAvailable | Error::TimedOut) => {}
+            Err(error) => {
+                result = Err(Failure::core(error, dir));
+                break;
+            }
+        }
+    }
+    drop(ahead);
+    sources.end().await;
+    result
+}

@@ -1,0 +1,536 @@
+//! Putting right what can be put right in damaged files.
+//!
+//! What is signed decides. From the newest length whose roots a signature vouches for, the tree is
+//! followed downwards: two nodes that make up the hash of their parent are right, and so is
+//! everything below them in turn. Where they do not, they are computed anew from what stands below,
+//! in the end from the blocks themselves. What cannot be shown to be right is dropped: its bits are
+//! cleared, and peers that have it are asked for it. Everything that is written over or cut off is
+//! copied to a quarantine before.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use hypercore_bitfield::{Bitfield, PageSize};
+use hypercore_merkle::{
+    KeyPair, MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, PublicKey, Roots, Verifier, full_roots,
+    leaf_hash,
+};
+use hypercore_storage::{FeedFiles, FileName, Quarantine, Storage};
+
+use super::{
+    inspect::{Verification, probable_length, verify_files},
+    recover::{self, End, Examined, load_bitfield, verifies},
+};
+use crate::error::{Corruption, Error, Result};
+
+/// What [`Hypercore::repair_storage`](crate::Hypercore::repair_storage) did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Repair {
+    /// How many things were put right: keys, headers, nodes, signatures, and the bitfield.
+    pub repaired: u64,
+    /// The blocks that were dropped, because what was stored of them is false. They can be
+    /// downloaded again.
+    pub dropped: Vec<u64>,
+    /// What could not be put right.
+    pub remaining: Verification,
+}
+
+/// Repairs the log in `storage`.
+pub(crate) fn repair_storage(storage: Arc<dyn Storage>) -> Result<Repair> {
+    let (files, damage) = FeedFiles::open_damaged(storage)?;
+    if files.is_empty()? {
+        return Err(Error::NoCore);
+    }
+    let mut repair = Repair::default();
+    let mut quarantine = files.quarantine();
+    let keys = restore_keys(&files, &mut quarantine, &mut repair)?;
+    if damage.is_some() {
+        for file in [FileName::Tree, FileName::Signatures, FileName::Bitfield] {
+            quarantine.add(file, 0..32)?;
+        }
+        super::open::write_headers(&files)?;
+        repair.repaired += 1;
+    }
+    let found = verify_files(&files)?;
+    let verifier = Verifier::new(&keys.public);
+    if found.is_ok() {
+        // Nothing but what every opening puts right.
+        quarantine.finish()?;
+        if let Examined::Open(end) = recover::examine(&files, &verifier, keys.writer, false)? {
+            end.adopt(&files, files.quarantine())?;
+        }
+        return Ok(repair);
+    }
+    let mut work = Work {
+        files: &files,
+        verifier: &verifier,
+        keys: &keys,
+        claims: load_bitfield(&files, MAX_LENGTH)?,
+        distrust_bits: found
+            .problems
+            .iter()
+            .any(|problem| problem.file == FileName::Bitfield),
+        bitfield: Bitfield::new(
+            PageSize::from_bytes(files.page_size()).unwrap_or(PageSize::Current),
+        ),
+        nodes: BTreeMap::new(),
+        quarantine,
+        repair,
+    };
+    let roots = work.find_roots()?;
+    work.check_tree(&roots)?;
+    work.check_blocks(&roots)?;
+    work.check_signatures(&roots)?;
+    let mut repair = work.write(roots)?;
+    repair.remaining = verify_files(&files)?;
+    Ok(repair)
+}
+
+struct Keys {
+    public: PublicKey,
+    pair: Option<KeyPair>,
+    /// There is a secret key, whole or not.
+    writer: bool,
+}
+
+/// Restores each of the two keys from the other, as far as it goes.
+fn restore_keys(
+    files: &FeedFiles,
+    quarantine: &mut Quarantine<'_>,
+    repair: &mut Repair,
+) -> Result<Keys> {
+    let stored = files.key().ok().flatten().map(PublicKey::from);
+    let secret = match files.secret_key() {
+        Err(error) if error.is_corruption() => Err(error),
+        read => Ok(read?),
+    };
+    let writer = !matches!(secret, Ok(None));
+    let mut pair = None;
+    if let Ok(Some(secret)) = &secret {
+        pair = KeyPair::from_bytes(secret).ok();
+        if let (None, Some(stored), Some(seed)) = (&pair, stored, secret.first_chunk()) {
+            // The seed is whole if the key comes of it: then only the public half is damaged.
+            let derived = KeyPair::from_seed(seed);
+            if derived.public_key() == stored {
+                files.write_secret_key(&derived.to_bytes())?;
+                repair.repaired += 1;
+                pair = Some(derived);
+            }
+        }
+    }
+    let public = match (&pair, stored) {
+        (Some(pair), stored) if stored != Some(pair.public_key()) => {
+            quarantine.add(FileName::Key, 0..u64::MAX)?;
+            files.write_key(pair.public_key().as_bytes())?;
+            repair.repaired += 1;
+            pair.public_key()
+        }
+        (_, Some(stored)) => stored,
+        _ => return Err(Corruption::KeyMissing.into()),
+    };
+    files.sync_keys()?;
+    Ok(Keys {
+        public,
+        pair,
+        writer,
+    })
+}
+
+struct Work<'a> {
+    files: &'a FeedFiles,
+    verifier: &'a Verifier,
+    keys: &'a Keys,
+    /// The bitfield as it was.
+    claims: Bitfield,
+    /// The bitfield is damaged, so that blocks may be there that it does not claim.
+    distrust_bits: bool,
+    /// The bitfield as it is going to be.
+    bitfield: Bitfield,
+    /// Nodes to be written.
+    nodes: BTreeMap<NodeIndex, Node>,
+    quarantine: Quarantine<'a>,
+    repair: Repair,
+}
+
+impl Work<'_> {
+    /// The roots of the newest length that somebody vouches for.
+    fn find_roots(&mut self) -> Result<Roots> {
+        let probable = probable_length(self.files, self.verifier, &self.claims)?;
+        let mut below = MAX_LENGTH;
+        let mut signed = None;
+        for _ in 0..MAX_WRONG_SIGNATURES {
+            let Some((block, signature)) = self.files.previous_signature(below)? else {
+                break;
+            };
+            signed = self.signed_roots(block + 1, &signature)?;
+            if signed.is_some() {
+                break;
+            }
+            below = block;
+        }
+        let newest = self.files.previous_signature(MAX_LENGTH)?;
+        let Some(signed) = signed else {
+            if let Some(roots) = self.static_roots(probable)? {
+                return Ok(roots);
+            }
+            let roots = self.go_on(Roots::new(), probable)?;
+            return match newest {
+                // To start anew would be to forget everything, or to sign another history.
+                Some((block, _)) if roots.length() == 0 => {
+                    Err(Corruption::Signature { length: block + 1 }.into())
+                }
+                _ => Ok(roots),
+            };
+        };
+        self.go_on(signed, probable)
+    }
+
+    /// The roots of `length` blocks as they are stored, or else as the leaves or the blocks have
+    /// them, if `signature` is over them.
+    fn signed_roots(&mut self, length: u64, signature: &[u8; 64]) -> Result<Option<Roots>> {
+        self.roots_that(length, |this, roots| {
+            verifies(this.verifier, &roots.head(), signature)
+        })
+    }
+
+    fn static_roots(&mut self, length: u64) -> Result<Option<Roots>> {
+        self.roots_that(length, |this, roots| {
+            this.verifier.is_static_head(&roots.head())
+        })
+    }
+
+    fn roots_that(
+        &mut self,
+        length: u64,
+        is_right: impl Fn(&Self, &Roots) -> bool,
+    ) -> Result<Option<Roots>> {
+        if length > self.files.tree_blocks()? {
+            return Ok(None);
+        }
+        for source in [Source::Stored, Source::Leaves, Source::Blocks] {
+            let mut nodes = Vec::new();
+            let mut offset = 0;
+            for root in full_roots(length) {
+                let Some(node) = self.compute(root, offset, source)? else {
+                    break;
+                };
+                offset += node.size;
+                nodes.push(node);
+            }
+            let Ok(roots) = Roots::from_nodes(length, nodes) else {
+                continue;
+            };
+            if is_right(self, &roots) {
+                for &root in roots.nodes() {
+                    self.take(root)?;
+                }
+                return Ok(Some(roots));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Follows the blocks after `roots` to the end of the log. If all are whole and this is their
+    /// writer, the signature that was lost is made again: Ed25519 makes the same one.
+    fn go_on(&mut self, roots: Roots, probable: u64) -> Result<Roots> {
+        let mut end = roots.clone();
+        let mut nodes = Vec::new();
+        while end.length() < probable {
+            let Some(leaf) = NodeIndex::leaf(end.length()) else {
+                break;
+            };
+            let block = self.compute(leaf, end.byte_length(), Source::Blocks)?;
+            let stored = self.files.node(leaf)?;
+            match block.filter(|block| stored == Some(*block)) {
+                Some(leaf) => end.push(leaf.size, leaf.hash, &mut nodes)?,
+                None => break,
+            }
+        }
+        if end.length() == roots.length() || end.length() < probable {
+            if self.keys.writer && roots.length() < probable {
+                // Shorter, it would be appended to, and its end signed a second time.
+                return Err(Corruption::Signature { length: probable }.into());
+            }
+            return Ok(self.end_at(roots, probable));
+        }
+        let Some(pair) = &self.keys.pair else {
+            return Ok(self.end_at(roots, probable));
+        };
+        let signature = pair.sign(&end.head());
+        let slot = signature.as_bytes().try_into();
+        let slot = slot.map_err(|_| Corruption::Signature { length: probable })?;
+        self.quarantine.add_signature(probable - 1)?;
+        self.files.write_signature(probable - 1, slot)?;
+        self.repair.repaired += 1;
+        for node in nodes {
+            self.take(node)?;
+        }
+        Ok(end)
+    }
+
+    /// A clone ends before it did: what follows is to be downloaded again.
+    fn end_at(&mut self, roots: Roots, before: u64) -> Roots {
+        let cut = self.claims.runs(roots.length()..before.max(roots.length()));
+        self.repair.dropped.extend(cut.flatten());
+        roots
+    }
+
+    /// The node at `index`, of which the first byte stands at `offset`.
+    fn compute(&self, index: NodeIndex, offset: u64, source: Source) -> Result<Option<Node>> {
+        match (source, index.children()) {
+            (Source::Stored, _) | (Source::Leaves, None) => Ok(self.files.node(index)?),
+            (Source::Blocks, None) => match self.files.node(index)? {
+                Some(leaf) => self.block_at(index, offset, leaf.size),
+                None => Ok(None),
+            },
+            (_, Some((left, right))) => {
+                let Some(left) = self.compute(left, offset, source)? else {
+                    return Ok(None);
+                };
+                let right = self.compute(right, offset.saturating_add(left.size), source)?;
+                Ok(right.and_then(|right| Node::parent(&left, &right)))
+            }
+        }
+    }
+
+    /// The leaf that `size` bytes at `offset` make.
+    fn block_at(&self, index: NodeIndex, offset: u64, size: u64) -> Result<Option<Node>> {
+        if size > MAX_BLOCK_SIZE {
+            return Ok(None);
+        }
+        match self.files.read_data(offset, size) {
+            Ok(bytes) => Ok(Some(Node {
+                index,
+                size,
+                hash: leaf_hash(&bytes),
+            })),
+            Err(error) if error.is_corruption() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `node` is right: it is written if it is not there, and claimed.
+    fn take(&mut self, node: Node) -> Result<()> {
+        if self.files.node(node.index)? != Some(node) {
+            self.quarantine.add_node(node.index)?;
+            self.nodes.insert(node.index, node);
+            self.repair.repaired += 1;
+        }
+        self.bitfield.tree_set(node.index.get());
+        Ok(())
+    }
+
+    /// Everything below `roots`, which are right.
+    fn check_tree(&mut self, roots: &Roots) -> Result<()> {
+        let mut offset = 0;
+        let mut below = Vec::new();
+        for &root in roots.nodes() {
+            below.push((root, offset));
+            offset += root.size;
+        }
+        while let Some((parent, offset)) = below.pop() {
+            let Some((left, right)) = parent.index.children() else {
+                continue;
+            };
+            let found = self.find_children(&parent, left, right, offset)?;
+            if let Some((left, right)) = found {
+                self.take(left)?;
+                self.take(right)?;
+                below.push((right, offset + left.size));
+                below.push((left, offset));
+            } else if !self.claims.tree_get(left.get()) || !self.claims.tree_get(right.get()) {
+                // A clone that knows no more of this part, or nodes of an older length.
+                self.keep_below(parent.index)?;
+            } else {
+                self.drop_below(parent.index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Two nodes whose parent is `parent`: as they are stored, or as what is below them says.
+    fn find_children(
+        &self,
+        parent: &Node,
+        left: NodeIndex,
+        right: NodeIndex,
+        offset: u64,
+    ) -> Result<Option<(Node, Node)>> {
+        let stored = (self.files.node(left)?, self.files.node(right)?);
+        if let (Some(left), Some(right)) = stored
+            && Node::parent(&left, &right).as_ref() == Some(parent)
+        {
+            return Ok(Some((left, right)));
+        }
+        let rest = |sibling: Node| parent.size.checked_sub(sibling.size);
+        for left in self.candidates(left, offset, stored.1.and_then(rest))? {
+            let offset = offset.saturating_add(left.size);
+            for right in self.candidates(right, offset, rest(left))? {
+                if Node::parent(&left, &right).as_ref() == Some(parent) {
+                    return Ok(Some((left, right)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the node at `index` could be; `size` is what its parent leaves for it.
+    fn candidates(&self, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Vec<Node>> {
+        let mut candidates = Vec::new();
+        for source in [Source::Stored, Source::Leaves, Source::Blocks] {
+            candidates.extend(self.compute(index, offset, source)?);
+        }
+        if let (true, Some(size)) = (index.is_leaf(), size) {
+            candidates.extend(self.block_at(index, offset, size)?);
+        }
+        candidates.dedup();
+        Ok(candidates)
+    }
+
+    /// Below a node of which the children are not both known, nothing can be recomputed.
+    fn keep_below(&mut self, top: NodeIndex) -> Result<()> {
+        for index in below(top) {
+            if self.claims.tree_get(index.get()) && self.files.node(index)?.is_some() {
+                self.bitfield.tree_set(index.get());
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_below(&mut self, top: NodeIndex) {
+        let blocks = top.left_span().get() / 2..top.end();
+        let dropped = self.claims.runs(blocks).flatten();
+        self.repair.dropped.extend(dropped);
+    }
+
+    /// Claims the blocks that are whole.
+    fn check_blocks(&mut self, roots: &Roots) -> Result<()> {
+        for block in 0..roots.length() {
+            let claimed = self.claims.get(block);
+            let Some(index) = NodeIndex::leaf(block).filter(|_| claimed || self.distrust_bits)
+            else {
+                continue;
+            };
+            if !self.bitfield.tree_get(index.get()) {
+                continue;
+            }
+            let Some((leaf, offset)) = self.place(index)? else {
+                continue;
+            };
+            if self.block_at(index, offset, leaf.size)? == Some(leaf) {
+                self.bitfield.set(block, true);
+            } else if claimed {
+                self.quarantine
+                    .add(FileName::Data, offset..offset.saturating_add(leaf.size))?;
+                self.repair.dropped.push(block);
+            }
+        }
+        if self.distrust_bits {
+            self.repair.repaired += 1;
+        }
+        Ok(())
+    }
+
+    /// A node as it is going to be.
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.nodes.get(&index) {
+            Some(node) => Ok(Some(*node)),
+            None => Ok(self.files.node(index)?),
+        }
+    }
+
+    fn place(&self, index: NodeIndex) -> Result<Option<(Node, u64)>> {
+        let mut offset = 0;
+        for root in full_roots(index.get() / 2) {
+            match self.node(root)? {
+                Some(root) => offset += root.size,
+                None => return Ok(None),
+            }
+        }
+        Ok(self.node(index)?.map(|leaf| (leaf, offset)))
+    }
+
+    /// Takes false signatures away, or makes them again.
+    fn check_signatures(&mut self, end: &Roots) -> Result<()> {
+        let mut next = 0;
+        while let Some((block, signature)) = self.files.next_signature(next)? {
+            next = block + 1;
+            if next >= end.length() {
+                break;
+            }
+            let known = |root: NodeIndex| self.bitfield.tree_get(root.get());
+            if !full_roots(next).all(known) {
+                continue;
+            }
+            let nodes: Option<Vec<_>> = full_roots(next)
+                .map(|root| self.node(root))
+                .collect::<Result<_>>()?;
+            let Some(Ok(roots)) = nodes.map(|nodes| Roots::from_nodes(next, nodes)) else {
+                continue;
+            };
+            if verifies(self.verifier, &roots.head(), &signature) {
+                continue;
+            }
+            self.quarantine.add_signature(block)?;
+            match self.sign_again(&roots, &signature) {
+                Some(again) => self.files.write_signature(block, &again)?,
+                None => self.files.clear_signatures(block..next)?,
+            }
+            self.repair.repaired += 1;
+        }
+        Ok(())
+    }
+
+    /// The signature over `roots` if `damaged` was that one, and not a blank slot: Ed25519 makes
+    /// the same signature each time.
+    fn sign_again(&self, roots: &Roots, damaged: &[u8; 64]) -> Option<[u8; 64]> {
+        let again = self.keys.pair.as_ref()?.sign(&roots.head());
+        let again: [u8; 64] = again.as_bytes().try_into().ok()?;
+        let distance = |from: &[u8; 64]| -> u32 {
+            let bits = damaged.iter().zip(from).map(|(a, b)| (a ^ b).count_ones());
+            bits.sum()
+        };
+        (distance(&again) < distance(&[0; 64])).then_some(again)
+    }
+
+    fn write(self, roots: Roots) -> Result<Repair> {
+        let length = roots.length();
+        let mut bitfield = self.bitfield;
+        for page in 0..self.files.page_count()?.max(bitfield.page_count()) {
+            bitfield.mark_dirty(page);
+        }
+        let end = End {
+            bitfield,
+            checkpoint: length,
+            claimed: length,
+            nodes: self.nodes.into_values().collect(),
+            roots,
+        };
+        end.adopt(self.files, self.quarantine)?;
+        let mut repair = self.repair;
+        repair.dropped.sort_unstable();
+        Ok(repair)
+    }
+}
+
+/// What a node is computed from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// It is stored itself.
+    Stored,
+    /// From the leaves below it.
+    Leaves,
+    /// From the blocks below it.
+    Blocks,
+}
+
+/// The nodes below `top`.
+fn below(top: NodeIndex) -> impl Iterator<Item = NodeIndex> {
+    let nodes: Range<u64> = top.left_span().get()..top.right_span().get() + 1;
+    nodes
+        .filter(move |&index| index != top.get())
+        .filter_map(NodeIndex::new)
+}
+
+/// So many signatures can be wrong one after the other before nothing is believed any more.
+const MAX_WRONG_SIGNATURES: usize = 128;

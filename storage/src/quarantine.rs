@@ -1,0 +1,101 @@
+use std::{ops::Range, sync::Arc};
+
+use hypercore_merkle::NodeIndex;
+
+use crate::{
+    FeedFiles, FileName, Operation, RandomAccess,
+    error::Result,
+    feed_files::{CHUNK, File, RECORD, SIGNATURE, node_offset, signature_offset},
+};
+
+/// Copies of what is about to be cut off or written over: see
+/// [`new_quarantine`](crate::Storage::new_quarantine).
+///
+/// Every piece has a line before it: the file, the offset in it, and the number of bytes. Blank
+/// pieces are left out.
+#[must_use = "the copy is durable when it is finished"]
+pub struct Quarantine<'a> {
+    files: &'a FeedFiles,
+    /// Begun with the first piece.
+    copy: Option<Copy>,
+    bytes: u64,
+}
+
+struct Copy {
+    /// `None` where there can be none.
+    file: Option<Arc<dyn RandomAccess>>,
+    end: u64,
+}
+
+impl<'a> Quarantine<'a> {
+    pub(crate) const fn new(files: &'a FeedFiles) -> Self {
+        Self {
+            files,
+            copy: None,
+            bytes: 0,
+        }
+    }
+
+    /// Adds the node at `index`.
+    pub fn add_node(&mut self, index: NodeIndex) -> Result<()> {
+        let start = node_offset(index);
+        self.add(FileName::Tree, start..start + RECORD as u64)
+    }
+
+    /// Adds the signature made when `block` was the last one.
+    pub fn add_signature(&mut self, block: u64) -> Result<()> {
+        let start = signature_offset(block);
+        self.add(FileName::Signatures, start..start + SIGNATURE as u64)
+    }
+
+    /// Adds bytes of a file, as far as the file goes.
+    pub fn add(&mut self, file: FileName, bytes: Range<u64>) -> Result<()> {
+        let file = self.files.file(file);
+        let end = bytes.end.min(file.len()?);
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = bytes.start;
+        while offset < end {
+            let wanted = (end - offset).min(CHUNK as u64) as usize;
+            let piece = &mut buffer[..wanted];
+            file.read_up_to(offset, piece)?;
+            if piece.iter().any(|&byte| byte != 0) {
+                self.write(file, offset, piece)?;
+            }
+            offset += wanted as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, file: &File, offset: u64, piece: &[u8]) -> Result<()> {
+        let failed = |error| file.error(Operation::Quarantine, offset, error);
+        let copy = match &mut self.copy {
+            Some(copy) => copy,
+            None => {
+                let file = self.files.storage.new_quarantine().map_err(failed)?;
+                self.copy.insert(Copy { file, end: 0 })
+            }
+        };
+        if let Some(to) = &copy.file {
+            let title = format!("{} {offset} {}\n", file.name, piece.len());
+            for bytes in [title.as_bytes(), piece] {
+                to.write_at(copy.end, bytes).map_err(failed)?;
+                copy.end += bytes.len() as u64;
+            }
+        }
+        self.bytes += piece.len() as u64;
+        Ok(())
+    }
+
+    /// Makes the copy durable. Returns how many bytes were added, blank pieces aside.
+    pub fn finish(self) -> Result<u64> {
+        if let Some(Copy {
+            file: Some(file), ..
+        }) = self.copy
+        {
+            let failed = |error| self.files.data().error(Operation::Quarantine, 0, error);
+            file.sync().map_err(failed)?;
+            self.files.sync_directory()?;
+        }
+        Ok(self.bytes)
+    }
+}
