@@ -38,6 +38,7 @@ pub struct SecureStream {
     decrypt: Option<Cipher>,
     encrypt: Option<Cipher>,
     max_frame: usize,
+    trusted: bool,
     limits: Limits,
 }
 
@@ -92,7 +93,11 @@ impl SecureStream {
             finished: false,
             decrypt: None,
             encrypt: None,
-            max_frame: options.limits.unverified_frame,
+            max_frame: options
+                .limits
+                .unverified_frame
+                .min(options.limits.received_frame),
+            trusted: false,
             limits: options.limits.clone(),
         };
         // As in simple-hypercore-protocol: `noise: false` counts only without encryption.
@@ -112,7 +117,7 @@ impl SecureStream {
     pub(crate) fn receive_buffer_of(&mut self, max: usize) -> &mut [u8] {
         let read = match self.phase {
             Phase::Handshake(_) => HANDSHAKE_READ,
-            Phase::Frames if self.max_frame < self.limits.frame => UNVERIFIED_READ,
+            Phase::Frames if !self.trusted => UNVERIFIED_READ,
             Phase::Frames => self.limits.read,
         };
         self.inbox.spare(max.min(read))
@@ -192,7 +197,8 @@ impl SecureStream {
 
     /// From here on frames may be as long as the limits allow: a channel is verified.
     pub fn trust(&mut self) {
-        self.max_frame = self.limits.frame;
+        self.trusted = true;
+        self.max_frame = self.limits.frame.min(self.limits.received_frame);
     }
 
     /// Queues a keep-alive; ignored during the handshake.
