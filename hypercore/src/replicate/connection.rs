@@ -29,6 +29,10 @@ use crate::{
 /// Bytes waiting to be sent above which no more requests are answered.
 const SEND_BUFFER: usize = 1024 * 1024;
 
+/// Bytes that are made ready at once, so that others get their turn: a few milliseconds of reading,
+/// checking and encrypting blocks.
+const PORTION: usize = 128 * 1024;
+
 /// Bytes waiting to be sent above which nothing more is read.
 const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
 
@@ -248,7 +252,8 @@ impl Connection {
             return Ok(());
         };
         let (shared, peer) = (Arc::clone(core), *peer);
-        while self.may_answer() {
+        let enough = self.session.buffered() + PORTION;
+        while self.may_answer() && self.session.buffered() < enough {
             let Some(answers) = answer_next(&shared, peer, now)? else {
                 break;
             };

@@ -20,8 +20,8 @@ use crate::{
 /// How many reads and writes are made before other tasks get their turn,
 const FAIR_ROUNDS: usize = 64;
 
-/// and how many bytes are sent: a few milliseconds of reading, checking and encrypting blocks.
-const FAIR_BYTES: usize = 512 * 1024;
+/// and how many bytes are sent.
+const FAIR_BYTES: usize = 128 * 1024;
 
 /// One end of an encrypted connection that carries one core or many.
 ///

@@ -229,7 +229,7 @@ fn messages_that_cost_nothing_to_send() {
 fn long_messages_of_extensions() {
     Victim::new().suffers(|victim| {
         let mut attacker = Attacker::reader(victim.address());
-        let open = flood(&mut attacker, scaled(2_000), |id| {
+        let open = flood(&mut attacker, scaled(500), |id| {
             Message::Extension(Extension {
                 id,
                 payload: Bytes::from_static(&[7; 60_000]),
