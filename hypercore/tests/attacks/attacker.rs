@@ -175,6 +175,12 @@ impl Attacker {
         false
     }
 
+    /// Whether the remote closes the connection at once, and not only after a while.
+    pub(crate) fn is_closed_at_once(&mut self) -> bool {
+        let started = Instant::now();
+        self.is_closed() && started.elapsed() < Duration::from_secs(5)
+    }
+
     /// Whether the remote closes the connection; what it says until then is not looked at.
     pub(crate) fn is_closed(&mut self) -> bool {
         is_closed(&mut self.tcp, usize::MAX)
