@@ -23,6 +23,9 @@ pub struct SessionOptions {
     pub encrypted: bool,
     /// The only remote to talk to, if set; anybody else is refused before we show who we are.
     pub remote_public_key: Option<[u8; 32]>,
+    /// Let the remote hear of our channels only once it has proved to know their keys; see
+    /// [`Mux::discreet`].
+    pub discreet: bool,
     /// The time without a received byte after which the session ends. After half of it without a
     /// sent byte a keep-alive goes out. `None` switches both off.
     pub timeout: Option<Duration>,
@@ -55,6 +58,7 @@ impl SessionOptions {
             noise: true,
             encrypted: true,
             remote_public_key: None,
+            discreet: false,
             timeout: Some(DEFAULT_TIMEOUT),
             limits: Limits::default(),
         }
@@ -171,6 +175,9 @@ impl Session {
         let mut stream = SecureStream::with_ephemeral(&options, ephemeral)?;
         let limits = options.limits;
         let mut mux = Mux::new(limits.clone());
+        if options.discreet {
+            mux = mux.discreet();
+        }
         let mut handshake_deadline = None;
         if stream.is_handshaken() {
             mux.start(&mut stream)?;

@@ -141,6 +141,7 @@ async fn accept(listener: &Listener, door: &Door, peers: &Peers, member: Member)
         // What is served is what is here: nothing is taken from those who come for it.
         options.download = Some(false);
         options.limits = door.limits.clone();
+        options.discreet = true;
         let link = match peers.attach(tcp, &address.to_string(), Role::Responder, options) {
             Ok(link) => link,
             Err(error) => {
