@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -94,7 +95,7 @@ pub struct Mux {
     extensions_sent: bool,
     pending: Option<Pending>,
     events: VecDeque<Event>,
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 /// One log on the stream.
@@ -134,7 +135,7 @@ enum PendingFrame {
 impl Mux {
     /// A stream without channels.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
         Self {
             channels: BTreeMap::new(),
             reserved: BTreeMap::new(),
@@ -150,7 +151,7 @@ impl Mux {
             extensions_sent: true,
             pending: Some(Pending::default()),
             events: VecDeque::new(),
-            limits,
+            limits: limits.into(),
         }
     }
 
@@ -289,7 +290,7 @@ impl Mux {
         if let Message::Options(options) = message
             && self.is_announced(channel)
         {
-            let limits = self.limits.clone();
+            let limits = Arc::clone(&self.limits);
             let names = options.extensions.clone();
             let extensions = self
                 .extensions_mut(Some(channel))?
@@ -330,7 +331,7 @@ impl Mux {
         channel: ChannelId,
         names: Vec<String>,
     ) -> Result<(), Error> {
-        let limits = self.limits.clone();
+        let limits = Arc::clone(&self.limits);
         let extensions = self.extensions_mut(Some(channel))?;
         extensions.declare(names, &limits)?;
         Ok(())

@@ -8,6 +8,7 @@
 )]
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -35,11 +36,12 @@ pub struct SecureStream {
     inbox: Inbox,
     outbox: BytesMut,
     finished: bool,
-    decrypt: Option<Cipher>,
-    encrypt: Option<Cipher>,
+    // Boxed: their key streams are long, and an unfinished handshake has none.
+    decrypt: Option<Box<Cipher>>,
+    encrypt: Option<Box<Cipher>>,
     max_frame: usize,
     trusted: bool,
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 enum Phase {
@@ -98,7 +100,7 @@ impl SecureStream {
                 .unverified_frame
                 .min(options.limits.received_frame),
             trusted: false,
-            limits: options.limits.clone(),
+            limits: Arc::new(options.limits.clone()),
         };
         // As in simple-hypercore-protocol: `noise: false` counts only without encryption.
         if options.noise || options.encrypted {
@@ -188,6 +190,11 @@ impl SecureStream {
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.inbox.filled().len()
+    }
+
+    /// The limits, to be shared with whoever else keeps to them.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// The memory held by what was received and not yet taken.
@@ -281,11 +288,12 @@ impl SecureStream {
             handshake_hash,
         } = agreement;
         if self.encrypted {
-            self.encrypt = Some(Cipher::new(split.key(Direction::Send), &self.nonce));
+            let encrypt = Cipher::new(split.key(Direction::Send), &self.nonce);
+            self.encrypt = Some(Box::new(encrypt));
             // Bytes that came with the last handshake message are the first encrypted ones.
             let mut decrypt = Cipher::new(split.key(Direction::Receive), &remote_nonce);
             decrypt.apply(self.inbox.filled_mut());
-            self.decrypt = Some(decrypt);
+            self.decrypt = Some(Box::new(decrypt));
         }
         self.identity = Some(Identity {
             split,
@@ -361,7 +369,7 @@ impl fmt::Debug for SecureStream {
 }
 
 /// Free space for a read during the handshake: an unfinished one costs little memory.
-const HANDSHAKE_READ: usize = 1024;
+const HANDSHAKE_READ: usize = 512;
 
 /// Free space for a read while no channel is verified.
 const UNVERIFIED_READ: usize = 16 << 10;

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -129,7 +130,7 @@ pub struct Session {
     finished: bool,
     bytes_received: u64,
     bytes_sent: u64,
-    limits: Limits,
+    limits: Arc<Limits>,
     timeout: Option<Duration>,
     /// The latest time we were told.
     now: Instant,
@@ -173,8 +174,8 @@ impl Session {
         ephemeral: Option<&[u8; 32]>,
     ) -> Result<Self, Error> {
         let mut stream = SecureStream::with_ephemeral(&options, ephemeral)?;
-        let limits = options.limits;
-        let mut mux = Mux::new(limits.clone());
+        let limits = Arc::clone(stream.limits());
+        let mut mux = Mux::new(Arc::clone(&limits));
         if options.discreet {
             mux = mux.discreet();
         }
