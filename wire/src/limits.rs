@@ -15,8 +15,12 @@ pub struct Limits {
     pub handshake_duration: Duration,
     /// Longest frame body while no channel is verified: an Open has 68 bytes, Options a few more.
     pub unverified_frame: usize,
-    /// Longest frame body afterwards, which is simple-message-channels' `maxSize`.
+    /// Longest frame body afterwards, which is simple-message-channels' `maxSize`. Nothing longer is
+    /// sent.
     pub frame: usize,
+    /// Longest frame body that is received, if that is less. Blocks are the only long messages, so
+    /// who downloads nothing can do with 256 KiB.
+    pub received_frame: usize,
     /// Time in which one frame must become complete.
     pub frame_duration: Duration,
     /// Bytes per second below which an unfinished frame is given up after ten seconds.
@@ -67,6 +71,7 @@ impl Default for Limits {
             handshake_duration: Duration::from_secs(10),
             unverified_frame: 64 << 10,
             frame: 8 << 20,
+            received_frame: 8 << 20,
             frame_duration: Duration::from_secs(60),
             frame_rate: 16 << 10,
             read: 256 << 10,

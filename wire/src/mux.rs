@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -66,11 +67,17 @@ impl ChannelId {
 ///   any    --- a Close of either side ---------> (none)
 /// ```
 ///
+/// A [discreet](Mux::discreet) one keeps what it opens to itself until their Open with the right
+/// capability comes; to any other Open it answers as if the log were not here.
+///
 /// Every call that may send takes the [`MessageStream`] to send on. Until [`Mux::start`] what is
 /// sent waits here, because capabilities need the handshake.
 pub struct Mux {
     /// By discovery key.
     channels: BTreeMap<[u8; 32], Channel>,
+    /// Channels we opened and the remote does not know of, by discovery key.
+    reserved: BTreeMap<[u8; 32], Channel>,
+    discreet: bool,
     /// From our numbers to discovery keys.
     local: BTreeMap<u32, [u8; 32]>,
     /// From the remote's numbers to discovery keys.
@@ -88,7 +95,7 @@ pub struct Mux {
     extensions_sent: bool,
     pending: Option<Pending>,
     events: VecDeque<Event>,
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 /// One log on the stream.
@@ -128,9 +135,11 @@ enum PendingFrame {
 impl Mux {
     /// A stream without channels.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: impl Into<Arc<Limits>>) -> Self {
         Self {
             channels: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            discreet: false,
             local: BTreeMap::new(),
             remote: BTreeMap::new(),
             closing: BTreeSet::new(),
@@ -142,8 +151,17 @@ impl Mux {
             extensions_sent: true,
             pending: Some(Pending::default()),
             events: VecDeque::new(),
-            limits,
+            limits: limits.into(),
         }
+    }
+
+    /// From now on the remote hears of our channels only once it has proved to know their keys, so
+    /// that a stranger does not learn which logs are here. Two discreet sides would wait for each
+    /// other.
+    #[must_use]
+    pub fn discreet(mut self) -> Self {
+        self.discreet = true;
+        self
     }
 
     /// The stream is ready: sends what waited, with the capabilities of this connection.
@@ -173,26 +191,32 @@ impl Mux {
         key: &[u8; 32],
     ) -> Result<ChannelId, Error> {
         let discovery_key = discovery_key(key);
-        let channel = self.channels.get(&discovery_key);
-        if let Some(local) = channel.and_then(|channel| channel.local.as_ref()) {
-            return Ok(local.id);
+        if let Some(id) = self.find(&discovery_key) {
+            return Ok(id);
         }
         if self.local.len() >= self.limits.channels {
             return Err(Error::TooManyChannels {
                 max: self.limits.channels,
             });
         }
+        let channel = self.channels.get(&discovery_key);
         let remote = channel.and_then(|channel| channel.remote.as_ref());
         let opened = remote.is_some();
-        if remote.is_some_and(|remote| !is_capable(stream, key, remote)) {
+        let capable = remote.is_some_and(|remote| is_capable(stream, key, remote));
+        if opened && !capable && !self.discreet {
             self.reject(stream, &discovery_key)?;
             return Err(Error::InvalidCapability);
         }
         let number = self.allocate()?;
-        self.send_open(stream, number, key)?;
         let id = ChannelId(number);
+        let local = Some(Local { id, key: *key });
         self.local.insert(number, discovery_key);
-        self.channels.entry(discovery_key).or_default().local = Some(Local { id, key: *key });
+        if self.discreet && !capable {
+            self.reserved.entry(discovery_key).or_default().local = local;
+            return Ok(id);
+        }
+        self.send_open(stream, number, key)?;
+        self.channels.entry(discovery_key).or_default().local = local;
         if opened {
             self.unmatched
                 .retain(|unmatched| *unmatched != discovery_key);
@@ -214,6 +238,10 @@ impl Mux {
         let Some(discovery_key) = self.local.get(&channel.0).copied() else {
             return Ok(());
         };
+        if self.reserved.remove(&discovery_key).is_some() {
+            self.local.remove(&channel.0);
+            return Ok(());
+        }
         let remote = self
             .forget(&discovery_key)
             .and_then(|channel| channel.remote);
@@ -259,8 +287,10 @@ impl Mux {
         channel: ChannelId,
         message: &Message,
     ) -> Result<(), Error> {
-        if let Message::Options(options) = message {
-            let limits = self.limits.clone();
+        if let Message::Options(options) = message
+            && self.is_announced(channel)
+        {
+            let limits = Arc::clone(&self.limits);
             let names = options.extensions.clone();
             let extensions = self
                 .extensions_mut(Some(channel))?
@@ -272,7 +302,7 @@ impl Mux {
             });
             return self.transmit(stream, channel.0, BodyRef::Message(&sorted));
         }
-        if !self.local.contains_key(&channel.0) {
+        if !self.is_announced(channel) {
             return Err(Error::ChannelNotOpen { channel });
         }
         self.transmit(stream, channel.0, BodyRef::Message(message))
@@ -301,7 +331,7 @@ impl Mux {
         channel: ChannelId,
         names: Vec<String>,
     ) -> Result<(), Error> {
-        let limits = self.limits.clone();
+        let limits = Arc::clone(&self.limits);
         let extensions = self.extensions_mut(Some(channel))?;
         extensions.declare(names, &limits)?;
         Ok(())
@@ -318,6 +348,9 @@ impl Mux {
         name: &str,
         payload: Bytes,
     ) -> Result<(), Error> {
+        if let Some(channel) = channel.filter(|channel| !self.is_announced(*channel)) {
+            return Err(Error::ChannelNotOpen { channel });
+        }
         let id = self.extensions(channel)?.id(name)?;
         if channel.is_none() && !self.extensions_sent {
             let extensions = self.extensions.local().to_vec();
@@ -372,7 +405,7 @@ impl Mux {
     /// How many channels exist, opened by either side.
     #[must_use]
     pub fn channels(&self) -> usize {
-        self.channels.len()
+        self.channels.len() + self.reserved.len()
     }
 
     /// How many channels we closed that the remote has not closed yet: it is still to answer.
@@ -407,7 +440,11 @@ impl Mux {
     /// The channel we opened for a log.
     #[must_use]
     pub fn find(&self, discovery_key: &[u8; 32]) -> Option<ChannelId> {
-        Some(self.channels.get(discovery_key)?.local.as_ref()?.id)
+        let local = |channel: &Channel| channel.local.as_ref().map(|local| local.id);
+        let reserved = self.reserved.get(discovery_key);
+        reserved
+            .and_then(local)
+            .or_else(|| self.channels.get(discovery_key).and_then(local))
     }
 
     /// The discovery key of a channel that is open on our side.
@@ -453,6 +490,9 @@ impl Mux {
             number,
             capability: open.capability,
         };
+        if self.discreet {
+            self.reveal(stream, &discovery_key, &remote)?;
+        }
         let channel = self.channels.entry(discovery_key).or_default();
         match &channel.local {
             Some(Local { id, key }) => {
@@ -479,6 +519,30 @@ impl Mux {
                 channel: None,
                 discovery_key: oldest,
             });
+        }
+        Ok(())
+    }
+
+    /// Opens a channel that the remote does not know of, if it proved to know the key.
+    ///
+    /// A capability is computed in any case: the time it takes is the same for a log that is here
+    /// and for one that is not.
+    fn reveal<S: MessageStream + ?Sized>(
+        &mut self,
+        stream: &mut S,
+        discovery_key: &[u8; 32],
+        remote: &Remote,
+    ) -> Result<(), Error> {
+        let reserved = self.reserved.get(discovery_key);
+        let local = reserved.and_then(|channel| channel.local.as_ref());
+        let key = local.map_or([0; 32], |local| local.key);
+        let capable = is_capable(stream, &key, remote);
+        let Some(id) = local.map(|local| local.id).filter(|_| capable) else {
+            return Ok(());
+        };
+        self.send_open(stream, id.0, &key)?;
+        if let Some(channel) = self.reserved.remove(discovery_key) {
+            self.channels.insert(*discovery_key, channel);
         }
         Ok(())
     }
@@ -630,6 +694,12 @@ impl Mux {
         Ok(self.next_local - 1)
     }
 
+    /// Whether we opened the channel and the remote may know of it.
+    fn is_announced(&self, channel: ChannelId) -> bool {
+        let key = self.local.get(&channel.0);
+        key.is_some_and(|key| !self.reserved.contains_key(key))
+    }
+
     /// Removes every trace of a channel.
     fn forget(&mut self, discovery_key: &[u8; 32]) -> Option<Channel> {
         let channel = self.channels.remove(discovery_key)?;
@@ -646,7 +716,8 @@ impl Mux {
     }
 
     fn channel(&self, id: ChannelId) -> Option<&Channel> {
-        self.channels.get(self.local.get(&id.0)?)
+        let key = self.local.get(&id.0)?;
+        self.reserved.get(key).or_else(|| self.channels.get(key))
     }
 
     fn extensions(&self, channel: Option<ChannelId>) -> Result<&Extensions, Error> {
@@ -663,10 +734,15 @@ impl Mux {
         let Some(id) = channel else {
             return Ok(&mut self.extensions);
         };
-        let channel = self
-            .local
+        let Self {
+            local,
+            reserved,
+            channels,
+            ..
+        } = self;
+        let channel = local
             .get(&id.0)
-            .and_then(|key| self.channels.get_mut(key));
+            .and_then(|key| reserved.get_mut(key).or_else(|| channels.get_mut(key)));
         Ok(&mut channel
             .ok_or(Error::ChannelNotOpen { channel: id })?
             .extensions)

@@ -8,6 +8,7 @@
 )]
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -35,10 +36,12 @@ pub struct SecureStream {
     inbox: Inbox,
     outbox: BytesMut,
     finished: bool,
-    decrypt: Option<Cipher>,
-    encrypt: Option<Cipher>,
+    // Boxed: their key streams are long, and an unfinished handshake has none.
+    decrypt: Option<Box<Cipher>>,
+    encrypt: Option<Box<Cipher>>,
     max_frame: usize,
-    limits: Limits,
+    trusted: bool,
+    limits: Arc<Limits>,
 }
 
 enum Phase {
@@ -92,8 +95,12 @@ impl SecureStream {
             finished: false,
             decrypt: None,
             encrypt: None,
-            max_frame: options.limits.unverified_frame,
-            limits: options.limits.clone(),
+            max_frame: options
+                .limits
+                .unverified_frame
+                .min(options.limits.received_frame),
+            trusted: false,
+            limits: Arc::new(options.limits.clone()),
         };
         // As in simple-hypercore-protocol: `noise: false` counts only without encryption.
         if options.noise || options.encrypted {
@@ -112,7 +119,7 @@ impl SecureStream {
     pub(crate) fn receive_buffer_of(&mut self, max: usize) -> &mut [u8] {
         let read = match self.phase {
             Phase::Handshake(_) => HANDSHAKE_READ,
-            Phase::Frames if self.max_frame < self.limits.frame => UNVERIFIED_READ,
+            Phase::Frames if !self.trusted => UNVERIFIED_READ,
             Phase::Frames => self.limits.read,
         };
         self.inbox.spare(max.min(read))
@@ -185,6 +192,11 @@ impl SecureStream {
         self.inbox.filled().len()
     }
 
+    /// The limits, to be shared with whoever else keeps to them.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
     /// The memory held by what was received and not yet taken.
     pub(crate) fn received_memory(&self) -> usize {
         self.inbox.memory()
@@ -192,7 +204,8 @@ impl SecureStream {
 
     /// From here on frames may be as long as the limits allow: a channel is verified.
     pub fn trust(&mut self) {
-        self.max_frame = self.limits.frame;
+        self.trusted = true;
+        self.max_frame = self.limits.frame.min(self.limits.received_frame);
     }
 
     /// Queues a keep-alive; ignored during the handshake.
@@ -275,11 +288,12 @@ impl SecureStream {
             handshake_hash,
         } = agreement;
         if self.encrypted {
-            self.encrypt = Some(Cipher::new(split.key(Direction::Send), &self.nonce));
+            let encrypt = Cipher::new(split.key(Direction::Send), &self.nonce);
+            self.encrypt = Some(Box::new(encrypt));
             // Bytes that came with the last handshake message are the first encrypted ones.
             let mut decrypt = Cipher::new(split.key(Direction::Receive), &remote_nonce);
             decrypt.apply(self.inbox.filled_mut());
-            self.decrypt = Some(decrypt);
+            self.decrypt = Some(Box::new(decrypt));
         }
         self.identity = Some(Identity {
             split,
@@ -355,7 +369,7 @@ impl fmt::Debug for SecureStream {
 }
 
 /// Free space for a read during the handshake: an unfinished one costs little memory.
-const HANDSHAKE_READ: usize = 1024;
+const HANDSHAKE_READ: usize = 512;
 
 /// Free space for a read while no channel is verified.
 const UNVERIFIED_READ: usize = 16 << 10;

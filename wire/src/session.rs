@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,9 @@ pub struct SessionOptions {
     pub encrypted: bool,
     /// The only remote to talk to, if set; anybody else is refused before we show who we are.
     pub remote_public_key: Option<[u8; 32]>,
+    /// Let the remote hear of our channels only once it has proved to know their keys; see
+    /// [`Mux::discreet`].
+    pub discreet: bool,
     /// The time without a received byte after which the session ends. After half of it without a
     /// sent byte a keep-alive goes out. `None` switches both off.
     pub timeout: Option<Duration>,
@@ -55,6 +59,7 @@ impl SessionOptions {
             noise: true,
             encrypted: true,
             remote_public_key: None,
+            discreet: false,
             timeout: Some(DEFAULT_TIMEOUT),
             limits: Limits::default(),
         }
@@ -125,7 +130,7 @@ pub struct Session {
     finished: bool,
     bytes_received: u64,
     bytes_sent: u64,
-    limits: Limits,
+    limits: Arc<Limits>,
     timeout: Option<Duration>,
     /// The latest time we were told.
     now: Instant,
@@ -169,8 +174,11 @@ impl Session {
         ephemeral: Option<&[u8; 32]>,
     ) -> Result<Self, Error> {
         let mut stream = SecureStream::with_ephemeral(&options, ephemeral)?;
-        let limits = options.limits;
-        let mut mux = Mux::new(limits.clone());
+        let limits = Arc::clone(stream.limits());
+        let mut mux = Mux::new(Arc::clone(&limits));
+        if options.discreet {
+            mux = mux.discreet();
+        }
         let mut handshake_deadline = None;
         if stream.is_handshaken() {
             mux.start(&mut stream)?;

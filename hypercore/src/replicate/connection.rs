@@ -29,6 +29,10 @@ use crate::{
 /// Bytes waiting to be sent above which no more requests are answered.
 const SEND_BUFFER: usize = 1024 * 1024;
 
+/// Bytes that are made ready at once, so that others get their turn: a few milliseconds of reading,
+/// checking and encrypting blocks.
+const PORTION: usize = 128 * 1024;
+
 /// Bytes waiting to be sent above which nothing more is read.
 const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
 
@@ -82,6 +86,7 @@ impl Connection {
         session.timeout = options.timeout;
         session.limits = options.limits.clone();
         session.remote_public_key = options.remote_public_key;
+        session.discreet = options.discreet && role == Role::Responder;
         if options.asks_for_key() && !options.noise && !options.encrypted {
             // There is no handshake to learn it by.
             return Err(Error::NotAuthenticated);
@@ -261,7 +266,8 @@ impl Connection {
             return Ok(());
         };
         let (shared, peer) = (Arc::clone(core), *peer);
-        while self.may_answer() {
+        let enough = self.session.buffered() + PORTION;
+        while self.may_answer() && self.session.buffered() < enough {
             let Some(answers) = answer_next(&shared, peer, now)? else {
                 break;
             };

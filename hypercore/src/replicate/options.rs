@@ -45,6 +45,11 @@ pub struct ReplicateOptions {
     pub noise: bool,
     /// The only remote to talk to: anybody else is refused before it learns who we are.
     pub remote_public_key: Option<[u8; 32]>,
+    /// As a responder, let the remote hear of a core only once it has proved to know its key. Others
+    /// then cannot tell a core that is here from one that is not; Node's peers tell everybody the
+    /// discovery keys of their cores. For remotes that open the core themselves, as all do that
+    /// replicate it.
+    pub discreet: bool,
     authenticate: Option<Hook<IsKnown>>,
     authenticate_core: Option<Hook<MayHave>>,
 }
@@ -77,6 +82,7 @@ impl Default for ReplicateOptions {
             encrypted: true,
             noise: true,
             remote_public_key: None,
+            discreet: false,
             authenticate: None,
             authenticate_core: None,
         }

@@ -16,8 +16,11 @@ use crate::{
     runtime::{self, Alarm},
 };
 
-/// How many reads and writes are made before other tasks get their turn.
+/// How many reads and writes are made before other tasks get their turn,
 const FAIR_ROUNDS: usize = 64;
+
+/// and how many bytes are sent.
+const FAIR_BYTES: usize = 128 * 1024;
 
 /// One end of an encrypted connection that carries one core or many.
 ///
@@ -128,6 +131,7 @@ impl Replication {
         transport: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Poll<Result<Ended>> {
         let mut connection = lock(&self.inner);
+        let mut sent = 0;
         for _ in 0..FAIR_ROUNDS {
             self.wake.register(cx.waker());
             let now = runtime::now();
@@ -140,7 +144,10 @@ impl Replication {
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err(Error::Transport(io::ErrorKind::WriteZero.into())));
                     }
-                    Poll::Ready(Ok(count)) => connection.sent(count, now),
+                    Poll::Ready(Ok(count)) => {
+                        connection.sent(count, now);
+                        sent += count;
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
                     Poll::Pending => break,
                 }
@@ -168,6 +175,9 @@ impl Replication {
             if !moved && poll_change(&self.wake, &mut self.alarm, cx, &mut connection).is_pending()
             {
                 return Poll::Pending;
+            }
+            if sent >= FAIR_BYTES {
+                break;
             }
         }
         cx.waker().wake_by_ref();

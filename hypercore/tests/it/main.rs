@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 #[cfg(feature = "mdns")]
 mod discovery;
+mod flips;
 mod model;
 mod network;
 mod node_basic;
@@ -17,5 +18,6 @@ mod parity;
 mod puppet;
 mod replay;
 mod replicate;
+mod secrets;
 mod support;
 mod vectors;

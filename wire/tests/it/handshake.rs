@@ -270,3 +270,76 @@ fn only_the_expected_remote_is_told_who_we_are() {
         expecting = options(true);
     }
 }
+
+/// How many first flights are tried: `HYPERCORE_FIRST_FLIGHTS=1000000` takes some minutes.
+fn first_flights() -> u64 {
+    std::env::var("HYPERCORE_FIRST_FLIGHTS").map_or(10_000, |count| {
+        count.parse().expect("HYPERCORE_FIRST_FLIGHTS is a number")
+    })
+}
+
+/// Nobody can say anything as the first thing that ends in more than an error: noise, noise of the
+/// right length, an honest message with something changed, keys of low order.
+#[test]
+fn any_first_flight_ends_in_an_error_or_waits_for_more() {
+    let now = Instant::now();
+    let honest = {
+        let mut session = Session::new(options(true), now).expect("randomness");
+        take(&mut session, now)
+    };
+    let mut answered = 0;
+    for flight in 0..first_flights() {
+        let mut random = SplitMix(flight);
+        let mut bytes: Vec<u8> = (0..random.below(600))
+            .map(|_| random.next() as u8)
+            .collect();
+        match flight % 5 {
+            0 => {}
+            1 => bytes.splice(..0, [58]).for_each(drop),
+            2 => {
+                let length = bytes.len();
+                bytes = framed(&bytes[..length.min(512)]);
+            }
+            3 => {
+                bytes = honest.clone();
+                bytes[random.below(59)] = random.next() as u8;
+                bytes.truncate(random.below(80));
+            }
+            _ => {
+                bytes.splice(..0, [58]).for_each(drop);
+                bytes.resize(59.max(bytes.len()), 0);
+                bytes[1..33].fill(0);
+                bytes[1] = random.below(2) as u8;
+            }
+        }
+        let mut session = Session::new(options(false), now).expect("randomness");
+        let result = session.receive(now, &bytes);
+        assert_eq!(session.poll_event(), None, "flight {flight}");
+        assert!(!session.is_handshaken(), "flight {flight}");
+        assert!(session.buffered() <= 123, "flight {flight}");
+        assert!(session.receive_buffer().len() <= 1024, "flight {flight}");
+        if flight % 5 == 4 {
+            assert_eq!(result, Err(Error::WeakRemoteKey), "flight {flight}");
+        }
+        answered += u32::from(session.buffered() > 0);
+    }
+    assert!(answered > 0, "some of them were good enough");
+}
+
+/// Random numbers of a seed (Steele, Lea and Flood, *Fast splittable pseudorandom number
+/// generators*).
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+}

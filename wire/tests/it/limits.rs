@@ -523,3 +523,36 @@ fn those_who_take_nothing_get_no_answers_while_memory_is_short() {
     pair.sides[0].sent(now, waiting);
     assert!(pair.sides[0].may_answer());
 }
+
+#[test]
+fn who_downloads_nothing_takes_no_long_frames_but_sends_them() {
+    let mut pair = Pair::new(|_| {});
+    pair.sides[1] = {
+        let mut options = crate::support::options(false);
+        options.limits.received_frame = 1000;
+        Session::new(options, pair.now).expect("randomness")
+    };
+    let channels = [0, 1].map(|side| pair.sides[side].open(&KEY).expect("a channel"));
+    pair.drive();
+    let data = |length| {
+        Message::Data(Data {
+            value: Some(Bytes::from(vec![1; length])),
+            ..Data::default()
+        })
+    };
+    pair.sides[1]
+        .send(channels[1], &data(100_000))
+        .expect("it may");
+    pair.sides[0].send(channels[0], &data(900)).expect("it may");
+    pair.drive();
+    assert_eq!([0, 1].map(|side| pair.events[side].len()), [3, 3]);
+    pair.sides[0]
+        .send(channels[0], &data(1100))
+        .expect("it may");
+    let bytes = pair.sides[0].outgoing().to_vec();
+    let error = Error::FrameTooLarge {
+        length: 1106,
+        max: 1000,
+    };
+    assert_eq!(pair.sides[1].receive(pair.now, &bytes), Err(error));
+}

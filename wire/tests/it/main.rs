@@ -1,6 +1,7 @@
 //! The wire protocol against bytes recorded from Node, against a hostile remote, and against itself.
 
 mod channels;
+mod discreet;
 mod handshake;
 mod hazards;
 mod keys;

@@ -8,7 +8,10 @@ use std::{
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
-use hypercore::{Admission, AdmissionLimits, Error, Event, Hypercore, ReplicateOptions, Role};
+use hypercore::{
+    Admission, AdmissionLimits, Error, Event, Hypercore, ReplicateOptions, Role,
+    wire::{Budget, Limits},
+};
 
 use crate::{
     args::{Manners, ServeArgs},
@@ -82,6 +85,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     let door = Door {
         admission: Admission::new(limits),
         allowed: Arc::from_iter(allow.iter().chain(&more).map(|key| *key.as_bytes())),
+        limits: limits_of_readers(),
     };
     let peers = Peers::new(&core, identity);
     let connections = Gathering::default();
@@ -111,6 +115,18 @@ struct Door {
     admission: Admission,
     /// The static keys of those who are; if there are none, anybody is.
     allowed: Arc<[[u8; 32]]>,
+    /// What each of them may make us hold.
+    limits: Limits,
+}
+
+/// Limits for those who only ask: they have no reason to send much, and all of them together get by
+/// with little memory.
+fn limits_of_readers() -> Limits {
+    let mut limits = Limits::default();
+    limits.received_frame = 256 * 1024;
+    limits.receive_budget = Budget::new(24 * 1024 * 1024);
+    limits.budget = Budget::new(48 * 1024 * 1024);
+    limits
 }
 
 /// Takes calls for ever.
@@ -138,6 +154,8 @@ async fn accept(listener: &Listener, door: &Door, peers: &Peers, member: Member)
         });
         // What is served is what is here: nothing is taken from those who come for it.
         options.download = Some(false);
+        options.limits = door.limits.clone();
+        options.discreet = true;
         let link = match peers.attach(tcp, &address.to_string(), Role::Responder, options) {
             Ok(link) => link,
             Err(error) => {
