@@ -6,7 +6,7 @@ use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Hypercore, PeerId, ReplicateOptions, Role,
+    Error, Hypercore, PeerId, ReplicateOptions, Role,
     discovery::{Discovery, Mdns},
 };
 
@@ -162,11 +162,15 @@ impl Calls {
             News::Lost { address, ended, .. } => {
                 self.connected -= 1;
                 match ended {
-                    Ended::Failed(error) => self.blame(format!("{address}: {error}")),
-                    Ended::Closed if had_core => {
-                        self.blame(format!("{address} closed the connection"));
+                    // Who does not have it, or lets nobody in, hangs up without a word.
+                    Ended::Failed(Error::Transport(_)) | Ended::Closed if !had_core => {
+                        self.blame(format!(
+                            "{address} does not seem to have this core, or does not let us in"
+                        ));
                     }
-                    Ended::Closed | Ended::Stranger => {
+                    Ended::Failed(error) => self.blame(format!("{address}: {error}")),
+                    Ended::Closed => self.blame(format!("{address} closed the connection")),
+                    Ended::Stranger => {
                         self.blame(format!("{address} does not seem to have this core"));
                     }
                 }
