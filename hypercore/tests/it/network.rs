@@ -141,12 +141,22 @@ fn blocks_travel_along_a_live_chain() {
 #[test]
 fn two_connections_share_the_work() {
     run(async {
-        let origin = writer(500).await;
-        let clone = clone_of(&origin, false).await;
+        let origin = writer(0).await;
+        origin
+            .append_batch(vec![vec![7; 32 * 1024]; 500])
+            .await
+            .unwrap();
+        let clone = clone_of(&origin, true).await;
+        let mut events = clone.events();
         let _first = connect_live(&clone, &origin).await;
         let _second = connect_live(&clone, &origin).await;
+        for _ in 0..2 {
+            let opened =
+                async { while !matches!(events.next().await, Some(Event::PeerOpen { .. })) {} };
+            soon("a connection", opened).await;
+        }
         soon("all blocks", clone.download(0..500)).await.unwrap();
-        all_are_here(&clone, 500).await;
+        assert!(clone.has_all(0..500));
         let peers = clone.peers();
         let blocks: u64 = peers.iter().map(|peer| peer.stats.downloaded_blocks).sum();
         assert_eq!(blocks, 500, "{blocks} blocks came");
