@@ -4,7 +4,7 @@
 //! come out. [`super::Replication`] drives it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,6 +46,8 @@ struct Attachment {
     peer: PeerId,
     /// When it is to be looked at if nothing happens before.
     deadline: Option<Instant>,
+    /// It is one of [`Connection::starved`].
+    starved: bool,
 }
 
 /// One connection.
@@ -58,6 +60,8 @@ pub(crate) struct Connection {
     /// Channels that are to be looked at, as a message came or the remote took no more answers.
     /// Others are looked at when `wake` says so.
     changed: BTreeSet<ChannelId>,
+    /// Channels that ask more as soon as the remote has answered what was asked on others.
+    starved: VecDeque<ChannelId>,
     wake: Arc<Wake>,
     /// What the cores hold together.
     load: Load,
@@ -97,6 +101,7 @@ impl Connection {
             attachments: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             changed: BTreeSet::new(),
+            starved: VecDeque::new(),
             wake: Arc::default(),
             load: Load::default(),
             used: false,
@@ -149,6 +154,7 @@ impl Connection {
                 core: Arc::clone(core),
                 peer,
                 deadline: None,
+                starved: false,
             },
         );
         self.used = true;
@@ -247,6 +253,7 @@ impl Connection {
         let mut channels = self.wake.take_channels();
         channels.append(&mut self.changed);
         channels.extend(&self.congested);
+        channels.extend(self.take_starved());
         let due = self.deadlines.iter().take_while(|&&(at, _)| at <= now);
         channels.extend(due.map(|&(_, channel)| channel));
         for channel in channels {
@@ -287,6 +294,7 @@ impl Connection {
         let done = state.stage == Stage::Done;
         let messages = std::mem::take(&mut state.outbox);
         let deadlines = [state.deadline(), state.question_deadline()];
+        let starved = state.is_starved();
         let is_behind = !state.is_idle() || !state.extension_outbox.is_empty();
         let unsynced = core.log.unsynced();
         drop(core);
@@ -294,6 +302,9 @@ impl Connection {
         let checkpoint = shared.checkpoint_deadline(unsynced);
         let deadline = deadlines.into_iter().chain([checkpoint]).flatten().min();
         self.set_deadline(channel, deadline);
+        if starved {
+            self.starve(channel);
+        }
         self.send(channel, &messages)?;
         if is_behind {
             self.send_extensions(channel, &shared, peer);
@@ -313,6 +324,27 @@ impl Connection {
             self.abandoned = is_closed && self.attachments.is_empty();
         }
         Ok(())
+    }
+
+    /// Looks at a channel again when there is room for more questions.
+    fn starve(&mut self, channel: ChannelId) {
+        if let Some(attachment) = self.attachments.get_mut(&channel)
+            && !std::mem::replace(&mut attachment.starved, true)
+        {
+            self.starved.push_back(channel);
+        }
+    }
+
+    /// As many of the channels that starve as may ask something now, longest first.
+    fn take_starved(&mut self) -> Vec<ChannelId> {
+        let count = self.load.room().min(self.starved.len());
+        let taken: Vec<_> = self.starved.drain(..count).collect();
+        for channel in &taken {
+            if let Some(attachment) = self.attachments.get_mut(channel) {
+                attachment.starved = false;
+            }
+        }
+        taken
     }
 
     fn set_deadline(&mut self, channel: ChannelId, deadline: Option<Instant>) {

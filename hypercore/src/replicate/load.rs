@@ -8,13 +8,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Requests and Wants without an answer, of all cores of a connection.
+pub(super) const OUR_QUESTIONS: usize = 960;
+
 /// What the cores of one connection hold.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Load {
     /// Questions of the remote that wait for an answer.
     pub(crate) questions: Tally,
+    /// Questions of ours that the remote has not answered.
+    pub(crate) ours: Tally,
     /// Bytes of memory for what the remote says it has.
     pub(crate) remote_bitfields: Tally,
+}
+
+impl Load {
+    /// How many more questions we may ask.
+    pub(crate) fn room(&self) -> usize {
+        OUR_QUESTIONS.saturating_sub(self.ours.total())
+    }
 }
 
 /// A sum over the cores of one connection.

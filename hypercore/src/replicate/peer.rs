@@ -136,6 +136,8 @@ pub(crate) struct Peer {
     takes_wants: bool,
     /// Oldest first.
     in_flight: VecDeque<InFlight>,
+    /// Requests and Wants in flight, as a part of all on the connection.
+    our_questions: Part,
     pace: Pace,
     pub(super) scan: Scan,
     last_answer: Instant,
@@ -178,6 +180,7 @@ impl Peer {
             wants_in_flight: 0,
             takes_wants: true,
             in_flight: VecDeque::new(),
+            our_questions: options.load.ours.part(),
             pace: Pace::new(now),
             scan: Scan::default(),
             last_answer: now,
@@ -267,6 +270,7 @@ impl Peer {
         if length == REGION {
             self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
             self.takes_wants = true;
+            self.account_questions();
         }
         let bound = self.remote.bound();
         let mut blocks = have.start..have.start.saturating_add(length.max(1));
@@ -294,7 +298,9 @@ impl Peer {
         self.account_remote()?;
         let refused =
             |request: &InFlight| request.wanted == Wanted::Block && blocks.contains(&request.index);
-        Ok(extract_if(&mut self.in_flight, refused))
+        let refused = extract_if(&mut self.in_flight, refused);
+        self.account_questions();
+        Ok(refused)
     }
 
     /// Counts the memory for what the remote says it has.
@@ -315,6 +321,7 @@ impl Peer {
         }
         // Asked again should it change its mind.
         self.wants_in_flight = 0;
+        self.account_questions();
         self.takes_wants = true;
         self.regions.clear();
         self.next_region = 0;
@@ -348,6 +355,10 @@ impl Peer {
     /// Asks what the remote has in the region of `index`, once.
     pub(crate) fn want(&mut self, index: u64) {
         let region = index / REGION;
+        if self.options.load.room() == 0 {
+            self.takes_wants = true;
+            return;
+        }
         if self.wants_in_flight >= MAX_WANTS
             || self.regions.len() >= MAX_REGIONS
             || !self.regions.insert(region)
@@ -355,6 +366,7 @@ impl Peer {
             return;
         }
         self.wants_in_flight += 1;
+        self.account_questions();
         self.outbox.push(Message::Want(Want {
             start: region * REGION,
             length: REGION,
@@ -368,6 +380,7 @@ impl Peer {
         }
         let mut region = self.next_region;
         while self.wants_in_flight < MAX_WANTS
+            && self.options.load.room() > 0
             && let Some(run) = blocks.runs_from(region * REGION).next()
             && run.start < self.remote.bound()
         {
@@ -401,6 +414,7 @@ impl Peer {
             stamp,
             offered: false,
         });
+        self.account_questions();
         let bytes = match wanted {
             // The same byte twice in a row is answered once (`_onbytes`). If that answer was of no
             // use, the byte before it is asked for: it is in the same block or the one before.
@@ -422,12 +436,24 @@ impl Peer {
 
     /// How many more requests may be sent for ranges.
     pub(crate) fn window(&self) -> usize {
-        self.pace.window().saturating_sub(self.in_flight.len())
+        let window = self.pace.window().saturating_sub(self.in_flight.len());
+        window.min(self.options.load.room())
     }
 
     /// How many more requests may be sent for what somebody waits for.
     pub(crate) fn urgent_window(&self) -> usize {
-        (self.pace.window() + URGENT).saturating_sub(self.in_flight.len())
+        let window = (self.pace.window() + URGENT).saturating_sub(self.in_flight.len());
+        window.min(self.options.load.room())
+    }
+
+    /// Whether there may be more to ask than other cores of the connection leave room for.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.can_download() && self.options.load.room() == 0
+    }
+
+    fn account_questions(&mut self) {
+        self.our_questions
+            .set(self.in_flight.len() + self.wants_in_flight);
     }
 
     /// How long the answer to one more request will take.
@@ -475,6 +501,7 @@ impl Peer {
             })?;
         self.last_answer = now;
         let request = self.in_flight.remove(found)?;
+        self.account_questions();
         self.pace.answered(&request.stamp, bytes, now);
         Some(request)
     }
@@ -494,7 +521,9 @@ impl Peer {
     }
 
     pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
-        std::mem::take(&mut self.in_flight).into()
+        let in_flight = std::mem::take(&mut self.in_flight);
+        self.account_questions();
+        in_flight.into()
     }
 
     /// When something is to be done about requests that are not answered.
@@ -533,6 +562,7 @@ impl Peer {
         let forgotten = extract_if(&mut self.in_flight, |request| {
             matches!(request.wanted, Wanted::Byte(_))
         });
+        self.account_questions();
         if forgotten.is_empty() {
             let seconds = self
                 .options

@@ -7,13 +7,18 @@ use std::{
 
 use hypercore_wire::{Request, Want};
 
-use super::load::{Bucket, Load, Part};
+use super::{
+    load::{Bucket, Load, OUR_QUESTIONS, Part},
+    pace::MAX_REQUESTS,
+};
 
-/// Questions of one core that wait to be answered, before the remote's bytes are left unread.
-const MAX_QUESTIONS: usize = 256;
+/// Questions of one core that wait to be answered, before the remote's bytes are left unread: more
+/// than a peer of ours has. Two peers that both left the other's bytes unread for this would wait
+/// for each other for ever.
+const MAX_QUESTIONS: usize = MAX_REQUESTS + 128;
 
 /// The same for all cores of a connection.
-const MAX_QUESTIONS_OF_CONNECTION: usize = 1024;
+const MAX_QUESTIONS_OF_CONNECTION: usize = OUR_QUESTIONS + 64;
 
 /// Wants answered at once, and per second: each costs a compressed bitfield of up to 128 KiB. Node
 /// has 16 in flight.
@@ -183,10 +188,10 @@ mod tests {
     fn questions_are_bounded_for_one_core_and_for_all_of_a_connection() {
         let (now, load) = (Instant::now(), Load::default());
         let mut cores: Vec<_> = (0..5).map(|_| Questions::new(&load, now)).collect();
-        (0..256).for_each(|index| cores[0].ask(request(index)));
+        (0..640).for_each(|index| cores[0].ask(request(index)));
         assert!(cores[0].is_congested() && !cores[1].is_congested());
         for core in &mut cores[1..4] {
-            (0..255).for_each(|index| core.ask(request(index)));
+            (0..127).for_each(|index| core.ask(request(index)));
         }
         assert!(!cores[4].is_congested());
         (0..3).for_each(|index| cores[4].ask(request(index)));

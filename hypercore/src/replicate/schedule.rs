@@ -217,6 +217,7 @@ impl Replicator {
         }
         if self.update_from.is_none()
             && self.demand.wanted_length(log.length()).is_some()
+            && peer.urgent_window() > 0
             && !peer.is_asked_for(Wanted::Proof)
             && let Some(index) = peer.remote.next_set(log.length())
         {

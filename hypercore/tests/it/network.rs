@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::zip, io};
 use hypercore::{
-    Bytes, Ended, Error, Event, Hypercore, KeyPair, ReplicateOptions, Replication, Role, merkle,
-    wire,
+    Bytes, Ended, Error, Event, Hypercore, KeyPair, PeerInfo, ReplicateOptions, Replication, Role,
+    merkle, wire,
     wire::{Data, DataNode, Have, Message, Unhave},
 };
 
@@ -141,25 +141,24 @@ fn blocks_travel_along_a_live_chain() {
 #[test]
 fn two_connections_share_the_work() {
     run(async {
-        let origin = writer(0).await;
-        origin
-            .append_batch(vec![vec![7; 32 * 1024]; 500])
-            .await
-            .unwrap();
+        let origin = writer(2000).await;
         let clone = clone_of(&origin, true).await;
-        let mut events = clone.events();
         let _first = connect_live(&clone, &origin).await;
         let _second = connect_live(&clone, &origin).await;
-        for _ in 0..2 {
-            let opened =
-                async { while !matches!(events.next().await, Some(Event::PeerOpen { .. })) {} };
-            soon("a connection", opened).await;
-        }
-        soon("all blocks", clone.download(0..500)).await.unwrap();
-        assert!(clone.has_all(0..500));
+        let both_have_told = async {
+            let have_told = |peers: &[PeerInfo]| {
+                peers.len() == 2 && peers.iter().all(|peer| peer.remote_length == 2000)
+            };
+            while !have_told(&clone.peers()) {
+                task::yield_now().await;
+            }
+        };
+        soon("what both have", both_have_told).await;
+        soon("all blocks", clone.download(0..2000)).await.unwrap();
+        all_are_here(&clone, 2000).await;
         let peers = clone.peers();
         let blocks: u64 = peers.iter().map(|peer| peer.stats.downloaded_blocks).sum();
-        assert_eq!(blocks, 500, "{blocks} blocks came");
+        assert_eq!(blocks, 2000, "{blocks} blocks came");
         assert!(peers.iter().all(|peer| peer.stats.downloaded_blocks > 0));
     });
 }

@@ -1,9 +1,11 @@
 //! What schedules have found, each as a case of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{World, plain, schedules, schedules::good_conditions};
-use crate::{Error, SeekOptions, runtime::simulated::Runtime};
+use hypercore_storage::testing::{Fault, FaultStorage};
+
+use super::{World, network::Conditions, open_on, plain, schedules, schedules::good_conditions};
+use crate::{Ended, Error, GetOptions, SeekOptions, runtime::simulated::Runtime};
 
 /// Without this a failing seed could not be looked at again.
 #[test]
@@ -66,4 +68,215 @@ fn a_remote_that_ends_without_reading() {
         assert!(matches!(result, Some(Err(Error::Wire(_)))), "{result:?}");
         assert!(world.nodes[0].core.peers().is_empty());
     });
+}
+
+/// Endless streams are the oldest complaint of the field.
+#[test]
+fn a_stream_ends_when_both_are_done() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        world.append(100);
+        runtime.run_for(Duration::from_secs(1));
+        for clones in 1..4 {
+            let node = world.add_node(None, false);
+            for source in [0, node - 1] {
+                let options = [plain(false), plain(false)];
+                world.connect([node, source], options, [good_conditions(); 2]);
+            }
+            runtime.run_for(Duration::from_secs(5));
+            assert_eq!(world.nodes.len(), clones + 1);
+            assert!(world.is_content(node));
+        }
+        for link in &world.links {
+            let ends = link
+                .results
+                .each_ref()
+                .map(|result| result.borrow_mut().take());
+            let complete = |end: &Option<_>| matches!(end, Some(Ok(Ended::Complete)));
+            assert!(ends.iter().all(complete), "{:?}: {ends:?}", link.ends);
+        }
+    });
+}
+
+#[test]
+fn two_sparse_peers_with_nothing_to_do_are_quiet_until_one_of_them_leaves() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        let nodes = [world.add_node(None, true), world.add_node(None, true)];
+        let mut options = [plain(false), plain(false)];
+        for options in &mut options {
+            options.timeout = None;
+        }
+        let link = world.connect(nodes, options, [good_conditions(); 2]);
+        runtime.run_for(Duration::from_secs(5));
+        let polls = runtime.polls();
+        runtime.run_for(Duration::from_secs(600));
+        assert_eq!(runtime.polls(), polls, "somebody does something");
+        world.hang_up(link, 0);
+        runtime.run_for(Duration::from_secs(1));
+        let end = world.links[link].results[1].borrow_mut().take();
+        assert!(matches!(end, Some(Ok(Ended::RemoteClosed))), "{end:?}");
+    });
+}
+
+#[test]
+fn a_range_that_is_here_is_downloaded_without_peers() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        let node = world.add_node(None, true);
+        world.append(50);
+        let link = world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        world.download(node, 10..30);
+        world.settle();
+        world.hang_up(link, 0);
+        runtime.run_for(Duration::from_secs(1));
+        assert!(world.nodes[node].core.peers().is_empty());
+        world.download(node, 10..30);
+        world.download(node, 15..15);
+        runtime.run_for(Duration::from_secs(1));
+        assert!(world.is_content(node));
+        world.download(node, 10..31);
+        runtime.run_for(Duration::from_secs(1));
+        assert!(!world.is_content(node));
+    });
+}
+
+/// The connection that the block came on fails, and the block comes on another.
+#[test]
+fn a_block_whose_write_failed_is_requested_again() {
+    for operation in [3, 10, 25, 60, 150] {
+        Runtime::run(operation, |runtime| {
+            let mut world = World::new(runtime, operation);
+            world.append(100);
+            let node = world.add_node(None, false);
+            let storage = FaultStorage::new();
+            let core = open_on(Arc::new(storage.clone()), world.key, None, false);
+            world.nodes[node].core = core.clone();
+            let links = [0, 1].map(|_| {
+                world.connect(
+                    [node, 0],
+                    [plain(true), plain(true)],
+                    [good_conditions(); 2],
+                )
+            });
+            let limit = runtime.now() + Duration::from_secs(10);
+            runtime.run_until(limit, || core.downloaded(..) > 5);
+            storage.fail_at(operation, Fault::Full);
+            world.settle();
+            let failed = links.map(|link| world.links[link].results[0].borrow_mut().take());
+            let failed: Vec<_> = failed.into_iter().flatten().collect();
+            assert!(matches!(failed[..], [Err(Error::Storage(_))]), "{failed:?}");
+            links.map(|link| world.links[link].lost());
+            world.check();
+        });
+    }
+}
+
+#[test]
+fn what_a_peer_that_leaves_was_asked_for_comes_from_the_others() {
+    for after in [50, 100, 200, 400] {
+        Runtime::run(after, |runtime| {
+            let mut world = World::new(runtime, after);
+            world.append(500);
+            let node = world.add_node(None, false);
+            let leaves = world.connect(
+                [node, 0],
+                [plain(true), plain(true)],
+                [good_conditions(); 2],
+            );
+            let slow = Conditions {
+                bytes_per_second: 200_000,
+                ..good_conditions()
+            };
+            world.connect([node, 0], [plain(true), plain(true)], [slow; 2]);
+            runtime.run_for(Duration::from_millis(after));
+            world.hang_up(leaves, 1);
+            world.settle();
+            world.check();
+        });
+    }
+}
+
+/// The remote speaks of more blocks than anybody will ever write. They are waited for, and
+/// everything that exists comes all the same.
+#[test]
+fn a_have_far_beyond_what_exists() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        world.append(50);
+        let node = world.add_node(None, false);
+        world.connect_liar(node, [good_conditions(); 2]);
+        world.get(
+            node,
+            1 << 40,
+            GetOptions {
+                timeout: Some(Duration::from_secs(10)),
+                ..GetOptions::default()
+            },
+        );
+        runtime.run_for(Duration::from_secs(1));
+        world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        world.settle();
+        world.check();
+    });
+}
+
+/// It waits for blocks that the writer has not written and has not spoken of.
+#[test]
+fn a_reader_ahead_of_the_announcement_of_the_writer() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        let node = world.add_node(None, true);
+        world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        for index in [3, 0, 7, 7, 2] {
+            world.get(node, index, GetOptions::default());
+        }
+        world.download(node, 4..9);
+        runtime.run_for(Duration::from_secs(30));
+        for _ in 0..9 {
+            world.append(1);
+            runtime.run_for(Duration::from_millis(700));
+        }
+        let start = runtime.now();
+        world.settle();
+        assert!(runtime.now() - start < Duration::from_secs(1));
+        world.check();
+    });
+}
+
+/// Two connections between the same two nodes, of which either may be lost.
+#[test]
+fn a_peer_that_opens_the_core_twice() {
+    for lost in [0, 1] {
+        Runtime::run(lost, |runtime| {
+            let mut world = World::new(runtime, lost);
+            let node = world.add_node(None, false);
+            world.append(300);
+            let links = [0, 1].map(|_| {
+                world.connect(
+                    [node, 0],
+                    [plain(true), plain(true)],
+                    [good_conditions(); 2],
+                )
+            });
+            runtime.run_for(Duration::from_millis(150));
+            world.cut(links[lost as usize]);
+            world.settle();
+            world.append(10);
+            world.settle();
+            world.check();
+        });
+    }
 }

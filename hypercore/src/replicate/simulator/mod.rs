@@ -19,6 +19,7 @@
 mod contract;
 mod known;
 mod liar;
+mod load;
 mod network;
 mod schedules;
 mod speed;
@@ -29,7 +30,7 @@ use std::{cell::RefCell, fmt::Write, ops::Range, rc::Rc, sync::Arc, time::Durati
 use bytes::Bytes;
 use futures_lite::future;
 use hypercore_merkle::{KeyPair, PublicKey};
-use hypercore_storage::Memory;
+use hypercore_storage::{Memory, Storage};
 
 use self::network::{Cable, Conditions};
 use crate::{
@@ -397,6 +398,7 @@ impl World {
             let waits: Vec<_> = waits
                 .filter(|(task, _)| self.runtime.is_running(*task))
                 .map(|(_, what)| what.as_str())
+                .take(10)
                 .collect();
             let _ = writeln!(
                 report,
@@ -442,6 +444,15 @@ fn is_timeout(error: &Error) -> bool {
 }
 
 fn open(storage: &Memory, key: PublicKey, key_pair: Option<KeyPair>, sparse: bool) -> Hypercore {
+    open_on(Arc::new(storage.clone()), key, key_pair, sparse)
+}
+
+fn open_on(
+    storage: Arc<dyn Storage>,
+    key: PublicKey,
+    key_pair: Option<KeyPair>,
+    sparse: bool,
+) -> Hypercore {
     let setup = Setup {
         existing: Existing::Optional,
         key: Some(key),
@@ -449,7 +460,7 @@ fn open(storage: &Memory, key: PublicKey, key_pair: Option<KeyPair>, sparse: boo
         store_secret_key: true,
         may_lose: false,
     };
-    let log = Log::open(Arc::new(storage.clone()), setup).expect("memory holds a core");
+    let log = Log::open(storage, setup).expect("memory holds a core");
     Hypercore::from_shared(Shared::new(log, sparse, false, Durability::Always))
 }
 

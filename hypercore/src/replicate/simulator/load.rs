@@ -1,0 +1,147 @@
+//! Much of everything: what it costs grows with it, and no faster.
+//!
+//! These measure time, on machines that may be busy with other things: that of the thread where the
+//! system tells it, and the shortest of a few runs. What they would catch is a cost that grows with
+//! the square.
+
+use std::{
+    fs,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use hypercore_merkle::KeyPair;
+use hypercore_storage::Memory;
+
+use super::{EQUAL_BLOCKS, World, network::Cable, open, plain, schedules::good_conditions};
+use crate::{GetOptions, Replication, Role, runtime::simulated::Runtime};
+
+/// The time this thread has run, if the system tells it, or else any time that passes.
+fn clock() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let schedule = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = schedule
+        .split(' ')
+        .next()
+        .and_then(|first| first.parse().ok());
+    nanoseconds.map_or_else(|| START.elapsed(), Duration::from_nanos)
+}
+
+/// Asserts that `work` costs no more than four times as much for each of many as for each of few.
+#[track_caller]
+fn check_growth(few: u64, many: u64, work: impl Fn(u64) -> Duration) {
+    let shortest = |count| (0..3).map(|_| work(count)).min().unwrap_or_default();
+    let (for_few, for_many) = (shortest(few), shortest(many));
+    let ratio = u32::try_from(many / few).expect("a small ratio");
+    assert!(
+        for_many < for_few * ratio * 4,
+        "{for_few:?} for {few}, {for_many:?} for {many}"
+    );
+}
+
+/// Asks for so many blocks at once, before or after they are written.
+fn get_blocks(count: u64, ahead_of_the_writer: bool) -> Duration {
+    Runtime::run(count, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 100);
+        if !ahead_of_the_writer {
+            world.append(count);
+        }
+        let node = world.add_node(None, true);
+        world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        runtime.run_for(Duration::from_secs(1));
+        let start = clock();
+        for index in 0..count {
+            world.get(node, index, GetOptions::default());
+        }
+        while world.length < count {
+            world.append(1);
+            runtime.run_for(Duration::from_millis(20));
+        }
+        world.settle();
+        clock() - start
+    })
+}
+
+#[test]
+fn many_blocks_that_are_waited_for() {
+    check_growth(200, 4000, |count| get_blocks(count, false));
+}
+
+#[test]
+fn many_blocks_that_are_waited_for_before_they_are_written() {
+    check_growth(100, 2000, |count| get_blocks(count, true));
+}
+
+/// The blocks are the same, however many peers share the work.
+#[test]
+fn many_peers() {
+    let download = |peers| {
+        Runtime::run(peers, |runtime| {
+            let mut world = World::new(runtime, EQUAL_BLOCKS + 100);
+            world.append(2000);
+            let node = world.add_node(None, false);
+            let start = clock();
+            for _ in 0..peers {
+                world.connect(
+                    [node, 0],
+                    [plain(true), plain(true)],
+                    [good_conditions(); 2],
+                );
+            }
+            world.settle();
+            clock() - start
+        })
+    };
+    check_growth(10, 200, download);
+}
+
+/// Opens so many cores on one connection, and has one block of each come over it.
+fn share_cores(count: u64) -> Duration {
+    Runtime::run(count, |runtime| {
+        let mut originals = Vec::new();
+        for number in 0..count {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&number.to_le_bytes());
+            let key_pair = KeyPair::from_seed(&seed);
+            let key = key_pair.public_key();
+            let core = open(&Memory::new(), key, Some(key_pair), false);
+            let append = core.clone();
+            runtime.spawn(async move {
+                append.append("block").await.expect("memory holds it");
+            });
+            originals.push(core);
+        }
+        runtime.run_for(Duration::from_secs(1));
+        let copies = originals
+            .iter()
+            .map(|core| open(&Memory::new(), core.key(), None, false));
+        let copies: Vec<_> = copies.collect();
+
+        let (_cable, sockets) = Cable::new(runtime, [good_conditions(); 2]);
+        let start = clock();
+        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
+        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
+            let replication = Replication::new(role, plain(true)).expect("there is randomness");
+            for core in cores {
+                replication.add(core).expect("it is open");
+            }
+            runtime.spawn(async move {
+                replication.run(socket).await.expect("an honest connection");
+            });
+        }
+        let limit = runtime.now() + Duration::from_secs(60);
+        let done = runtime.run_until(limit, || copies.iter().all(|core| core.has(0)));
+        assert!(done, "not all blocks come");
+        clock() - start
+    })
+}
+
+/// As many as a connection carries by default.
+#[test]
+fn many_cores_on_one_connection() {
+    check_growth(50, 1000, share_cores);
+}
