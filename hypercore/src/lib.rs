@@ -69,6 +69,9 @@
 //! * **Durability** is a choice ([`Durability`]): by default an append that has returned survives a
 //!   loss of power. [`Hypercore::recovery`] tells what was found of a core that was not closed.
 //!
+//! Recipes, tables of what waits for what and what survives, and pages on keys, forks, limits and
+//! errors are in the [`guide`].
+//!
 //! # Vocabulary
 //!
 //! * A *block* is what was appended at once, at most 8 MiB; its *index* is its place in the log.
@@ -87,8 +90,8 @@
 //!
 //! # What this crate does not do
 //!
-//! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak with Hypercore 10 and later, whose files and protocol are
-//! others. It knows one writer per log, and does not join two histories that a writer signed after
+//! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak
+//! with Hypercore 10 and later, whose files and protocol are others. It knows one writer per log, and does not join two histories that a writer signed after
 //! going on from an old copy. It does not hide which log two peers exchange from somebody who knows
 //! its discovery key, and the protocol's encryption keeps nobody from disturbing a connection; see
 //! [`wire`].
@@ -105,6 +108,8 @@ mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod hypercore;
 mod log;
 mod options;

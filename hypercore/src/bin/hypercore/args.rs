@@ -255,6 +255,9 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore repair copy --connect 192.168.1.5:4000")]
+#[command(
+    after_help = "Examples:\n  hypercore repair letters\n  hypercore repair copy --connect 192.168.1.5:4000"
+)]
 pub(crate) struct RepairArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
