@@ -88,6 +88,16 @@
 //! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
 //! `tokio_util::compat`. No task is spawned: a connection runs while its future is polled.
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! * `json`: cores of JSON values (`Json`).
+//! * `mdns`: finding peers on the local network (`discovery::Mdns`).
+//! * `cli`: the command line `hypercore`.
+//!
+//! `interop` and `fuzzing` are for the tests of this crate.
+//!
 //! # What this crate does not do
 //!
 //! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak
