@@ -69,6 +69,9 @@
 //! * **Durability** is a choice ([`Durability`]): by default an append that has returned survives a
 //!   loss of power. [`Hypercore::recovery`] tells what was found of a core that was not closed.
 //!
+//! Recipes, tables of what waits for what and what survives, and pages on keys, forks, limits and
+//! errors are in the [`guide`].
+//!
 //! # Vocabulary
 //!
 //! * A *block* is what was appended at once, at most 8 MiB; its *index* is its place in the log.
@@ -85,10 +88,20 @@
 //! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
 //! `tokio_util::compat`. No task is spawned: a connection runs while its future is polled.
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! * `json`: cores of JSON values (`Json`).
+//! * `mdns`: finding peers on the local network (`discovery::Mdns`).
+//! * `cli`: the command line `hypercore`.
+//!
+//! `interop` and `fuzzing` are for the tests of this crate.
+//!
 //! # What this crate does not do
 //!
-//! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak with Hypercore 10 and later, whose files and protocol are
-//! others. It knows one writer per log, and does not join two histories that a writer signed after
+//! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak
+//! with Hypercore 10 and later, whose files and protocol are others. It knows one writer per log, and does not join two histories that a writer signed after
 //! going on from an old copy. It does not hide which log two peers exchange from somebody who knows
 //! its discovery key, and the protocol's encryption keeps nobody from disturbing a connection; see
 //! [`wire`].
@@ -105,6 +118,8 @@ mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod hypercore;
 mod log;
 mod options;

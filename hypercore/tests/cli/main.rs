@@ -10,5 +10,7 @@ mod network;
 mod process;
 mod reading;
 mod refusals;
+#[cfg(unix)]
+mod sharing;
 mod status;
 mod storing;

@@ -11,6 +11,8 @@ use crate::{
     keys::KeysArgs,
     log::LogArgs,
     manual::{CompletionsArgs, ManArgs},
+    receive::ReceiveArgs,
+    share::ShareArgs,
     status::{PeersArgs, StatsArgs},
 };
 
@@ -75,6 +77,11 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
     Clone(CloneArgs),
+    /// Share a file, a folder or a growing log, and print the line to receive it with
+    #[command(visible_alias = "send")]
+    Share(ShareArgs),
+    /// Receive what is shared, with the line that `share` printed
+    Receive(ReceiveArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
     /// List the peers of a running serve or clone
@@ -248,6 +255,9 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore repair copy --connect 192.168.1.5:4000")]
+#[command(
+    after_help = "Examples:\n  hypercore repair letters\n  hypercore repair copy --connect 192.168.1.5:4000"
+)]
 pub(crate) struct RepairArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
@@ -340,6 +350,12 @@ pub(crate) struct CloneArgs {
     /// Blocks to download: A..B without B; A and B may be left out; repeat it for more
     #[arg(long, value_name = "A..B", requires = "sparse", value_parser = parse_range)]
     pub(crate) range: Vec<Range<u64>>,
+    /// Look for peers on the local network, too: addresses may be out of date.
+    #[arg(skip)]
+    pub(crate) search: bool,
+    /// What the core is downloaded for, and people know it by.
+    #[arg(skip)]
+    pub(crate) target: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) identity: Identity,
     #[command(flatten)]

@@ -180,7 +180,7 @@ impl Calls {
 
     /// Whether every first call was answered or has failed, and somebody was called.
     pub(crate) fn are_answered(&self) -> bool {
-        self.calling == 0 && (self.found || !self.searching)
+        self.calling == 0 && (self.connected > 0 || self.found || !self.searching)
     }
 
     /// Whether nobody is connected, and nobody is about to be.

@@ -37,6 +37,15 @@ const PROGRESS: Duration = Duration::from_millis(500);
 const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
+    download(args, manners, |_| future::pending()).await
+}
+
+/// Makes or continues a clone, and does something `beside` with its core for as long as that takes.
+pub(crate) async fn download<F: Future<Output = Result<()>>>(
+    args: CloneArgs,
+    manners: &Manners,
+    beside: impl FnOnce(Hypercore) -> F,
+) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(args.identity.path.as_deref())?;
     let (core, origin) = open(&args).await?;
@@ -47,10 +56,11 @@ pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
         None
     };
     let status = status::answer(job.args.dir.clone(), job.core.clone(), job.peers.clone());
+    let beside = beside(job.core.clone());
     let work = future::or(async { Some(job.run(&tasks.member()).await) }, async {
         match status.await {}
     });
-    let ended = future::or(stop, work).await;
+    let ended = future::or(stop, future::or(work, async { Some(beside.await) })).await;
     let ended = ended.unwrap_or_else(|| job.interrupted());
 
     job.peers.hang_up.hang_up();
@@ -149,6 +159,8 @@ struct Job {
     met: bool,
     /// The greatest length a peer spoke of.
     claimed: u64,
+    /// When this run began, and the blocks that were stored then.
+    start: (Instant, u64),
     /// Whether a block came in this run.
     received: bool,
     /// What was told last: when, blocks stored and bytes received until then.
@@ -187,6 +199,7 @@ impl Job {
             open: HashSet::new(),
             met: false,
             claimed: 0,
+            start: (Instant::now(), core.progress(..).downloaded),
             received: false,
             progress: (Instant::now(), core.progress(..).downloaded, 0),
             synced: None,
@@ -200,8 +213,11 @@ impl Job {
     async fn run(&mut self, member: &Member) -> Result<()> {
         let mut events = self.core.events();
         let addresses = [&self.args.connect[..], &self.args.more].concat();
-        if addresses.is_empty() {
+        self.tell_resumed()?;
+        if addresses.is_empty() || self.args.search {
             self.calls.search(&self.core, self.args.live)?;
+        }
+        if addresses.is_empty() {
             self.output
                 .remark("Looking for peers on the local network.");
         }
@@ -409,6 +425,28 @@ impl Job {
 
     // ---- telling ----------------------------------------------------------------------------
 
+    /// Says that an earlier run has begun this.
+    fn tell_resumed(&mut self) -> Result<()> {
+        let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
+        if downloaded == 0 {
+            return Ok(());
+        }
+        self.output.remark(format_args!(
+            "Going on with `{}`: {downloaded} of {} are here already.",
+            self.name().display(),
+            blocks(length)
+        ));
+        self.output.event(
+            "resumed",
+            &[("downloaded", downloaded.into()), ("length", length.into())],
+        )
+    }
+
+    /// What people call it.
+    fn name(&self) -> &Path {
+        self.args.target.as_deref().unwrap_or(&self.args.dir)
+    }
+
     /// Tells everything that has happened until now.
     async fn tell_waiting(&mut self, events: &mut Events) -> Result<()> {
         let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
@@ -478,7 +516,13 @@ impl Job {
         let bar = self.output.bar();
         bar.set_length(length);
         bar.set_position(downloaded);
-        bar.set_message(format!("{}/s from {peers}", bytes(speed as u64)));
+        let peers_now = if peers == 1 { "peer" } else { "peers" };
+        let left = self.time_left(downloaded, length);
+        bar.set_message(format!(
+            "{}  {}/s from {peers} {peers_now}{left}",
+            bytes(received),
+            bytes(speed as u64)
+        ));
         if (downloaded, received) == (last_downloaded, last_received) {
             return Ok(());
         }
@@ -494,6 +538,18 @@ impl Job {
         )
     }
 
+    /// In words: how long the missing blocks take at the mean speed of this run.
+    fn time_left(&self, downloaded: u64, length: u64) -> String {
+        let (start, before) = self.start;
+        let came = downloaded.saturating_sub(before);
+        let missing = length.saturating_sub(downloaded);
+        if came == 0 || missing == 0 {
+            return String::new();
+        }
+        let left = start.elapsed().mul_f64(missing as f64 / came as f64);
+        format!("  {} left", indicatif::HumanDuration(left))
+    }
+
     /// Tells that all that is wanted is here, unless that is known.
     fn tell_synced(&mut self) -> Result<()> {
         let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
@@ -507,7 +563,12 @@ impl Job {
             ("byteLength", byte_length.into()),
             ("downloaded", downloaded.into()),
         ];
-        let dir = self.args.dir.display();
+        if self.args.target.is_some() && !self.args.live {
+            // Who asked for it has more to do before people are told.
+            return self.output.event("synced", &fields[1..]);
+        }
+        let name = self.name().to_owned();
+        let dir = name.display();
         let total = format!("{}, {}", blocks(length), bytes(byte_length));
         if downloaded == length {
             self.output

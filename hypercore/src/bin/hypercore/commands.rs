@@ -99,7 +99,7 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
     let (batches, size) = if args.lines {
         (input::lines(), None)
     } else if let Some(path) = &args.file {
-        input::file(path, args.block_size)?
+        input::file(path, 0, args.block_size)?
     } else {
         let blocks = args.blocks.iter();
         let batch = blocks.map(|block| Bytes::copy_from_slice(block.as_encoded_bytes()));

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
     thread,
 };
@@ -87,13 +87,41 @@ fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) ->
     Ok(())
 }
 
-/// The pieces of `block_size` bytes of the file `path`, and the size of the file if it has one.
-pub(crate) fn file(path: &Path, block_size: u64) -> Result<(Batches, Option<u64>)> {
+/// What comes on standard input, as it comes: each piece is a batch of one block.
+pub(crate) fn pieces() -> Batches {
+    let (sender, batches) = async_channel::bounded(AHEAD);
+    thread::spawn(move || {
+        let mut buffer = vec![0; READ];
+        loop {
+            let batch = match io::stdin().read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => Ok(vec![Bytes::copy_from_slice(&buffer[..count])]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(unreadable("standard input", &error)),
+            };
+            let is_last = batch.is_err();
+            if sender.send_blocking(batch).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    batches
+}
+
+/// The pieces of `block_size` bytes of the file `path` from the byte `start` on, and the size of the
+/// file if it has one.
+pub(crate) fn file(path: &Path, start: u64, block_size: u64) -> Result<(Batches, Option<u64>)> {
     let name = path.display().to_string();
     let (mut input, size): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
         (Box::new(io::stdin()), None)
     } else {
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
+        let opened = File::open(path).and_then(|mut file| {
+            let metadata = file.metadata()?;
+            if start > 0 {
+                file.seek(SeekFrom::Start(start))?;
+            }
+            Ok((metadata, file))
+        });
         let (metadata, file) = opened.map_err(|error| unreadable(&name, &error))?;
         if metadata.is_dir() {
             return Err(Failure::failed(format!(
@@ -119,7 +147,11 @@ pub(crate) fn file(path: &Path, block_size: u64) -> Result<(Batches, Option<u64>
     Ok((batches, size))
 }
 
-fn read_batch(input: &mut impl Read, block_size: u64, blocks: u64) -> io::Result<Vec<Bytes>> {
+pub(crate) fn read_batch(
+    input: &mut impl Read,
+    block_size: u64,
+    blocks: u64,
+) -> io::Result<Vec<Bytes>> {
     let mut batch = Vec::new();
     for _ in 0..blocks {
         let mut block = Vec::new();

@@ -15,14 +15,17 @@ mod errors;
 mod identity;
 mod input;
 mod keys;
+mod link;
 mod log;
 mod manual;
 mod net;
 mod output;
 mod peers;
 mod read;
+mod receive;
 mod repair;
 mod serve;
+mod share;
 mod signals;
 mod sources;
 mod status;
@@ -65,6 +68,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Repair(args) => repair::repair(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
+        Command::Share(args) => share::share(args, manners).await,
+        Command::Receive(args) => receive::receive(args, manners).await,
         Command::Identity(args) => identity::identity(args, manners),
         Command::Peers(args) => status::peers(&args, manners),
         Command::Stats(args) => status::stats(&args, manners),

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Shutdown, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -81,6 +81,15 @@ pub(crate) fn announce(core: &Hypercore, address: SocketAddr) -> Result<Announce
             reason(&error)
         ))
     })
+}
+
+/// The address of this machine on the network that leads to others, if there is one.
+pub(crate) fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: this asks which way it would go to an address of nobody (RFC 5737).
+    socket.connect("192.0.2.1:9").ok()?;
+    let own = socket.local_addr().ok()?.ip();
+    (!own.is_unspecified()).then_some(own)
 }
 
 /// The addresses of `host`, which may be one itself.

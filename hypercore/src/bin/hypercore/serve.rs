@@ -1,7 +1,8 @@
 //! `hypercore serve`: one core, any number of peers.
 
 use std::{
-    path::Path,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,8 +10,8 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Admission, AdmissionLimits, Error, Event, Hypercore, ReplicateOptions, Role,
-    wire::{Budget, Limits},
+    Admission, AdmissionLimits, Error, Event, Hypercore, PublicKey, ReplicateOptions, Role,
+    wire::{Budget, Limits, StaticKeyPair},
 };
 
 use crate::{
@@ -49,14 +50,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     if lines && !core.is_writable() {
         return Err(Failure::core(Error::NotWritable, &dir));
     }
-    let cannot_listen = |error| {
-        Failure::failed(format!(
-            "cannot listen on {listen}: {}; choose another address with --listen",
-            reason(&error)
-        ))
-    };
-    let listener = Listener::bind(&listen).await.map_err(cannot_listen)?;
-    let address = listener.address().map_err(cannot_listen)?;
+    let (listener, address) = listen_on(&listen).await?;
     let announcement = announce.then(|| net::announce(&core, address));
     // Kept until the end.
     let _announcement = announcement.transpose()?;
@@ -80,38 +74,79 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         ),
     )?;
 
-    let mut limits = AdmissionLimits::default();
-    limits.connections = max_peers.try_into().unwrap_or(usize::MAX);
-    let door = Door {
-        admission: Admission::new(limits),
-        allowed: Arc::from_iter(allow.iter().chain(&more).map(|key| *key.as_bytes())),
-        limits: limits_of_readers(),
+    let service = Service {
+        core: core.clone(),
+        dir: dir.clone(),
+        listener,
+        door: Door::new(max_peers, allow.iter().chain(&more)),
+        identity,
+        signals,
     };
-    let peers = Peers::new(&core, identity);
-    let connections = Gathering::default();
-    let stop = async {
-        signals.stopped().await;
-        Ok(())
-    };
-    let work = future::or(
-        accept(&listener, &door, &peers, connections.member()),
-        future::or(
-            append_lines(&core, &dir, lines),
-            future::or(report(&core, &peers, &mut output), async {
-                match status::answer(dir.clone(), core.clone(), peers.clone()).await {}
-            }),
-        ),
-    );
-    let ended = future::or(stop, work).await;
+    let append = append_lines(&core, &dir, lines);
+    service.run(append, &mut output).await
+}
 
-    peers.hang_up.hang_up();
-    let closed = close(&core, &dir).await;
-    connections.end().await;
-    ended.and(closed)
+/// Listens where the command line says.
+pub(crate) async fn listen_on(listen: &str) -> Result<(Listener, SocketAddr)> {
+    let cannot_listen = |error| {
+        Failure::failed(format!(
+            "cannot listen on {listen}: {}; choose another address with --listen",
+            reason(&error)
+        ))
+    };
+    let listener = Listener::bind(listen).await.map_err(cannot_listen)?;
+    let address = listener.address().map_err(cannot_listen)?;
+    Ok((listener, address))
+}
+
+/// A core, and the peers that come for it.
+pub(crate) struct Service {
+    pub(crate) core: Hypercore,
+    pub(crate) dir: PathBuf,
+    pub(crate) listener: Listener,
+    pub(crate) door: Door,
+    pub(crate) identity: Option<StaticKeyPair>,
+    pub(crate) signals: Signals,
+}
+
+impl Service {
+    /// Serves until a signal comes, or until `append`, which goes on beside, fails.
+    pub(crate) async fn run(
+        self,
+        append: impl Future<Output = Result<()>>,
+        output: &mut Output,
+    ) -> Result<()> {
+        let Self {
+            core,
+            dir,
+            listener,
+            door,
+            identity,
+            signals,
+        } = self;
+        let peers = Peers::new(&core, identity);
+        let connections = Gathering::default();
+        let stop = async {
+            signals.stopped().await;
+            Ok(())
+        };
+        let status =
+            async { match status::answer(dir.clone(), core.clone(), peers.clone()).await {} };
+        let work = future::or(
+            accept(&listener, &door, &peers, connections.member()),
+            future::or(append, future::or(report(&core, &peers, output), status)),
+        );
+        let ended = future::or(stop, work).await;
+
+        peers.hang_up.hang_up();
+        let closed = close(&core, &dir).await;
+        connections.end().await;
+        ended.and(closed)
+    }
 }
 
 /// Who is let in.
-struct Door {
+pub(crate) struct Door {
     admission: Admission,
     /// The static keys of those who are; if there are none, anybody is.
     allowed: Arc<[[u8; 32]]>,
@@ -127,6 +162,21 @@ fn limits_of_readers() -> Limits {
     limits.receive_budget = Budget::new(24 * 1024 * 1024);
     limits.budget = Budget::new(48 * 1024 * 1024);
     limits
+}
+
+impl Door {
+    pub(crate) fn new<'a>(
+        max_peers: u32,
+        allowed: impl IntoIterator<Item = &'a PublicKey>,
+    ) -> Self {
+        let mut limits = AdmissionLimits::default();
+        limits.connections = max_peers.try_into().unwrap_or(usize::MAX);
+        Self {
+            admission: Admission::new(limits),
+            allowed: allowed.into_iter().map(|key| *key.as_bytes()).collect(),
+            limits: limits_of_readers(),
+        }
+    }
 }
 
 /// Takes calls for ever.

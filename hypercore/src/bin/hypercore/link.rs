@@ -1,0 +1,175 @@
+//! The line that `share` prints and `receive` takes:
+//! `hyper://KEY@ADDR:PORT/NAME`, without `@ADDR:PORT` on the local network.
+//!
+//! A name that ends with a slash is that of a folder, and `?live` follows where the content grows.
+//! The name comes from somebody else, so it never leads out of the directory it is used in.
+
+use std::{fmt, str::FromStr};
+
+use hypercore::PublicKey;
+
+use crate::args::{parse_address, parse_key};
+
+/// What is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One file.
+    File,
+    /// The archive of a folder.
+    Folder,
+    /// A file, or standard input, that grows.
+    Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) key: PublicKey,
+    pub(crate) address: Option<String>,
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+/// Names are cut to what every file system takes.
+const MAX_NAME: usize = 200;
+
+impl Link {
+    /// `name` as others may use it for a file of theirs.
+    pub(crate) fn safe_name(name: &str) -> Option<String> {
+        let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':');
+        let is_path = name.is_empty() || name == "." || name == "..";
+        (!is_path && name.len() <= MAX_NAME && name.chars().all(is_plain)).then(|| name.to_owned())
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "hyper://{}", self.key)?;
+        if let Some(address) = &self.address {
+            write!(f, "@{address}")?;
+        }
+        f.write_str("/")?;
+        for byte in self.name.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'~' | b'-' => {
+                    write!(f, "{}", char::from(byte))?;
+                }
+                byte => write!(f, "%{byte:02X}")?,
+            }
+        }
+        f.write_str(match self.kind {
+            Kind::File => "",
+            Kind::Folder => "/",
+            Kind::Log => "?live",
+        })
+    }
+}
+
+impl FromStr for Link {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text
+            .strip_prefix("hyper://")
+            .ok_or("a line to receive starts with hyper://")?;
+        let (rest, kind) = if let Some(rest) = rest.strip_suffix("?live") {
+            (rest, Kind::Log)
+        } else if let Some(rest) = rest.strip_suffix('/') {
+            (rest, Kind::Folder)
+        } else {
+            (rest, Kind::File)
+        };
+        let (place, name) = rest
+            .split_once('/')
+            .ok_or("a line to receive has a name after the key: hyper://KEY/NAME")?;
+        let (key, address) = match place.split_once('@') {
+            Some((key, address)) => (key, Some(parse_address(address)?)),
+            None => (place, None),
+        };
+        let name = decode(name).and_then(|name| Self::safe_name(&name));
+        Ok(Self {
+            key: parse_key(key)?,
+            address,
+            name: name.ok_or("the name in the line is not one that a file may have")?,
+            kind,
+        })
+    }
+}
+
+/// Takes back the percent encoding of URLs.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = rest.get(..2)?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    fn check(line: &str, name: &str, kind: Kind, address: Option<&str>) {
+        let link: Link = line.parse().unwrap();
+        assert_eq!((link.name.as_str(), link.kind), (name, kind), "{line}");
+        assert_eq!(link.address.as_deref(), address, "{line}");
+        assert_eq!(link.to_string(), line);
+    }
+
+    #[test]
+    fn lines_of_every_kind() {
+        check(&format!("hyper://{KEY}/a.txt"), "a.txt", Kind::File, None);
+        let address = Some("192.168.1.5:4000");
+        let line = format!("hyper://{KEY}@192.168.1.5:4000/photos/");
+        check(&line, "photos", Kind::Folder, address);
+        let line = format!("hyper://{KEY}@192.168.1.5:4000/app.log?live");
+        check(&line, "app.log", Kind::Log, address);
+        let line = format!("hyper://{KEY}/%C3%A4%20%3F%25");
+        check(&line, "ä ?%", Kind::File, None);
+    }
+
+    #[test]
+    fn what_is_no_line_or_leads_elsewhere() {
+        for name in [
+            "",
+            "..",
+            ".",
+            "%2e%2e",
+            "a/b",
+            "%2Fetc%2Fpasswd",
+            "a%5Cb",
+            "C%3Aa",
+            "%00",
+            "%0A",
+            "%",
+            "%4",
+            "%zz",
+            "%ff",
+            "../x",
+        ] {
+            let line = format!("hyper://{KEY}/{name}");
+            assert!(line.parse::<Link>().is_err(), "{name}");
+        }
+        let long = "a".repeat(MAX_NAME + 1);
+        for line in [
+            "",
+            KEY,
+            &format!("hyper://{KEY}"),
+            &format!("hyper://{}/a", &KEY[1..]),
+            &format!("hyper://{KEY}@nowhere/a"),
+            &format!("hyper://{KEY}/{long}"),
+        ] {
+            assert!(line.parse::<Link>().is_err(), "{line}");
+        }
+    }
+}
