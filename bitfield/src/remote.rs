@@ -1,3 +1,12 @@
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::ops::Range;
 
 use crate::bits::{Bits, CHUNK_BITS};
@@ -71,17 +80,18 @@ impl RemoteBitfield {
         for run in rle::runs(encoded, max) {
             match run? {
                 Run::Fill(bit, len) => {
-                    let next = at + 8 * len as u64;
+                    let next = at.saturating_add(bits(len));
                     self.set_range(at..next, bit)?;
                     at = next;
                 }
                 Run::Literal(mut bytes) => {
                     while !bytes.is_empty() {
-                        let room = (CHUNK_BITS - at % CHUNK_BITS) / 8;
+                        // Up to the next chunk: `at` is at a whole byte.
+                        let room = CHUNK_BITS.saturating_sub(at % CHUNK_BITS) / 8;
                         let (now, rest) = bytes.split_at(bytes.len().min(room as usize));
                         self.reserve()?;
                         self.bits.write_bytes(at, now);
-                        at += 8 * now.len() as u64;
+                        at = at.saturating_add(bits(now.len()));
                         bytes = rest;
                     }
                 }
@@ -144,4 +154,9 @@ impl RemoteBitfield {
         }
         Ok(())
     }
+}
+
+/// The bits in so many bytes.
+fn bits(bytes: usize) -> u64 {
+    (bytes as u64).saturating_mul(8)
 }

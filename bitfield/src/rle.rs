@@ -10,7 +10,7 @@
 //! ones), so nothing here expands before it has compared the length with the caller's maximum.
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

@@ -2,6 +2,7 @@
 //! generated input.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -22,10 +23,47 @@ use crate::{
 /// * Whatever is accepted says what the naive recursive tree says.
 /// * All that is known is stored, and its length is that of the newest head seen.
 pub fn merkle_verify(data: &[u8]) {
-    let mut reader = Reader::default();
+    let mut reader = Reader::of(&WRITER);
     // Every operation costs signature checks.
     for operation in data.chunks_exact(6).take(32) {
         reader.operate(operation.try_into().expect("six bytes"));
+    }
+}
+
+/// Appends batches, and proves their blocks to a reader who believes nothing.
+///
+/// The input begins with the number of batches and, for each, the number of its blocks and their
+/// sizes; then come pairs of a block and a length to prove it for, with two bits that say how.
+///
+/// * The nodes and roots are those of the naive recursive tree.
+/// * Every honest proof is accepted, by a new reader and by one who knows what came before, and
+///   says what the tree says.
+pub fn merkle_ops(data: &[u8]) {
+    let mut input = data.iter().copied();
+    let mut next = |limit: u8| input.next().map_or(0, |byte| byte % limit);
+    let (mut values, mut batches) = (Vec::new(), Vec::new());
+    for _ in 0..next(8) {
+        let start = values.len();
+        for _ in 0..next(8) {
+            let value = vec![values.len() as u8; usize::from(next(70))];
+            values.push(Bytes::from(value));
+        }
+        batches.push(start..values.len());
+    }
+    let writer = Writer::new(values, &batches);
+    let mut known = Reader::of(&writer);
+    // Every proof costs a signature check.
+    for _ in 0..24 {
+        let [block, length, kind] = [next(255), next(255), next(4)];
+        if writer.signatures.is_empty() {
+            return;
+        }
+        let honest = [kind & 1, block, length, 0, 0, 0];
+        if kind & 2 == 0 {
+            known.operate(honest);
+        } else {
+            Reader::of(&writer).operate(honest);
+        }
     }
 }
 
@@ -39,42 +77,42 @@ struct Writer {
 }
 
 static WRITER: LazyLock<Writer> = LazyLock::new(|| {
-    let key_pair = KeyPair::from_seed(&[5; 32]);
-    let values: Vec<Bytes> = (0..21_u8)
-        .map(|n| vec![n; usize::from(n * 7 % 5)].into())
-        .collect();
-    let mut signatures = BTreeMap::new();
-    let mut roots = Roots::new();
-    for batch in [
-        0..1,
-        1..2,
-        2..3,
-        3..5,
-        5..6,
-        6..8,
-        8..11,
-        11..12,
-        12..16,
-        16..17,
-        17..20,
-        20..21,
-    ] {
-        let blocks = Block::hash_many(values[batch].to_vec());
-        let changes = append(&roots, blocks, &key_pair).expect("a small batch");
-        roots = changes.roots().expect("an append has roots").clone();
-        let (length, signature) = changes.signature().expect("an append is signed");
-        signatures.insert(length, signature.clone());
-    }
-    let (_, nodes) = reference::tree(&values.iter().map(|value| &value[..]).collect::<Vec<_>>());
-    Writer {
-        verifier: Verifier::new(&key_pair.public_key()),
-        values,
-        nodes: nodes.into_iter().map(|node| (node.index, node)).collect(),
-        signatures,
-    }
+    let values = (0..21_u8).map(|n| vec![n; usize::from(n * 7 % 5)].into());
+    let ends = [1, 2, 3, 5, 6, 8, 11, 12, 16, 17, 20, 21];
+    let starts = std::iter::once(0).chain(ends);
+    let batches: Vec<_> = starts.zip(ends).map(|(start, end)| start..end).collect();
+    Writer::new(values.collect(), &batches)
 });
 
 impl Writer {
+    /// Appends `values` in `batches`, and compares with the definition.
+    fn new(values: Vec<Bytes>, batches: &[Range<usize>]) -> Self {
+        let key_pair = KeyPair::from_seed(&[5; 32]);
+        let (mut roots, mut appended) = (Roots::new(), Vec::new());
+        let mut signatures = BTreeMap::new();
+        for batch in batches {
+            let blocks = Block::hash_many(values[batch.clone()].to_vec());
+            let changes = append(&roots, blocks, &key_pair).expect("a small batch");
+            appended.extend_from_slice(changes.nodes());
+            if let Some(new) = changes.roots() {
+                roots = new.clone();
+            }
+            if let Some((length, signature)) = changes.signature() {
+                signatures.insert(length, signature.clone());
+            }
+        }
+        let log: Vec<_> = values.iter().map(|value| &value[..]).collect();
+        let (expected, nodes) = reference::tree(&log);
+        assert_eq!((roots.nodes(), &appended), (&expected[..], &nodes));
+        assert_eq!(roots.head().hash, reference::tree_hash(&expected));
+        Self {
+            verifier: Verifier::new(&key_pair.public_key()),
+            values,
+            nodes: nodes.into_iter().map(|node| (node.index, node)).collect(),
+            signatures,
+        }
+    }
+
     /// What the writer had when the log was `length` blocks long.
     fn present(&self, length: u64) -> BTreeSet<NodeIndex> {
         self.nodes
@@ -133,16 +171,25 @@ impl Writer {
     }
 }
 
-#[derive(Default)]
-struct Reader {
+struct Reader<'a> {
+    writer: &'a Writer,
     present: BTreeSet<NodeIndex>,
     nodes: BTreeMap<NodeIndex, Node>,
     roots: Roots,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
+    fn of(writer: &'a Writer) -> Self {
+        Self {
+            writer,
+            present: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            roots: Roots::default(),
+        }
+    }
+
     fn operate(&mut self, [kind, block, length, how, a, b]: [u8; 6]) {
-        let writer = &*WRITER;
+        let writer = self.writer;
         let lengths: Vec<u64> = writer.signatures.keys().copied().collect();
         let length = lengths[usize::from(length) % lengths.len()];
         let mut block = u64::from(block) % length;
@@ -179,7 +226,7 @@ impl Reader {
         let plan = verify::plan(&self.present, block, value.is_some(), proof)?;
         let local: Vec<Node> = plan.nodes().iter().map(|index| self.nodes[index]).collect();
         plan.check(
-            &WRITER.verifier,
+            &self.writer.verifier,
             &self.roots.head(),
             value.map(Block::hash),
             proof,
@@ -257,15 +304,20 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_corpus_of_merkle_verify() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/merkle_verify");
+    fn replay(target: &str, body: fn(&[u8])) {
+        let directory = format!("{}/../fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
         let mut count = 0;
-        for file in std::fs::read_dir(directory).expect(directory) {
-            merkle_verify(&std::fs::read(file.expect(directory).path()).expect(directory));
+        for file in std::fs::read_dir(&directory).expect(&directory) {
+            body(&std::fs::read(file.expect("a file").path()).expect("a file"));
             count += 1;
         }
         assert!(count > 0, "{directory} is empty");
+    }
+
+    #[test]
+    fn the_corpus_holds() {
+        replay("merkle_verify", merkle_verify);
+        replay("merkle_ops", merkle_ops);
     }
 
     proptest! {
@@ -274,6 +326,11 @@ mod tests {
         #[test]
         fn any_operations(data in vec(any::<u8>(), 0..=16 * 6)) {
             merkle_verify(&data);
+        }
+
+        #[test]
+        fn any_appends(data in vec(any::<u8>(), 0..100)) {
+            merkle_ops(&data);
         }
     }
 

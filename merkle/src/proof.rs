@@ -1,4 +1,12 @@
 //! Which nodes prove a node to a peer (Hypercore 9 `lib/tree-index.js` proof).
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use crate::node::{Node, NodeIndex, full_roots};
 use crate::signature::Signature;

@@ -40,7 +40,7 @@
 
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

@@ -1,4 +1,12 @@
 //! The bytes between the transport and the frames, in both directions.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -38,41 +46,45 @@ impl Inbox {
     /// Free space for at most `max` bytes, and at least one.
     pub(crate) fn spare(&mut self, max: usize) -> &mut [u8] {
         let read = self.read.clamp(1, max.max(1));
-        let offered = self.buf.len() - self.filled;
         // An idle connection does not hold on to the memory of a past transfer.
-        if self.filled == 0 && offered > 4 * read {
+        if self.filled == 0 && self.offered() > read.saturating_mul(4) {
             self.buf = BytesMut::new();
         }
         // Short rests are used up, so that one allocation serves many reads.
-        if self.buf.len() - self.filled < read.div_ceil(4) {
+        if self.offered() < read.div_ceil(4) {
             // A large frame grows by its own size, so that it is moved only a few times.
             let spare = read.max(self.filled.min(max));
-            self.buf.resize(self.filled + spare, 0);
+            self.buf.resize(self.filled.saturating_add(spare), 0);
         }
-        &mut self.buf[self.filled..]
+        self.buf.split_at_mut(self.filled).1
     }
 
     /// The first `n` bytes of the spare space hold received bytes, which are returned.
     pub(crate) fn fill(&mut self, n: usize) -> Result<&mut [u8], Error> {
-        let spare = self.buf.len() - self.filled;
+        let spare = self.offered();
         if n > spare {
             return Err(Error::ReadTooLong { read: n, spare });
         }
         if n == spare {
             self.read = self.read.saturating_mul(2).min(1 << 30);
             self.small_reads = 0;
-        } else if n < self.read / 4 {
-            self.small_reads += 1;
+        } else if n < self.read >> 2 {
+            self.small_reads = self.small_reads.saturating_add(1);
             if self.small_reads == 8 {
-                self.read = (self.read / 2).max(MIN_READ);
+                self.read = (self.read >> 1).max(MIN_READ);
                 self.small_reads = 0;
             }
         } else {
             self.small_reads = 0;
         }
-        let start = self.filled;
-        self.filled += n;
-        Ok(&mut self.buf[start..self.filled])
+        let (_, spare) = self.buf.split_at_mut(self.filled);
+        self.filled = self.filled.saturating_add(n);
+        Ok(spare.split_at_mut(n).0)
+    }
+
+    /// The free space that is there.
+    fn offered(&self) -> usize {
+        self.buf.len().saturating_sub(self.filled)
     }
 
     /// The memory held, free space included.
@@ -81,22 +93,22 @@ impl Inbox {
     }
 
     pub(crate) fn filled(&self) -> &[u8] {
-        &self.buf[..self.filled]
+        self.buf.split_at(self.filled).0
     }
 
     pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.buf[..self.filled]
+        self.buf.split_at_mut(self.filled).0
     }
 
     /// Takes the first `n` received bytes.
     pub(crate) fn take(&mut self, n: usize) -> Bytes {
-        self.filled -= n;
+        self.filled = self.filled.saturating_sub(n);
         self.buf.split_to(n).freeze()
     }
 
     /// Drops the first `n` received bytes.
     pub(crate) fn skip(&mut self, n: usize) {
-        self.filled -= n;
+        self.filled = self.filled.saturating_sub(n);
         self.buf.advance(n);
     }
 }

@@ -1,7 +1,7 @@
 //! Names and numbers of extensions (abstract-extension).
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

@@ -6,8 +6,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 
 use crate::{
-    ChannelId, Data, Error, Event, Frame, Have, Limits, Message, Options, Received, Request,
-    SecureStream, Session, SessionOptions, StaticKeyPair, Want, discovery_key,
+    Body, ChannelId, Data, Error, Event, Frame, Have, Limits, MAX_BLOCKS, MAX_NUMBER, Message,
+    Options, Received, Request, SecureStream, Session, SessionOptions, StaticKeyPair, Unhave,
+    Unwant, Want, discovery_key,
 };
 
 /// Any bytes as a stream in clear: however they are split, the same frames come out and the same
@@ -34,6 +35,62 @@ pub fn wire_frame(data: &[u8]) {
             Frame::decode(bytes.freeze(), &Limits::default()),
             Ok(Some(frame))
         );
+    }
+}
+
+/// One message: its type and channel in the first two bytes, then its body. What can be decoded
+/// keeps to the limits, and is the same after it was encoded.
+pub fn wire_message(data: &[u8]) {
+    let Some((&[kind, channel], body)) = data.split_first_chunk() else {
+        return;
+    };
+    let mut frame = bytes::BytesMut::new();
+    crate::varint::write(u64::from(channel) << 4 | u64::from(kind & 15), &mut frame);
+    frame.extend_from_slice(body);
+    let limits = Limits::default();
+    let Ok(Some(frame)) = Frame::decode(frame.freeze(), &limits) else {
+        return;
+    };
+    if let Body::Message(message) = &frame.body {
+        check_numbers(message, &limits);
+    }
+    let mut bytes = bytes::BytesMut::new();
+    frame.encode(&mut bytes);
+    assert_eq!(bytes.len(), frame.encoded_length());
+    assert_eq!(Frame::decode(bytes.freeze(), &limits), Ok(Some(frame)));
+}
+
+/// What those who handle messages rely on.
+fn check_numbers(message: &Message, limits: &Limits) {
+    let in_range = |start: u64, length: u64| {
+        start < MAX_BLOCKS && length <= MAX_NUMBER && start + length <= MAX_NUMBER
+    };
+    match message {
+        Message::Have(have) => {
+            assert!(in_range(have.start, have.length));
+            assert!(have.bitfield.is_none() || have.start.is_multiple_of(8));
+        }
+        Message::Unhave(Unhave { start, length })
+        | Message::Want(Want { start, length })
+        | Message::Unwant(Unwant { start, length }) => assert!(in_range(*start, *length)),
+        Message::Request(request) => {
+            assert!(request.index < MAX_BLOCKS && request.bytes <= MAX_NUMBER);
+        }
+        Message::Cancel(cancel) => {
+            assert!(cancel.index < MAX_BLOCKS && cancel.bytes <= MAX_NUMBER);
+        }
+        Message::Data(data) => {
+            assert!(data.index < MAX_BLOCKS && data.nodes.len() <= limits.nodes);
+            assert!(data.value.is_some() || !data.nodes.is_empty());
+            let mut nodes = data.nodes.iter();
+            assert!(nodes.all(|node| node.index.max(node.size) <= MAX_NUMBER));
+        }
+        Message::Options(options) => {
+            assert!(options.extensions.len() <= limits.extension_names);
+            let mut names = options.extensions.iter();
+            assert!(names.all(|name| name.len() <= limits.extension_name));
+        }
+        Message::Status(_) | Message::Extension(_) => {}
     }
 }
 
@@ -413,6 +470,7 @@ mod tests {
     #[test]
     fn the_corpus_holds() {
         replay("wire_frame", super::wire_frame);
+        replay("wire_message", super::wire_message);
         replay("wire_handshake", super::wire_handshake);
         replay("wire_session", super::wire_session);
     }
@@ -423,6 +481,11 @@ mod tests {
         #[test]
         fn generated_frames_hold(data in prop::collection::vec(any::<u8>(), 0..300)) {
             super::wire_frame(&data);
+        }
+
+        #[test]
+        fn generated_messages_hold(data in prop::collection::vec(any::<u8>(), 2..200)) {
+            super::wire_message(&data);
         }
     }
 

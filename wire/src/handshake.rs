@@ -14,7 +14,7 @@
 //! own transport ciphers are not used: the two keys go to XSalsa20.
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

@@ -1,4 +1,12 @@
 //! The messages of one channel (simple-hypercore-protocol `schema.proto`).
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -353,7 +361,7 @@ impl BodyRef<'_> {
     }
 
     pub(crate) fn encoded_length(self, channel: u32) -> usize {
-        varint::length(self.header(channel)) + self.body_length()
+        varint::length(self.header(channel)).saturating_add(self.body_length())
     }
 
     pub(crate) fn encode(self, channel: u32, out: &mut BytesMut) {
@@ -488,11 +496,11 @@ struct Length(usize);
 
 impl Sink for Length {
     fn number(&mut self, value: u64) {
-        self.0 += varint::length(value);
+        self.0 = self.0.saturating_add(varint::length(value));
     }
 
     fn raw(&mut self, bytes: &[u8]) {
-        self.0 += bytes.len();
+        self.0 = self.0.saturating_add(bytes.len());
     }
 }
 

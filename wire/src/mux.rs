@@ -1,3 +1,12 @@
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -405,7 +414,7 @@ impl Mux {
     /// How many channels exist, opened by either side.
     #[must_use]
     pub fn channels(&self) -> usize {
-        self.channels.len() + self.reserved.len()
+        self.channels.len().saturating_add(self.reserved.len())
     }
 
     /// How many channels we closed that the remote has not closed yet: it is still to answer.
@@ -503,7 +512,7 @@ impl Mux {
                 self.verified = true;
             }
             None => {
-                self.unmatched_opens += 1;
+                self.unmatched_opens = self.unmatched_opens.saturating_add(1);
                 self.unmatched.push_back(discovery_key);
                 self.events.push_back(Event::RemoteOpened { discovery_key });
             }
@@ -637,7 +646,7 @@ impl Mux {
         key: &[u8; 32],
     ) -> Result<(), Error> {
         if let Some(pending) = &mut self.pending {
-            pending.length += OPEN_LENGTH;
+            pending.length = pending.length.saturating_add(OPEN_LENGTH);
             pending
                 .frames
                 .push(PendingFrame::Open { number, key: *key });
@@ -661,7 +670,8 @@ impl Mux {
         if length > max {
             return Err(Error::MessageTooLarge { length, max });
         }
-        let (buffered, max) = (stream.buffered() + self.buffered(), self.limits.send_buffer);
+        let buffered = stream.buffered().saturating_add(self.buffered());
+        let max = self.limits.send_buffer;
         // Opens and Closes keep a little room of their own, so that a slow remote costs a refused
         // message and not the session.
         let room = if matches!(body, BodyRef::Message(_)) {
@@ -677,7 +687,7 @@ impl Mux {
             Some(pending) => {
                 let mut bytes = BytesMut::with_capacity(length);
                 body.encode(number, &mut bytes);
-                pending.length += length;
+                pending.length = pending.length.saturating_add(length);
                 pending.frames.push(PendingFrame::Encoded(bytes));
                 Ok(())
             }
@@ -690,8 +700,9 @@ impl Mux {
         if self.next_local > max {
             return Err(Error::TooManyChannels { max: max as usize });
         }
-        self.next_local += 1;
-        Ok(self.next_local - 1)
+        let number = self.next_local;
+        self.next_local = number.saturating_add(1);
+        Ok(number)
     }
 
     /// Whether we opened the channel and the remote may know of it.

@@ -5,7 +5,7 @@
 //! first, fields are all declared optional here, and the conversions check the rest.
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

@@ -1,6 +1,6 @@
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

@@ -1,3 +1,12 @@
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -199,7 +208,7 @@ impl Session {
             idle_deadline: options.timeout.and_then(|timeout| now.checked_add(timeout)),
             keep_alive_at: options
                 .timeout
-                .and_then(|timeout| now.checked_add(timeout / 2)),
+                .and_then(|timeout| now.checked_add(half(timeout))),
             frame_started: None,
             blocked_since: None,
             keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),
@@ -266,7 +275,8 @@ impl Session {
         while !bytes.is_empty() {
             let buffer = self.receive_buffer();
             let (chunk, rest) = bytes.split_at(bytes.len().min(buffer.len()));
-            buffer[..chunk.len()].copy_from_slice(chunk);
+            let (taken, _) = buffer.split_at_mut(chunk.len());
+            taken.copy_from_slice(chunk);
             self.received(now, chunk.len())?;
             bytes = rest;
         }
@@ -320,7 +330,7 @@ impl Session {
             if !self.finished {
                 self.keep_alive_at = self
                     .timeout
-                    .and_then(|timeout| now.checked_add(timeout / 2));
+                    .and_then(|timeout| now.checked_add(half(timeout)));
             }
         }
     }
@@ -328,7 +338,7 @@ impl Session {
     /// The bytes waiting to be sent. Serve the remote only while this is small.
     #[must_use]
     pub fn buffered(&self) -> usize {
-        self.stream.buffered() + self.mux.buffered()
+        self.stream.buffered().saturating_add(self.mux.buffered())
     }
 
     /// When to call [`Session::handle_timeout`].
@@ -619,7 +629,7 @@ impl Session {
             return Err(Error::TimedOut { timeout });
         }
         if due(self.keep_alive_at) {
-            self.keep_alive_at = now.checked_add(timeout / 2);
+            self.keep_alive_at = now.checked_add(half(timeout));
             // Bytes that wait keep the connection alive as well as a ping does.
             if self.stream.outgoing().is_empty() {
                 self.stream.ping();
@@ -632,8 +642,10 @@ impl Session {
     /// rate after the first ten seconds.
     fn frame_deadline(&self) -> Option<Instant> {
         let started = self.frame_started?;
-        let paid = self.stream.unfinished().saturating_mul(1000) / self.limits.frame_rate.max(1);
-        let earned = FRAME_GRACE + Duration::from_millis(paid as u64);
+        let milliseconds = self.stream.unfinished().saturating_mul(1000);
+        let paid = milliseconds.checked_div(self.limits.frame_rate);
+        let paid = Duration::from_millis(paid.map_or(u64::MAX, |paid| paid as u64));
+        let earned = FRAME_GRACE.saturating_add(paid);
         started.checked_add(earned.min(self.limits.frame_duration))
     }
 
@@ -677,6 +689,11 @@ impl Session {
         }
         result
     }
+}
+
+/// Keep-alives go out twice in the time after which silence ends a connection.
+fn half(timeout: Duration) -> Duration {
+    timeout.checked_div(2).unwrap_or_default()
 }
 
 /// At most `max` within each `window`.

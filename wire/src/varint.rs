@@ -1,7 +1,7 @@
 //! Unsigned LEB128: seven bits a byte, least significant group first.
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used,
         clippy::indexing_slicing,
         clippy::arithmetic_side_effects

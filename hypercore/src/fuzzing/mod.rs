@@ -1,6 +1,12 @@
 //! Bodies of the fuzz targets. `cargo test` runs them too, on the committed corpus and on
 //! generated input.
 
+mod crash;
+mod replicate;
+
+pub use crash::storage_crash;
+pub use replicate::hypercore_replicate;
+
 use futures_lite::future::block_on;
 use hypercore_storage::{FileName, Memory, Storage};
 
@@ -124,10 +130,12 @@ mod tests {
 
     use proptest::{collection::vec, prelude::*, sample::Index};
 
-    use super::hypercore_open;
+    use super::{hypercore_open, hypercore_replicate, storage_crash};
 
-    fn corpus() -> Vec<Vec<u8>> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/hypercore_open");
+    fn corpus(target: &str) -> Vec<Vec<u8>> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../fuzz/corpus")
+            .join(target);
         let entries = fs::read_dir(path).expect("there is a corpus");
         let seeds: Vec<_> = entries
             .map(|entry| fs::read(entry.unwrap().path()).unwrap())
@@ -137,8 +145,29 @@ mod tests {
     }
 
     #[test]
-    fn hypercore_open_holds_for_the_corpus() {
-        corpus().iter().for_each(|seed| hypercore_open(seed));
+    fn the_corpus_holds() {
+        let targets: [(&str, fn(&[u8])); 3] = [
+            ("hypercore_open", hypercore_open),
+            ("hypercore_replicate", hypercore_replicate),
+            ("storage_crash", storage_crash),
+        ];
+        for (target, body) in targets {
+            corpus(target).iter().for_each(|seed| body(seed));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn generated_crashes_hold(data in vec(any::<u8>(), 0..48)) {
+            storage_crash(&data);
+        }
+
+        #[test]
+        fn generated_replications_hold(data in vec(any::<u8>(), 0..80)) {
+            hypercore_replicate(&data);
+        }
     }
 
     proptest! {
@@ -151,7 +180,7 @@ mod tests {
             end in any::<Index>(),
             cut in prop::bool::weighted(0.1),
         ) {
-            let seeds = corpus();
+            let seeds = corpus("hypercore_open");
             let mut input = seed.get(&seeds).clone();
             for (at, byte) in damage {
                 if !input.is_empty() {

@@ -1,0 +1,128 @@
+use futures_lite::future::block_on;
+use hypercore_storage::testing::{Fault, FaultStorage};
+
+use crate::{GetOptions, Hypercore, KeyPair};
+
+/// Appends and clears over a disk that fails, and loses power.
+///
+/// The input is a list of operations of two bytes each: what to do, and how much of it.
+///
+/// * What was acknowledged is there after every loss of power, byte for byte, unless it was cleared.
+/// * Behind it there is a whole batch that was not acknowledged, or nothing.
+/// * The files pass an audit.
+pub fn storage_crash(data: &[u8]) {
+    let mut log = Crashing::default();
+    for &[kind, amount] in data.as_chunks().0.iter().take(24) {
+        block_on(log.operate(kind, amount));
+    }
+    block_on(log.lose_power(0));
+}
+
+#[derive(Default)]
+struct Crashing {
+    disk: Option<(FaultStorage, Hypercore)>,
+    /// What was acknowledged.
+    blocks: Vec<Vec<u8>>,
+    cleared: Vec<bool>,
+    /// The batches that failed since.
+    unacknowledged: Vec<Vec<Vec<u8>>>,
+    /// How often power was lost.
+    losses: u64,
+}
+
+impl Crashing {
+    async fn operate(&mut self, kind: u8, amount: u8) {
+        if self.disk.is_none() {
+            self.open(FaultStorage::new()).await;
+        }
+        let Some((disk, core)) = &self.disk else {
+            return;
+        };
+        let count = usize::from(amount);
+        match kind % 8 {
+            0..=2 => {
+                let batch: Vec<_> = (0..1 + count % 9)
+                    .map(|block| vec![amount ^ block as u8; 1 + count * 5])
+                    .collect();
+                match core.append_batch(batch.clone()).await {
+                    Ok(_) => {
+                        self.cleared.extend(batch.iter().map(|_| false));
+                        self.blocks.extend(batch);
+                        self.unacknowledged.clear();
+                    }
+                    Err(_) => self.unacknowledged.push(batch),
+                }
+            }
+            3 => {
+                let end = self.blocks.len().min(count);
+                let start = end.saturating_sub(1 + count % 4);
+                self.cleared[start..end].fill(true);
+                // It may fail: then some of it is gone or none.
+                let _ = core.clear(start as u64..end as u64).await;
+            }
+            4 => disk.fail_at(count as u64, fault(amount)),
+            5 => drop(core.flush().await),
+            _ => self.lose_power(amount).await,
+        }
+    }
+
+    /// Opens what is on the disk, and compares.
+    async fn lose_power(&mut self, seed: u8) {
+        let Some((disk, core)) = self.disk.take() else {
+            return;
+        };
+        self.losses += 1;
+        let image = disk.power_cut(self.losses << 8 | u64::from(seed));
+        drop(core);
+        self.open(FaultStorage::from_image(&image)).await;
+    }
+
+    async fn open(&mut self, disk: FaultStorage) {
+        let options = Hypercore::options().key_pair(KeyPair::from_seed(&[7; 32]));
+        let core = options.open_storage(disk.clone()).await;
+        let core = core.expect("what was acknowledged can be opened");
+        let (length, acknowledged) = (core.length() as usize, self.blocks.len());
+        assert!(length >= acknowledged, "{length} of {acknowledged} blocks");
+        for index in 0..length {
+            let found = core.get_with(index as u64, GetOptions::local()).await.ok();
+            match self.blocks.get(index) {
+                Some(block) => assert!(
+                    found.as_deref() == Some(block) || (found.is_none() && self.cleared[index])
+                ),
+                // The end of a batch that was not acknowledged, which is there as a whole.
+                None => {
+                    let block = found.expect("a whole batch").to_vec();
+                    let position = index - acknowledged;
+                    self.unacknowledged.retain(|batch| {
+                        batch.len() == length - acknowledged && batch[position] == block
+                    });
+                    assert!(
+                        !self.unacknowledged.is_empty(),
+                        "block {index} was never appended"
+                    );
+                }
+            }
+        }
+        if length > acknowledged {
+            let batch = self.unacknowledged.swap_remove(0);
+            self.cleared.extend(batch.iter().map(|_| false));
+            self.blocks.extend(batch);
+        }
+        self.unacknowledged.clear();
+        let audit = core
+            .audit()
+            .await
+            .expect("an audit tells, and does not fail");
+        assert_eq!(audit.invalid, [0; 0]);
+        self.disk = Some((disk, core));
+    }
+}
+
+fn fault(byte: u8) -> Fault {
+    match byte % 4 {
+        0 => Fault::Io,
+        1 => Fault::Full,
+        2 => Fault::Short,
+        _ => Fault::Sync,
+    }
+}
