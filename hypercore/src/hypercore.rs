@@ -16,7 +16,8 @@ use crate::{
     core::Core,
     error::{Error, Result},
     event::Events,
-    log::{self, Recovery, Repair, Sought, Trust, Verification},
+    fork::ForkProof,
+    log::{self, AppendLock, Recovery, Repair, Sought, Trust, Verification},
     replicate::{
         Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
     },
@@ -89,6 +90,20 @@ impl Hypercore {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.shared.lock().log.is_writable()
+    }
+
+    /// Why nothing may be appended, though the secret key is here: see
+    /// [`resume`](Self::resume).
+    #[must_use]
+    pub fn append_lock(&self) -> Option<AppendLock> {
+        self.shared.lock().log.append_lock()
+    }
+
+    /// The proof that two histories were signed with the key of this core, if one was found since
+    /// it was opened. A directory also keeps it, in a file `fork-proof-<length>`.
+    #[must_use]
+    pub fn fork_proof(&self) -> Option<ForkProof> {
+        self.shared.lock().log.fork_proof().cloned()
     }
 
     /// What was found when the core was opened, if it had not been closed before.
@@ -197,6 +212,53 @@ impl Hypercore {
     ) -> Result<Range<u64>> {
         let blocks = blocks.into_iter().map(Into::into).collect();
         self.shared.append(Block::hash_many(blocks)).await
+    }
+
+    /// Makes a core whose appends are [locked](Self::append_lock) whole again: takes in from the
+    /// connected peers what they have of it, until none has more, and then lets appends go on. The
+    /// connections must [download](ReplicateOptions::download). Returns the length.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAvailable`] without a connected peer; [`Error::AppendLocked`] when the peers have
+    /// less than was signed here, or when there are two histories: then appends stay locked.
+    pub async fn resume(&self) -> Result<u64> {
+        self.shared.lock().log.set_resuming(true);
+        let resumed = self.take_in().await;
+        let mut core = self.shared.lock();
+        core.log.set_resuming(false);
+        resumed?;
+        core.log.check_signed()?;
+        core.log.unlock();
+        Ok(core.log.length())
+    }
+
+    async fn take_in(&self) -> Result<()> {
+        let mut options = UpdateOptions::default();
+        options.if_available = true;
+        let before = self.length();
+        loop {
+            match self.update_with(options).await {
+                Ok(_) => {}
+                Err(Error::NotAvailable) if self.peers().iter().any(|peer| peer.opened) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.download(before..self.length()).await
+    }
+
+    /// Lets appends go on although they are [locked](Self::append_lock). If more was signed with the
+    /// key than is here, the next append makes a second history of the log: whoever has the first
+    /// refuses it, and nobody can join the two.
+    ///
+    /// # Errors
+    ///
+    /// When the core is closed.
+    pub async fn accept_fork_risk(&self) -> Result<()> {
+        let mut core = self.shared.lock();
+        core.log.files()?;
+        core.log.unlock();
+        Ok(())
     }
 
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.

@@ -1,6 +1,10 @@
 //! How to open a core.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use hypercore_merkle::{KeyPair, PublicKey};
@@ -55,6 +59,7 @@ pub struct OpenOptions {
     follow: bool,
     durability: Durability,
     on_write: Option<OnWrite>,
+    state_directory: Option<PathBuf>,
 }
 
 type WriteHook = dyn Fn(u64, &Bytes, Option<PeerId>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
@@ -95,6 +100,7 @@ impl OpenOptions {
             follow: false,
             durability: Durability::Always,
             on_write: None,
+            state_directory: None,
         }
     }
 
@@ -199,6 +205,16 @@ impl OpenOptions {
         self
     }
 
+    /// Notes in this directory, in a file for each core, how much was signed here. A core whose
+    /// directory is put back to an earlier state as a whole, as snapshots of a file system do, takes
+    /// no appends then. Not done by default; copies and backups of the directory are noticed
+    /// without it. The directory of a program's state, `$XDG_STATE_HOME`, is a good place.
+    #[must_use]
+    pub fn state_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_directory = Some(path.into());
+        self
+    }
+
     /// Opens the core in the directory `path`.
     ///
     /// # Errors
@@ -232,6 +248,7 @@ impl OpenOptions {
             follow,
             durability,
             on_write,
+            state_directory,
         } = self;
         let setup = Setup {
             existing,
@@ -239,6 +256,7 @@ impl OpenOptions {
             key_pair,
             store_secret_key,
             may_lose: durability == Durability::OnClose,
+            state_directory,
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let log = runtime::unblock(move || Log::open(storage, setup)).await?;

@@ -92,7 +92,7 @@ const CHECKPOINT_TIME: Duration = Duration::from_millis(500);
 impl Shared {
     pub(crate) fn new(log: Log, sparse: bool, follow: bool, durability: Durability) -> Self {
         let mut core = Core::new(log);
-        let reader = !core.log.is_writable();
+        let reader = !core.log.is_writer();
         core.replicator.demand.everything = !sparse && reader;
         core.replicator.demand.newest_length = sparse && follow && reader;
         Self {
@@ -314,14 +314,15 @@ impl Shared {
     /// Writes the pages of the bitfield that changed, after what they claim is durable.
     fn write_pages(&self) -> Result<()> {
         let mut state = lock(&self.pages);
-        let (files, pages, unsynced) = {
+        let (files, pages, unsynced, head) = {
             let mut core = self.lock();
             let files = Arc::clone(core.log.writable_files()?);
             let (pages, unsynced) = core.log.take_pages();
-            (files, pages, unsynced)
+            (files, pages, unsynced, core.log.head())
         };
         if unsynced {
             self.sync(|| files.sync_content())?;
+            self.lock().log.note(&head);
         }
         for (written, (page, bytes)) in pages.iter().enumerate() {
             if let Err(error) = files.write_page(*page, bytes) {
@@ -365,6 +366,10 @@ impl Shared {
         let files = Arc::clone(self.lock().log.writable_files()?);
         let mut state = lock(&self.pages);
         self.sync(|| files.sync_bitfield())?;
+        let noted = self.lock().log.noted();
+        if let Err(error) = noted.iter().try_for_each(|file| file.sync()) {
+            tracing::warn!(%error, "the guard against forks could not be synced");
+        }
         state.unsynced = Unsynced::default();
         state.synced = runtime::now();
         Ok(())
@@ -501,6 +506,10 @@ impl Shared {
         files.clear_signatures(blocks)?;
         files.truncate_tree(length)?;
         files.truncate_data(byte_length)?;
+        // Whoever cuts a log has said that its history is to be another one.
+        let mut core = self.lock();
+        let head = core.log.head();
+        core.log.note(&head);
         Ok(())
     }
 
@@ -514,7 +523,8 @@ impl Shared {
         };
         // A page that is being written now would come back otherwise.
         let _order = lock(&self.pages);
-        Ok(files.destroy()?)
+        files.destroy()?;
+        log::forget(&files)
     }
 
     // ---- whole-log work ---------------------------------------------------------------------

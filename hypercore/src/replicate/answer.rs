@@ -202,6 +202,10 @@ pub(super) fn receive_data(
     let Some(request) = replicator.accept(peer, index, bytes, log, now)? else {
         return Ok(());
     };
+    if request.wanted == Wanted::Head {
+        core.replicator.done(peer, request);
+        return core.witness(index, &proof);
+    }
     // Somebody else who was asked for it may have been faster.
     if request.wanted != Wanted::Block || !log.has(index) {
         match core.put(peer, index, block, &proof) {

@@ -383,7 +383,7 @@ impl Replicator {
                         self.wake_all();
                     }
                 }
-                Wanted::Byte(_) => {}
+                Wanted::Byte(_) | Wanted::Head => {}
             }
         }
     }

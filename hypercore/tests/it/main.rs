@@ -7,6 +7,7 @@ mod damage;
 #[cfg(feature = "mdns")]
 mod discovery;
 mod flips;
+mod fork;
 mod model;
 mod network;
 mod node_basic;

@@ -448,6 +448,7 @@ fn open(storage: &Memory, key: PublicKey, key_pair: Option<KeyPair>, sparse: boo
         key_pair,
         store_secret_key: true,
         may_lose: false,
+        state_directory: None,
     };
     let log = Log::open(Arc::new(storage.clone()), setup).expect("memory holds a core");
     Hypercore::from_shared(Shared::new(log, sparse, false, Durability::Always))
