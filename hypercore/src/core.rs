@@ -41,9 +41,19 @@ impl Core {
                 .demand
                 .deliver(index, block.value(), bitfield);
         }
-        self.replicator.blocks_stored(blocks.clone(), None);
+        if durable == Durable::Yes {
+            self.replicator.blocks_stored(blocks.clone(), None);
+        }
         self.grown();
         blocks
+    }
+
+    /// Everything up to `head` is durable: it is noted, and peers hear of what was kept from them.
+    pub(crate) fn announce(&mut self, head: &TreeHead) {
+        self.log.note(head);
+        if let Some(blocks) = self.log.release(head.length) {
+            self.replicator.blocks_stored(blocks, None);
+        }
     }
 
     /// Checks and stores what `peer` has sent.

@@ -175,6 +175,21 @@ impl Hypercore {
         Ok(sum)
     }
 
+    /// Bytes that the files seem to have, holes included: what a copy takes that does not know of
+    /// holes.
+    ///
+    /// # Errors
+    ///
+    /// As [`disk_usage`](Self::disk_usage).
+    pub fn apparent_size(&self) -> Result<u64> {
+        let files = Arc::clone(self.shared.lock().log.files()?);
+        let mut sum = 0;
+        for file in hypercore_storage::FileName::ALL {
+            sum += files.len(file)?;
+        }
+        Ok(sum)
+    }
+
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
@@ -234,8 +249,10 @@ impl Hypercore {
     }
 
     async fn take_in(&self) -> Result<()> {
-        let mut options = UpdateOptions::default();
-        options.if_available = true;
+        let options = UpdateOptions {
+            if_available: true,
+            ..UpdateOptions::default()
+        };
         let before = self.length();
         loop {
             match self.update_with(options).await {

@@ -4,6 +4,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -29,10 +30,22 @@ pub enum Durability {
     /// As [`Always`](Self::Always), and the bitfield too: nothing is lost even if Node opens the
     /// core first after a loss of power. Takes twice as long.
     Interop,
+    /// They were handed to the operating system, and will be on the disk after at most this time: a
+    /// crash of the process loses nothing, a loss of power what was appended since. Peers hear of
+    /// blocks only when they are on the disk, so that nobody has what is lost here.
+    Interval(Duration),
     /// They were handed to the operating system: a crash of the process loses nothing, a loss of
     /// power may lose everything since the last [`Hypercore::flush`]. After a crash, open the core
-    /// once with this crate before Node does, as Node sees only what was flushed.
+    /// once with this crate before Node does, as Node sees only what was flushed. Peers hear of
+    /// blocks only when they were flushed.
     OnClose,
+}
+
+impl Durability {
+    /// Whether an append waits for the disk.
+    pub(crate) const fn waits(self) -> bool {
+        matches!(self, Self::Always | Self::Interop)
+    }
 }
 
 /// How to open or create a core, in the manner of [`std::fs::OpenOptions`].
@@ -255,7 +268,7 @@ impl OpenOptions {
             key,
             key_pair,
             store_secret_key,
-            may_lose: durability == Durability::OnClose,
+            may_lose: !durability.waits(),
             state_directory,
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);

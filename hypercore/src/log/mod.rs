@@ -96,6 +96,9 @@ pub(crate) struct Log {
     marked: bool,
     /// Stored since the last sync, so the bitfield may not claim it on disk yet.
     unsynced: Unsynced,
+    /// Peers know of no blocks from here on, because those are not durable. They could be lost, and
+    /// others signed in their place.
+    withheld: Option<u64>,
 }
 
 /// Blocks that have not been made durable: downloads, and appends if those do not wait for it.
@@ -115,6 +118,23 @@ impl NodeSet for TreeBits<'_> {
 
     fn bound(&self) -> u64 {
         self.0.tree_bound()
+    }
+}
+
+/// The nodes that peers may know of.
+struct PublicTree<'a> {
+    bits: TreeBits<'a>,
+    length: u64,
+}
+
+impl NodeSet for PublicTree<'_> {
+    fn has(&self, node: NodeIndex) -> bool {
+        self.bits.has(node) && node.end() <= self.length
+    }
+
+    fn bound(&self) -> u64 {
+        let end = self.length.saturating_mul(2).saturating_sub(1);
+        self.bits.bound().min(end)
     }
 }
 
@@ -312,6 +332,8 @@ impl Log {
                 self.note(&head);
             }
             Durable::NotYet => {
+                let start = change.start_block();
+                self.withheld = self.withheld.or(Some(start));
                 self.unsynced.blocks += change.blocks().len() as u64;
                 self.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
             }
@@ -449,6 +471,20 @@ impl Log {
             .map_or(Ok(()), |lock| Err(Error::AppendLocked(lock)))
     }
 
+    /// The length that peers may know of.
+    pub(crate) fn public_length(&self) -> u64 {
+        self.withheld.unwrap_or(self.head.length)
+    }
+
+    /// Peers may know of the first `length` blocks. Returns those that they did not know of.
+    pub(crate) fn release(&mut self, length: u64) -> Option<Range<u64>> {
+        let start = self.withheld.take()?;
+        if length < self.head.length {
+            self.withheld = Some(length.max(start));
+        }
+        (start < length).then_some(start..length)
+    }
+
     // ---- truncating -----------------------------------------------------------------------
 
     /// The roots that the log has without what follows its first `length` blocks.
@@ -473,6 +509,7 @@ impl Log {
         }
         self.head = roots.head();
         self.roots = roots;
+        self.withheld = self.withheld.filter(|&start| start < self.head.length);
         self.appending = false;
     }
 
@@ -489,8 +526,11 @@ impl Log {
         let Some(leaf) = NodeIndex::leaf(index) else {
             return Ok(None);
         };
-        let Some(plan) = proof::plan(&TreeBits(&self.bitfield), remote, leaf, digest, with_leaf)
-        else {
+        let public = PublicTree {
+            bits: TreeBits(&self.bitfield),
+            length: self.withheld.unwrap_or(u64::MAX),
+        };
+        let Some(plan) = proof::plan(&public, remote, leaf, digest, with_leaf) else {
             return Ok(None);
         };
         let files = self.files()?;

@@ -87,6 +87,7 @@ impl Log {
             headers_written: false,
             marked: false,
             unsynced: Unsynced::default(),
+            withheld: None,
         };
         if is_new {
             let head = log.head;

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 #[cfg(feature = "mdns")]
 mod discovery;
+mod durability;
 mod flips;
 mod fork;
 mod model;

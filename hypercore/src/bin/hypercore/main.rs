@@ -22,6 +22,7 @@ mod output;
 mod peers;
 mod read;
 mod repair;
+mod resume;
 mod serve;
 mod signals;
 mod sources;
@@ -63,6 +64,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Audit(args) => commands::audit(args, manners).await,
         Command::Verify(args) => check::verify(args, manners).await,
         Command::Repair(args) => repair::repair(args, manners).await,
+        Command::Resume(args) => resume::resume(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
         Command::Identity(args) => identity::identity(args, manners),
