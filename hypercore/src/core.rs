@@ -4,12 +4,12 @@ use std::{ops::Range, sync::Arc};
 
 use async_channel::Receiver;
 use bytes::Bytes;
-use hypercore_merkle::{Block, ChangeSet, Proof};
+use hypercore_merkle::{Block, ChangeSet, Proof, TreeHead};
 
 use crate::{
     error::Result,
     event::{Event, PeerId, Publisher},
-    log::{Durable, Log, Sought},
+    log::{AppendLock, Durable, Log, Sought, Witness},
     replicate::{Replicator, RequestId},
     runtime,
 };
@@ -41,9 +41,19 @@ impl Core {
                 .demand
                 .deliver(index, block.value(), bitfield);
         }
-        self.replicator.blocks_stored(blocks.clone(), None);
+        if durable == Durable::Yes {
+            self.replicator.blocks_stored(blocks.clone(), None);
+        }
         self.grown();
         blocks
+    }
+
+    /// Everything up to `head` is durable: it is noted, and peers hear of what was kept from them.
+    pub(crate) fn announce(&mut self, head: &TreeHead) {
+        self.log.note(head);
+        if let Some(blocks) = self.log.release(head.length) {
+            self.replicator.blocks_stored(blocks, None);
+        }
     }
 
     /// Checks and stores what `peer` has sent.
@@ -58,6 +68,10 @@ impl Core {
         let stored = self.log.put(index, block, proof)?;
         if stored.longer {
             self.grown();
+        }
+        if let Some(theirs) = stored.refused {
+            self.may_be_behind(&theirs);
+            return Ok(());
         }
         let Some(value) = stored.value else {
             return Ok(());
@@ -96,6 +110,30 @@ impl Core {
             replicator.settle();
         }
         request
+    }
+
+    /// Holds the proof of a peer's log against ours. Fails if they are two histories.
+    pub(crate) fn witness(&mut self, index: u64, proof: &Proof) -> Result<()> {
+        match self.log.examine(index, proof)? {
+            Some(Witness::Agrees(theirs)) => self.may_be_behind(&theirs),
+            Some(Witness::Forked(fork)) => {
+                let length = fork.longer.roots.length();
+                // The peer shall hear of it from us: the connection goes on.
+                if self.log.note_fork(fork) {
+                    self.events.emit(Event::Forked { length });
+                    self.replicator.wake_all();
+                }
+            }
+            // It leaves out what we have, or is none: then it proves nothing.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn may_be_behind(&mut self, theirs: &TreeHead) {
+        if let Some(AppendLock::Behind { ours, theirs }) = self.log.note_longer(theirs) {
+            self.events.emit(Event::Behind { ours, theirs });
+        }
     }
 
     /// Takes blocks out of the bitfield and tells everybody; returns the runs that were stored.

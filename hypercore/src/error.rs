@@ -26,6 +26,17 @@ pub enum Error {
     /// The core has no secret key here.
     #[error("this core is read-only: its secret key is not stored here")]
     NotWritable,
+    /// Nothing is appended here, because that could sign a second history with the same key.
+    /// [`Hypercore::resume`](crate::Hypercore::resume) and
+    /// [`Hypercore::accept_fork_risk`](crate::Hypercore::accept_fork_risk) are the ways out.
+    #[error(
+        "nothing is appended to this core, because {0}: fetch what is missing from its peers first \
+         (`resume`), or accept that two histories may come of it"
+    )]
+    AppendLocked(crate::AppendLock),
+    /// The guard against forks, beside the files of a log, cannot be read or written.
+    #[error("the file `fork-guard` cannot be read or written: {0}")]
+    Guard(#[source] std::io::Error),
     /// There is nothing to open.
     #[error("no core is stored here")]
     NoCore,

@@ -66,6 +66,22 @@ pub enum Event {
         /// The length of the log.
         length: u64,
     },
+    /// A peer has proven a longer log, signed with the key of this one, which is written here: it
+    /// goes on from an old copy, and takes no appends until that is resolved. See
+    /// [`Hypercore::resume`](crate::Hypercore::resume).
+    Behind {
+        /// The length of the log here.
+        ours: u64,
+        /// The length that the peer has proven.
+        theirs: u64,
+    },
+    /// A peer has proven another history, signed with the key of this log. What is here stays and
+    /// is served; nothing is added to it. See
+    /// [`Hypercore::fork_proof`](crate::Hypercore::fork_proof).
+    Forked {
+        /// The length of the longer of the two.
+        length: u64,
+    },
     /// Blocks were dropped by `clear`.
     Clear {
         /// Which.

@@ -16,7 +16,8 @@ use crate::{
     core::Core,
     error::{Error, Result},
     event::Events,
-    log::{self, Recovery, Repair, Sought, Trust, Verification},
+    fork::ForkProof,
+    log::{self, AppendLock, Recovery, Repair, Sought, Trust, Verification},
     replicate::{
         Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
     },
@@ -91,6 +92,20 @@ impl Hypercore {
         self.shared.lock().log.is_writable()
     }
 
+    /// Why nothing may be appended, though the secret key is here: see
+    /// [`resume`](Self::resume).
+    #[must_use]
+    pub fn append_lock(&self) -> Option<AppendLock> {
+        self.shared.lock().log.append_lock()
+    }
+
+    /// The proof that two histories were signed with the key of this core, if one was found since
+    /// it was opened. A directory also keeps it, in a file `fork-proof-<length>`.
+    #[must_use]
+    pub fn fork_proof(&self) -> Option<ForkProof> {
+        self.shared.lock().log.fork_proof().cloned()
+    }
+
     /// What was found when the core was opened, if it had not been closed before.
     #[must_use]
     pub fn recovery(&self) -> Option<Recovery> {
@@ -160,6 +175,21 @@ impl Hypercore {
         Ok(sum)
     }
 
+    /// Bytes that the files seem to have, holes included: what a copy takes that does not know of
+    /// holes.
+    ///
+    /// # Errors
+    ///
+    /// As [`disk_usage`](Self::disk_usage).
+    pub fn apparent_size(&self) -> Result<u64> {
+        let files = Arc::clone(self.shared.lock().log.files()?);
+        let mut sum = 0;
+        for file in hypercore_storage::FileName::ALL {
+            sum += files.len(file)?;
+        }
+        Ok(sum)
+    }
+
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
@@ -197,6 +227,55 @@ impl Hypercore {
     ) -> Result<Range<u64>> {
         let blocks = blocks.into_iter().map(Into::into).collect();
         self.shared.append(Block::hash_many(blocks)).await
+    }
+
+    /// Makes a core whose appends are [locked](Self::append_lock) whole again: takes in from the
+    /// connected peers what they have of it, until none has more, and then lets appends go on. The
+    /// connections must [download](ReplicateOptions::download). Returns the length.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAvailable`] without a connected peer; [`Error::AppendLocked`] when the peers have
+    /// less than was signed here, or when there are two histories: then appends stay locked.
+    pub async fn resume(&self) -> Result<u64> {
+        self.shared.lock().log.set_resuming(true);
+        let resumed = self.take_in().await;
+        let mut core = self.shared.lock();
+        core.log.set_resuming(false);
+        resumed?;
+        core.log.check_signed()?;
+        core.log.unlock();
+        Ok(core.log.length())
+    }
+
+    async fn take_in(&self) -> Result<()> {
+        let options = UpdateOptions {
+            if_available: true,
+            ..UpdateOptions::default()
+        };
+        let before = self.length();
+        loop {
+            match self.update_with(options).await {
+                Ok(_) => {}
+                Err(Error::NotAvailable) if self.peers().iter().any(|peer| peer.opened) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.download(before..self.length()).await
+    }
+
+    /// Lets appends go on although they are [locked](Self::append_lock). If more was signed with the
+    /// key than is here, the next append makes a second history of the log: whoever has the first
+    /// refuses it, and nobody can join the two.
+    ///
+    /// # Errors
+    ///
+    /// When the core is closed.
+    pub async fn accept_fork_risk(&self) -> Result<()> {
+        let mut core = self.shared.lock();
+        core.log.files()?;
+        core.log.unlock();
+        Ok(())
     }
 
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.

@@ -115,6 +115,7 @@ pub mod discovery;
 mod error;
 mod event;
 mod extension;
+mod fork;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -143,8 +144,9 @@ pub use crate::{
     error::{Corruption, Error},
     event::{Event, Events, PeerId},
     extension::{Extension, TypedExtension},
+    fork::{ForkProof, NoForkProof, SignedRoots},
     hypercore::Hypercore,
-    log::{Problem, Recovery, Repair, Verification},
+    log::{AppendLock, Problem, Recovery, Repair, Verification},
     options::{Durability, OpenOptions},
     replicate::{
         Asked, CloseReason, Ended, Goal, PeerInfo, Progress, ReplicateOptions, Replication,

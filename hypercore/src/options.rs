@@ -1,6 +1,11 @@
 //! How to open a core.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use hypercore_merkle::{KeyPair, PublicKey};
@@ -25,10 +30,22 @@ pub enum Durability {
     /// As [`Always`](Self::Always), and the bitfield too: nothing is lost even if Node opens the
     /// core first after a loss of power. Takes twice as long.
     Interop,
+    /// They were handed to the operating system, and will be on the disk after at most this time: a
+    /// crash of the process loses nothing, a loss of power what was appended since. Peers hear of
+    /// blocks only when they are on the disk, so that nobody has what is lost here.
+    Interval(Duration),
     /// They were handed to the operating system: a crash of the process loses nothing, a loss of
     /// power may lose everything since the last [`Hypercore::flush`]. After a crash, open the core
-    /// once with this crate before Node does, as Node sees only what was flushed.
+    /// once with this crate before Node does, as Node sees only what was flushed. Peers hear of
+    /// blocks only when they were flushed.
     OnClose,
+}
+
+impl Durability {
+    /// Whether an append waits for the disk.
+    pub(crate) const fn waits(self) -> bool {
+        matches!(self, Self::Always | Self::Interop)
+    }
 }
 
 /// How to open or create a core, in the manner of [`std::fs::OpenOptions`].
@@ -55,6 +72,7 @@ pub struct OpenOptions {
     follow: bool,
     durability: Durability,
     on_write: Option<OnWrite>,
+    state_directory: Option<PathBuf>,
 }
 
 type WriteHook = dyn Fn(u64, &Bytes, Option<PeerId>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
@@ -95,6 +113,7 @@ impl OpenOptions {
             follow: false,
             durability: Durability::Always,
             on_write: None,
+            state_directory: None,
         }
     }
 
@@ -199,6 +218,16 @@ impl OpenOptions {
         self
     }
 
+    /// Notes in this directory, in a file for each core, how much was signed here. A core whose
+    /// directory is put back to an earlier state as a whole, as snapshots of a file system do, takes
+    /// no appends then. Not done by default; copies and backups of the directory are noticed
+    /// without it. The directory of a program's state, `$XDG_STATE_HOME`, is a good place.
+    #[must_use]
+    pub fn state_directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_directory = Some(path.into());
+        self
+    }
+
     /// Opens the core in the directory `path`.
     ///
     /// # Errors
@@ -232,13 +261,15 @@ impl OpenOptions {
             follow,
             durability,
             on_write,
+            state_directory,
         } = self;
         let setup = Setup {
             existing,
             key,
             key_pair,
             store_secret_key,
-            may_lose: durability == Durability::OnClose,
+            may_lose: !durability.waits(),
+            state_directory,
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let log = runtime::unblock(move || Log::open(storage, setup)).await?;

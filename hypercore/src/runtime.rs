@@ -51,6 +51,14 @@ pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
     blocking::unblock(work).detach();
 }
 
+/// As [`spawn_blocking`], after `delay`.
+pub(crate) fn spawn_blocking_after(delay: Duration, work: impl FnOnce() + Send + 'static) {
+    spawn_blocking(move || {
+        std::thread::sleep(delay);
+        work();
+    });
+}
+
 /// `future`'s output, or `None` after `limit`.
 pub(crate) async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let at = now().checked_add(limit);

@@ -92,7 +92,7 @@ const CHECKPOINT_TIME: Duration = Duration::from_millis(500);
 impl Shared {
     pub(crate) fn new(log: Log, sparse: bool, follow: bool, durability: Durability) -> Self {
         let mut core = Core::new(log);
-        let reader = !core.log.is_writable();
+        let reader = !core.log.is_writer();
         core.replicator.demand.everything = !sparse && reader;
         core.replicator.demand.newest_length = sparse && follow && reader;
         Self {
@@ -141,9 +141,11 @@ impl Shared {
             let _turn = turn;
             shared.commit_queue();
         };
-        match self.durability {
-            Durability::OnClose => commit(),
-            Durability::Always | Durability::Interop => runtime::unblock(commit).await,
+        if self.durability.waits() {
+            runtime::unblock(commit).await;
+        } else {
+            commit();
+            self.sync_later();
         }
         result.try_recv().unwrap_or(Err(Error::Closed))
     }
@@ -247,9 +249,10 @@ impl Shared {
                 return Err(error.source);
             }
         };
-        let durable = match self.durability {
-            Durability::OnClose => Durable::NotYet,
-            Durability::Always | Durability::Interop => Durable::Yes,
+        let durable = if self.durability.waits() {
+            Durable::Yes
+        } else {
+            Durable::NotYet
         };
         let appended = core.finish_append(&change, durable);
         drop(core);
@@ -284,7 +287,7 @@ impl Shared {
         }
         // After a failed sync nobody knows what is on the disk.
         match self.durability {
-            Durability::OnClose => {}
+            Durability::Interval(_) | Durability::OnClose => {}
             Durability::Always => files.sync_content().map_err(FailedWrite::unknown)?,
             Durability::Interop => self
                 .sync_with_pages(files, &change)
@@ -314,14 +317,15 @@ impl Shared {
     /// Writes the pages of the bitfield that changed, after what they claim is durable.
     fn write_pages(&self) -> Result<()> {
         let mut state = lock(&self.pages);
-        let (files, pages, unsynced) = {
+        let (files, pages, unsynced, head) = {
             let mut core = self.lock();
             let files = Arc::clone(core.log.writable_files()?);
             let (pages, unsynced) = core.log.take_pages();
-            (files, pages, unsynced)
+            (files, pages, unsynced, core.log.head())
         };
         if unsynced {
             self.sync(|| files.sync_content())?;
+            self.lock().announce(&head);
         }
         for (written, (page, bytes)) in pages.iter().enumerate() {
             if let Err(error) = files.write_page(*page, bytes) {
@@ -365,6 +369,10 @@ impl Shared {
         let files = Arc::clone(self.lock().log.writable_files()?);
         let mut state = lock(&self.pages);
         self.sync(|| files.sync_bitfield())?;
+        let noted = self.lock().log.noted();
+        if let Err(error) = noted.iter().try_for_each(|file| file.sync()) {
+            tracing::warn!(%error, "the guard against forks could not be synced");
+        }
         state.unsynced = Unsynced::default();
         state.synced = runtime::now();
         Ok(())
@@ -423,6 +431,36 @@ impl Shared {
         }
     }
 
+    /// Makes appends that did not wait for it durable when their time is over.
+    fn sync_later(self: &Arc<Self>) {
+        let Durability::Interval(interval) = self.durability else {
+            return;
+        };
+        if self.lock().log.unsynced().blocks == 0
+            || std::mem::replace(&mut lock(&self.checkpoint).running, true)
+        {
+            return;
+        }
+        let shared = Arc::downgrade(self);
+        runtime::spawn_blocking_after(interval, move || {
+            // Whoever closes a core has made everything durable.
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            *lock(&shared.checkpoint) = Checkpoint {
+                running: false,
+                last: runtime::now(),
+            };
+            match shared.write_pages() {
+                Ok(()) | Err(Error::Closed) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "appends could not be made durable");
+                    shared.lock().log.poison();
+                }
+            }
+        });
+    }
+
     pub(crate) fn flush(&self) -> Result<()> {
         let files = Arc::clone(self.lock().log.writable_files()?);
         self.sync(|| files.sync_content())?;
@@ -479,7 +517,7 @@ impl Shared {
             let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
             files.write_signature(last, slot)?;
         }
-        if self.durability != Durability::OnClose {
+        if self.durability.waits() {
             files.sync_content()?;
         }
         Ok(())
@@ -495,12 +533,16 @@ impl Shared {
             core.clear(blocks.clone())?;
         }
         self.write_pages()?;
-        if self.durability != Durability::OnClose {
+        if self.durability.waits() {
             files.sync_bitfield()?;
         }
         files.clear_signatures(blocks)?;
         files.truncate_tree(length)?;
         files.truncate_data(byte_length)?;
+        // Whoever cuts a log has said that its history is to be another one.
+        let mut core = self.lock();
+        let head = core.log.head();
+        core.log.note(&head);
         Ok(())
     }
 
@@ -514,7 +556,8 @@ impl Shared {
         };
         // A page that is being written now would come back otherwise.
         let _order = lock(&self.pages);
-        Ok(files.destroy()?)
+        files.destroy()?;
+        log::forget(&files)
     }
 
     // ---- whole-log work ---------------------------------------------------------------------

@@ -45,19 +45,32 @@ impl Directory {
 
 impl Storage for Directory {
     fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
-        Ok(Arc::new(DiskFile {
-            directory: Arc::clone(&self.shared),
-            name: file,
-            handle: OnceLock::new(),
-            opening: Mutex::default(),
-            locked: AtomicBool::new(false),
-        }))
+        let is_private = file == FileName::SecretKey;
+        Ok(Arc::new(self.shared.file(file.as_str(), is_private)))
     }
 
     fn remove(&self, file: FileName) -> io::Result<()> {
-        match fs::remove_file(self.shared.path_of(file)) {
+        self.remove_beside(file.as_str())
+    }
+
+    /// `name` in the directory, for its owner alone.
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        Ok(Some(Arc::new(self.shared.file(name, true))))
+    }
+
+    fn remove_beside(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.shared.path.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    fn place(&self) -> io::Result<Vec<u8>> {
+        let secret_key = self.shared.path.join(FileName::SecretKey.as_str());
+        match fs::symlink_metadata(secret_key) {
+            Ok(metadata) => Ok(place::of(&metadata)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
     }
 
@@ -108,8 +121,15 @@ struct Shared {
 }
 
 impl Shared {
-    fn path_of(&self, file: FileName) -> PathBuf {
-        self.path.join(file.as_str())
+    fn file(self: &Arc<Self>, name: &str, is_private: bool) -> DiskFile {
+        DiskFile {
+            directory: Arc::clone(self),
+            path: self.path.join(name),
+            is_private,
+            handle: OnceLock::new(),
+            opening: Mutex::default(),
+            locked: AtomicBool::new(false),
+        }
     }
 
     fn note_new_entry(&self, directory: &Path) {
@@ -150,7 +170,9 @@ impl Shared {
 #[derive(Debug)]
 struct DiskFile {
     directory: Arc<Shared>,
-    name: FileName,
+    path: PathBuf,
+    /// For its owner alone.
+    is_private: bool,
     handle: OnceLock<Handle>,
     /// Held while `handle` is being filled, so that a file is opened (and locked) once.
     opening: Mutex<()>,
@@ -226,7 +248,7 @@ impl DiskFile {
         self.directory.create()?;
         let mut options = options();
         options.read(true).write(true);
-        if self.name == FileName::SecretKey {
+        if self.is_private {
             // New or not at all: nobody may have it open already.
             options.create_new(true);
             #[cfg(unix)]
@@ -243,16 +265,15 @@ impl DiskFile {
     }
 
     fn open_with(&self, options: &OpenOptions) -> io::Result<File> {
-        let path = self.directory.path_of(self.name);
         let file = options
-            .open(&path)
-            .map_err(|error| kind_of(&path).map_or(error, not_a_file))?;
+            .open(&self.path)
+            .map_err(|error| kind_of(&self.path).map_or(error, not_a_file))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(not_a_file(name_of(metadata.file_type())));
         }
         #[cfg(unix)]
-        if self.name == FileName::SecretKey {
+        if self.is_private {
             use std::os::unix::fs::PermissionsExt;
             // JS: readable for everybody; here: for its owner alone, unless it is not ours to change.
             if metadata.permissions().mode() & 0o077 != 0 {
@@ -446,6 +467,55 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// What a file has that its copies do not have.
+mod place {
+    use std::{
+        fs::{self, Metadata},
+        time::SystemTime,
+    };
+
+    /// The number of the file, the time of its birth, and the machine. A copy has another number on
+    /// the same file system, and another birth on any.
+    pub(super) fn of(metadata: &Metadata) -> Vec<u8> {
+        let birth = metadata.created().ok();
+        let birth = birth.and_then(|birth| birth.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let birth = match birth {
+            Some(birth) => format!("born {}", birth.as_nanos()),
+            // Devices can be numbered otherwise after every start: better than nothing, no more.
+            None => device(metadata),
+        };
+        format!("{} {birth} on {}", number(metadata), machine()).into_bytes()
+    }
+
+    #[cfg(unix)]
+    fn number(metadata: &Metadata) -> u64 {
+        std::os::unix::fs::MetadataExt::ino(metadata)
+    }
+
+    #[cfg(not(unix))]
+    fn number(_: &Metadata) -> u64 {
+        0
+    }
+
+    #[cfg(unix)]
+    fn device(metadata: &Metadata) -> String {
+        let device = std::os::unix::fs::MetadataExt::dev(metadata);
+        format!("device {device}")
+    }
+
+    #[cfg(not(unix))]
+    fn device(_: &Metadata) -> String {
+        String::new()
+    }
+
+    /// What systemd and D-Bus call the machine, so that a copy of a whole disk is told from it.
+    fn machine() -> String {
+        let read = |path| fs::read_to_string(path).ok();
+        let id = read("/etc/machine-id").or_else(|| read("/var/lib/dbus/machine-id"));
+        id.unwrap_or_default().trim().to_owned()
+    }
 }
 
 #[cfg(unix)]

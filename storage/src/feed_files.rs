@@ -30,7 +30,7 @@ pub const OLD_PAGE_SIZE: u16 = 3328;
 ///
 /// Nothing here is durable before the matching `sync_*` returned.
 pub struct FeedFiles {
-    pub(crate) storage: Arc<dyn Storage>,
+    storage: Arc<dyn Storage>,
     key: File,
     secret_key: File,
     tree: File,
@@ -175,6 +175,12 @@ impl FeedFiles {
             .into_iter()
             .filter(|&file| file != FileName::Bitfield);
         others.chain([FileName::Bitfield]).try_for_each(remove)
+    }
+
+    /// The place where the files are.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
     }
 
     // Keys

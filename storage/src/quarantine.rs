@@ -71,7 +71,7 @@ impl<'a> Quarantine<'a> {
         let copy = match &mut self.copy {
             Some(copy) => copy,
             None => {
-                let file = self.files.storage.new_quarantine().map_err(failed)?;
+                let file = self.files.storage().new_quarantine().map_err(failed)?;
                 self.copy.insert(Copy { file, end: 0 })
             }
         };

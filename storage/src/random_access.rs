@@ -36,6 +36,25 @@ pub trait Storage: Send + Sync {
         Ok(None)
     }
 
+    /// A handle to a further file beside the six, which Node does not read: the guard against forks
+    /// and proofs of them. `None` where there can be none, which is the default.
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        let _ = name;
+        Ok(None)
+    }
+
+    /// Removes a file that [`beside`](Self::beside) gave; it is no error if it does not exist.
+    fn remove_beside(&self, name: &str) -> io::Result<()> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// What tells this place from a copy of it, as any bytes that a copy does not have; empty where
+    /// nothing does, which is the default.
+    fn place(&self) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
     /// Makes durable that files were created. Called after [`RandomAccess::sync`]; the default
     /// does nothing.
     fn sync_directory(&self) -> io::Result<()> {

@@ -370,6 +370,18 @@ impl<S: Storage> Storage for Recording<S> {
         self.inner.new_quarantine()
     }
 
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        self.inner.beside(name)
+    }
+
+    fn remove_beside(&self, name: &str) -> io::Result<()> {
+        self.inner.remove_beside(name)
+    }
+
+    fn place(&self) -> io::Result<Vec<u8>> {
+        self.inner.place()
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         self.inner.sync_directory()
     }

@@ -146,14 +146,10 @@ mod tests {
 
     #[test]
     fn the_corpus_holds() {
-        let targets: [(&str, fn(&[u8])); 3] = [
-            ("hypercore_open", hypercore_open),
-            ("hypercore_replicate", hypercore_replicate),
-            ("storage_crash", storage_crash),
-        ];
-        for (target, body) in targets {
-            corpus(target).iter().for_each(|seed| body(seed));
-        }
+        let replay = |target, body: fn(&[u8])| corpus(target).iter().for_each(|seed| body(seed));
+        replay("hypercore_open", hypercore_open);
+        replay("hypercore_replicate", hypercore_replicate);
+        replay("storage_crash", storage_crash);
     }
 
     proptest! {

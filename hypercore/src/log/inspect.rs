@@ -84,6 +84,18 @@ impl fmt::Display for Problem {
 
 /// Checks the log in `storage`, however damaged it is.
 pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> {
+    match verify_any(storage) {
+        // Something else has the name of a file: the rest makes no sense without it.
+        Err(error @ Error::Storage(hypercore_storage::Error::NotAFile { .. })) => {
+            let mut report = Verification::default();
+            report.blame(error)?;
+            Ok(report)
+        }
+        verified => verified,
+    }
+}
+
+fn verify_any(storage: Arc<dyn Storage>) -> Result<Verification> {
     let (files, damage) = FeedFiles::open_damaged(storage)?;
     if files.is_empty()? {
         return Err(Error::NoCore);
@@ -208,9 +220,11 @@ impl Verification {
             Error::Corrupt(Corruption::Signature { length }) => {
                 (FileName::Signatures, length.saturating_sub(1))
             }
-            Error::Storage(Files::BadHeader { file, .. } | Files::Corrupt { file, .. }) => {
-                (*file, 0)
-            }
+            Error::Storage(
+                Files::BadHeader { file, .. }
+                | Files::Corrupt { file, .. }
+                | Files::NotAFile { file, .. },
+            ) => (*file, 0),
             Error::Storage(Files::BadPageSize { .. }) => (FileName::Bitfield, 0),
             Error::Storage(Files::MissingNode { node }) => (FileName::Tree, node.get()),
             Error::Storage(Files::MissingData { .. }) => (FileName::Data, 0),

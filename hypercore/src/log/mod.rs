@@ -4,10 +4,12 @@
 //! the lock of [`crate::Hypercore`]; the functions that read or write blocks without needing the
 //! lock take the files alone.
 
+mod guard;
 mod inspect;
 mod open;
 mod recover;
 mod repair;
+mod witness;
 
 use std::{ops::Range, sync::Arc};
 
@@ -18,8 +20,10 @@ use hypercore_merkle::{
     PublicKey, RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots,
     leaf_hash, proof, tree_index, verify,
 };
-use hypercore_storage::FeedFiles;
+use hypercore_storage::{FeedFiles, RandomAccess};
 
+pub use self::guard::AppendLock;
+use self::guard::Guard;
 pub use self::inspect::{Problem, Verification};
 pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
@@ -27,7 +31,11 @@ pub(crate) use self::recover::CHECKPOINT_BLOCKS;
 pub use self::recover::Recovery;
 pub use self::repair::Repair;
 pub(crate) use self::repair::repair_storage;
-use crate::error::{Corruption, Error, Result};
+pub(crate) use self::witness::Witness;
+use crate::{
+    error::{Corruption, Error, Result},
+    fork::ForkProof,
+};
 
 /// How the newest length is vouched for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +81,12 @@ pub(crate) struct Log {
     roots: Roots,
     head: TreeHead,
     recovery: Option<Recovery>,
+    guard: Option<Guard>,
+    /// Why nothing may be appended, if that is so.
+    lock: Option<AppendLock>,
+    /// Its writer takes in what others have of it.
+    resuming: bool,
+    fork: Option<Box<ForkProof>>,
     /// Between `begin_append` and its end: nobody else may change the head.
     appending: bool,
     poisoned: bool,
@@ -82,6 +96,9 @@ pub(crate) struct Log {
     marked: bool,
     /// Stored since the last sync, so the bitfield may not claim it on disk yet.
     unsynced: Unsynced,
+    /// Peers know of no blocks from here on, because those are not durable. They could be lost, and
+    /// others signed in their place.
+    withheld: Option<u64>,
 }
 
 /// Blocks that have not been made durable: downloads, and appends if those do not wait for it.
@@ -101,6 +118,23 @@ impl NodeSet for TreeBits<'_> {
 
     fn bound(&self) -> u64 {
         self.0.tree_bound()
+    }
+}
+
+/// The nodes that peers may know of.
+struct PublicTree<'a> {
+    bits: TreeBits<'a>,
+    length: u64,
+}
+
+impl NodeSet for PublicTree<'_> {
+    fn has(&self, node: NodeIndex) -> bool {
+        self.bits.has(node) && node.end() <= self.length
+    }
+
+    fn bound(&self) -> u64 {
+        let end = self.length.saturating_mul(2).saturating_sub(1);
+        self.bits.bound().min(end)
     }
 }
 
@@ -145,6 +179,11 @@ impl Log {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
+        self.is_writer() && self.lock.is_none()
+    }
+
+    /// Whether the log is written here and nowhere else.
+    pub(crate) fn is_writer(&self) -> bool {
         self.key_pair.is_some() && self.files.is_some() && self.vouched == Vouched::Signed
     }
 
@@ -243,7 +282,10 @@ impl Log {
     pub(crate) fn check_append(&self) -> Result<&Arc<KeyPair>> {
         self.writable_files()?;
         match (&self.key_pair, self.vouched) {
-            (Some(key_pair), Vouched::Signed) => Ok(key_pair),
+            (Some(key_pair), Vouched::Signed) => match self.lock {
+                Some(lock) => Err(Error::AppendLocked(lock)),
+                None => Ok(key_pair),
+            },
             (Some(_), Vouched::Unsigned) => Err(Corruption::Signature {
                 length: self.head.length,
             }
@@ -284,10 +326,163 @@ impl Log {
     pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) {
         self.appending = false;
         self.adopt(change);
-        if durable == Durable::NotYet {
-            self.unsynced.blocks += change.blocks().len() as u64;
-            self.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
+        match durable {
+            Durable::Yes => {
+                let head = self.head;
+                self.note(&head);
+            }
+            Durable::NotYet => {
+                let start = change.start_block();
+                self.withheld = self.withheld.or(Some(start));
+                self.unsynced.blocks += change.blocks().len() as u64;
+                self.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
+            }
         }
+    }
+
+    // ---- one key, one history --------------------------------------------------------------
+
+    /// The state of the log.
+    pub(crate) fn head(&self) -> TreeHead {
+        self.head
+    }
+
+    /// Notes that the log was signed and stored up to `head`.
+    pub(crate) fn note(&mut self, head: &TreeHead) {
+        // Without the note a copy is noticed later, or not at all. The log itself is all right.
+        if let Some(guard) = &mut self.guard
+            && self.lock.is_none()
+            && let Err(error) = guard.note(head)
+        {
+            tracing::warn!(%error, "the guard against forks could not be written");
+        }
+    }
+
+    /// The files to be synced for what was noted.
+    pub(crate) fn noted(&self) -> Vec<Arc<dyn RandomAccess>> {
+        self.guard.as_ref().map_or_else(Vec::new, Guard::files)
+    }
+
+    /// Compares the log with what was noted.
+    fn judge(&mut self) {
+        let lock = self
+            .guard
+            .as_ref()
+            .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)));
+        if let Some(lock) = lock {
+            tracing::warn!("nothing can be appended: {lock}");
+        }
+        self.lock = lock;
+    }
+
+    /// Why nothing may be appended, though the secret key is here.
+    pub(crate) fn append_lock(&self) -> Option<AppendLock> {
+        self.lock
+    }
+
+    /// The log of this key is at least as long as `theirs`. Returns the lock if that is new.
+    pub(crate) fn note_longer(&mut self, theirs: &TreeHead) -> Option<AppendLock> {
+        let (ours, is_longer) = (self.head.length, theirs.length > self.head.length);
+        if !is_longer || !self.is_writable() || self.appending {
+            return None;
+        }
+        let lock = AppendLock::Behind {
+            ours,
+            theirs: theirs.length,
+        };
+        self.lock_appends(lock, theirs);
+        Some(lock)
+    }
+
+    /// Keeps the proof of a fork, also beside the files. Returns false if there is one already.
+    pub(crate) fn note_fork(&mut self, fork: Box<ForkProof>) -> bool {
+        if self.fork.is_some() {
+            return false;
+        }
+        let end = &fork.longer.roots;
+        let length = end.length();
+        tracing::error!("two histories of this log were signed, one of {length} blocks");
+        if let Err(error) = self.store_proof(&fork) {
+            tracing::warn!(%error, "the proof of a fork could not be stored");
+        }
+        if self.is_writer() {
+            let head = end.head();
+            self.lock_appends(AppendLock::Forked { length }, &head);
+        }
+        self.fork = Some(fork);
+        true
+    }
+
+    fn store_proof(&self, fork: &ForkProof) -> Result<()> {
+        let name = format!("fork-proof-{}", fork.longer.roots.length());
+        let storage = self.files()?.storage();
+        let stored = storage.beside(&name).and_then(|file| {
+            let Some(file) = file else {
+                return Ok(());
+            };
+            file.write_at(0, fork.to_string().as_bytes())?;
+            file.sync()?;
+            storage.sync_directory()
+        });
+        stored.map_err(Error::Guard)
+    }
+
+    fn lock_appends(&mut self, lock: AppendLock, theirs: &TreeHead) {
+        self.lock = Some(lock);
+        if let Some(guard) = &mut self.guard
+            && let Err(error) = guard.note_lock(lock, theirs)
+        {
+            tracing::warn!(%error, "the guard against forks could not be written");
+        }
+    }
+
+    pub(crate) fn fork_proof(&self) -> Option<&ForkProof> {
+        self.fork.as_deref()
+    }
+
+    /// From now on, or no longer, the writer takes in what peers have of its log.
+    pub(crate) fn set_resuming(&mut self, resuming: bool) {
+        self.resuming = resuming;
+    }
+
+    /// Lets appends go on from here.
+    pub(crate) fn unlock(&mut self) {
+        self.lock = None;
+        let head = self.head;
+        self.note(&head);
+    }
+
+    /// Whether all is here that was ever noted to be signed.
+    pub(crate) fn check_signed(&self) -> Result<()> {
+        let lock = match self.lock {
+            None => return Ok(()),
+            Some(lock @ (AppendLock::Forked { .. } | AppendLock::Other { .. })) => Some(lock),
+            Some(
+                AppendLock::Behind { theirs: signed, .. } | AppendLock::Shorter { signed, .. },
+            ) => {
+                let length = self.head.length;
+                (length < signed).then_some(AppendLock::Shorter { length, signed })
+            }
+            Some(AppendLock::Copied) => None,
+        };
+        let guard = self.guard.as_ref();
+        let noted = guard.and_then(|guard| guard.missing(&self.head, |at| self.hash_at(at)));
+        lock.or(noted)
+            .map_or(Ok(()), |lock| Err(Error::AppendLocked(lock)))
+    }
+
+    /// The length that peers may know of.
+    pub(crate) fn public_length(&self) -> u64 {
+        self.withheld.unwrap_or(self.head.length)
+    }
+
+    /// Peers may know of the first `length` blocks. Returns those that they did not know of.
+    pub(crate) fn release(&mut self, length: u64) -> Option<Range<u64>> {
+        let start = self.withheld.take()?;
+        if length < self.head.length {
+            self.withheld = Some(length.max(start));
+        }
+        (start < length).then_some(start..length)
     }
 
     // ---- truncating -----------------------------------------------------------------------
@@ -314,6 +509,7 @@ impl Log {
         }
         self.head = roots.head();
         self.roots = roots;
+        self.withheld = self.withheld.filter(|&start| start < self.head.length);
         self.appending = false;
     }
 
@@ -330,8 +526,11 @@ impl Log {
         let Some(leaf) = NodeIndex::leaf(index) else {
             return Ok(None);
         };
-        let Some(plan) = proof::plan(&TreeBits(&self.bitfield), remote, leaf, digest, with_leaf)
-        else {
+        let public = PublicTree {
+            bits: TreeBits(&self.bitfield),
+            length: self.withheld.unwrap_or(u64::MAX),
+        };
+        let Some(plan) = proof::plan(&public, remote, leaf, digest, with_leaf) else {
             return Ok(None);
         };
         let files = self.files()?;
@@ -382,12 +581,24 @@ impl Log {
         if longer && self.appending {
             return Err(Error::Conflict);
         }
+        // Nobody can say which of two histories is to be followed.
+        if longer && (self.fork.is_some() || self.is_writer() && !self.resuming) {
+            return Ok(Stored {
+                value: None,
+                longer: false,
+                refused: change.head().copied(),
+            });
+        }
         write_download(&files, &change)?;
         self.adopt(&change);
         let value = change.blocks().first().map(|block| block.value().clone());
         self.unsynced.blocks += 1;
         self.unsynced.bytes += value.as_ref().map_or(0, |value| value.len() as u64);
-        Ok(Stored { value, longer })
+        Ok(Stored {
+            value,
+            longer,
+            refused: None,
+        })
     }
 
     /// The bits, roots and head of a change whose bytes have been written.
@@ -499,6 +710,8 @@ pub(crate) struct Stored {
     pub(crate) value: Option<Bytes>,
     /// Whether the log is longer now.
     pub(crate) longer: bool,
+    /// The end of a longer log that is not taken in, because this one is written here.
+    pub(crate) refused: Option<TreeHead>,
 }
 
 /// Where a byte is.
@@ -549,6 +762,11 @@ fn signature_slot(change: &ChangeSet) -> Result<Option<(u64, [u8; 64])>> {
     let slot = signature.as_bytes().try_into();
     let slot = slot.map_err(|_| Corruption::Signature { length })?;
     Ok(Some((length - 1, slot)))
+}
+
+/// Forgets what was noted of a log that is gone.
+pub(crate) fn forget(files: &FeedFiles) -> Result<()> {
+    Guard::remove(&**files.storage()).map_err(Error::Guard)
 }
 
 /// Runs of small blocks are gathered up to this many bytes and written together.

@@ -1,12 +1,12 @@
 //! Finding a log in its files, or making a new one.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{KeyPair, PublicKey, Verifier};
 use hypercore_storage::{FeedFiles, Storage};
 
-use super::{Log, Unsynced, recover};
+use super::{Log, Unsynced, guard::Guard, recover};
 use crate::error::{Corruption, Error, Result};
 
 /// What to do about a core that is, or is not, stored already.
@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) store_secret_key: bool,
     /// Whether appends that were acknowledged may be gone after a loss of power.
     pub(crate) may_lose: bool,
+    /// Where to note how much was signed, besides the log itself.
+    pub(crate) state_directory: Option<PathBuf>,
 }
 
 impl Setup {
@@ -49,13 +51,29 @@ impl Log {
     pub(crate) fn open(storage: Arc<dyn Storage>, setup: Setup) -> Result<Self> {
         let files = FeedFiles::open(storage)?;
         let may_lose = setup.may_lose;
-        let (key, key_pair) = open_keys(&files, setup)?;
+        let state_directory = setup.state_directory.clone();
+        let Opened {
+            key,
+            key_pair,
+            is_new,
+        } = open_keys(&files, setup)?;
         let verifier = Verifier::new(&key);
         let content = recover::load(&files, &verifier, key_pair.is_some(), may_lose)?;
-        Ok(Self {
+        let discovery_key = key.discovery_key();
+        let storage = &**files.storage();
+        // A secret key that is not stored here cannot have been copied from here.
+        let guard = match &key_pair {
+            Some(_) => Guard::open(storage, state_directory.as_deref(), &discovery_key),
+            None => Ok(None),
+        };
+        let mut log = Self {
             files: Some(Arc::new(files)),
             key,
-            discovery_key: key.discovery_key(),
+            discovery_key,
+            guard: guard.map_err(Error::Guard)?,
+            lock: None,
+            resuming: false,
+            fork: None,
             key_pair: key_pair.map(Arc::new),
             verifier: Arc::new(verifier),
             vouched: content.vouched,
@@ -69,11 +87,25 @@ impl Log {
             headers_written: false,
             marked: false,
             unsynced: Unsynced::default(),
-        })
+            withheld: None,
+        };
+        if is_new {
+            let head = log.head;
+            log.note(&head);
+        }
+        log.judge();
+        Ok(log)
     }
 }
 
-fn open_keys(files: &FeedFiles, setup: Setup) -> Result<(PublicKey, Option<KeyPair>)> {
+/// Keys that were found or made.
+struct Opened {
+    key: PublicKey,
+    key_pair: Option<KeyPair>,
+    is_new: bool,
+}
+
+fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     if setup.existing == Existing::Forgotten {
         files.reset()?;
     }
@@ -100,7 +132,11 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<(PublicKey, Option<KeyPa
     if let Some(requested) = setup.requested().filter(|&requested| requested != stored) {
         return Err(Error::OtherCore { stored, requested });
     }
-    Ok((stored, open_key_pair(files, stored, setup)?))
+    Ok(Opened {
+        key: stored,
+        key_pair: open_key_pair(files, stored, setup)?,
+        is_new: false,
+    })
 }
 
 /// The key of the log that is stored, if one is.
@@ -142,7 +178,7 @@ fn open_key_pair(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Opti
 
 /// Stores the keys of a new log: the secret one first, so that a creation cut short can be
 /// completed or started again, never mistaken for a read-only log.
-fn create(files: &FeedFiles, setup: Setup) -> Result<(PublicKey, Option<KeyPair>)> {
+fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     let key_pair = match (setup.key_pair, setup.key) {
         (Some(pair), Some(requested)) if pair.public_key() != requested => {
             return Err(Error::OtherCore {
@@ -165,7 +201,11 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<(PublicKey, Option<KeyPair>
     files.write_key(key.as_bytes())?;
     files.sync_keys()?;
     write_headers(files)?;
-    Ok((key, key_pair))
+    Ok(Opened {
+        key,
+        key_pair,
+        is_new: true,
+    })
 }
 
 /// Writes the headers that are missing, durably: a file that has content must have its header.

@@ -75,7 +75,7 @@ fn answer_request(
         request.nodes = 0;
     }
     let index = request.index;
-    let has_block = log.has(index);
+    let has_block = log.has(index) && index < log.public_length();
     if !request.hash && !has_block {
         return Ok(Some(unhave(index)));
     }
@@ -137,14 +137,17 @@ fn answer_want(peer: &mut Peer, want: &Want, log: &Log) -> Vec<Message> {
     }
     let mut answers = Vec::with_capacity(2);
     if peer.first_want()
-        && let Some(last) = log.length().checked_sub(1).filter(|&last| log.has(last))
+        && let Some(last) = log
+            .public_length()
+            .checked_sub(1)
+            .filter(|&last| log.has(last))
     {
         answers.push(Message::Have(Have::block(last)));
     }
     // Peers before version 8 ask for everything with a length of 0.
     let end = match length {
-        0 => log.length(),
-        length => start.saturating_add(length).min(log.length()),
+        0 => log.public_length(),
+        length => start.saturating_add(length).min(log.public_length()),
     };
     let bitfield = Some(log.bitfield().rle(start..end.max(start)).into());
     answers.push(Message::Have(Have {
@@ -202,6 +205,10 @@ pub(super) fn receive_data(
     let Some(request) = replicator.accept(peer, index, bytes, log, now)? else {
         return Ok(());
     };
+    if request.wanted == Wanted::Head {
+        core.replicator.done(peer, request);
+        return core.witness(index, &proof);
+    }
     // Somebody else who was asked for it may have been faster.
     if request.wanted != Wanted::Block || !log.has(index) {
         match core.put(peer, index, block, &proof) {

@@ -136,7 +136,7 @@ impl Connection {
                 .options
                 .download
                 .or(locked.replicator.downloading)
-                .unwrap_or_else(|| !locked.log.is_writable()),
+                .unwrap_or_else(|| !locked.log.is_writer()),
             upload: self.options.upload && locked.replicator.uploading != Some(false),
             timeout: self.options.timeout,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,

@@ -10,6 +10,7 @@ mod load;
 mod options;
 mod pace;
 mod peer;
+mod probe;
 mod questions;
 mod reason;
 mod schedule;
@@ -303,6 +304,13 @@ impl Replicator {
         };
         let forgotten = peer.check_deadline(now)?;
         self.release(id, forgotten);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            probe::probe(peer, log, now);
+            if log.fork_proof().is_some() {
+                // What is here is served; nothing is added to it.
+                peer.set_status(false, peer.uploading);
+            }
+        }
         if self.peers.get(&id).is_some_and(Peer::can_download) {
             self.ask(id, log, now);
         }

@@ -57,8 +57,17 @@ pub(crate) enum Wanted {
     Block,
     /// Only the proof: this is how the newest length is learnt.
     Proof,
+    /// Only the proof, to hold it against our log: see [`super::probe`].
+    Head,
     /// The block that holds a byte; the remote answers with that block, not with the one named.
     Byte(u64),
+}
+
+impl Wanted {
+    /// Whether the answer has no value.
+    const fn is_hash(self) -> bool {
+        matches!(self, Self::Proof | Self::Head)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +135,8 @@ pub(crate) struct Peer {
     remote_memory: Part,
     /// Which nodes the remote has, as far as its requests told us.
     pub(crate) remote_tree: RemoteTree,
+    /// It was asked whether its log is the same as ours.
+    pub(crate) probed: bool,
     /// The remote has told us at least once what it has.
     heard: bool,
     regions: BTreeSet<u64>,
@@ -174,6 +185,7 @@ impl Peer {
             remote: RemoteBitfield::new(options.remote_bitfield_bytes),
             remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),
+            probed: false,
             heard: false,
             regions: BTreeSet::new(),
             next_region: 0,
@@ -420,7 +432,7 @@ impl Peer {
             // use, the byte before it is asked for: it is in the same block or the one before.
             Wanted::Byte(offset) if offset == self.last_bytes_asked && offset > 1 => offset - 1,
             Wanted::Byte(offset) => offset,
-            Wanted::Block | Wanted::Proof => 0,
+            Wanted::Block | Wanted::Proof | Wanted::Head => 0,
         };
         if bytes > 0 {
             self.last_bytes_asked = bytes;
@@ -428,7 +440,7 @@ impl Peer {
         self.outbox.push(Message::Request(Request {
             index,
             bytes,
-            hash: wanted == Wanted::Proof,
+            hash: wanted.is_hash(),
             nodes,
         }));
         stamp
@@ -490,9 +502,7 @@ impl Peer {
         let found = self
             .in_flight
             .iter()
-            .position(|request| {
-                request.index == index && (request.wanted == Wanted::Proof) != has_value
-            })
+            .position(|request| request.index == index && request.wanted.is_hash() != has_value)
             .or_else(|| {
                 // A byte was looked for: the remote found it in another block.
                 self.in_flight

@@ -384,7 +384,7 @@ impl Replicator {
                         self.wake_all();
                     }
                 }
-                Wanted::Byte(_) => {}
+                Wanted::Byte(_) | Wanted::Head => {}
             }
         }
     }

@@ -189,3 +189,72 @@ fn repair_does_not_let_a_writer_forget_what_it_signed() {
     scene.run(["repair", "log"]).fails(3, &["signature"]);
     assert!(scene.files("log") == damaged);
 }
+
+/// What stands under the name of a file is neither followed nor waited for.
+#[cfg(unix)]
+#[test]
+fn other_things_in_place_of_a_file_are_named_and_left_alone() {
+    use std::{fs, os::unix::fs::symlink, process::Command};
+    for file in [
+        "key",
+        "secret_key",
+        "tree",
+        "data",
+        "bitfield",
+        "signatures",
+    ] {
+        for kind in ["directory", "pipe", "link"] {
+            let scene = Scene::new();
+            scene.core("log", &["a", "bc"]);
+            let path = scene.path("log").join(file);
+            let target = scene.path("target");
+            fs::rename(&path, &target).unwrap();
+            let before = fs::read(&target).unwrap();
+            match kind {
+                "directory" => fs::create_dir(&path).unwrap(),
+                "link" => symlink(&target, &path).unwrap(),
+                _ => assert!(
+                    Command::new("mkfifo")
+                        .arg(&path)
+                        .status()
+                        .unwrap()
+                        .success()
+                ),
+            }
+            scene
+                .run(["verify", "log"])
+                .fails(3, &[file, "not a regular file"]);
+            for args in [
+                &["append", "log", "d"][..],
+                &["get", "log", "0"],
+                &["repair", "log"],
+            ] {
+                let done = scene.run(args);
+                assert_ne!(done.code, Some(0), "{file} {kind} {args:?}");
+                assert!(done.stderr.contains(file), "{file} {kind}: {}", done.stderr);
+            }
+            assert_eq!(fs::read(&target).unwrap(), before, "{file} {kind}");
+        }
+    }
+}
+
+#[test]
+fn files_of_another_log_are_noticed() {
+    for file in ["key", "secret_key", "tree", "data", "signatures"] {
+        let scene = Scene::new();
+        scene.core("log", &["a", "bc"]);
+        scene.run(["create", "other"]).ok();
+        scene.run(["append", "other", "x", "yz"]).ok();
+        let (mine, other) = (scene.path("log").join(file), scene.path("other").join(file));
+        std::fs::copy(&other, &mine).unwrap();
+        let before = scene.files("log");
+        scene.run(["verify", "log"]).fails(3, &[]);
+        let appended = scene.run(["append", "log", "d"]);
+        // Bytes of blocks are looked at when they are read.
+        if file != "data" {
+            assert_ne!(appended.code, Some(0), "{file}");
+            assert!(scene.files("log") == before, "{file}");
+        }
+        assert_ne!(scene.run(["get", "log", "1"]).code, Some(0), "{file}");
+    }
+}

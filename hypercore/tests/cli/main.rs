@@ -3,8 +3,10 @@
 mod damage;
 mod discovery;
 mod doctor;
+mod forks;
 mod identity;
 mod keys;
+mod kills;
 mod looking;
 mod network;
 mod process;

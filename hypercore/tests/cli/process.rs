@@ -53,6 +53,7 @@ impl Scene {
             .args(args)
             // Whoever runs the tests may have an identity, which is not theirs.
             .env("XDG_CONFIG_HOME", self.path("no-config"))
+            .env("XDG_STATE_HOME", self.path("state"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -211,6 +212,18 @@ impl Process {
     pub(crate) fn stop(self) -> Done {
         self.signal("-TERM");
         self.end()
+    }
+
+    /// Ends it between two instructions: what it had said until then, line by line.
+    pub(crate) fn kill_and_hear(mut self) -> Vec<Value> {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+        let lines = std::iter::from_fn(|| self.line());
+        // The last line can be torn.
+        let whole = lines.filter(|line| line.ends_with(b"\n"));
+        whole
+            .map(|line| serde_json::from_slice(&line).expect("JSON"))
+            .collect()
     }
 
     /// The next line of its output for people.

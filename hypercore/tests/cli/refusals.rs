@@ -54,7 +54,7 @@ fn help() {
     let scene = Scene::new();
     let commands = [
         "create", "append", "get", "cat", "info", "seek", "clear", "audit", "verify", "repair",
-        "serve", "clone", "identity",
+        "resume", "serve", "clone", "identity",
     ];
     let help = scene.run(["--help"]).ok();
     for command in commands {

@@ -6,7 +6,9 @@ mod crash;
 mod damage;
 #[cfg(feature = "mdns")]
 mod discovery;
+mod durability;
 mod flips;
+mod fork;
 mod model;
 mod network;
 mod node_basic;

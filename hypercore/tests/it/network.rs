@@ -516,8 +516,10 @@ fn a_wrong_bit_closes_only_who_sent_it() {
         liar.send(have(0, 2)).await;
         let mut get = Box::pin(clone.get(1));
         assert!(futures_lite::future::poll_once(&mut get).await.is_none());
+        let probe = soon("a request", liar.request()).await.unwrap();
+        assert_eq!((probe.index, probe.hash), (0, true));
         let request = soon("a request", liar.request()).await.unwrap();
-        assert_eq!(request.index, 1);
+        assert_eq!((request.index, request.hash), (1, false));
         liar.send(Message::Data(Data {
             index: 1,
             value: Some(Bytes::from_static(b"BLOCK 1")),

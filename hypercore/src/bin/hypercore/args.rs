@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Put right what is damaged, and fetch what cannot be from peers
     Repair(RepairArgs),
+    /// Append again to a core that was copied or restored
+    Resume(ResumeArgs),
     /// Serve a core to any number of peers until interrupted
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
@@ -264,6 +266,21 @@ pub(crate) struct RepairArgs {
     /// Peers to fetch dropped blocks from
     #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("way").required(true).args(["from", "accept_fork_risk"])))]
+pub(crate) struct ResumeArgs {
+    /// Directory of the core
+    pub(crate) dir: PathBuf,
+    /// Fetch what is missing from this peer first; repeat it for more
+    #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = parse_address)]
+    pub(crate) from: Vec<String>,
+    /// Go on from here; if more was signed elsewhere, its readers refuse what is appended now
+    #[arg(long)]
+    pub(crate) accept_fork_risk: bool,
     #[command(flatten)]
     pub(crate) format: Format,
 }

@@ -12,7 +12,7 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Error, Event, Events, Hypercore, OpenOptions, PeerId, Progress, UpdateOptions,
+    Error, Event, Events, Hypercore, PeerId, Progress, UpdateOptions,
     bitfield::{Bitfield, PageSize},
     storage::{Directory, FileName, Storage},
     wire::StaticKeyPair,
@@ -21,7 +21,7 @@ use hypercore::{
 use crate::{
     args::{CloneArgs, Manners},
     calls::{Calls, News},
-    commands::{close, tell_recovery},
+    commands::{close, options, tell_recovery},
     errors::{Exit, Failure, Result},
     identity,
     output::{Output, blocks, bytes},
@@ -116,7 +116,7 @@ impl Origin {
 async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
     let dir = args.dir.as_path();
     let origin = Origin::of(dir);
-    let core = OpenOptions::new()
+    let core = options()
         .key(args.key)
         .sparse(args.sparse)
         .eager_update(args.live)
@@ -124,7 +124,7 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
         .await
         .map_err(|error| Failure::core(error, dir))?;
     tell_recovery(&core, dir);
-    if core.is_writable() {
+    if core.is_writable() || core.append_lock().is_some() {
         return Err(Failure::failed(format!(
             "`{}` holds the original of this core, which can only be appended to; clone into \
              another directory",
@@ -471,6 +471,18 @@ impl Job {
                 let core = self.core.clone();
                 let mut stored = (0..core.length()).filter(|&index| core.has(index));
                 stored.try_for_each(|index| self.tell_download(index))
+            }
+            Event::Forked { length } => {
+                self.output
+                    .event("forked", &[("length", (*length).into())])?;
+                let dir = self.args.dir.display();
+                Err(Failure::new(
+                    Exit::Forked,
+                    format!(
+                        "the writer of this core has signed two histories; the proof is in \
+                         `{dir}/fork-proof-{length}`, and what `{dir}` had before is still there"
+                    ),
+                ))
             }
             Event::PeerOpen { peer } => {
                 self.met = true;

@@ -1,6 +1,9 @@
 //! The commands that need no peers.
 
-use std::{fs, io, path::Path};
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
 
 use futures_lite::future;
 use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions};
@@ -29,10 +32,34 @@ pub(crate) fn require_directory(dir: &Path) -> Result<()> {
     }
 }
 
+/// How every command opens a core: greatest lengths are noted in `$XDG_STATE_HOME/hypercore`, or the
+/// same in `~/.local/state`, where there is one.
+pub(crate) fn options() -> OpenOptions {
+    let absolute = |name| {
+        let path = PathBuf::from(env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let state =
+        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local").join("state")));
+    match state {
+        Some(state) => OpenOptions::new().state_directory(state.join("hypercore")),
+        None => OpenOptions::new(),
+    }
+}
+
+/// Fails if nothing may be appended to `core`, and says why.
+pub(crate) fn require_writable(core: &Hypercore, dir: &Path) -> Result<()> {
+    match core.append_lock() {
+        Some(lock) => Err(Failure::core(Error::AppendLocked(lock), dir)),
+        None if core.is_writable() => Ok(()),
+        None => Err(Failure::core(Error::NotWritable, dir)),
+    }
+}
+
 /// Opens the core in `dir` as it is. Creates nothing and asks peers for nothing.
 pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
     require_directory(dir)?;
-    let core = OpenOptions::new()
+    let core = options()
         .create_if_missing(false)
         .sparse(true)
         .open(dir)
@@ -61,7 +88,7 @@ pub(crate) async fn close(core: &Hypercore, dir: &Path) -> Result<()> {
 
 pub(crate) async fn create(args: CreateArgs, manners: &Manners) -> Result<()> {
     let CreateArgs { dir, seed, format } = args;
-    let mut options = OpenOptions::new().create_new();
+    let mut options = options().create_new();
     if let Some(seed) = seed {
         options = options.key_pair(KeyPair::from_seed(&seed));
     }
@@ -92,9 +119,7 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
     let dir = args.dir.as_path();
     let mut output = Output::new(&args.format, manners);
     let core = open(dir).await?;
-    if !core.is_writable() {
-        return Err(Failure::core(Error::NotWritable, dir));
-    }
+    require_writable(&core, dir)?;
     let before = core.length();
     let (batches, size) = if args.lines {
         (input::lines(), None)
@@ -194,9 +219,9 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
     let core = open(&args.dir).await?;
     let (length, byte_length) = (core.length(), core.byte_length());
     let downloaded = core.downloaded(..);
-    let disk_usage = core
-        .disk_usage()
-        .map_err(|error| Failure::core(error, &args.dir))?;
+    let failed = |error| Failure::core(error, &args.dir);
+    let disk_usage = core.disk_usage().map_err(failed)?;
+    let apparent_size = core.apparent_size().map_err(failed)?;
     let writable = core.is_writable();
     Output::new(&args.format, manners).result(
         &[
@@ -207,16 +232,18 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
             ("writable", writable.into()),
             ("downloaded", downloaded.into()),
             ("diskUsage", disk_usage.into()),
+            ("apparentSize", apparent_size.into()),
         ],
         format_args!(
-            "key            {}\ndiscovery key  {}\nlength         {}, {}\nstored here    {}, {} on \
-             the disk\nwritable       {}",
+            "key            {}\ndiscovery key  {}\nlength         {}, {}\nstored here    {}\non the \
+             disk    {}, in files of {}\nwritable       {}",
             core.key(),
             core.discovery_key(),
             blocks(length),
             bytes(byte_length),
             blocks(downloaded),
             bytes(disk_usage),
+            bytes(apparent_size),
             if writable { "yes" } else { "no" },
         ),
     )

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
-use hypercore::{Error, merkle, storage};
+use hypercore::{AppendLock, Error, merkle, storage};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -11,6 +11,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) enum Exit {
     Failed = 1,
     Damaged = 3,
+    Forked = 4,
     Locked = 5,
     Incomplete = 6,
 }
@@ -73,6 +74,22 @@ impl Failure {
             Error::NotWritable => Self::failed(format!(
                 "the core in `{dir}` is read-only: its secret key is not there; append where the \
                  core was made"
+            )),
+            Error::AppendLocked(lock) => Self::new(
+                match lock {
+                    AppendLock::Forked { .. } | AppendLock::Other { .. } => Exit::Forked,
+                    _ => Exit::Failed,
+                },
+                format!(
+                    "nothing is appended to the core in `{dir}`, because {lock}; `hypercore resume \
+                     {dir} --from ADDR:PORT` fetches what is missing from a peer, and \
+                     --accept-fork-risk goes on from here"
+                ),
+            ),
+            Error::Guard(source) => Self::failed(format!(
+                "the file `fork-guard` of the core in `{dir}`: {}; {}",
+                reason(source),
+                advice(source)
             )),
             Error::Merkle(merkle::Error::BlockTooLarge { size, max }) => Self::failed(format!(
                 "a block of {size} bytes is too large: {max} bytes are the limit; cut it with \

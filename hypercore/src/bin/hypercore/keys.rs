@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     args::{Format, Manners},
-    commands::{close, open},
+    commands::{close, open, options},
     errors::{Failure, Result, reason},
     output::{Output, blocks},
 };
@@ -171,7 +171,7 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
             dir.display()
         )));
     }
-    let core = hypercore::OpenOptions::new().key_pair(pair).open(dir).await;
+    let core = options().key_pair(pair).open(dir).await;
     let core = core.map_err(|error| Failure::core(error, dir))?;
     close(&core, dir).await?;
     let mut output = Output::new(&args.format, manners);

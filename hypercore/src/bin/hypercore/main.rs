@@ -24,6 +24,7 @@ mod peers;
 mod read;
 mod receive;
 mod repair;
+mod resume;
 mod serve;
 mod share;
 mod signals;
@@ -66,6 +67,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Audit(args) => commands::audit(args, manners).await,
         Command::Verify(args) => check::verify(args, manners).await,
         Command::Repair(args) => repair::repair(args, manners).await,
+        Command::Resume(args) => resume::resume(args, manners).await,
         Command::Serve(args) => serve::serve(args, manners).await,
         Command::Clone(args) => clone::clone(args, manners).await,
         Command::Share(args) => share::share(args, manners).await,

@@ -3,11 +3,11 @@
 use std::{path::Path, time::Duration};
 
 use futures_lite::future;
-use hypercore::{Error, GetOptions, Hypercore, OpenOptions, storage::Directory};
+use hypercore::{Error, GetOptions, Hypercore, storage::Directory};
 
 use crate::{
     args::{Manners, RepairArgs},
-    commands::{close, require_directory},
+    commands::{close, options, require_directory},
     errors::{Exit, Failure, Result},
     output::{Output, blocks},
     signals::Signals,
@@ -33,7 +33,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     let mut fetched = 0;
     let mut stopped = Ok(());
     if dropped > 0 && !connect.is_empty() {
-        let core = OpenOptions::new()
+        let core = options()
             .create_if_missing(false)
             .sparse(true)
             .open(&dir)

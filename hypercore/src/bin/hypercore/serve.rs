@@ -10,13 +10,13 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Admission, AdmissionLimits, Error, Event, Hypercore, PublicKey, ReplicateOptions, Role,
+    Admission, AdmissionLimits, Event, Hypercore, PublicKey, ReplicateOptions, Role,
     wire::{Budget, Limits, StaticKeyPair},
 };
 
 use crate::{
     args::{Manners, ServeArgs},
-    commands::{append_batch, close, open},
+    commands::{append_batch, close, open, require_writable},
     errors::{Failure, Result, reason},
     identity, input,
     net::{self, Listener},
@@ -47,8 +47,8 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(identity.path.as_deref())?;
     let core = open(&dir).await?;
-    if lines && !core.is_writable() {
-        return Err(Failure::core(Error::NotWritable, &dir));
+    if lines {
+        require_writable(&core, &dir)?;
     }
     let (listener, address) = listen_on(&listen).await?;
     let announcement = announce.then(|| net::announce(&core, address));
@@ -255,6 +255,23 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
         match event {
             Event::Append { length } => {
                 output.event("append", &[("length", length.into())])?;
+            }
+            Event::Behind { ours, theirs } => {
+                output.event(
+                    "behind",
+                    &[("ours", ours.into()), ("theirs", theirs.into())],
+                )?;
+                output.remark(format_args!(
+                    "A peer has {} of this core, and {ours} are here: it was restored from an old \
+                     copy, and nothing can be appended",
+                    blocks(theirs)
+                ));
+            }
+            Event::Forked { length } => {
+                output.event("forked", &[("length", length.into())])?;
+                output.remark(format_args!(
+                    "Two histories of this core were signed; the proof is in `fork-proof-{length}`"
+                ));
             }
             Event::PeerOpen { peer } => {
                 let address = peers.address(peer);

@@ -459,6 +459,7 @@ fn open_on(
         key_pair,
         store_secret_key: true,
         may_lose: false,
+        state_directory: None,
     };
     let log = Log::open(storage, setup).expect("memory holds a core");
     Hypercore::from_shared(Shared::new(log, sparse, false, Durability::Always))

@@ -1,0 +1,60 @@
+//! `hypercore resume`: lets a copied or restored core be appended to again.
+
+use futures_lite::future;
+use hypercore::Error;
+
+use crate::{
+    args::{Manners, ResumeArgs},
+    commands::{close, open},
+    errors::{Exit, Failure, Result},
+    output::{Output, blocks},
+    signals::Signals,
+    sources::Sources,
+};
+
+pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
+    let ResumeArgs {
+        dir,
+        from,
+        accept_fork_risk,
+        format,
+    } = args;
+    let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+    let core = open(&dir).await?;
+    let failed = |error| Failure::core(error, &dir);
+    if !core.is_writable() && core.append_lock().is_none() {
+        return Err(failed(Error::NotWritable));
+    }
+    let before = core.length();
+    let resumed = if accept_fork_risk {
+        core.accept_fork_risk().await.map_err(failed)
+    } else {
+        let fetch = async {
+            let sources = Sources::call(&core, &from).await?;
+            let resumed = core.resume().await.map(drop).map_err(failed);
+            sources.end().await;
+            resumed
+        };
+        let stop = async {
+            signals.stopped().await;
+            Err(Failure::new(Exit::Incomplete, "interrupted"))
+        };
+        future::or(stop, fetch).await
+    };
+    close(&core, &dir).await?;
+    resumed?;
+    let length = core.length();
+    Output::new(&format, manners).result(
+        &[
+            ("length", length.into()),
+            ("byteLength", core.byte_length().into()),
+            ("fetched", (length - before).into()),
+            ("writable", true.into()),
+        ],
+        format_args!(
+            "Fetched {}; the core has {} and can be appended to.",
+            blocks(length - before),
+            blocks(length)
+        ),
+    )
+}

@@ -1,0 +1,302 @@
+//! One key, one history: is this the place where the log was written last, and is it all there?
+//!
+//! A directory that was copied, or put back from a backup, holds a secret key and an old log. Who
+//! goes on from there signs a second history, and copies of the first refuse it. So a writer notes
+//! where it is and how far it came, in a file beside the log that Node ignores, and if it is told
+//! to also in a file elsewhere, which an old backup does not take back.
+//!
+//! Each file has two slots of 512 bytes that are written in turn, so that one is always whole:
+//!
+//! ```text
+//! 0          8          16       24        56         88       96         128
+//! +----------+----------+--------+---------+----------+--------+----------+
+//! | hcguard1 | sequence | length | root    | place    | forked | checksum | zeros
+//! +----------+----------+--------+---------+----------+--------+----------+
+//! ```
+//! Numbers are little endian. The root is the tree hash of that length, the place a hash of what
+//! tells the directory from a copy, and `forked` the length of a fork that was seen, or 0.
+
+use std::{io, path::Path, sync::Arc};
+
+use hypercore_merkle::{DiscoveryKey, Hash, TreeHead, leaf_hash};
+use hypercore_storage::{Directory, RandomAccess, Storage};
+
+/// Why nothing may be appended, though the secret key is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendLock {
+    /// The files were copied or moved since they were last written to, or put back from a backup.
+    #[error("its files were copied, moved or restored since they were last written to")]
+    Copied,
+    /// More was signed with this key than is here.
+    #[error("{signed} blocks were signed with its key, and {length} of them are here")]
+    Shorter {
+        /// The length of the log here.
+        length: u64,
+        /// The length that was signed here before.
+        signed: u64,
+    },
+    /// Other blocks were signed with this key than are here.
+    #[error("its first {length} blocks are not those that were signed here before")]
+    Other {
+        /// The length that was signed here before.
+        length: u64,
+    },
+    /// A peer has proven a longer log, signed with this key.
+    #[error("a peer has {theirs} blocks that were signed with its key, and {ours} are here")]
+    Behind {
+        /// The length of the log here.
+        ours: u64,
+        /// The length that the peer has proven.
+        theirs: u64,
+    },
+    /// A peer has proven another history, signed with this key: see
+    /// [`ForkProof`](crate::ForkProof).
+    #[error("another history of {length} blocks was signed with its key")]
+    Forked {
+        /// The length of the other history.
+        length: u64,
+    },
+}
+
+/// The name of the file beside the log.
+const FILE: &str = "fork-guard";
+
+const SLOT: usize = 512;
+const MAGIC: [u8; 8] = *b"hcguard1";
+
+/// What a slot says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Record {
+    sequence: u64,
+    length: u64,
+    root: Hash,
+    place: Hash,
+    forked: u64,
+}
+
+impl Record {
+    fn encode(&self) -> [u8; SLOT] {
+        let numbers = |number: u64| number.to_le_bytes();
+        let mut bytes = Vec::with_capacity(SLOT);
+        bytes.extend(MAGIC);
+        bytes.extend(numbers(self.sequence));
+        bytes.extend(numbers(self.length));
+        bytes.extend(self.root);
+        bytes.extend(self.place);
+        bytes.extend(numbers(self.forked));
+        bytes.extend(leaf_hash(&bytes));
+        let mut slot = [0; SLOT];
+        slot[..bytes.len()].copy_from_slice(&bytes);
+        slot
+    }
+
+    fn decode(slot: &[u8; SLOT]) -> Option<Self> {
+        let (content, rest) = slot.split_at_checked(96)?;
+        if !content.starts_with(&MAGIC) || !rest.starts_with(&leaf_hash(content)) {
+            return None;
+        }
+        let number = |at: usize| Some(u64::from_le_bytes(*content.get(at..)?.first_chunk()?));
+        Some(Self {
+            sequence: number(8)?,
+            length: number(16)?,
+            root: *content.get(24..)?.first_chunk()?,
+            place: *content.get(56..)?.first_chunk()?,
+            forked: number(88)?,
+        })
+    }
+}
+
+/// A file of two slots.
+#[derive(Debug)]
+struct Slots {
+    file: Arc<dyn RandomAccess>,
+    newest: Option<Record>,
+}
+
+impl Slots {
+    fn read(file: Arc<dyn RandomAccess>) -> io::Result<Self> {
+        let mut newest: Option<Record> = None;
+        for slot in 0..2 {
+            let mut bytes = [0; SLOT];
+            match file.read_at(slot * SLOT as u64, &mut bytes) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+            let record = Record::decode(&bytes);
+            newest = newest.max_by_sequence(record);
+        }
+        Ok(Self { file, newest })
+    }
+
+    fn write(&mut self, record: Record) -> io::Result<()> {
+        let sequence = self.newest.map_or(0, |newest| newest.sequence + 1);
+        let record = Record { sequence, ..record };
+        let slot = record.encode();
+        self.file.write_at((sequence % 2) * SLOT as u64, &slot)?;
+        if sequence == 0 {
+            // The file has its full length from the beginning.
+            self.file.write_at(SLOT as u64, &[0; SLOT])?;
+        }
+        self.newest = Some(record);
+        Ok(())
+    }
+}
+
+trait Newest: Sized {
+    fn max_by_sequence(self, other: Self) -> Self;
+}
+
+impl Newest for Option<Record> {
+    fn max_by_sequence(self, other: Self) -> Self {
+        [self, other]
+            .into_iter()
+            .flatten()
+            .max_by_key(|record| record.sequence)
+    }
+}
+
+/// What a writer notes of itself.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    here: Slots,
+    /// Where an old backup does not reach.
+    elsewhere: Option<Slots>,
+    place: Hash,
+}
+
+impl Guard {
+    /// The guard of the log in `storage`, if it can have one. `elsewhere` is a directory for the
+    /// second file.
+    pub(crate) fn open(
+        storage: &dyn Storage,
+        elsewhere: Option<&Path>,
+        discovery_key: &DiscoveryKey,
+    ) -> io::Result<Option<Self>> {
+        let place = storage.place()?;
+        let Some(here) = storage.beside(FILE)?.filter(|_| !place.is_empty()) else {
+            return Ok(None);
+        };
+        let elsewhere = match elsewhere {
+            Some(path) => Directory::new(path).beside(&discovery_key.to_string())?,
+            None => None,
+        };
+        Ok(Some(Self {
+            here: Slots::read(here)?,
+            elsewhere: elsewhere.map(Slots::read).transpose()?,
+            place: leaf_hash(&place),
+        }))
+    }
+
+    /// Removes the file beside the log.
+    pub(crate) fn remove(storage: &dyn Storage) -> io::Result<()> {
+        storage.remove_beside(FILE)
+    }
+
+    /// Why nothing may be appended to the log that ends with `head`, if that is so. `hash_at` knows
+    /// the tree hash of shorter lengths, as far as it is known.
+    pub(crate) fn judge(
+        &self,
+        head: &TreeHead,
+        hash_at: impl Fn(u64) -> Option<Hash>,
+    ) -> Option<AppendLock> {
+        if let Some(record) = self.here.newest {
+            if record.forked > 0 {
+                let length = record.forked;
+                return Some(AppendLock::Forked { length });
+            }
+            if record.place != self.place {
+                return Some(AppendLock::Copied);
+            }
+        }
+        self.missing(head, hash_at)
+    }
+
+    /// What was signed and is not in the log that ends with `head`.
+    pub(crate) fn missing(
+        &self,
+        head: &TreeHead,
+        hash_at: impl Fn(u64) -> Option<Hash>,
+    ) -> Option<AppendLock> {
+        // The same key may have been given to two directories on purpose: each has its own.
+        let elsewhere = self.elsewhere.as_ref().and_then(|slots| slots.newest);
+        let elsewhere = elsewhere.filter(|record| record.place == self.place);
+        for record in [self.here.newest, elsewhere].into_iter().flatten() {
+            let (length, signed) = (head.length, record.length);
+            if signed > length {
+                return Some(AppendLock::Shorter { length, signed });
+            }
+            if signed > 0 && hash_at(signed).is_some_and(|hash| hash != record.root) {
+                return Some(AppendLock::Other { length: signed });
+            }
+        }
+        None
+    }
+
+    /// Notes how long the log is, before anybody else hears of it.
+    pub(crate) fn note(&mut self, head: &TreeHead) -> io::Result<()> {
+        let record = Record {
+            length: head.length,
+            root: head.hash,
+            place: self.place,
+            ..Record::default()
+        };
+        if let Some(elsewhere) = &mut self.elsewhere {
+            elsewhere.write(record)?;
+        }
+        self.here.write(record)
+    }
+
+    /// Notes what peers have shown, so that it is not forgotten when the log is closed.
+    pub(crate) fn note_lock(&mut self, lock: AppendLock, theirs: &TreeHead) -> io::Result<()> {
+        let forked = match lock {
+            AppendLock::Forked { length } => length,
+            _ => 0,
+        };
+        self.here.write(Record {
+            length: theirs.length,
+            root: theirs.hash,
+            place: self.place,
+            forked,
+            ..Record::default()
+        })
+    }
+
+    /// The files, to be synced.
+    pub(crate) fn files(&self) -> Vec<Arc<dyn RandomAccess>> {
+        let elsewhere = self.elsewhere.iter();
+        let slots = std::iter::once(&self.here).chain(elsewhere);
+        slots.map(|slots| Arc::clone(&slots.file)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_slot_leaves_the_one_before() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = || {
+            let file = Directory::new(directory.path()).beside("x");
+            file.expect("a handle")
+                .expect("a directory has files beside")
+        };
+        let mut slots = Slots::read(file()).expect("no file is an empty one");
+        for length in 1..=4 {
+            let record = Record {
+                length,
+                ..Record::default()
+            };
+            slots.write(record).expect("a write");
+        }
+        let read = || Slots::read(file()).expect("a read").newest;
+        assert_eq!(read().map(|record| record.length), Some(4));
+        // The fourth, number 3, is in the second slot.
+        file().write_at(SLOT as u64 + 100, &[9]).expect("a write");
+        assert_eq!(read().map(|record| record.length), Some(3));
+        file().write_at(16, &[9]).expect("a write");
+        assert_eq!(read(), None);
+    }
+}

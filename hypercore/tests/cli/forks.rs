@@ -1,0 +1,117 @@
+//! One key, one history, on the command line.
+
+use std::{fs, process::Command};
+
+use serde_json::json;
+
+use crate::process::{KEY, Scene};
+
+fn copy(scene: &Scene, from: &str, to: &str) {
+    let status = Command::new("cp")
+        .arg("-r")
+        .args([scene.path(from), scene.path(to)])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()));
+}
+
+#[test]
+fn a_copy_takes_no_appends_until_somebody_takes_the_risk() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    copy(&scene, "log", "copy");
+    let before = scene.files("copy");
+    let words = [
+        "copied",
+        "hypercore resume copy --from",
+        "--accept-fork-risk",
+    ];
+    scene.run(["append", "copy", "c"]).fails(1, &words);
+    scene.run(["serve", "copy", "--lines"]).fails(1, &words);
+    assert_eq!(
+        scene.run(["info", "copy", "--json"]).ok().json()["writable"],
+        false
+    );
+    assert_eq!(scene.run(["cat", "copy"]).ok().text(), "ab");
+    assert!(scene.files("copy") == before);
+
+    scene.run(["resume", "copy"]).fails(2, &["--from"]);
+    let done = scene
+        .run(["resume", "copy", "--accept-fork-risk", "--json"])
+        .ok();
+    assert_eq!(done.json()["length"], 2);
+    scene.run(["append", "copy", "c"]).ok();
+    scene.run(["append", "log", "other"]).ok();
+}
+
+#[test]
+fn a_copy_fetches_its_own_blocks_before_it_goes_on() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    copy(&scene, "log", "backup");
+    scene.run(["append", "log", "c"]).ok();
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "reader", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    let (_server, address) = scene.serve("reader", &[]);
+    let done = scene
+        .run(["resume", "backup", "--from", &address, "--json"])
+        .ok()
+        .json();
+    assert_eq!((&done["length"], &done["fetched"]), (&json!(3), &json!(1)));
+    scene.run(["append", "backup", "d"]).ok();
+    assert_eq!(scene.run(["cat", "backup"]).ok().text(), "abcd");
+
+    scene
+        .run(["resume", "backup", "--from", "127.0.0.1:1"])
+        .fails(1, &["no peer"]);
+}
+
+#[test]
+fn a_directory_that_was_put_back_in_place_takes_no_appends() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let before = scene.files("log");
+    scene.run(["append", "log", "b"]).ok();
+    for (name, bytes) in before {
+        fs::write(scene.path("log").join(name), bytes).unwrap();
+    }
+    scene
+        .run(["append", "log", "c"])
+        .fails(1, &["2 blocks were signed", "1 of them"]);
+}
+
+#[test]
+fn two_histories_end_a_clone_with_a_proof() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    copy(&scene, "log", "other");
+    scene.run(["resume", "other", "--accept-fork-risk"]).ok();
+    scene.run(["append", "log", "c"]).ok();
+    scene.run(["append", "other", "x"]).ok();
+    scene.run(["append", "other", "y"]).ok();
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+
+    let (server, address) = scene.serve("other", &[]);
+    let done = scene.run(["clone", KEY, "copy", "--connect", &address, "--json"]);
+    let done = done.fails(4, &["two histories", "fork-proof-4"]);
+    assert!(
+        done.events()
+            .contains(&json!({"event": "forked", "length": 4}))
+    );
+    let proof = fs::read_to_string(scene.path("copy/fork-proof-4")).unwrap();
+    assert!(proof.parse::<hypercore::ForkProof>().unwrap().verify());
+    // What it had is still there, and all of it.
+    assert_eq!(scene.run(["cat", "copy"]).ok().text(), "abc");
+    scene.run(["verify", "copy"]).ok();
+    assert_eq!(server.event("forked")["length"], 4);
+    server.stop().ok();
+    scene
+        .run(["append", "other", "z"])
+        .fails(4, &["another history"]);
+}

@@ -1,0 +1,99 @@
+//! What is not durable yet is here, and nobody else hears of it.
+
+use std::time::{Duration, Instant};
+
+use hypercore::{
+    Durability, Error, GetOptions, Hypercore,
+    storage::{Memory, testing::FaultStorage},
+};
+
+use crate::support::{
+    clone_of, connect_live, connected, get_if_available, run, soon, update_if_available,
+};
+
+async fn open(storage: &FaultStorage, durability: Durability) -> Hypercore {
+    let options = Hypercore::options().durability(durability);
+    options.open_storage(storage.clone()).await.unwrap()
+}
+
+/// How many blocks the worst loss of power would leave.
+async fn length_after_power_cut(storage: &FaultStorage) -> u64 {
+    let mut least = u64::MAX;
+    for seed in 0..20 {
+        let image: Memory = storage.power_cut(seed);
+        let core = Hypercore::options()
+            .durability(Durability::OnClose)
+            .open_storage(image)
+            .await
+            .unwrap();
+        least = least.min(core.length());
+    }
+    least
+}
+
+#[test]
+fn peers_hear_of_appends_when_they_are_flushed() {
+    run(async {
+        let core = open(&FaultStorage::new(), Durability::OnClose).await;
+        core.append("first").await.unwrap();
+        core.flush().await.unwrap();
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        connected(&clone, 1).await;
+        assert_eq!(soon("the length", clone.update()).await.unwrap(), 1);
+
+        core.append_batch(["second", "third"]).await.unwrap();
+        assert_eq!(core.get(2).await.unwrap(), "third");
+        let update = soon("an answer", clone.update_with(update_if_available())).await;
+        assert!(matches!(update, Err(Error::NotAvailable)), "{update:?}");
+        // Nor do those who come now, and what they get is not signed for more.
+        let late = clone_of(&core, true).await;
+        let _late = connect_live(&late, &core).await;
+        connected(&late, 1).await;
+        assert_eq!(soon("a block", late.get(0)).await.unwrap(), "first");
+        assert_eq!(late.length(), 1);
+        let get = soon("an answer", late.get_with(1, get_if_available())).await;
+        assert!(matches!(get, Err(Error::NotAvailable)), "{get:?}");
+
+        core.flush().await.unwrap();
+        assert_eq!(soon("a block", clone.get(2)).await.unwrap(), "third");
+        assert_eq!(soon("a block", late.get(1)).await.unwrap(), "second");
+        assert_eq!((clone.length(), late.length()), (3, 3));
+    });
+}
+
+#[test]
+fn an_interval_makes_appends_durable_and_then_tells_peers() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Interval(Duration::from_millis(300))).await;
+        let clone = clone_of(&core, false).await;
+        let _connection = connect_live(&clone, &core).await;
+        connected(&clone, 1).await;
+
+        let start = Instant::now();
+        for index in 0..5 {
+            core.append(format!("block {index}")).await.unwrap();
+        }
+        assert!(storage.unsynced_sectors() > 0);
+        assert_eq!(
+            core.get_with(4, GetOptions::local()).await.unwrap(),
+            "block 4"
+        );
+        assert_eq!(
+            soon("the last block", clone.get(4)).await.unwrap(),
+            "block 4"
+        );
+        assert!(start.elapsed() >= Duration::from_millis(250), "too early");
+        // Whatever a peer has is still here afterwards.
+        assert_eq!(length_after_power_cut(&storage).await, 5);
+
+        // The next ones get their own time.
+        core.append("block 5").await.unwrap();
+        assert_eq!(
+            soon("the next block", clone.get(5)).await.unwrap(),
+            "block 5"
+        );
+        assert_eq!(length_after_power_cut(&storage).await, 6);
+    });
+}

@@ -1,0 +1,390 @@
+//! One key, one history: a writer that goes on from an old copy is stopped, and two histories are
+//! shown to everybody.
+
+use std::{fs, path::Path};
+
+use hypercore::{
+    AppendLock, Error, Event, ForkProof, Hypercore, OpenOptions, ReplicateOptions,
+    merkle::Signature,
+};
+use tempfile::TempDir;
+
+use crate::support::{
+    clone_of, connect, connect_live, connected, contents, copy_of, disconnected, event, key_pair,
+    run, soon,
+};
+
+/// A copy of a directory, file by file, as `cp -r` makes it.
+fn copy(from: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    overwrite(from, copy.path());
+    copy
+}
+
+fn overwrite(from: &Path, to: &Path) {
+    for (name, bytes) in contents(from) {
+        fs::write(to.join(name), bytes).unwrap();
+    }
+}
+
+async fn log(blocks: usize) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let core = Hypercore::open(directory.path()).await.unwrap();
+    for index in 0..blocks {
+        core.append(format!("block {index}")).await.unwrap();
+    }
+    core.close().await.unwrap();
+    directory
+}
+
+async fn open(directory: &TempDir) -> Hypercore {
+    Hypercore::open(directory.path()).await.unwrap()
+}
+
+/// What an append to the log says.
+async fn append(core: &Hypercore) -> Result<u64, AppendLock> {
+    match core.append("more").await {
+        Ok(index) => Ok(index),
+        Err(Error::AppendLocked(lock)) => Err(lock),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_copy_is_read_and_not_appended_to() {
+    run(async {
+        for blocks in [0, 1, 5] {
+            let original = log(blocks).await;
+            let copy = copy(original.path());
+            let before = contents(copy.path());
+            let core = open(&copy).await;
+            assert!(!core.is_writable());
+            assert_eq!(core.append_lock(), Some(AppendLock::Copied));
+            assert_eq!(core.length(), blocks as u64);
+            if blocks > 0 {
+                assert_eq!(core.get(0).await.unwrap(), "block 0");
+            }
+            assert_eq!(append(&core).await, Err(AppendLock::Copied));
+            let truncated = core.truncate(0).await;
+            assert!(
+                matches!(truncated, Err(Error::AppendLocked(_))),
+                "{truncated:?}"
+            );
+            core.close().await.unwrap();
+            assert!(contents(copy.path()) == before);
+
+            // The original does not mind.
+            assert_eq!(append(&open(&original).await).await, Ok(blocks as u64));
+        }
+    });
+}
+
+#[test]
+fn whoever_takes_the_risk_appends_to_a_copy() {
+    run(async {
+        let original = log(2).await;
+        let copy = copy(original.path());
+        let core = open(&copy).await;
+        core.accept_fork_risk().await.unwrap();
+        assert_eq!(append(&core).await, Ok(2));
+        core.close().await.unwrap();
+        assert_eq!(append(&open(&copy).await).await, Ok(3));
+    });
+}
+
+#[test]
+fn a_moved_directory_is_the_same_one() {
+    run(async {
+        let original = log(2).await;
+        let moved = tempfile::tempdir().unwrap();
+        let moved = moved.path().join("elsewhere");
+        fs::rename(original.path(), &moved).unwrap();
+        let core = Hypercore::open(&moved).await.unwrap();
+        assert_eq!(append(&core).await, Ok(2));
+    });
+}
+
+/// `rsync --inplace` of an older backup: each file stays the same one.
+#[test]
+fn files_that_were_put_back_in_place_are_noticed() {
+    run(async {
+        let state = tempfile::tempdir().unwrap();
+        let options = || OpenOptions::new().state_directory(state.path().join("new"));
+        let directory = tempfile::tempdir().unwrap();
+        let core = options().open(directory.path()).await.unwrap();
+        core.append_batch(["a", "b"]).await.unwrap();
+        core.close().await.unwrap();
+        let backup = copy(directory.path());
+        let core = options().open(directory.path()).await.unwrap();
+        core.append("c").await.unwrap();
+        core.close().await.unwrap();
+
+        // Without the file that says how far it came, as a backup by Node's users would be.
+        let guard = fs::read(directory.path().join("fork-guard")).unwrap();
+        overwrite(backup.path(), directory.path());
+        fs::write(directory.path().join("fork-guard"), &guard).unwrap();
+        let shorter = AppendLock::Shorter {
+            length: 2,
+            signed: 3,
+        };
+        let core = open(&directory).await;
+        assert_eq!(append(&core).await, Err(shorter));
+        core.close().await.unwrap();
+
+        // With it: then only what was noted elsewhere tells.
+        overwrite(backup.path(), directory.path());
+        let core = options().open(directory.path()).await.unwrap();
+        assert_eq!(append(&core).await, Err(shorter));
+    });
+}
+
+#[test]
+fn blocks_that_node_appends_meanwhile_are_part_of_the_history() {
+    run(async {
+        let directory = copy_of("blocks-10");
+        let core = open(&directory).await;
+        assert_eq!(append(&core).await, Ok(10));
+        core.close().await.unwrap();
+        let guard = fs::read(directory.path().join("fork-guard")).unwrap();
+        let core = open(&directory).await;
+        core.append_batch(["by", "Node"]).await.unwrap();
+        core.close().await.unwrap();
+        // As if the last appends had been Node's, which notes nothing.
+        fs::write(directory.path().join("fork-guard"), guard).unwrap();
+        assert_eq!(append(&open(&directory).await).await, Ok(13));
+    });
+}
+
+#[test]
+fn a_log_that_was_cut_by_its_writer_goes_on() {
+    run(async {
+        let state = tempfile::tempdir().unwrap();
+        let options = || OpenOptions::new().state_directory(state.path());
+        let directory = tempfile::tempdir().unwrap();
+        let core = options().open(directory.path()).await.unwrap();
+        core.append_batch(["a", "b", "c"]).await.unwrap();
+        core.truncate(1).await.unwrap();
+        core.close().await.unwrap();
+        let core = options().open(directory.path()).await.unwrap();
+        assert_eq!(append(&core).await, Ok(1));
+        core.destroy().await.unwrap();
+        assert!(contents(directory.path()).is_empty());
+    });
+}
+
+/// A backup without the file beside the log, put back elsewhere: only peers know better.
+async fn old_backup(blocks: u64) -> (TempDir, Hypercore, Hypercore) {
+    let original = log(5).await;
+    let backup = copy(original.path());
+    fs::remove_file(backup.path().join("fork-guard")).unwrap();
+    let original = open(&original).await;
+    for index in 5..blocks {
+        original.append(format!("block {index}")).await.unwrap();
+    }
+    let reader = clone_of(&original, false).await;
+    let connection = connect_live(&reader, &original).await;
+    soon("all blocks", reader.download(0..blocks))
+        .await
+        .unwrap();
+    connection.cancel().await;
+    disconnected(&reader).await;
+    let restored = open(&backup).await;
+    (backup, restored, reader)
+}
+
+#[test]
+fn a_peer_that_proves_more_stops_appends_until_it_is_here() {
+    run(async {
+        let (backup, restored, reader) = old_backup(9).await;
+        assert!(restored.is_writable());
+        let mut events = restored.events();
+        let connection = connect_live(&restored, &reader).await;
+        event(&mut events, |event| {
+            *event == Event::Behind { ours: 5, theirs: 9 }
+        })
+        .await;
+        assert_eq!(
+            append(&restored).await,
+            Err(AppendLock::Behind { ours: 5, theirs: 9 })
+        );
+        assert_eq!(restored.length(), 5);
+        connection.cancel().await;
+        restored.close().await.unwrap();
+
+        // It is remembered.
+        let restored = Hypercore::open(backup.path()).await.unwrap();
+        let shorter = AppendLock::Shorter {
+            length: 5,
+            signed: 9,
+        };
+        assert_eq!(append(&restored).await, Err(shorter));
+        let alone = restored.resume().await;
+        assert!(matches!(alone, Err(Error::NotAvailable)), "{alone:?}");
+
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let _connection = connect(&restored, download, &reader, ReplicateOptions::live()).await;
+        connected(&restored, 1).await;
+        assert_eq!(soon("its own blocks", restored.resume()).await.unwrap(), 9);
+        assert_eq!(restored.get(8).await.unwrap(), "block 8");
+        assert_eq!(append(&restored).await, Ok(9));
+        assert_eq!(soon("the new block", reader.get(9)).await.unwrap(), "more");
+        restored.close().await.unwrap();
+        assert_eq!(
+            append(&Hypercore::open(backup.path()).await.unwrap()).await,
+            Ok(10)
+        );
+    });
+}
+
+#[test]
+fn a_peer_with_less_does_not_unlock() {
+    run(async {
+        let (_backup, restored, reader) = old_backup(9).await;
+        let mut events = restored.events();
+        let connection = connect_live(&restored, &reader).await;
+        event(&mut events, |event| matches!(event, Event::Behind { .. })).await;
+        connection.cancel().await;
+        disconnected(&restored).await;
+        let other = Hypercore::options()
+            .key(restored.key())
+            .open_memory()
+            .await
+            .unwrap();
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let _connection = connect(&restored, download, &other, ReplicateOptions::live()).await;
+        connected(&restored, 1).await;
+        let resumed = soon("an answer", restored.resume()).await;
+        let shorter = AppendLock::Shorter {
+            length: 5,
+            signed: 9,
+        };
+        assert!(
+            matches!(&resumed, Err(Error::AppendLocked(lock)) if *lock == shorter),
+            "{resumed:?}"
+        );
+        assert_eq!(
+            restored.append_lock(),
+            Some(AppendLock::Behind { ours: 5, theirs: 9 })
+        );
+    });
+}
+
+/// Two histories, made by appending to two copies, of lengths `ours` and `theirs` after `common`.
+async fn histories(common: usize, ours: usize, theirs: usize) -> (TempDir, Hypercore, Hypercore) {
+    let original = log(common).await;
+    let backup = copy(original.path());
+    fs::remove_file(backup.path().join("fork-guard")).unwrap();
+    let append = async |directory: &TempDir, name: &str, blocks: usize| {
+        let core = open(directory).await;
+        for index in 0..blocks {
+            core.append(format!("{name} {index}")).await.unwrap();
+        }
+        core
+    };
+    let first = append(&original, "first", ours).await;
+    let second = append(&backup, "second", theirs).await;
+    // The reader has the first history; the directories live as long as the cores are open.
+    let reader = clone_of(&first, false).await;
+    let connection = connect_live(&reader, &first).await;
+    soon("all", reader.download(0..first.length()))
+        .await
+        .unwrap();
+    connection.cancel().await;
+    disconnected(&reader).await;
+    first.close().await.unwrap();
+    (backup, reader, second)
+}
+
+#[test]
+fn two_histories_are_shown_with_a_proof() {
+    run(async {
+        // The same length, each longer than the other, with and without a common part.
+        for (common, ours, theirs) in [
+            (3, 1, 1),
+            (3, 2, 5),
+            (3, 5, 2),
+            (0, 1, 1),
+            (0, 4, 7),
+            (4, 4, 1),
+            (4, 1, 4),
+            (7, 1, 9),
+        ] {
+            let shown = format!("{common} + {ours} or {theirs}");
+            let (directory, reader, second) = histories(common, ours, theirs).await;
+            let before = reader.length();
+            let mut events = (reader.events(), second.events());
+            let _connection = connect_live(&reader, &second).await;
+            let forked = event(&mut events.0, |it| matches!(it, Event::Forked { .. })).await;
+            let length = (common + ours.max(theirs)) as u64;
+            assert_eq!(forked, Event::Forked { length }, "{shown}");
+
+            let proof = reader.fork_proof().expect("a proof");
+            assert!(proof.verify(), "{shown}");
+            assert_eq!(proof.key, reader.key());
+            assert_eq!(proof.to_string().parse(), Ok(proof.clone()), "{shown}");
+            // What is here stays, and nothing is added.
+            assert_eq!(reader.length(), before, "{shown}");
+            assert!(reader.audit().await.unwrap().invalid.is_empty());
+
+            // The writer of one of them hears of it, too, and signs no more.
+            let forked = event(&mut events.1, |it| matches!(it, Event::Forked { .. })).await;
+            assert_eq!(forked, Event::Forked { length }, "{shown}");
+            assert_eq!(
+                append(&second).await,
+                Err(AppendLock::Forked { length }),
+                "{shown}"
+            );
+            second.close().await.unwrap();
+            let stored = fs::read_to_string(directory.path().join(format!("fork-proof-{length}")));
+            let stored: ForkProof = stored.unwrap().parse().unwrap();
+            assert!(stored.verify(), "{shown}");
+            let second = open(&directory).await;
+            assert_eq!(
+                append(&second).await,
+                Err(AppendLock::Forked { length }),
+                "{shown}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_proof_that_proves_nothing_is_refused() {
+    run(async {
+        let (_directory, reader, second) = histories(3, 2, 5).await;
+        let mut events = reader.events();
+        let _connection = connect_live(&reader, &second).await;
+        event(&mut events, |it| matches!(it, Event::Forked { .. })).await;
+        let proof = reader.fork_proof().unwrap();
+
+        // The same history twice, of one length and of two.
+        let mut same = proof.clone();
+        same.longer = same.shorter.clone();
+        assert!(!same.verify());
+        let mut no_path = proof.clone();
+        no_path.path.clear();
+        assert!(!no_path.verify());
+        let mut other_key = proof.clone();
+        other_key.key = key_pair("other").public_key();
+        assert!(!other_key.verify());
+        let mut unsigned = proof.clone();
+        unsigned.longer.signature = Signature::try_from(&[1; 64][..]).unwrap();
+        assert!(!unsigned.verify());
+        for at in 0..proof.path.len() {
+            let mut other_path = proof.clone();
+            other_path.path[at].hash[7] ^= 1;
+            assert!(!other_path.verify(), "{at}");
+        }
+
+        let text = proof.to_string();
+        for end in 0..text.len() - 1 {
+            let parsed = text.get(..end).map(str::parse::<ForkProof>);
+            assert!(
+                !matches!(parsed, Some(Ok(proof)) if proof.verify()),
+                "{end}"
+            );
+        }
+    });
+}
