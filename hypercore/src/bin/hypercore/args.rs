@@ -272,6 +272,7 @@ pub(crate) struct RepairArgs {
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("way").required(true).args(["from", "accept_fork_risk"])))]
+#[command(after_help = "Example: hypercore resume letters --from 192.168.1.5:4000")]
 pub(crate) struct ResumeArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
