@@ -5,6 +5,7 @@
 //! lock take the files alone.
 
 mod guard;
+mod history;
 mod inspect;
 mod open;
 mod recover;
@@ -20,7 +21,7 @@ use hypercore_merkle::{
     PublicKey, RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots,
     leaf_hash, proof, tree_index, verify,
 };
-use hypercore_storage::{FeedFiles, RandomAccess};
+use hypercore_storage::FeedFiles;
 
 pub use self::guard::AppendLock;
 use self::guard::Guard;
@@ -340,135 +341,11 @@ impl Log {
         }
     }
 
-    // ---- one key, one history --------------------------------------------------------------
+    // ---- what peers may know ----------------------------------------------------------------
 
     /// The state of the log.
     pub(crate) fn head(&self) -> TreeHead {
         self.head
-    }
-
-    /// Notes that the log was signed and stored up to `head`.
-    pub(crate) fn note(&mut self, head: &TreeHead) {
-        // Without the note a copy is noticed later, or not at all. The log itself is all right.
-        if let Some(guard) = &mut self.guard
-            && self.lock.is_none()
-            && let Err(error) = guard.note(head)
-        {
-            tracing::warn!(%error, "the guard against forks could not be written");
-        }
-    }
-
-    /// The files to be synced for what was noted.
-    pub(crate) fn noted(&self) -> Vec<Arc<dyn RandomAccess>> {
-        self.guard.as_ref().map_or_else(Vec::new, Guard::files)
-    }
-
-    /// Compares the log with what was noted.
-    fn judge(&mut self) {
-        let lock = self
-            .guard
-            .as_ref()
-            .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)));
-        if let Some(lock) = lock {
-            tracing::warn!("nothing can be appended: {lock}");
-        }
-        self.lock = lock;
-    }
-
-    /// Why nothing may be appended, though the secret key is here.
-    pub(crate) fn append_lock(&self) -> Option<AppendLock> {
-        self.lock
-    }
-
-    /// The log of this key is at least as long as `theirs`. Returns the lock if that is new.
-    pub(crate) fn note_longer(&mut self, theirs: &TreeHead) -> Option<AppendLock> {
-        let (ours, is_longer) = (self.head.length, theirs.length > self.head.length);
-        if !is_longer || !self.is_writable() || self.appending {
-            return None;
-        }
-        let lock = AppendLock::Behind {
-            ours,
-            theirs: theirs.length,
-        };
-        self.lock_appends(lock, theirs);
-        Some(lock)
-    }
-
-    /// Keeps the proof of a fork, also beside the files. Returns false if there is one already.
-    pub(crate) fn note_fork(&mut self, fork: Box<ForkProof>) -> bool {
-        if self.fork.is_some() {
-            return false;
-        }
-        let end = &fork.longer.roots;
-        let length = end.length();
-        tracing::error!("two histories of this log were signed, one of {length} blocks");
-        if let Err(error) = self.store_proof(&fork) {
-            tracing::warn!(%error, "the proof of a fork could not be stored");
-        }
-        if self.is_writer() {
-            let head = end.head();
-            self.lock_appends(AppendLock::Forked { length }, &head);
-        }
-        self.fork = Some(fork);
-        true
-    }
-
-    fn store_proof(&self, fork: &ForkProof) -> Result<()> {
-        let name = format!("fork-proof-{}", fork.longer.roots.length());
-        let storage = self.files()?.storage();
-        let stored = storage.beside(&name).and_then(|file| {
-            let Some(file) = file else {
-                return Ok(());
-            };
-            file.write_at(0, fork.to_string().as_bytes())?;
-            file.sync()?;
-            storage.sync_directory()
-        });
-        stored.map_err(Error::Guard)
-    }
-
-    fn lock_appends(&mut self, lock: AppendLock, theirs: &TreeHead) {
-        self.lock = Some(lock);
-        if let Some(guard) = &mut self.guard
-            && let Err(error) = guard.note_lock(lock, theirs)
-        {
-            tracing::warn!(%error, "the guard against forks could not be written");
-        }
-    }
-
-    pub(crate) fn fork_proof(&self) -> Option<&ForkProof> {
-        self.fork.as_deref()
-    }
-
-    /// From now on, or no longer, the writer takes in what peers have of its log.
-    pub(crate) fn set_resuming(&mut self, resuming: bool) {
-        self.resuming = resuming;
-    }
-
-    /// Lets appends go on from here.
-    pub(crate) fn unlock(&mut self) {
-        self.lock = None;
-        let head = self.head;
-        self.note(&head);
-    }
-
-    /// Whether all is here that was ever noted to be signed.
-    pub(crate) fn check_signed(&self) -> Result<()> {
-        let lock = match self.lock {
-            None => return Ok(()),
-            Some(lock @ (AppendLock::Forked { .. } | AppendLock::Other { .. })) => Some(lock),
-            Some(
-                AppendLock::Behind { theirs: signed, .. } | AppendLock::Shorter { signed, .. },
-            ) => {
-                let length = self.head.length;
-                (length < signed).then_some(AppendLock::Shorter { length, signed })
-            }
-            Some(AppendLock::Copied) => None,
-        };
-        let guard = self.guard.as_ref();
-        let noted = guard.and_then(|guard| guard.missing(&self.head, |at| self.hash_at(at)));
-        lock.or(noted)
-            .map_or(Ok(()), |lock| Err(Error::AppendLocked(lock)))
     }
 
     /// The length that peers may know of.

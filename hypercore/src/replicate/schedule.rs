@@ -29,6 +29,7 @@ use super::{
     demand::Demand,
     downloads::Download,
     peer::{InFlight, Peer, Wanted},
+    probe::probe,
 };
 use crate::{event::PeerId, log::Log, request::Order, runtime};
 
@@ -99,6 +100,8 @@ impl Replicator {
     /// Asks a peer for a block.
     fn request(&mut self, id: PeerId, index: u64, log: &Log, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&id) {
+            // First of all: what we say of our tree in other requests is left out of its answer.
+            probe(peer, log, now);
             let stamp = peer.request(index, Wanted::Block, log.digest(index), now);
             self.asked.insert(index, id, stamp);
             self.demand.dequeue(index);

@@ -62,7 +62,7 @@ fn a_file_of_keys_is_for_its_owner_and_never_overwritten() {
     assert_eq!(mode("again/secret_key"), 0o600);
     let files = |dir| {
         let mut files = scene.files(dir);
-        // It says where the secret key lies.
+        // It says where they are.
         files.remove("fork-guard");
         files
     };
