@@ -119,6 +119,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         core: core.clone(),
         dir: source.dir.clone(),
         listener,
+        page: None,
         door: Door::new(MAX_PEERS, []),
         identity,
         signals,

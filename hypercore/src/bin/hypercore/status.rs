@@ -29,7 +29,6 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// So much of what is waited for is told.
-#[cfg(unix)]
 const SHOWN_WAITS: usize = 8;
 
 #[derive(Debug, Args)]
@@ -221,8 +220,8 @@ pub(crate) async fn answer(dir: PathBuf, core: Hypercore, peers: Peers) -> Infal
     future::pending().await
 }
 
-#[cfg(unix)]
-fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
+/// What there is to tell of a core and its peers at this moment.
+pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
     let total = core.stats();
     let each = core.peers().into_iter().map(|peer| {
         json!({
@@ -249,7 +248,6 @@ fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
 }
 
 /// What is asked for and not here, and why not.
-#[cfg(unix)]
 fn waiting(core: &Hypercore) -> Vec<Value> {
     let waiting = core.waiting().into_iter().take(SHOWN_WAITS);
     let each = waiting.map(|wait| {
