@@ -271,7 +271,6 @@ pub(crate) struct RepairArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: hypercore resume letters --from 192.168.1.5:4000")]
 #[command(group(ArgGroup::new("way").required(true).args(["from", "accept_fork_risk"])))]
 #[command(after_help = "Example: hypercore resume letters --from 192.168.1.5:4000")]
 pub(crate) struct ResumeArgs {

@@ -328,9 +328,10 @@ fn is_held(core: &Hypercore, first: u64, range: &Range<u64>) -> bool {
     let mut options = SeekOptions::default();
     options.wait = false;
     let last = future::block_on(core.seek_with(range.end, options));
-    let end = last.map_or(core.length(), |last| {
-        last.index + u64::from(last.offset > 0)
-    });
+    let end = match last {
+        Ok(last) => last.index + u64::from(last.offset > 0),
+        Err(_) => core.length(),
+    };
     core.has_all(first..end)
 }
 
