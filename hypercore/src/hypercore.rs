@@ -264,6 +264,18 @@ impl Hypercore {
         self.download(before..self.length()).await
     }
 
+    /// Locks appends until they are [resumed](Self::resume): for a secret key that was brought here
+    /// from elsewhere, where more may have been signed with it. A storage that keeps no files beside
+    /// the log forgets this when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// When the core is closed or the storage fails.
+    pub async fn lock_appends(&self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        runtime::unblock(move || shared.lock().log.lock_as_copied()).await
+    }
+
     /// Lets appends go on although they are [locked](Self::append_lock). If more was signed with the
     /// key than is here, the next append makes a second history of the log: whoever has the first
     /// refuses it, and nobody can join the two.

@@ -254,10 +254,15 @@ impl Guard {
             AppendLock::Forked { length } => length,
             _ => 0,
         };
+        let place = match lock {
+            // As in any directory but this one.
+            AppendLock::Copied => Hash::default(),
+            _ => self.place,
+        };
         self.here.write(Record {
             length: theirs.length,
             root: theirs.hash,
-            place: self.place,
+            place,
             forked,
             ..Record::default()
         })

@@ -101,6 +101,19 @@ impl Log {
         }
     }
 
+    /// Lets nothing be appended, also after the core was opened again, until it is resumed.
+    pub(crate) fn lock_as_copied(&mut self) -> Result<()> {
+        let head = self.head;
+        self.files()?;
+        if let Some(guard) = &mut self.guard {
+            let noted = guard.note_lock(AppendLock::Copied, &head);
+            let synced = noted.and_then(|()| guard.files().iter().try_for_each(|file| file.sync()));
+            synced.map_err(Error::Guard)?;
+        }
+        self.lock = Some(AppendLock::Copied);
+        Ok(())
+    }
+
     pub(crate) fn fork_proof(&self) -> Option<&ForkProof> {
         self.fork.as_deref()
     }

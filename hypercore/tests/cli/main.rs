@@ -9,6 +9,7 @@ mod keys;
 mod kills;
 mod looking;
 mod network;
+mod page;
 mod process;
 mod reading;
 mod refusals;

@@ -47,13 +47,17 @@ fn both_ends_of_a_connection_are_told() {
             "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0,
         })
     );
-    let stats = scene.run(["stats", "copy", "--json"]).ok().json();
+    let mut stats = scene.run(["stats", "copy", "--json"]).ok().json();
+    // It is live, so it waits for the next block.
+    let waiting = stats["waiting"].take();
+    let next = json!({"goal": "a length of 3 blocks", "on": "no connected peer has it"});
+    assert!(waiting.as_array().unwrap().contains(&next), "{waiting}");
     assert_eq!(
         stats,
         json!({
             "key": KEY, "length": 2, "byteLength": 6, "downloaded": 2, "peers": 1,
             "downloadedBytes": 6, "uploadedBytes": 0,
-            "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0, "lastError": null,
+            "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0, "waiting": null, "lastError": null,
         })
     );
     let words = scene.run(["peers", "copy"]).ok();

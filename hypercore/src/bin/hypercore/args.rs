@@ -271,7 +271,6 @@ pub(crate) struct RepairArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: hypercore resume letters --from 192.168.1.5:4000")]
 #[command(group(ArgGroup::new("way").required(true).args(["from", "accept_fork_risk"])))]
 #[command(after_help = "Example: hypercore resume letters --from 192.168.1.5:4000")]
 pub(crate) struct ResumeArgs {
@@ -289,7 +288,7 @@ pub(crate) struct ResumeArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  hypercore serve letters --announce\n  \
-    hypercore serve letters --listen 0.0.0.0:4000\n  \
+    hypercore serve letters --listen 0.0.0.0:4000 --http 127.0.0.1:8000\n  \
     tail -f app.log | hypercore serve letters --lines")]
 pub(crate) struct ServeArgs {
     /// Directory of the core
@@ -304,6 +303,10 @@ pub(crate) struct ServeArgs {
     /// Append each line of standard input meanwhile
     #[arg(long)]
     pub(crate) lines: bool,
+    /// Show it live on a page there, with its bytes under /data and figures under /metrics. Whoever
+    /// reaches it can read the log
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub(crate) http: Option<String>,
     /// Let in only these peers, by what `hypercore identity` tells there; without it anybody who
     /// knows the key of the core
     #[arg(long, value_name = "KEY", value_parser = parse_key)]

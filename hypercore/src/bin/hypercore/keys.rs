@@ -60,15 +60,15 @@ struct ExportArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore keys import letters.key restored\n\n\
-    A log whose blocks were signed twice differently is broken for good. If it has blocks already, \
-    clone it\nfirst, from every peer there is, make sure that nobody appends elsewhere, and only \
-    then import with\n--accept-fork-risk.")]
+    Whoever appends without the last block that was signed breaks the log for good. So nothing can \
+    be appended\nafter an import until `hypercore resume DIR --from ADDR:PORT` has fetched what \
+    peers have.")]
 struct ImportArgs {
     /// File that `keys export` made; `-` is standard input
     file: PathBuf,
     /// Directory of a clone of the core, or a new one
     dir: PathBuf,
-    /// Import even if blocks are signed already: DIR has all of them, and nobody else appends
+    /// Let appends go on at once: DIR has every block that was ever signed
     #[arg(long)]
     accept_fork_risk: bool,
     #[command(flatten)]
@@ -159,57 +159,57 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
     let dir = args.dir.as_path();
     let Exported { pair, length } = read_secret(&args.file)?;
     let key = pair.public_key();
-    let here = length_of(dir, &pair).await?;
-    let known = length.max(here);
-    if known > 0 && !args.accept_fork_risk {
-        return Err(Failure::failed(format!(
-            "{} of {key} are signed already, and `{}` has {here} of them; whoever appends without \
-             the last one breaks the log for good. Clone it into `{}` from every peer there is, \
-             make sure that nobody appends elsewhere, and then say --accept-fork-risk",
-            blocks(known),
-            dir.display(),
-            dir.display()
-        )));
+    check_target(dir, &pair).await?;
+    let failed = |error| Failure::core(error, dir);
+    let core = options().key_pair(pair).open(dir).await.map_err(failed)?;
+    if !args.accept_fork_risk {
+        core.lock_appends().await.map_err(failed)?;
     }
-    let core = options().key_pair(pair).open(dir).await;
-    let core = core.map_err(|error| Failure::core(error, dir))?;
     close(&core, dir).await?;
+    let (here, dir) = (core.length(), dir.display());
     let mut output = Output::new(&args.format, manners);
     output.result(
         &[
             ("key", key.to_string().into()),
             ("length", here.into()),
-            ("writable", true.into()),
+            ("exportedLength", length.into()),
+            ("locked", (!args.accept_fork_risk).into()),
         ],
         format_args!(
-            "The core in `{}` has {} and can be appended to.\nkey  {key}",
-            dir.display(),
+            "The key pair of {key} is in `{dir}`, with {}.",
             blocks(here)
         ),
     )?;
-    output.remark(
-        "WARNING: append in one place only. If the original still exists, or if blocks were \
-         appended that are\nnot here, the next append makes two histories that cannot be joined.",
-    );
+    if args.accept_fork_risk {
+        output.remark(
+            "WARNING: append here only. If blocks were signed elsewhere that are not here, the next \
+             append makes\ntwo histories that cannot be joined.",
+        );
+    } else {
+        output.remark(format_args!(
+            "Nothing can be appended until it is certain that no block is missing ({} were signed \
+             when the keys\nwere exported): `hypercore resume {dir} --from ADDR:PORT` fetches them \
+             from a peer.",
+            blocks(length)
+        ));
+    }
     Ok(())
 }
 
-/// How many blocks of the core are known in `dir`, where nothing may be yet.
-async fn length_of(dir: &Path, pair: &KeyPair) -> Result<u64> {
-    let options = hypercore::OpenOptions::new().key(pair.public_key());
-    match options.create_if_missing(false).open(dir).await {
-        Ok(core) if core.is_writable() => Err(Failure::failed(format!(
-            "the core in `{}` has its key pair already",
-            dir.display()
-        ))),
-        Ok(core) => {
-            let length = core.length();
-            close(&core, dir).await?;
-            Ok(length)
-        }
-        Err(Error::NoCore) => Ok(0),
-        Err(error) => Err(Failure::core(error, dir)),
+/// Fails if the key pair is in `dir` already, or if that holds another core.
+async fn check_target(dir: &Path, pair: &KeyPair) -> Result<()> {
+    let core = options().key(pair.public_key()).create_if_missing(false);
+    let core = match core.open(dir).await {
+        Err(Error::NoCore) => return Ok(()),
+        core => core.map_err(|error| Failure::core(error, dir))?,
+    };
+    close(&core, dir).await?;
+    if core.is_writable() || core.append_lock().is_some() {
+        let dir = dir.display();
+        let words = format!("the core in `{dir}` has its key pair already");
+        return Err(Failure::failed(words));
     }
+    Ok(())
 }
 
 fn read_secret(path: &Path) -> Result<Exported> {

@@ -12,6 +12,7 @@ mod clone;
 mod commands;
 mod doctor;
 mod errors;
+mod http;
 mod identity;
 mod input;
 mod keys;

@@ -18,7 +18,7 @@ use crate::{
     args::{Manners, ServeArgs},
     commands::{append_batch, close, open, require_writable},
     errors::{Failure, Result, reason},
-    identity, input,
+    http, identity, input,
     net::{self, Listener},
     output::{Output, blocks},
     peers::{Ended, Gathering, Member, Peers},
@@ -35,6 +35,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         listen,
         announce,
         lines,
+        http,
         allow,
         more,
         max_peers,
@@ -74,10 +75,15 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         ),
     )?;
 
+    let page = match http {
+        Some(place) => Some(listen_for_page(&place, &mut output).await?),
+        None => None,
+    };
     let service = Service {
         core: core.clone(),
         dir: dir.clone(),
         listener,
+        page,
         door: Door::new(max_peers, allow.iter().chain(&more)),
         identity,
         signals,
@@ -99,11 +105,21 @@ pub(crate) async fn listen_on(listen: &str) -> Result<(Listener, SocketAddr)> {
     Ok((listener, address))
 }
 
+/// Listens for browsers.
+async fn listen_for_page(place: &str, output: &mut Output) -> Result<Listener> {
+    let (listener, address) = listen_on(place).await?;
+    output.event("http", &[("address", address.to_string().into())])?;
+    output.remark(format_args!("See http://{address}/"));
+    Ok(listener)
+}
+
 /// A core, and the peers that come for it.
 pub(crate) struct Service {
     pub(crate) core: Hypercore,
     pub(crate) dir: PathBuf,
     pub(crate) listener: Listener,
+    /// Where browsers call.
+    pub(crate) page: Option<Listener>,
     pub(crate) door: Door,
     pub(crate) identity: Option<StaticKeyPair>,
     pub(crate) signals: Signals,
@@ -120,6 +136,7 @@ impl Service {
             core,
             dir,
             listener,
+            page,
             door,
             identity,
             signals,
@@ -132,9 +149,18 @@ impl Service {
         };
         let status =
             async { match status::answer(dir.clone(), core.clone(), peers.clone()).await {} };
+        let page = async {
+            let Some(listener) = page else {
+                return future::pending().await;
+            };
+            match http::answer(listener, core.clone(), peers.clone()).await {}
+        };
         let work = future::or(
             accept(&listener, &door, &peers, connections.member()),
-            future::or(append, future::or(report(&core, &peers, output), status)),
+            future::or(
+                append,
+                future::or(report(&core, &peers, output), future::or(status, page)),
+            ),
         );
         let ended = future::or(stop, work).await;
 

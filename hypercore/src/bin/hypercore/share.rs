@@ -14,11 +14,11 @@ use async_channel::Sender;
 use async_io::Timer;
 use clap::Args;
 use futures_lite::future;
-use hypercore::{Bytes, Error, GetOptions, Hypercore};
+use hypercore::{Bytes, GetOptions, Hypercore};
 
 use crate::{
     args::{Format, Identity, Manners, parse_address},
-    commands::{append_batch, close, tell_recovery},
+    commands::{append_batch, close, options, require_writable, tell_recovery},
     errors::{Exit, Failure, Result, reason},
     identity,
     input::{self, Batches},
@@ -119,6 +119,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         core: core.clone(),
         dir: source.dir.clone(),
         listener,
+        page: None,
         door: Door::new(MAX_PEERS, []),
         identity,
         signals,
@@ -206,14 +207,12 @@ impl Source {
     /// The core of an earlier run, or a new one.
     async fn open(&self, output: &Output) -> Result<Hypercore> {
         let open = || async {
-            let core = Hypercore::open(&self.dir).await;
+            let core = options().open(&self.dir).await;
             core.map_err(|error| Failure::core(error, &self.dir))
         };
         let mut core = open().await?;
         tell_recovery(&core, &self.dir);
-        if !core.is_writable() {
-            return Err(Failure::core(Error::NotWritable, &self.dir));
-        }
+        require_writable(&core, &self.dir)?;
         if core.length() == 0 {
             return Ok(core);
         }

@@ -14,7 +14,7 @@ use std::{
 
 use clap::Args;
 use futures_lite::future;
-use hypercore::Hypercore;
+use hypercore::{Goal, Hypercore};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
 
 /// How often a snapshot is told.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// So much of what is waited for is told.
+const SHOWN_WAITS: usize = 8;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore peers letters --watch")]
@@ -161,10 +164,14 @@ fn tell_stats(output: &mut Output, change: &Change) -> Result<()> {
     let count = now["peers"].as_array().map_or(0, Vec::len);
     let [down, up] =
         ["downloadedBytes", "uploadedBytes"].map(|name| Change::rate(before, now, name));
-    let error = match &now["lastError"] {
-        Value::String(error) => format!("\nlast error  {error}"),
-        _ => String::new(),
-    };
+    let mut more = String::new();
+    for wait in now["waiting"].as_array().into_iter().flatten() {
+        let word = |name: &str| wait[name].as_str().unwrap_or("?").to_owned();
+        more += &format!("\nwaits for   {}: {}", word("goal"), word("on"));
+    }
+    if let Value::String(error) = &now["lastError"] {
+        more += &format!("\nlast error  {error}");
+    }
     output.result(
         &[
             ("key", now["key"].clone()),
@@ -176,11 +183,12 @@ fn tell_stats(output: &mut Output, change: &Change) -> Result<()> {
             ("uploadedBytes", now["uploadedBytes"].clone()),
             ("downloadBytesPerSecond", down.into()),
             ("uploadBytesPerSecond", up.into()),
+            ("waiting", now["waiting"].clone()),
             ("lastError", now["lastError"].clone()),
         ],
         format_args!(
             "key         {}\nstored      {} of {}, {}\npeers       {count}\nreceived    {}, now \
-             {}/s\nsent        {}, now {}/s{error}",
+             {}/s\nsent        {}, now {}/s{more}",
             now["key"].as_str().unwrap_or("?"),
             number("downloaded"),
             blocks(number("length")),
@@ -212,8 +220,8 @@ pub(crate) async fn answer(dir: PathBuf, core: Hypercore, peers: Peers) -> Infal
     future::pending().await
 }
 
-#[cfg(unix)]
-fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
+/// What there is to tell of a core and its peers at this moment.
+pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
     let total = core.stats();
     let each = core.peers().into_iter().map(|peer| {
         json!({
@@ -233,9 +241,26 @@ fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
         "downloaded": core.downloaded(..),
         "downloadedBytes": total.downloaded_bytes,
         "uploadedBytes": total.uploaded_bytes,
+        "waiting": waiting(core),
         "lastError": peers.last_error(),
         "peers": each,
     })
+}
+
+/// What is asked for and not here, and why not.
+fn waiting(core: &Hypercore) -> Vec<Value> {
+    let waiting = core.waiting().into_iter().take(SHOWN_WAITS);
+    let each = waiting.map(|wait| {
+        let goal = match wait.goal {
+            Goal::Block { index } => format!("block {index}"),
+            Goal::Blocks { missing, .. } => format!("block {missing} and others"),
+            Goal::Length { min_length } => format!("a length of {}", blocks(min_length)),
+            Goal::Byte { offset } => format!("byte {offset}"),
+            _ => "something".into(),
+        };
+        json!({ "goal": goal, "on": wait.on.to_string() })
+    });
+    each.collect()
 }
 
 #[cfg(not(unix))]

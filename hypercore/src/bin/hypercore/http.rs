@@ -1,0 +1,403 @@
+//! `serve --http`: a page that shows a core as it is served, its bytes, and figures for Prometheus.
+//!
+//! ```text
+//!  GET /           the page, one file
+//!  GET /events     a snapshot every second, as server-sent events
+//!  GET /metrics    the same figures for Prometheus
+//!  GET /data       the bytes of the log; `Range` is understood
+//!  GET /tail       the blocks to come, for as long as the connection lasts
+//! ```
+//!
+//! Nothing can be changed from here, and neither the key nor a path is shown. Requests under a name
+//! other than `localhost` are refused, so that no page of somebody else can read this one by letting
+//! its own name point here.
+
+use std::{convert::Infallible, io, net::IpAddr, ops::Range, sync::Arc, time::Duration};
+
+use async_io::Timer;
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future, io::split};
+use hypercore::{GetOptions, Hypercore, SeekOptions};
+use serde_json::{Value, json};
+
+use crate::{
+    net::{self, Listener, Tcp},
+    peers::Peers,
+    status,
+};
+
+/// Connections at one time; more are closed at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// A request without its body, which no request here has.
+const MAX_HEAD: usize = 8 * 1024;
+
+/// How long a request may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the page is told what is new.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Cells in the picture of what is held.
+const CELLS: u64 = 400;
+
+const PAGE: &str = include_str!("page.html");
+
+/// Answers for ever.
+pub(crate) async fn answer(listener: Listener, core: Hypercore, peers: Peers) -> Infallible {
+    // Held once by each connection.
+    let connection = Arc::new(());
+    loop {
+        let tcp = match listener.accept(&peers.hang_up).await {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                tracing::warn!(%error, "a request was not accepted");
+                Timer::after(INTERVAL).await;
+                continue;
+            }
+        };
+        if Arc::strong_count(&connection) > MAX_CONNECTIONS {
+            continue;
+        }
+        let connection = Arc::clone(&connection);
+        let (core, peers) = (core.clone(), peers.clone());
+        net::spawn(async move {
+            if let Err(error) = handle(tcp, &core, &peers).await {
+                tracing::debug!(%error, "a request was not answered");
+            }
+            drop(connection);
+        });
+    }
+}
+
+async fn handle(mut tcp: Tcp, core: &Hypercore, peers: &Peers) -> io::Result<()> {
+    let late = async {
+        Timer::after(PATIENCE).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let head = future::or(read_head(&mut tcp), late).await?;
+    let request = match Request::parse(&head) {
+        Ok(request) => request,
+        Err(status) => return say(&mut tcp, status, "text/plain", status.as_bytes()).await,
+    };
+    match request.path {
+        "/" => say(&mut tcp, OK, "text/html; charset=utf-8", PAGE.as_bytes()).await?,
+        "/events" => events(&mut tcp, core, peers).await?,
+        "/metrics" => {
+            let figures = metrics(&status::snapshot(core, peers));
+            say(
+                &mut tcp,
+                OK,
+                "text/plain; version=0.0.4",
+                figures.as_bytes(),
+            )
+            .await?;
+        }
+        "/data" => data(&mut tcp, core, request.range).await?,
+        "/tail" => tail(tcp, core).await?,
+        _ => say(&mut tcp, NOT_FOUND, "text/plain", NOT_FOUND.as_bytes()).await?,
+    }
+    Ok(())
+}
+
+// ---- requests -------------------------------------------------------------------------------
+
+const OK: &str = "200 OK";
+const PARTIAL: &str = "206 Partial Content";
+const BAD: &str = "400 Bad Request";
+const ELSEWHERE: &str = "403 Forbidden";
+const NOT_FOUND: &str = "404 Not Found";
+const READ_ONLY: &str = "405 Method Not Allowed";
+const BEYOND: &str = "416 Range Not Satisfiable";
+const NOT_HELD: &str = "503 Service Unavailable";
+
+async fn read_head(tcp: &mut Tcp) -> io::Result<String> {
+    let mut head = Vec::new();
+    let mut piece = [0; 1024];
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let count = tcp.read(&mut piece).await?;
+        if count == 0 || head.len() + count > MAX_HEAD {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        head.extend_from_slice(&piece[..count]);
+    }
+    String::from_utf8(head).map_err(io::Error::other)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Request<'a> {
+    path: &'a str,
+    range: Option<Wanted>,
+}
+
+/// What a `Range` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// From a byte on, to another one, inclusive.
+    From(u64, Option<u64>),
+    /// So many at the end.
+    Last(u64),
+}
+
+impl<'a> Request<'a> {
+    fn parse(head: &'a str) -> Result<Self, &'static str> {
+        let mut lines = head.split("\r\n");
+        let mut first = lines.next().unwrap_or_default().split(' ');
+        let (method, path) = (first.next(), first.next().ok_or(BAD)?);
+        if method != Some("GET") {
+            return Err(READ_ONLY);
+        }
+        let header = |name: &str| {
+            let mut headers = head.split("\r\n").filter_map(|line| line.split_once(':'));
+            let found = headers.find(|(found, _)| found.eq_ignore_ascii_case(name));
+            found.map(|(_, value)| value.trim())
+        };
+        if !header("host").is_some_and(is_own_name) {
+            return Err(ELSEWHERE);
+        }
+        Ok(Self {
+            path: path.split('?').next().unwrap_or(path),
+            // One that is not understood is ignored (RFC 9110, 14.2).
+            range: header("range").and_then(Wanted::parse),
+        })
+    }
+}
+
+/// Whether `host` can only mean this machine: `localhost` or an address, with or without a port.
+fn is_own_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => name,
+        _ => host,
+    };
+    let ip = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
+}
+
+impl Wanted {
+    fn parse(value: &str) -> Option<Self> {
+        let (start, end) = value.strip_prefix("bytes=")?.split_once('-')?;
+        match (start, end) {
+            ("", count) => Some(Self::Last(count.parse().ok()?)),
+            (start, "") => Some(Self::From(start.parse().ok()?, None)),
+            (start, end) => Some(Self::From(start.parse().ok()?, Some(end.parse().ok()?))),
+        }
+    }
+
+    /// The bytes it means of so many, if there are any.
+    fn within(self, length: u64) -> Option<Range<u64>> {
+        let range = match self {
+            Self::Last(count) => length.saturating_sub(count)..length,
+            Self::From(start, None) => start..length,
+            Self::From(start, Some(end)) => start..end.saturating_add(1).min(length),
+        };
+        (range.start < range.end).then_some(range)
+    }
+}
+
+// ---- answers --------------------------------------------------------------------------------
+
+/// The first lines of an answer, which ends with the connection.
+fn head(status: &str, kind: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src \
+         'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'\r\n"
+    )
+}
+
+async fn say(tcp: &mut Tcp, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
+    let head = format!(
+        "{}Content-Length: {}\r\n\r\n",
+        head(status, kind),
+        body.len()
+    );
+    tcp.write_all(head.as_bytes()).await?;
+    tcp.write_all(body).await?;
+    tcp.close().await
+}
+
+async fn events(tcp: &mut Tcp, core: &Hypercore, peers: &Peers) -> io::Result<()> {
+    let head = format!("{}\r\n", head(OK, "text/event-stream"));
+    tcp.write_all(head.as_bytes()).await?;
+    loop {
+        let mut now = status::snapshot(core, peers);
+        // Whoever sees the page need not be one who may read the log elsewhere.
+        now["key"] = Value::Null;
+        now["discoveryKey"] = json!(core.discovery_key().to_string());
+        now["held"] = json!(held(core));
+        tcp.write_all(format!("data: {now}\n\n").as_bytes()).await?;
+        Timer::after(INTERVAL).await;
+    }
+}
+
+/// How much is held, in percent, of each of the parts of equal length.
+fn held(core: &Hypercore) -> Vec<u64> {
+    let length = core.length();
+    let cells = length.min(CELLS);
+    let start = |cell: u64| (u128::from(cell) * u128::from(length) / u128::from(cells)) as u64;
+    let parts = (0..cells).map(|cell| start(cell)..start(cell + 1));
+    parts
+        .map(|blocks| core.downloaded(blocks.clone()) * 100 / (blocks.end - blocks.start).max(1))
+        .collect()
+}
+
+fn metrics(now: &Value) -> String {
+    let mut text = String::new();
+    let peers = now["peers"].as_array().map_or(0, Vec::len);
+    for (name, kind, help, value) in [
+        (
+            "length_blocks",
+            "gauge",
+            "Blocks of the log.",
+            now["length"].clone(),
+        ),
+        (
+            "length_bytes",
+            "gauge",
+            "Bytes of the log.",
+            now["byteLength"].clone(),
+        ),
+        (
+            "stored_blocks",
+            "gauge",
+            "Blocks that are stored here.",
+            now["downloaded"].clone(),
+        ),
+        ("peers", "gauge", "Connections.", peers.into()),
+        (
+            "sent_bytes_total",
+            "counter",
+            "Bytes of blocks sent.",
+            now["uploadedBytes"].clone(),
+        ),
+        (
+            "received_bytes_total",
+            "counter",
+            "Bytes of blocks received.",
+            now["downloadedBytes"].clone(),
+        ),
+    ] {
+        text += &format!(
+            "# HELP hypercore_{name} {help}\n# TYPE hypercore_{name} {kind}\nhypercore_{name} {value}\n"
+        );
+    }
+    text
+}
+
+async fn data(tcp: &mut Tcp, core: &Hypercore, wanted: Option<Wanted>) -> io::Result<()> {
+    let length = core.byte_length();
+    let (status, range) = match wanted {
+        None => (OK, 0..length),
+        Some(wanted) => match wanted.within(length) {
+            Some(range) => (PARTIAL, range),
+            None => return say(tcp, BEYOND, "text/plain", BEYOND.as_bytes()).await,
+        },
+    };
+    let mut options = SeekOptions::default();
+    options.wait = false;
+    let found = core.seek_with(range.start, options).await;
+    let Some(position) = found
+        .ok()
+        .filter(|found| is_held(core, found.index, &range))
+    else {
+        return say(tcp, NOT_HELD, "text/plain", b"not all of it is stored here").await;
+    };
+    let mut head = head(status, "application/octet-stream");
+    head += "Content-Disposition: attachment\r\nAccept-Ranges: bytes\r\n";
+    if status == PARTIAL {
+        let (start, last) = (range.start, range.end - 1);
+        head += &format!("Content-Range: bytes {start}-{last}/{length}\r\n");
+    }
+    let mut rest = range.end - range.start;
+    head += &format!("Content-Length: {rest}\r\n\r\n");
+    tcp.write_all(head.as_bytes()).await?;
+    let (mut index, mut skip) = (position.index, position.offset as usize);
+    while rest > 0 {
+        let block = core.get_with(index, GetOptions::local()).await;
+        let block = block.map_err(io::Error::other)?.slice(skip..);
+        let count = rest.min(block.len() as u64);
+        tcp.write_all(&block[..count as usize]).await?;
+        rest -= count;
+        (index, skip) = (index + 1, 0);
+    }
+    tcp.close().await
+}
+
+/// Whether the bytes are stored, as far as can be told without reading: all blocks from `first` on,
+/// to the one with the last byte, or to the end.
+fn is_held(core: &Hypercore, first: u64, range: &Range<u64>) -> bool {
+    let mut options = SeekOptions::default();
+    options.wait = false;
+    let last = future::block_on(core.seek_with(range.end, options));
+    let end = match last {
+        Ok(last) => last.index + u64::from(last.offset > 0),
+        Err(_) => core.length(),
+    };
+    core.has_all(first..end)
+}
+
+async fn tail(mut tcp: Tcp, core: &Hypercore) -> io::Result<()> {
+    let head = format!("{}\r\n", head(OK, "application/octet-stream"));
+    tcp.write_all(head.as_bytes()).await?;
+    let (mut reader, mut writer) = split(tcp);
+    let write = async {
+        for index in core.length().. {
+            let block = core.get(index).await.map_err(io::Error::other)?;
+            writer.write_all(&block).await?;
+        }
+        Ok(())
+    };
+    // Whoever goes away says nothing more.
+    let gone = async {
+        let mut rest = [0; 64];
+        while reader.read(&mut rest).await? > 0 {}
+        Ok(())
+    };
+    future::or(write, gone).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let parse = |line: &str, headers: &str| {
+            let head = format!("{line}\r\n{headers}\r\n\r\n");
+            let request = Request::parse(&head);
+            request.map(|request| (request.path.to_owned(), request.range))
+        };
+        let here = "Host: 127.0.0.1:8000";
+        let get = |headers: &str| parse("GET /data?x HTTP/1.1", headers);
+        assert_eq!(get(here), Ok(("/data".into(), None)));
+        assert_eq!(
+            get("hOST: localhost\r\nrange: bytes=1-2"),
+            Ok(("/data".into(), Some(Wanted::From(1, Some(2)))))
+        );
+        assert!(get("Host: [::1]:80").is_ok() && get("Host: ::1").is_ok());
+        assert_eq!(get("Host: evil.example:8000"), Err(ELSEWHERE));
+        assert_eq!(get("Accept: x"), Err(ELSEWHERE));
+        assert_eq!(parse("POST / HTTP/1.1", here), Err(READ_ONLY));
+        assert_eq!(parse("GET", here), Err(BAD));
+    }
+
+    #[test]
+    fn ranges() {
+        let range = |text: &str| Wanted::parse(text).and_then(|wanted| wanted.within(10));
+        assert_eq!(range("bytes=0-0"), Some(0..1));
+        assert_eq!(range("bytes=2-"), Some(2..10));
+        assert_eq!(range("bytes=2-99999999999999999999"), None);
+        assert_eq!(range("bytes=2-18446744073709551615"), Some(2..10));
+        assert_eq!(range("bytes=-3"), Some(7..10));
+        assert_eq!(range("bytes=-30"), Some(0..10));
+        for text in [
+            "bytes=10-",
+            "bytes=3-2",
+            "bytes=-0",
+            "bytes=a-b",
+            "lines=0-1",
+            "",
+        ] {
+            assert_eq!(range(text), None, "{text}");
+        }
+    }
+}
