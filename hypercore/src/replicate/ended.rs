@@ -31,8 +31,8 @@ use std::fmt;
 ///
 /// "Never" is until one side drops its [`Replication`](crate::Replication), closes the core, or
 /// loses the connection: the other side then ends with `RemoteClosed`, or with an error if bytes
-/// were lost. A side that waits is told what it waits for by the peers' lengths
-/// ([`PeerInfo::remote_length`](crate::PeerInfo)) and by what is stored.
+/// were lost. A side that waits is told on what by [`Hypercore::waiting`](crate::Hypercore::waiting),
+/// and what it lacks by [`Hypercore::progress`](crate::Hypercore::progress).
 ///
 /// What each side knows at the end: `Complete` means that this side wanted nothing more. After
 /// `RemoteClosed` a clone may lack blocks; those it has are verified and stored, and the next

@@ -44,7 +44,8 @@ use wake::Wake;
 #[derive(Debug, Default)]
 pub(crate) struct Replicator {
     last_peer: u64,
-    peers: BTreeMap<PeerId, Peer>,
+    /// Boxed, because a map has room for eleven wherever it has one.
+    peers: BTreeMap<PeerId, Box<Peer>>,
     pub(crate) demand: Demand,
     asked: asked::Asked,
     /// Who was asked for a proof of a greater length.
@@ -85,7 +86,7 @@ impl Replicator {
         self.last_peer += 1;
         let id = PeerId(self.last_peer);
         let peer = Peer::new(id, options, wake, channel, now);
-        self.peers.insert(id, peer);
+        self.peers.insert(id, Box::new(peer));
         id
     }
 
@@ -102,11 +103,11 @@ impl Replicator {
     }
 
     pub(crate) fn peer(&mut self, id: PeerId) -> Option<&mut Peer> {
-        self.peers.get_mut(&id)
+        self.peers.get_mut(&id).map(Box::as_mut)
     }
 
     pub(crate) fn peers_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
-        self.peers.values_mut()
+        self.peers.values_mut().map(Box::as_mut)
     }
 
     /// Tells all peers which extensions there are now.
@@ -282,7 +283,7 @@ impl Replicator {
     /// Fails requests that do not want to wait for peers to come, if it is certain what the
     /// connected ones have.
     pub(crate) fn settle(&mut self) {
-        if !self.demand.wants_settling() || !self.peers.values().all(Peer::is_settled) {
+        if !self.demand.wants_settling() || !self.peers.values().all(|peer| peer.is_settled()) {
             return;
         }
         let peers = &self.peers;
@@ -311,7 +312,7 @@ impl Replicator {
                 peer.set_status(false, peer.uploading);
             }
         }
-        if self.peers.get(&id).is_some_and(Peer::can_download) {
+        if self.peers.get(&id).is_some_and(|peer| peer.can_download()) {
             self.ask(id, log, now);
         }
         self.end(id, log);

@@ -261,7 +261,8 @@ impl Replicator {
 
     /// Nothing is left of the range at hand.
     fn pass_range(&mut self, id: PeerId) {
-        if let Some(Peer { scan, .. }) = self.peers.get_mut(&id) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            let scan = &mut peer.scan;
             scan.download += 1;
             if scan.download < EVERYTHING {
                 scan.block = 0;

@@ -7,6 +7,7 @@ fn folder(name: &str) -> &'static str {
     match name {
         "it" => "tests/it",
         "interop" => "tests/interop",
+        "simulator" => "src/replicate/simulator",
         "merkle" => "../merkle/tests/it",
         "bitfield" => "../bitfield/tests/it",
         "wire" => "../wire/tests/it",

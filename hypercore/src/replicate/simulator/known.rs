@@ -170,7 +170,7 @@ fn a_block_whose_write_failed_is_requested_again() {
             let failed = links.map(|link| world.links[link].results[0].borrow_mut().take());
             let failed: Vec<_> = failed.into_iter().flatten().collect();
             assert!(matches!(failed[..], [Err(Error::Storage(_))]), "{failed:?}");
-            links.into_iter().for_each(|link| world.links[link].lost());
+            links.iter().for_each(|&link| world.links[link].lost());
             world.check();
         });
     }

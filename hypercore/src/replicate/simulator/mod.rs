@@ -21,6 +21,7 @@ mod known;
 mod liar;
 mod load;
 mod network;
+mod order;
 mod schedules;
 mod speed;
 mod waits;
