@@ -16,7 +16,7 @@ use hypercore::{
 use crate::{
     attacker::Attacker,
     scaled,
-    victim::{BLOCKS, Victim},
+    victim::{BLOCKS, GROWTH_OF_MANY, Victim},
 };
 
 /// How many messages of a flood are sent at once.
@@ -145,7 +145,7 @@ fn bitfields_of_noise() {
 
 #[test]
 fn requests_of_one_who_reads_nothing() {
-    Victim::new().suffers(|victim| {
+    Victim::new().suffers_within(GROWTH_OF_MANY, |victim| {
         let mut attackers: Vec<_> = (0..scaled(10).min(100))
             .map(|_| Attacker::reader(victim.address()))
             .collect();
@@ -255,7 +255,7 @@ fn long_messages_of_extensions() {
 /// More than one who only asks has reason to send, and never all of it.
 #[test]
 fn long_frames_that_never_end() {
-    Victim::new().suffers(|victim| {
+    Victim::new().suffers_within(GROWTH_OF_MANY, |victim| {
         let holding: Vec<_> = (0..scaled(100).min(900))
             .map(|_| {
                 let mut attacker = Attacker::reader(victim.address());

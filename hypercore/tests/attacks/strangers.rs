@@ -12,7 +12,7 @@ use hypercore::wire::discovery_key;
 use crate::{
     attacker::{Attacker, connect, is_closed, key},
     scaled,
-    victim::Victim,
+    victim::{GROWTH_OF_MANY, Victim},
 };
 
 /// Says one of these and nothing more on each connection; the server must close all of them without
@@ -131,7 +131,7 @@ fn more_handshakes_than_the_server_waits_for() {
 /// As many connections as there may be, each with a handshake behind it, and some more.
 #[test]
 fn connections_that_do_nothing() {
-    Victim::new().suffers(|victim| {
+    Victim::new().suffers_within(GROWTH_OF_MANY, |victim| {
         let count = scaled(200).min(1100);
         let idle: Vec<_> = (0..count)
             .map_while(|_| std::panic::catch_unwind(|| Attacker::new(victim.address())).ok())
@@ -208,7 +208,7 @@ fn keep_alives_without_end() {
 /// Less than a stranger may send, and never all of it.
 #[test]
 fn frames_that_never_end() {
-    Victim::new().suffers(|victim| {
+    Victim::new().suffers_within(GROWTH_OF_MANY, |victim| {
         let holding: Vec<_> = (0..scaled(100).min(900))
             .map(|_| {
                 let mut attacker = Attacker::new(victim.address());

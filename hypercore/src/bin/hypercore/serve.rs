@@ -159,8 +159,8 @@ pub(crate) struct Door {
 fn limits_of_readers() -> Limits {
     let mut limits = Limits::default();
     limits.received_frame = 256 * 1024;
-    limits.receive_budget = Budget::new(24 * 1024 * 1024);
-    limits.budget = Budget::new(48 * 1024 * 1024);
+    limits.receive_budget = Budget::new(16 * 1024 * 1024);
+    limits.budget = Budget::new(32 * 1024 * 1024);
     limits
 }
 
