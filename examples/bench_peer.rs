@@ -80,10 +80,11 @@ impl Pool {
 }
 
 async fn open(store: &str, name: &str, key: Option<&str>, fresh: bool) -> Result<Hypercore, Error> {
-    let durability = if store == "disk-always" {
-        Durability::Always
-    } else {
+    // Memory is as durable as it gets at once, and peers are told of nothing that is not durable.
+    let durability = if store == "disk" {
         Durability::OnClose
+    } else {
+        Durability::Always
     };
     let mut options = Hypercore::options().durability(durability);
     if let Some(key) = key {

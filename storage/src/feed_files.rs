@@ -15,6 +15,7 @@ use crate::{
     Error, FileName, Operation, Quarantine, RandomAccess, Storage,
     error::Result,
     header::{self, Header},
+    node_cache::NodeCache,
 };
 
 /// The size of a page of the bitfield in new files (Hypercore 9 `lib/storage.js`).
@@ -40,6 +41,8 @@ pub struct FeedFiles {
     page_size: u16,
     /// Set once the bitfield exists and its lock is ours, so that writing is allowed.
     owned: OnceLock<()>,
+    /// What `tree` has, as far as it is known.
+    known: NodeCache,
 }
 
 impl FeedFiles {
@@ -79,6 +82,7 @@ impl FeedFiles {
             bitfield,
             page_size: PAGE_SIZE,
             owned: OnceLock::new(),
+            known: NodeCache::default(),
             storage,
         };
         let damage = match files.read_headers() {
@@ -252,13 +256,24 @@ impl FeedFiles {
         Ok(nodes)
     }
 
-    /// The nodes at `indexes`, in the same order, all of them.
+    /// The nodes at `indexes`, in the same order, all of them. Those that were read or written
+    /// lately are not read again.
     ///
     /// # Errors
     ///
     /// [`Error::MissingNode`] names the first that is not stored.
     pub fn required_nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Node>> {
-        let nodes = self.nodes(indexes)?;
+        let (mut nodes, generation) = self.known.get(indexes);
+        let unknown = indexes.iter().zip(&nodes);
+        let unknown: Vec<_> = unknown
+            .filter_map(|(&index, known)| known.is_none().then_some(index))
+            .collect();
+        if !unknown.is_empty() {
+            let read = self.nodes(&unknown)?;
+            self.known.learn(read.iter().copied().flatten(), generation);
+            let unknown = nodes.iter_mut().filter(|known| known.is_none());
+            unknown.zip(read).for_each(|(node, read)| *node = read);
+        }
         let required =
             |(node, &index): (Option<Node>, _)| node.ok_or(Error::MissingNode { node: index });
         nodes.into_iter().zip(indexes).map(required).collect()
@@ -267,6 +282,12 @@ impl FeedFiles {
     /// Stores nodes, in any order. Neighbours are written in one go.
     pub fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
         let nodes = sorted(nodes);
+        self.write_sorted(&nodes)
+            .inspect(|()| self.known.written(&nodes))
+            .inspect_err(|_| self.known.forget())
+    }
+
+    fn write_sorted(&self, nodes: &[Node]) -> Result<()> {
         let adjacent = |a: &Node, b: &Node| b.index.get() - a.index.get() == 1;
         let mut buffer = Vec::new();
         for run in nodes.chunk_by(adjacent).flat_map(|run| run.chunks(RUN)) {
@@ -293,6 +314,17 @@ impl FeedFiles {
             return self.write_nodes(nodes);
         }
         within(FileName::Tree, new_length, MAX_LENGTH)?;
+        self.write_leaves_and_between(old_length, new_length, nodes)
+            .inspect(|()| self.known.written(nodes))
+            .inspect_err(|_| self.known.forget())
+    }
+
+    fn write_leaves_and_between(
+        &self,
+        old_length: u64,
+        new_length: u64,
+        nodes: &[Node],
+    ) -> Result<()> {
         let (start, end) = (2 * old_length, 2 * new_length - 1);
         let nodes = sorted(nodes);
         let position = |limit| nodes.partition_point(|node| node.index.get() < limit);
@@ -315,14 +347,16 @@ impl FeedFiles {
             self.write(&self.tree, header::LEN + RECORD as u64 * first, &buffer)?;
             first += records;
         }
-        self.write_nodes(before)?;
-        self.write_nodes(outside)
+        self.write_sorted(before)?;
+        self.write_sorted(outside)
     }
 
     /// Removes the node at `index`.
     pub fn clear_node(&self, index: NodeIndex) -> Result<()> {
         let start = node_offset(index);
-        self.clear(&self.tree, start, start + RECORD as u64)
+        let cleared = self.clear(&self.tree, start, start + RECORD as u64);
+        self.known.forget();
+        cleared
     }
 
     /// Cuts `tree` behind the last leaf of a log of `length` blocks.
@@ -683,7 +717,11 @@ impl FeedFiles {
             return Ok(());
         }
         self.own()?;
-        file.truncate(len)
+        let truncated = file.truncate(len);
+        if file.name == FileName::Tree {
+            self.known.forget();
+        }
+        truncated
     }
 
     fn clear(&self, file: &File, start: u64, end: u64) -> Result<()> {

@@ -57,6 +57,7 @@ mod feed_files;
 mod header;
 mod memory;
 mod name;
+mod node_cache;
 mod quarantine;
 mod random_access;
 

@@ -343,6 +343,9 @@ fn neighbours_are_read_and_written_together() {
 
     let leaves: Vec<_> = (0..500).map(|block| index(2 * block)).collect();
     files.required_nodes(&leaves).unwrap();
+    let none = Counts::default();
+    assert_eq!(recording.take(FileName::Tree), none, "just written");
+    files.nodes(&leaves).unwrap();
     let read = Counts {
         reads: 1,
         bytes_read: 999 * 40,
