@@ -19,7 +19,7 @@ use super::{
     downloads::Blocks,
     load::Part,
     options::PeerOptions,
-    pace::{Pace, Stamp},
+    pace::{MAX_REQUESTS, Pace, Stamp},
     questions::{Question, Questions},
     schedule::Scan,
 };
@@ -47,7 +47,7 @@ const URGENT: usize = 16;
 /// Memory for what the remote says it has, of all cores of a connection.
 const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
-/// Answers to requests we no longer have: some are expected after a request was given to another.
+/// Answers to requests we never made, or to one more than once.
 const MAX_UNREQUESTED: usize = 16;
 
 /// What a request asked for.
@@ -156,6 +156,8 @@ pub(crate) struct Peer {
     last_bytes_answered: u64,
     questions: Questions,
     unrequested: usize,
+    /// Requests that were given up and that the remote, which does not know, may still answer.
+    given_up: usize,
     pub(crate) outbox: Vec<Message>,
     /// Messages of extensions, which come after those of the protocol.
     pub(crate) extension_outbox: VecDeque<(Arc<str>, Bytes)>,
@@ -200,6 +202,7 @@ impl Peer {
             last_bytes_answered: 0,
             questions: Questions::new(&options.load, now),
             unrequested: 0,
+            given_up: 0,
             outbox: Vec::new(),
             extension_outbox: VecDeque::new(),
             wake,
@@ -310,9 +313,7 @@ impl Peer {
         self.account_remote()?;
         let refused =
             |request: &InFlight| request.wanted == Wanted::Block && blocks.contains(&request.index);
-        let refused = extract_if(&mut self.in_flight, refused);
-        self.account_questions();
-        Ok(refused)
+        Ok(self.give_up(refused))
     }
 
     /// Counts the memory for what the remote says it has.
@@ -516,8 +517,13 @@ impl Peer {
         Some(request)
     }
 
-    /// Counts an answer nobody asked for, or asks for no longer.
+    /// Counts an answer nobody asked for, unless it was asked for once: the remote may have dropped
+    /// a block and have it again.
     pub(crate) fn unrequested(&mut self) -> Result<()> {
+        if let Some(fewer) = self.given_up.checked_sub(1) {
+            self.given_up = fewer;
+            return Ok(());
+        }
         self.unrequested += 1;
         if self.unrequested > MAX_UNREQUESTED {
             return Err(Error::UnrequestedData);
@@ -531,9 +537,21 @@ impl Peer {
     }
 
     pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
-        let in_flight = std::mem::take(&mut self.in_flight);
+        self.give_up(|_| true)
+    }
+
+    /// Takes out the requests of which `is_out` holds.
+    fn give_up(&mut self, is_out: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
+        if !self.in_flight.iter().any(&is_out) {
+            return Vec::new();
+        }
+        let (out, left) = self.in_flight.drain(..).partition(is_out);
+        self.in_flight = left;
         self.account_questions();
-        in_flight.into()
+        let out: Vec<_> = VecDeque::into(out);
+        // Most are refused for good, so that this would grow with every one of them.
+        self.given_up = (self.given_up + out.len()).min(MAX_REQUESTS);
+        out
     }
 
     /// When something is to be done about requests that are not answered.
@@ -566,14 +584,12 @@ impl Peer {
     /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
-        if self.timeout_at().is_none_or(|timeout| now < timeout) {
+        let has_timed_out = |peer: &Self| peer.timeout_at().is_some_and(|at| at <= now);
+        if !has_timed_out(self) {
             return Ok(Vec::new());
         }
-        let forgotten = extract_if(&mut self.in_flight, |request| {
-            matches!(request.wanted, Wanted::Byte(_))
-        });
-        self.account_questions();
-        if forgotten.is_empty() {
+        let forgotten = self.give_up(|request| matches!(request.wanted, Wanted::Byte(_)));
+        if has_timed_out(self) {
             let seconds = self
                 .options
                 .timeout
@@ -657,18 +673,50 @@ impl Peer {
     }
 }
 
-/// Takes out the requests of which `is_out` holds.
-fn extract_if(
-    in_flight: &mut VecDeque<InFlight>,
-    is_out: impl Fn(&InFlight) -> bool,
-) -> Vec<InFlight> {
-    let out: Vec<_> = in_flight
-        .iter()
-        .copied()
-        .filter(|request| is_out(request))
-        .collect();
-    if !out.is_empty() {
-        in_flight.retain(|request| !is_out(request));
+#[cfg(test)]
+mod tests {
+    use hypercore_wire::{Session, SessionOptions};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn peer(now: Instant) -> Peer {
+        let options = SessionOptions::new(true).expect("there is randomness");
+        let mut session = Session::new(options, now).expect("there is randomness");
+        let channel = session.open(&[7; 32]).expect("it is the first");
+        let options = PeerOptions {
+            live: true,
+            ack: false,
+            download: true,
+            upload: true,
+            timeout: Some(TIMEOUT),
+            remote_bitfield_bytes: 1 << 20,
+            load: crate::replicate::load::Load::default(),
+        };
+        Peer::new(PeerId(1), options, Arc::default(), channel, now)
     }
-    out
+
+    #[test]
+    fn a_byte_that_was_not_found_is_looked_for_again() {
+        let start = Instant::now();
+        let mut peer = peer(start);
+        peer.request(3, Wanted::Byte(100), 0, start);
+        let later = start + TIMEOUT;
+        let forgotten = peer.check_deadline(later).expect("it may be asked again");
+        assert_eq!(forgotten.len(), 1);
+        peer.request(3, Wanted::Byte(100), 0, later);
+        assert_eq!(peer.timeout_at(), Some(later + TIMEOUT));
+    }
+
+    /// It was asked for the byte again and again, as fast as the processor could.
+    #[test]
+    fn a_byte_does_not_excuse_what_else_was_left_unanswered() {
+        let start = Instant::now();
+        let mut peer = peer(start);
+        peer.request(5, Wanted::Block, 0, start);
+        peer.request(3, Wanted::Byte(100), 0, start);
+        let timed_out = peer.check_deadline(start + TIMEOUT);
+        assert!(matches!(timed_out, Err(Error::RequestTimeout { .. })));
+    }
 }

@@ -280,3 +280,37 @@ fn a_peer_that_opens_the_core_twice() {
         });
     }
 }
+
+/// It was closed for sending blocks nobody asked for: it had dropped them while our requests were on
+/// their way, and had them again when those arrived.
+#[test]
+fn a_peer_that_drops_blocks_and_has_them_again_before_it_is_asked() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        world.append(40);
+        let relay = world.add_node(None, false);
+        world.connect(
+            [relay, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        let node = world.add_node(None, true);
+        let far = Conditions {
+            delay: Duration::from_millis(800),
+            ..good_conditions()
+        };
+        world.connect([node, relay], [plain(true), plain(true)], [far; 2]);
+        runtime.run_for(Duration::from_secs(10));
+        for index in 0..30 {
+            world.get(node, index, GetOptions::default());
+        }
+        runtime.run_for(Duration::from_millis(100));
+        let core = world.nodes[relay].core.clone();
+        runtime.spawn(async move {
+            core.clear(0..40).await.expect("memory holds it");
+        });
+        world.settle();
+        runtime.run_for(Duration::from_secs(10));
+        world.check();
+    });
+}
