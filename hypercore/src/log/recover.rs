@@ -123,7 +123,9 @@ pub(super) fn examine(
         Ok((roots, _)) => files.surplus(roots.length(), roots.byte_length())? == 0,
         // A torn bitfield can claim what never was. That of a closed log is damaged.
         Err(error) if error.is_corruption() => {
-            writer && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
+            writer
+                && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
+                && !is_beyond_all(files, &bitfield)?
         }
         Err(_) => true,
     };
@@ -220,6 +222,17 @@ pub(super) fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64
 /// right.
 pub(super) fn newest_signed(files: &FeedFiles, verifier: &Verifier) -> Result<Option<Roots>> {
     Search { files, verifier }.newest_signed(MAX_LENGTH)
+}
+
+/// Whether the bitfield claims blocks for which no file has room, in a way that no log ever did: it
+/// has grown, for pages to come, and shows what the disk had there before.
+fn is_beyond_all(files: &FeedFiles, bitfield: &Bitfield) -> Result<bool> {
+    let length = tree_index::length(&TreeBits(bitfield));
+    let is_a_log = leading_leaves(bitfield) == length
+        && bitfield.bound() <= length
+        && bitfield.tree_bound() <= 2 * length;
+    let room = files.tree_blocks()?;
+    Ok(length > room && !is_a_log && files.surplus(room, u64::MAX)? == 0)
 }
 
 /// How many blocks have their leaf in the bitfield, from the first one on.
