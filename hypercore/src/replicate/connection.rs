@@ -473,8 +473,8 @@ impl Connection {
                     replicator,
                     events,
                 } = &mut *core;
-                if let Some(index) = replicator.on_message(*peer, &message, log, now)? {
-                    events.emit(Event::Ack { index, peer: *peer });
+                if let Some(event) = replicator.on_message(*peer, &message, log, now)? {
+                    events.emit(event);
                 }
                 return Ok(());
             }

@@ -34,7 +34,12 @@ pub use reason::CloseReason;
 pub use stream::{Replication, ReplicationHandle};
 pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 
-use crate::{error::Result, event::PeerId, extension::Extensions, log::Log};
+use crate::{
+    error::Result,
+    event::{Event, PeerId},
+    extension::Extensions,
+    log::Log,
+};
 use demand::Demand;
 use options::PeerOptions;
 use peer::{InFlight, Peer, Stage, Wanted};
@@ -170,25 +175,31 @@ impl Replicator {
         }
     }
 
-    /// A message about this core, except Data, Request and Want. Returns the block it acknowledges.
+    /// A message about this core, except Data, Request and Want. Returns what is to be told of it.
     pub(crate) fn on_message(
         &mut self,
         id: PeerId,
         message: &Message,
         log: &Log,
         now: Instant,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<Event>> {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(None);
         };
         match message {
             Message::Have(have) => {
                 if peer.options.ack && have.ack && have.bitfield.is_none() && log.has(have.start) {
-                    return Ok(Some(have.start));
+                    let (index, peer) = (have.start, id);
+                    return Ok(Some(Event::Ack { index, peer }));
                 }
+                let before = peer.remote.bound();
                 let blocks = peer.on_have(have)?;
+                let length = peer.remote.bound();
                 self.place_announced(id, blocks, log, now);
                 self.settle();
+                if length > before {
+                    return Ok(Some(Event::RemoteUpdate { peer: id, length }));
+                }
             }
             Message::Unhave(unhave) => {
                 let refused = peer.on_unhave(unhave)?;
