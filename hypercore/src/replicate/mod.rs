@@ -20,7 +20,12 @@ mod stream;
 mod waiting;
 mod wake;
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hypercore_bitfield::Bitfield;
 use hypercore_wire::{ChannelId, Message, Status};
@@ -76,6 +81,16 @@ pub struct PeerInfo {
     pub remote_length: u64,
     /// Whether both sides have shown that they know the core's key.
     pub opened: bool,
+    /// The blocks it was asked for and has not sent yet, those first that were asked for first.
+    pub asked: Vec<u64>,
+    /// How many requests it has not answered: for these blocks, for positions and for lengths.
+    pub in_flight: usize,
+    /// The shortest time in which it has answered a request, of the last ten to twenty seconds in
+    /// which it answered any.
+    pub delay: Option<Duration>,
+    /// How fast it sends when it is asked for enough, in bytes per second, headers and proofs
+    /// included: an estimate from its answers, by which the scheduler decides what to ask of it.
+    pub bytes_per_second: Option<u64>,
     /// What was exchanged with it.
     pub stats: Stats,
 }
@@ -141,13 +156,7 @@ impl Replicator {
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = PeerInfo> {
-        self.peers.values().map(|peer| PeerInfo {
-            id: peer.id,
-            remote_public_key: peer.remote_public_key,
-            remote_length: peer.remote.bound(),
-            opened: peer.stage == Stage::Open,
-            stats: peer.stats,
-        })
+        self.peers.values().map(|peer| peer.info())
     }
 
     /// What was exchanged with all peers there are and were.
