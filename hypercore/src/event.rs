@@ -61,6 +61,13 @@ pub enum Event {
         /// Why, in a sentence.
         reason: String,
     },
+    /// A peer has told of blocks beyond all those it told of before. Nothing of that is proven yet.
+    RemoteUpdate {
+        /// The peer.
+        peer: PeerId,
+        /// One past the last block that it says it has.
+        length: u64,
+    },
     /// Every block of the log is stored here now.
     Sync {
         /// The length of the log.

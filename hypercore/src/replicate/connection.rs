@@ -119,13 +119,13 @@ impl Connection {
     }
 
     /// Puts `core` on this connection: it is exchanged once the remote opens it too.
-    pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<()> {
+    pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<PeerId> {
         let mut locked = core.lock();
         locked.log.files()?;
         let key = locked.log.key();
         let channel = self.session.open(key.as_bytes())?;
-        if self.attachments.contains_key(&channel) {
-            return Ok(());
+        if let Some(attached) = self.attachments.get(&channel) {
+            return Ok(attached.peer);
         }
         let extensions = locked.replicator.extensions.names();
         self.session.expect_extensions(channel, extensions)?;
@@ -159,7 +159,7 @@ impl Connection {
         );
         self.used = true;
         self.wake.wake_channel(channel);
-        Ok(())
+        Ok(peer)
     }
 
     // ---- the transport's side ---------------------------------------------------------------
@@ -473,8 +473,8 @@ impl Connection {
                     replicator,
                     events,
                 } = &mut *core;
-                if let Some(index) = replicator.on_message(*peer, &message, log, now)? {
-                    events.emit(Event::Ack { index, peer: *peer });
+                if let Some(event) = replicator.on_message(*peer, &message, log, now)? {
+                    events.emit(event);
                 }
                 return Ok(());
             }

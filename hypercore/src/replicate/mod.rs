@@ -20,7 +20,12 @@ mod stream;
 mod waiting;
 mod wake;
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hypercore_bitfield::Bitfield;
 use hypercore_wire::{ChannelId, Message, Status};
@@ -34,7 +39,12 @@ pub use reason::CloseReason;
 pub use stream::{Replication, ReplicationHandle};
 pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 
-use crate::{error::Result, event::PeerId, extension::Extensions, log::Log};
+use crate::{
+    error::Result,
+    event::{Event, PeerId},
+    extension::Extensions,
+    log::Log,
+};
 use demand::Demand;
 use options::PeerOptions;
 use peer::{InFlight, Peer, Stage, Wanted};
@@ -71,6 +81,16 @@ pub struct PeerInfo {
     pub remote_length: u64,
     /// Whether both sides have shown that they know the core's key.
     pub opened: bool,
+    /// The blocks it was asked for and has not sent yet, those first that were asked for first.
+    pub asked: Vec<u64>,
+    /// How many requests it has not answered: for these blocks, for positions and for lengths.
+    pub in_flight: usize,
+    /// The shortest time in which it has answered a request, of the last ten to twenty seconds in
+    /// which it answered any.
+    pub delay: Option<Duration>,
+    /// How fast it sends when it is asked for enough, in bytes per second, headers and proofs
+    /// included: an estimate from its answers, by which the scheduler decides what to ask of it.
+    pub bytes_per_second: Option<u64>,
     /// What was exchanged with it.
     pub stats: Stats,
 }
@@ -136,13 +156,7 @@ impl Replicator {
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = PeerInfo> {
-        self.peers.values().map(|peer| PeerInfo {
-            id: peer.id,
-            remote_public_key: peer.remote_public_key,
-            remote_length: peer.remote.bound(),
-            opened: peer.stage == Stage::Open,
-            stats: peer.stats,
-        })
+        self.peers.values().map(|peer| peer.info())
     }
 
     /// What was exchanged with all peers there are and were.
@@ -170,25 +184,31 @@ impl Replicator {
         }
     }
 
-    /// A message about this core, except Data, Request and Want. Returns the block it acknowledges.
+    /// A message about this core, except Data, Request and Want. Returns what is to be told of it.
     pub(crate) fn on_message(
         &mut self,
         id: PeerId,
         message: &Message,
         log: &Log,
         now: Instant,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<Event>> {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(None);
         };
         match message {
             Message::Have(have) => {
                 if peer.options.ack && have.ack && have.bitfield.is_none() && log.has(have.start) {
-                    return Ok(Some(have.start));
+                    let (index, peer) = (have.start, id);
+                    return Ok(Some(Event::Ack { index, peer }));
                 }
+                let before = peer.remote.bound();
                 let blocks = peer.on_have(have)?;
+                let length = peer.remote.bound();
                 self.place_announced(id, blocks, log, now);
                 self.settle();
+                if length > before {
+                    return Ok(Some(Event::RemoteUpdate { peer: id, length }));
+                }
             }
             Message::Unhave(unhave) => {
                 let refused = peer.on_unhave(unhave)?;

@@ -160,13 +160,22 @@ impl Pace {
         }
     }
 
+    /// Bytes that it sends in a second; `None` until that is known.
+    pub(super) fn bytes_per_second(&self) -> Option<u64> {
+        (self.rate > 0).then_some(self.rate)
+    }
+
+    /// The shortest time in which it has answered of late; `None` before the first answer.
+    pub(super) fn delay(&self) -> Option<Duration> {
+        self.round_trips.iter().flatten().min().copied()
+    }
+
     fn answer_size(&self) -> u64 {
         self.block_size.unwrap_or(0) + OVERHEAD
     }
 
     fn round_trip(&self) -> Duration {
-        let shortest = self.round_trips.iter().flatten().min();
-        shortest.copied().unwrap_or(UNKNOWN)
+        self.delay().unwrap_or(UNKNOWN)
     }
 }
 

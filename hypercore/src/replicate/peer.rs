@@ -15,7 +15,7 @@ use hypercore_merkle::RemoteTree;
 use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave, Want};
 
 use super::{
-    Wake,
+    PeerInfo, Wake,
     downloads::Blocks,
     load::Part,
     options::PeerOptions,
@@ -209,6 +209,22 @@ impl Peer {
             channel,
             stats: Stats::default(),
             options,
+        }
+    }
+
+    pub(crate) fn info(&self) -> PeerInfo {
+        let blocks = self.in_flight.iter();
+        let blocks = blocks.filter(|request| request.wanted == Wanted::Block);
+        PeerInfo {
+            id: self.id,
+            remote_public_key: self.remote_public_key,
+            remote_length: self.remote.bound(),
+            opened: self.stage == Stage::Open,
+            asked: blocks.map(|request| request.index).collect(),
+            in_flight: self.in_flight.len(),
+            delay: self.pace.delay(),
+            bytes_per_second: self.pace.bytes_per_second(),
+            stats: self.stats,
         }
     }
 

@@ -13,6 +13,7 @@ use super::{CloseReason, Ended, ReplicateOptions, Role, Wake, connection::Connec
 use crate::{
     Hypercore,
     error::{Error, Result},
+    event::PeerId,
     runtime::{self, Alarm},
 };
 
@@ -57,12 +58,13 @@ impl fmt::Debug for ReplicationHandle {
 }
 
 impl ReplicationHandle {
-    /// Exchanges `core` on this connection too.
+    /// Exchanges `core` on this connection too. Returns what the core calls the peer at the other
+    /// end, in its events and in [`peers`](Hypercore::peers).
     ///
     /// # Errors
     ///
     /// When the core or the connection is closed.
-    pub fn add(&self, core: &Hypercore) -> Result<()> {
+    pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
         lock(&self.inner).attach(core.shared())
     }
 }
@@ -84,12 +86,13 @@ impl Replication {
         })
     }
 
-    /// Exchanges `core` on this connection.
+    /// Exchanges `core` on this connection. Returns what the core calls the peer at the other end,
+    /// in its events and in [`peers`](Hypercore::peers).
     ///
     /// # Errors
     ///
     /// When the core or the connection is closed.
-    pub fn add(&self, core: &Hypercore) -> Result<()> {
+    pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
         lock(&self.inner).attach(core.shared())
     }
 

@@ -38,11 +38,16 @@ fn both_ends_of_a_connection_are_told() {
         (&there["opened"], &there["uploadedBytes"]),
         (&json!(true), &json!(6))
     );
-    let here = scene.run(["peers", "copy", "--json"]).ok().json();
+    let mut here = scene.run(["peers", "copy", "--json"]).ok().json();
+    for measured in ["delayMilliseconds", "capacityBytesPerSecond"] {
+        let value = here[measured].take();
+        assert!(value.as_f64().unwrap() > 0.0, "{measured}: {value}");
+    }
     assert_eq!(
         here,
         json!({
-            "peer": address, "opened": true, "remoteLength": 2,
+            "peer": address, "opened": true, "remoteLength": 2, "asked": [], "requests": 0,
+            "delayMilliseconds": null, "capacityBytesPerSecond": null,
             "downloadedBytes": 6, "uploadedBytes": 0,
             "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0,
         })

@@ -672,10 +672,12 @@ fn events_come_in_order() {
         assert_eq!(names(&origin_peer), tail);
         let whole = [
             "PeerOpen",
+            "RemoteUpdate 2",
             "Append 2",
             "Download",
             "Download",
             "Sync 2",
+            "RemoteUpdate 3",
             "Append 3",
             "Download",
             "Sync 3",
@@ -688,6 +690,7 @@ fn events_come_in_order() {
 fn name(event: &Event) -> String {
     match event {
         Event::Append { length } => format!("Append {length}"),
+        Event::RemoteUpdate { length, .. } => format!("RemoteUpdate {length}"),
         Event::Sync { length } => format!("Sync {length}"),
         Event::Upload { index, .. } => format!("Upload {index}"),
         Event::Clear { blocks } => format!("Clear {blocks:?}"),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_std::task;
-use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::zip, io};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::poll_once, future::zip, io};
 use hypercore::{
     Bytes, Ended, Error, Event, Hypercore, KeyPair, PeerInfo, ReplicateOptions, Replication, Role,
     merkle, wire,
@@ -741,5 +741,43 @@ fn ranges_of_any_length_are_cheap() {
         soon("the last Have", told).await;
         assert!(start.elapsed() < Duration::from_secs(5));
         ours.cancel().await;
+    });
+}
+
+#[test]
+fn a_peer_tells_what_it_is_asked_for_and_how_fast_it_answers() {
+    run(async {
+        let core = writer(3).await;
+        let clone = clone_of(&core, true).await;
+        let (client, server) = tcp_pair().await;
+        let ours = Replication::new(Role::Initiator, ReplicateOptions::live()).unwrap();
+        let id = ours.add(&clone).unwrap();
+        assert_eq!(ours.add(&clone).unwrap(), id, "it is there already");
+        let _ours = task::spawn(ours.run(client));
+        let mut silent = Puppet::new(&clone, server).await;
+        silent.send(have(0, 3)).await;
+        let mut gets = [2, 0].map(|index| Box::pin(clone.get(index)));
+        for get in &mut gets {
+            assert!(poll_once(get).await.is_none());
+        }
+        for _ in 0..2 {
+            while soon("a request", silent.request()).await.unwrap().hash {}
+        }
+        let peer = clone.peers().remove(0);
+        assert_eq!(peer.id, id);
+        let mut asked = peer.asked;
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 2]);
+        assert!(peer.in_flight >= 2, "{}", peer.in_flight);
+        assert_eq!((peer.delay, peer.bytes_per_second), (None, None));
+
+        let _answers = connect_live(&clone, &core).await;
+        for get in gets {
+            soon("a block", get).await.unwrap();
+        }
+        soon("a block", clone.get(1)).await.unwrap();
+        let peers = clone.peers();
+        let other = peers.iter().find(|peer| peer.id != id).unwrap();
+        assert!(other.delay.is_some() && other.bytes_per_second.is_some());
     });
 }

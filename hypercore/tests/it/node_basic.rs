@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_lite::future::{poll_once, zip};
 use hypercore::{
-    Bytes, Error, Event, Hypercore, KeyPair, PeerId, ReplicateOptions, storage::Memory,
+    Bytes, Error, Event, Goal, Hypercore, KeyPair, PeerId, ReplicateOptions, WaitsOn,
+    storage::Memory,
 };
 
 use crate::support::{
@@ -28,6 +29,24 @@ fn append() {
         assert_eq!(core.get(0).await.unwrap(), r#"{"hello":"world"}"#);
         assert_eq!(core.get(1).await.unwrap(), r#"{"hello":"verden"}"#);
         assert_eq!(core.get(2).await.unwrap(), r#"{"hello":"welt"}"#);
+    });
+}
+
+/// Node calls a hook when a `get` has to wait; here one can ask at any time, and hears why.
+#[test]
+fn onwait() {
+    run(async {
+        let core = writer(1).await;
+        assert!(poll_once(core.get(0)).await.unwrap().is_ok());
+        assert_eq!(core.waiting(), []);
+        let mut get = Box::pin(core.get(42));
+        assert!(poll_once(&mut get).await.is_none());
+        let waiting = core.waiting();
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].goal, Goal::Block { index: 42 });
+        assert_eq!(waiting[0].on, WaitsOn::NoPeer);
+        drop(get);
+        assert_eq!(core.waiting(), []);
     });
 }
 

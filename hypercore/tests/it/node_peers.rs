@@ -357,3 +357,22 @@ fn peer_add_and_peer_remove_are_emitted() {
         assert!(core.peers().is_empty());
     });
 }
+
+#[test]
+fn remote_update_is_emitted_for_every_greater_length() {
+    run(async {
+        let core = writer(2).await;
+        let clone = clone_of(&core, true).await;
+        let mut events = clone.events();
+        let _connection = connect_live(&clone, &core).await;
+        for expected in [2, 3] {
+            let told = event(&mut events, |event| {
+                matches!(event, Event::RemoteUpdate { .. })
+            });
+            let peer = clone.peers()[0].id;
+            let length = expected;
+            assert_eq!(told.await, Event::RemoteUpdate { peer, length });
+            core.append("more").await.unwrap();
+        }
+    });
+}

@@ -1,9 +1,11 @@
 //! What `test/ack.js`, `test/audit.js`, `test/replicate.js` and `test/seek.js` of Node's Hypercore 9
 //! check, as far as no other test does.
 
+use std::ops::Range;
+
 use futures_lite::future::{poll_once, zip};
 use hypercore::{
-    Error, Event, Hypercore, ReplicateOptions, Role, SeekOptions,
+    Error, Event, Events, Hypercore, ReplicateOptions, Role, SeekOptions,
     storage::{FileName, Memory},
 };
 
@@ -19,7 +21,7 @@ fn acks() -> ReplicateOptions {
     })
 }
 
-async fn ack_of(core: &mut hypercore::Events) -> u64 {
+async fn ack_of(core: &mut Events) -> u64 {
     let acked = event(core, |event| matches!(event, Event::Ack { .. })).await;
     let Event::Ack { index, .. } = acked else {
         unreachable!()
@@ -94,6 +96,88 @@ fn transitive_clone_acks() {
         let rest = drain(&mut of_core).await;
         assert!(!rest.iter().any(|event| matches!(event, Event::Ack { .. })));
     });
+}
+
+#[test]
+fn acks_where_clones_should_not_ack() {
+    run(async {
+        let core = writer(3).await;
+        let mut events = core.events();
+        for _ in 0..2 {
+            let clone = clone_of(&core, false).await;
+            let mut of_clone = clone.events();
+            exchange(&core, &clone).await;
+            assert_eq!(acked(&mut events).await, [0, 1, 2]);
+            // The clone asked for acknowledgements, too, but gave nothing.
+            assert_eq!(acked(&mut of_clone).await, [0; 0]);
+        }
+    });
+}
+
+/// Node's own schedule: what the first acknowledges to the second, and the second to the first,
+/// follows each connection.
+#[test]
+fn larger_gossip_network_acks() {
+    const NONE: Range<u64> = 0..0;
+    // The length of the log, who connects, and what each of the two hears acknowledged.
+    #[rustfmt::skip]
+    let schedule = [
+        (1, [0, 1], [0..1, NONE]),
+        (3, [1, 2], [0..1, NONE]),
+        (3, [0, 1], [1..3, NONE]),
+        (6, [0, 5], [0..6, NONE]),
+        (6, [2, 5], [NONE, 1..6]),
+        (6, [5, 6], [0..6, NONE]),
+        (6, [1, 6], [NONE, 3..6]),
+        (8, [4, 2], [NONE, 0..6]),
+        (8, [0, 7], [0..8, NONE]),
+        (8, [4, 7], [NONE, 6..8]),
+        (8, [4, 5], [6..8, NONE]),
+        (8, [5, 8], [0..8, NONE]),
+        (11, [0, 8], [8..11, NONE]),
+        (11, [5, 9], [0..8, NONE]),
+        (11, [8, 4], [8..11, NONE]),
+        (15, [9, 0], [NONE, 8..15]),
+        (15, [2, 9], [NONE, 6..15]),
+    ];
+    run(async {
+        let mut cores = vec![writer(0).await];
+        for _ in 1..10 {
+            cores.push(clone_of(&cores[0], false).await);
+        }
+        for (length, pair, expected) in schedule {
+            for index in cores[0].length()..length {
+                cores[0].append(format!("block {index}")).await.unwrap();
+            }
+            let [a, b] = pair.map(|core| &cores[core]);
+            let mut events = [a.events(), b.events()];
+            exchange(a, b).await;
+            for (events, expected) in events.iter_mut().zip(expected) {
+                let expected: Vec<_> = expected.collect();
+                assert_eq!(acked(events).await, expected, "{pair:?} at {length}");
+            }
+        }
+    });
+}
+
+/// Connects two cores that both want acknowledgements until all is exchanged.
+async fn exchange(a: &Hypercore, b: &Hypercore) {
+    let acks = || options(|options| options.ack = true);
+    let ends = connect(a, acks(), b, acks()).await;
+    let (a, b) = soon("the end", ends).await;
+    a.and(b).unwrap();
+}
+
+/// The blocks that were acknowledged, in order.
+async fn acked(events: &mut Events) -> Vec<u64> {
+    let events = drain(events).await.into_iter();
+    let acks = events.filter_map(|event| match event {
+        Event::Ack { index, .. } => Some(index),
+        _ => None,
+    });
+    let mut acks: Vec<_> = acks.collect();
+    acks.sort_unstable();
+    acks
 }
 
 // ---- test/audit.js --------------------------------------------------------------------------
@@ -277,5 +361,27 @@ fn seek_if_available_multiple_peers() {
         connected(&clone, 2).await;
         let found = soon("a position", clone.seek_with(20, if_available())).await;
         assert_eq!(found.unwrap(), core.seek(20).await.unwrap());
+    });
+}
+
+#[test]
+fn seek_if_available_with_many_inflight_requests() {
+    run(async {
+        let core = Hypercore::options().open_memory().await.unwrap();
+        core.append_batch(["a"; 100]).await.unwrap();
+        let clone = clone_of(&core, true).await;
+        let mut gets: Vec<_> = (0..100).map(|index| Box::pin(clone.get(index))).collect();
+        for get in &mut gets {
+            assert!(poll_once(get).await.is_none());
+        }
+        let _connection = connect_live(&clone, &core).await;
+        let mut if_available = SeekOptions::default();
+        if_available.if_available = true;
+        let found = soon("a position", clone.seek_with(2, if_available)).await;
+        let found = found.unwrap();
+        assert_eq!((found.index, found.offset), (2, 0));
+        for get in gets {
+            assert_eq!(soon("a block", get).await.unwrap(), "a");
+        }
     });
 }

@@ -85,13 +85,9 @@ impl Peers {
             open.store(true, Ordering::Release);
             true
         });
-        // Held meanwhile, so that the newest peer is the one of this connection.
-        let mut addresses = self.lock();
-        let replication = self.core.replicate(role, options)?;
-        let newest = self.core.peers().into_iter().map(|peer| peer.id).max();
-        let id = newest.ok_or(Error::Closed)?;
-        addresses.insert(id, address.to_owned());
-        drop(addresses);
+        let replication = Replication::new(role, options)?;
+        let id = replication.add(&self.core)?;
+        self.lock().insert(id, address.to_owned());
         Ok(Link {
             id,
             address: address.to_owned(),

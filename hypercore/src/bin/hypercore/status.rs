@@ -31,6 +31,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// So much of what is waited for is told.
 const SHOWN_WAITS: usize = 8;
 
+/// So many runs of the blocks a peer was asked for are told.
+const SHOWN_RUNS: usize = 4;
+
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore peers letters --watch")]
 pub(crate) struct PeersArgs {
@@ -133,18 +136,29 @@ fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
             Some(true) => format!("has {} blocks", peer["remoteLength"]),
             _ => "has not shown the key yet".into(),
         };
+        let delay = peer["delayMilliseconds"].as_f64();
+        let delay = delay.map_or_else(|| "-".into(), |delay| format!("{delay:.1} ms"));
         output.result(
             &[
                 ("peer", name.into()),
                 ("opened", peer["opened"].clone()),
                 ("remoteLength", peer["remoteLength"].clone()),
+                ("asked", peer["asked"].clone()),
+                ("requests", peer["requests"].clone()),
+                ("delayMilliseconds", peer["delayMilliseconds"].clone()),
+                (
+                    "capacityBytesPerSecond",
+                    peer["capacityBytesPerSecond"].clone(),
+                ),
                 ("downloadedBytes", down.0.into()),
                 ("uploadedBytes", up.0.into()),
                 ("downloadBytesPerSecond", down.1.into()),
                 ("uploadBytesPerSecond", up.1.into()),
             ],
             format_args!(
-                "{name:<24}  {has:<26}  down {:>10} {:>12}/s  up {:>10} {:>12}/s",
+                "{name:<24}  {has:<26}  {delay:>9}  asked {:>3}  down {:>10} {:>12}/s  up {:>10} \
+                 {:>12}/s",
+                peer["requests"].as_u64().unwrap_or(0),
                 bytes(down.0),
                 bytes(down.1),
                 bytes(up.0),
@@ -229,6 +243,10 @@ pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
             "peer": peers.address(peer.id),
             "opened": peer.opened,
             "remoteLength": peer.remote_length,
+            "asked": runs(&peer.asked),
+            "requests": peer.in_flight,
+            "delayMilliseconds": peer.delay.map(|delay| delay.as_secs_f64() * 1000.0),
+            "capacityBytesPerSecond": peer.bytes_per_second,
             "downloadedBytes": peer.stats.downloaded_bytes,
             "uploadedBytes": peer.stats.uploaded_bytes,
         })
@@ -245,6 +263,15 @@ pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
         "lastError": peers.last_error(),
         "peers": each,
     })
+}
+
+/// The first runs of some blocks, each as its start and its end.
+fn runs(blocks: &[u64]) -> Vec<[u64; 2]> {
+    let mut blocks = blocks.to_vec();
+    blocks.sort_unstable();
+    let runs = blocks.chunk_by(|a, b| b - a <= 1);
+    let ends = runs.filter_map(|run| Some([*run.first()?, run.last()? + 1]));
+    ends.take(SHOWN_RUNS).collect()
 }
 
 /// What is asked for and not here, and why not.
