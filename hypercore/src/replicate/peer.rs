@@ -516,15 +516,19 @@ impl Peer {
         now: Instant,
     ) -> Option<InFlight> {
         let has_value = bytes.is_some();
-        let found = self
-            .in_flight
-            .iter()
-            .position(|request| request.index == index && request.wanted.is_hash() != has_value)
+        let is_byte = |request: &InFlight| matches!(request.wanted, Wanted::Byte(_));
+        let mut requests = self.in_flight.iter();
+        // Only one that looks for a byte may stay without an answer, so it comes last. The remote
+        // may have found that byte in another block than the one named.
+        let found = requests
+            .position(|request| {
+                request.index == index && request.wanted.is_hash() != has_value && !is_byte(request)
+            })
             .or_else(|| {
-                // A byte was looked for: the remote found it in another block.
                 self.in_flight
                     .iter()
-                    .position(|request| matches!(request.wanted, Wanted::Byte(_)) && has_value)
+                    .position(is_byte)
+                    .filter(|_| has_value)
             })?;
         self.last_answer = now;
         let request = self.in_flight.remove(found)?;
@@ -723,6 +727,19 @@ mod tests {
         assert_eq!(forgotten.len(), 1);
         peer.request(3, Wanted::Byte(100), 0, later);
         assert_eq!(peer.timeout_at(), Some(later + TIMEOUT));
+    }
+
+    /// The peer was closed, for leaving the request for the block unanswered.
+    #[test]
+    fn an_answer_is_for_the_request_that_names_the_block() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        peer.request(0, Wanted::Byte(1), 0, now);
+        peer.request(0, Wanted::Block, 0, now);
+        let answered = |peer: &mut Peer| peer.answered(0, Some(9), now).map(|it| it.wanted);
+        assert_eq!(answered(&mut peer), Some(Wanted::Block));
+        assert_eq!(answered(&mut peer), Some(Wanted::Byte(1)));
+        assert_eq!(answered(&mut peer), None);
     }
 
     /// It was asked for the byte again and again, as fast as the processor could.
