@@ -270,3 +270,34 @@ fn a_stream_ends_at_the_damaged_block() {
         assert!(stream.next().await.unwrap().is_err());
     });
 }
+
+/// The bitfield grows before anything is written that the new page will claim. When the power goes
+/// right then, the page shows whatever the disk had there.
+#[test]
+fn a_page_that_has_only_grown_claims_nothing() {
+    for (count, seed) in [(0, 1), (0, 2), (3, 3), (8192, 4), (8192, 5)] {
+        let (storage, _) = log(count);
+        let mut bitfield = storage.read(FileName::Bitfield);
+        let pages = (bitfield.len() - 32) / 3584;
+        assert_eq!(pages as u64, count.div_ceil(8192));
+        let mut noise: u64 = seed;
+        bitfield.extend((0..3584).map(|_| {
+            noise = noise
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (noise >> 33) as u8
+        }));
+        storage.write(FileName::Bitfield, &bitfield);
+        block_on(async {
+            for length in count..count + 2 {
+                let options = Hypercore::options().create_if_missing(false);
+                let core = options.open_storage(storage.clone()).await.unwrap();
+                assert_eq!(core.length(), length);
+                assert_eq!(core.downloaded(..), length);
+                assert_eq!(core.append("more").await.unwrap(), length);
+                core.close().await.unwrap();
+            }
+        });
+        assert_eq!(verify(&storage).problems, [], "{count} blocks");
+    }
+}
