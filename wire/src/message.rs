@@ -504,10 +504,10 @@ impl Sink for Length {
     }
 }
 
-/// Refuses a run of blocks that does not end below [`MAX_BLOCKS`].
+/// Refuses a run of blocks, even an empty one, that does not lie below [`MAX_BLOCKS`].
 pub(crate) fn check_range(kind: MessageKind, start: u64, length: u64) -> Result<(), Error> {
     match start.checked_add(length) {
-        Some(end) if end <= MAX_BLOCKS => Ok(()),
+        Some(end) if start < MAX_BLOCKS && end <= MAX_BLOCKS => Ok(()),
         _ => Err(Error::invalid(kind, Problem::TooLarge { field: 2 })),
     }
 }
