@@ -6,8 +6,18 @@
 //! bench_peer ram|disk C1|C2|L client PORT KEY               clones from it
 //! ```
 //!
+//! | workload | |
+//! | --- | --- |
+//! | A1 | 10,000 appends of 64 bytes, each awaited |
+//! | A2 | 100,000 of 64 bytes in batches of 1,000; M: 1,000,000 of them |
+//! | A3 | 512 MiB in blocks of 64 KiB, in batches of 64 |
+//! | B1 | open M and get a block; 100,000 at random, one by one and 16 in flight |
+//! | B2 | read A3 from the first block to the last, twice |
+//! | C1, C2 | replicate A3, or 200,000 blocks of 64 bytes, over TCP between two processes |
+//! | L | a live connection: from an append to the reader's get |
+//!
 //! Block `i` of size `s` is `pool[i * s mod 64 MiB ..][.. s]` of the file `pool.bin` in the
-//! directory `BENCH_DIR`, which also holds the cores.
+//! directory `BENCH_DIR`, which also holds the cores: 64 MiB of SHAKE128 of `hypercore-bench`.
 
 use std::{
     env, fs,
