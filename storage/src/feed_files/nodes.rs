@@ -1,0 +1,168 @@
+//! The nodes of the tree: 40 bytes each, in the order of their positions.
+
+use hypercore_merkle::{MAX_LENGTH, Node, NodeIndex};
+
+use super::{CHUNK, FeedFiles, RECORD, node_offset, within};
+use crate::{Error, FileName, error::Result, header};
+
+impl FeedFiles {
+    /// The node at `index`, if it is stored.
+    pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        let mut record = [0; RECORD];
+        let read = self.tree.read_up_to(node_offset(index), &mut record)?;
+        Ok(Node::from_record(index, &record).filter(|_| read == RECORD))
+    }
+
+    /// The nodes at `indexes`, in the same order. Neighbours are read in one go.
+    pub fn nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Option<Node>>> {
+        let mut order: Vec<_> = indexes.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let mut nodes = vec![None; indexes.len()];
+        let mut buffer = Vec::new();
+        let mut rest = &order[..];
+        while let [(first, _), ..] = *rest {
+            let (group, others) = rest.split_at(near(rest));
+            rest = others;
+            let record = |index: NodeIndex| (index.get() - first.get()) as usize;
+            buffer.clear();
+            buffer.resize(RECORD * (record(group[group.len() - 1].0) + 1), 0);
+            let read = self.tree.read_up_to(node_offset(first), &mut buffer)?;
+            // A record that the end of the file cuts is none.
+            buffer[read - read % RECORD..].fill(0);
+            let (records, _) = buffer.as_chunks();
+            for &(index, at) in group {
+                nodes[at] = Node::from_record(index, &records[record(index)]);
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// The nodes at `indexes`, in the same order, all of them. Those that were read or written
+    /// lately are not read again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingNode`] names the first that is not stored.
+    pub fn required_nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Node>> {
+        let (mut nodes, generation) = self.known.get(indexes);
+        let unknown = indexes.iter().zip(&nodes);
+        let unknown: Vec<_> = unknown
+            .filter_map(|(&index, known)| known.is_none().then_some(index))
+            .collect();
+        if !unknown.is_empty() {
+            let read = self.nodes(&unknown)?;
+            self.known.learn(read.iter().copied().flatten(), generation);
+            let unknown = nodes.iter_mut().filter(|known| known.is_none());
+            unknown.zip(read).for_each(|(node, read)| *node = read);
+        }
+        let required =
+            |(node, &index): (Option<Node>, _)| node.ok_or(Error::MissingNode { node: index });
+        nodes.into_iter().zip(indexes).map(required).collect()
+    }
+
+    /// Stores nodes, in any order. Neighbours are written in one go.
+    pub fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
+        let nodes = sorted(nodes);
+        self.write_sorted(&nodes)
+            .inspect(|()| self.known.written(&nodes))
+            .inspect_err(|_| self.known.forget())
+    }
+
+    fn write_sorted(&self, nodes: &[Node]) -> Result<()> {
+        let adjacent = |a: &Node, b: &Node| b.index.get() - a.index.get() == 1;
+        let mut buffer = Vec::new();
+        for run in nodes.chunk_by(adjacent).flat_map(|run| run.chunks(RUN)) {
+            buffer.clear();
+            run.iter()
+                .for_each(|node| buffer.extend_from_slice(&node.to_record()));
+            self.write(&self.tree, node_offset(run[0].index), &buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Stores the nodes of an append that took the log from `old_length` to `new_length` blocks.
+    ///
+    /// All records from the first new leaf to the last are written, with zeros where a node is not
+    /// known yet; nodes elsewhere follow on their own (Hypercore 9 `index.js` `_append`). The zeros
+    /// also remove what an append that was never completed left there.
+    pub fn write_append_nodes(
+        &self,
+        old_length: u64,
+        new_length: u64,
+        nodes: &[Node],
+    ) -> Result<()> {
+        if new_length <= old_length {
+            return self.write_nodes(nodes);
+        }
+        within(FileName::Tree, new_length, MAX_LENGTH)?;
+        self.write_leaves_and_between(old_length, new_length, nodes)
+            .inspect(|()| self.known.written(nodes))
+            .inspect_err(|_| self.known.forget())
+    }
+
+    fn write_leaves_and_between(
+        &self,
+        old_length: u64,
+        new_length: u64,
+        nodes: &[Node],
+    ) -> Result<()> {
+        let (start, end) = (2 * old_length, 2 * new_length - 1);
+        let nodes = sorted(nodes);
+        let position = |limit| nodes.partition_point(|node| node.index.get() < limit);
+        let (inside, outside) = (position(start)..position(end), position(end)..);
+        let before = &nodes[..inside.start];
+        let outside = &nodes[outside];
+        let mut inside = &nodes[inside];
+        let mut buffer = Vec::new();
+        let mut first = start;
+        while first < end {
+            let records = (end - first).min(RUN as u64);
+            buffer.clear();
+            buffer.resize(records as usize * RECORD, 0);
+            let here = inside.partition_point(|node| node.index.get() < first + records);
+            for node in &inside[..here] {
+                let at = (node.index.get() - first) as usize * RECORD;
+                buffer[at..at + RECORD].copy_from_slice(&node.to_record());
+            }
+            inside = &inside[here..];
+            self.write(&self.tree, header::LEN + RECORD as u64 * first, &buffer)?;
+            first += records;
+        }
+        self.write_sorted(before)?;
+        self.write_sorted(outside)
+    }
+
+    /// Removes the node at `index`.
+    pub fn clear_node(&self, index: NodeIndex) -> Result<()> {
+        let start = node_offset(index);
+        let cleared = self.clear(&self.tree, start, start + RECORD as u64);
+        self.known.forget();
+        cleared
+    }
+
+    /// Cuts `tree` behind the last leaf of a log of `length` blocks.
+    pub fn truncate_tree(&self, length: u64) -> Result<()> {
+        let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
+        self.truncate(&self.tree, header::LEN + RECORD as u64 * records)
+    }
+}
+
+/// Nodes at most this far apart are read together: 4 KiB cost no more than another call.
+const NEAR: u64 = 100;
+
+/// How many nodes one write covers at most: 1 MiB.
+const RUN: usize = (1 << 20) / RECORD;
+
+/// How many of the sorted nodes, which are at least one, are worth one read.
+fn near(sorted: &[(NodeIndex, usize)]) -> usize {
+    let distance = |a: usize, b: usize| sorted[b].0.get() - sorted[a].0.get();
+    let far =
+        |&at: &usize| distance(at - 1, at) > NEAR || distance(0, at) >= (CHUNK / RECORD) as u64;
+    (1..sorted.len()).find(far).unwrap_or(sorted.len())
+}
+
+fn sorted(nodes: &[Node]) -> Vec<Node> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable_by_key(|node| node.index);
+    nodes
+}
