@@ -1,6 +1,6 @@
 //! What a handle locks: a log, its peers, and those who wait for either.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use async_channel::Receiver;
 use bytes::Bytes;
@@ -177,6 +177,3 @@ impl Core {
         });
     }
 }
-
-/// A core as its handles and connections share it.
-pub(crate) type SharedCore = Arc<crate::shared::Shared>;

@@ -46,6 +46,9 @@ pub(crate) struct Shared {
     pages: Mutex<Pages>,
 }
 
+/// A core as its handles and connections share it.
+pub(crate) type SharedCore = Arc<Shared>;
+
 /// What is not durable of the bitfield that was written.
 #[derive(Debug)]
 struct Pages {

@@ -4,6 +4,7 @@
 //! the lock of [`crate::Hypercore`]; the functions that read or write blocks without needing the
 //! lock take the files alone.
 
+mod blocks;
 mod guard;
 mod history;
 mod inspect;
@@ -17,12 +18,13 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
-    Block, ChangeSet, DiscoveryKey, KeyPair, Node, NodeIndex, NodeSet, NodeSetMut, Proof,
-    PublicKey, RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots,
-    leaf_hash, proof, tree_index, verify,
+    Block, ChangeSet, DiscoveryKey, KeyPair, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey,
+    RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof,
+    tree_index, verify,
 };
 use hypercore_storage::FeedFiles;
 
+pub(crate) use self::blocks::{drop_blocks, read_block, read_run, read_trusted};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
 pub use self::inspect::{Problem, Verification};
@@ -671,152 +673,4 @@ fn write_blocks(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
         blocks = rest;
     }
     Ok(())
-}
-
-/// Where a block stands in `data`, and the hash it must have.
-pub(crate) struct Located {
-    pub(crate) offset: u64,
-    pub(crate) leaf: Node,
-}
-
-/// Looks block `index` up in the tree. The block must be stored.
-pub(crate) fn locate(files: &FeedFiles, index: u64) -> Result<Located> {
-    let leaf = NodeIndex::leaf(index).ok_or(Error::BlockNotStored { index })?;
-    let wanted: Vec<_> = full_roots(index).chain([leaf]).collect();
-    let mut nodes = files.required_nodes(&wanted)?;
-    let Some(leaf) = nodes.pop() else {
-        return Err(Error::BlockNotStored { index });
-    };
-    let offset = nodes.iter().map(|node| node.size).sum();
-    Ok(Located { offset, leaf })
-}
-
-/// Reads block `index` and checks it against its leaf hash.
-pub(crate) fn read_block(files: &FeedFiles, index: u64) -> Result<Bytes> {
-    let Located { offset, leaf } = locate(files, index)?;
-    read_located(files, index, offset, &leaf)
-}
-
-/// Reads block `index`, and checks it unless that was done before.
-pub(crate) fn read_trusted(files: &FeedFiles, index: u64, trust: Trust) -> Result<Bytes> {
-    let Located { offset, leaf } = locate(files, index)?;
-    match trust {
-        Trust::Checked => Ok(read_unchecked(files, index, offset, &leaf)?.into()),
-        Trust::Unknown => read_located(files, index, offset, &leaf),
-    }
-}
-
-/// Reads blocks that follow each other, all of them stored, in one go, and checks those that were
-/// not checked before: four at a time, which is twice as fast as one by one.
-///
-/// Stops short of `blocks.end` when that would be much to hold in memory.
-pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> Result<Vec<Bytes>> {
-    let Located { offset, leaf } = locate(files, blocks.start)?;
-    // No more leaves than are needed if all blocks are as large as the first.
-    let count = (trust.run_bytes() / leaf.size.max(1)).clamp(1, RUN_BLOCKS);
-    let end = blocks.end.min(blocks.start.saturating_add(count));
-    let others: Vec<_> = (blocks.start + 1..end)
-        .filter_map(NodeIndex::leaf)
-        .collect();
-    let mut leaves = files.required_nodes(&others)?;
-    leaves.insert(0, leaf);
-    let mut total = 0;
-    let fits = leaves.iter().take_while(|leaf| {
-        total += leaf.size.min(hypercore_merkle::MAX_BLOCK_SIZE);
-        total <= trust.run_bytes()
-    });
-    let count = fits.count().max(1);
-    leaves.truncate(count);
-
-    if let Some(at) = leaves.iter().position(is_too_large) {
-        let index = blocks.start + at as u64;
-        return Err(Error::Corrupt(Corruption::Block { index }));
-    }
-    let size = leaves.iter().map(|leaf| leaf.size).sum();
-    let mut bytes = Bytes::from(files.read_data(offset, size)?);
-    let values = leaves
-        .iter()
-        .map(|leaf| bytes.split_to(usize::try_from(leaf.size).unwrap_or(0)))
-        .collect();
-    if trust == Trust::Checked {
-        return Ok(values);
-    }
-    let read = Block::hash_many(values);
-    let is_damaged = |(block, leaf): (&Block, &Node)| *block.leaf_hash() != leaf.hash;
-    if let Some(at) = read.iter().zip(&leaves).position(is_damaged) {
-        let index = blocks.start + at as u64;
-        return Err(Error::Corrupt(Corruption::Block { index }));
-    }
-    Ok(read.into_iter().map(Block::into_value).collect())
-}
-
-/// So many blocks are read together at most.
-const RUN_BLOCKS: u64 = 1024;
-
-impl Trust {
-    /// So many bytes are read together at most, unless a single block has more.
-    fn run_bytes(self) -> u64 {
-        match self {
-            // Four of the usual blocks, to be hashed side by side.
-            Self::Unknown => 256 * 1024,
-            // An allocator gives this much without asking the system for fresh pages each time.
-            Self::Checked => 64 * 1024,
-        }
-    }
-}
-
-fn is_too_large(leaf: &Node) -> bool {
-    leaf.size > hypercore_merkle::MAX_BLOCK_SIZE
-}
-
-fn read_unchecked(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Vec<u8>> {
-    if is_too_large(leaf) {
-        return Err(Error::Corrupt(Corruption::Block { index }));
-    }
-    Ok(files.read_data(offset, leaf.size)?)
-}
-
-fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Bytes> {
-    let bytes = read_unchecked(files, index, offset, leaf)?;
-    if leaf_hash(&bytes) != leaf.hash {
-        return Err(Error::Corrupt(Corruption::Block { index }));
-    }
-    Ok(bytes.into())
-}
-
-/// Frees the space of blocks that the durable bitfield no longer claims.
-///
-/// A damaged tree could name the place of other blocks. So the first and the last block are read
-/// and checked before; a run that does not begin and end where the tree says keeps its space.
-pub(crate) fn drop_blocks(files: &FeedFiles, runs: &[Range<u64>]) -> Result<()> {
-    for run in runs {
-        let first = run
-            .clone()
-            .map(|index| check_place(files, index))
-            .find_map(Result::transpose);
-        let last = run
-            .clone()
-            .rev()
-            .map(|index| check_place(files, index))
-            .find_map(Result::transpose);
-        let place = match (first.transpose(), last.transpose()) {
-            (Ok(Some(first)), Ok(Some(last))) if first.start < last.end => first.start..last.end,
-            // Empty blocks take no space.
-            (Ok(_), Ok(_)) => continue,
-            (Err(error), _) | (_, Err(error)) if error.is_corruption() => {
-                tracing::warn!(%error, "the space of cleared blocks was not freed");
-                continue;
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(error),
-        };
-        files.clear_data(place.start, place.end - place.start)?;
-    }
-    Ok(())
-}
-
-/// The bytes of `data` that block `index` has, if any, once they have proven to be that block.
-fn check_place(files: &FeedFiles, index: u64) -> Result<Option<Range<u64>>> {
-    let Located { offset, leaf } = locate(files, index)?;
-    let bytes = read_located(files, index, offset, &leaf)?;
-    Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
 }

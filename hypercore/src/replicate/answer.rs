@@ -10,10 +10,11 @@ use super::{
     questions::Question,
 };
 use crate::{
-    core::{Core, SharedCore},
+    core::Core,
     error::{Error, Result},
     event::{Event, PeerId},
     log::{Log, Sought, read_trusted},
+    shared::SharedCore,
 };
 
 /// The messages that answer the next question of a peer; `None` when it has asked no more.

@@ -20,10 +20,11 @@ use super::{
     questions::Question,
 };
 use crate::{
-    core::{Core, SharedCore},
+    core::Core,
     error::{Error, Result},
     event::{Event, PeerId},
     runtime,
+    shared::SharedCore,
 };
 
 /// Bytes waiting to be sent above which no more requests are answered.

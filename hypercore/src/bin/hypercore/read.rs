@@ -224,11 +224,9 @@ impl Source {
                 }
             }
             let connected = self.core.peers();
-            if calls.are_answered() && connected.iter().any(|peer| peer.opened) {
-                // Those who have not opened it by now are strangers, or slow.
-                if connected.iter().all(|peer| peer.opened) {
-                    let _ = ready.try_send(());
-                }
+            let all_opened = !connected.is_empty() && connected.iter().all(|peer| peer.opened);
+            if calls.are_answered() && all_opened {
+                let _ = ready.try_send(());
             }
             if calls.are_over() {
                 self.alone(calls.take_reasons(), !opened.is_empty(), follow)?;
