@@ -281,8 +281,7 @@ impl Shared {
         files.reserve_pages(length).map_err(FailedWrite::unknown)?;
         if let Err(source) = log::write_append(files, &change) {
             // Without its signature the rest means nothing, and the next append overwrites it.
-            let last = change.signature().map_or(0, |(length, _)| length - 1);
-            let leaves_files_unknown = files.clear_signatures(last..last + 1).is_err();
+            let leaves_files_unknown = files.drop_append(change.start_block()).is_err();
             return Err(FailedWrite {
                 source,
                 leaves_files_unknown,

@@ -320,6 +320,16 @@ impl FeedFiles {
         self.clear_signatures(length + 1..MAX_LENGTH)
     }
 
+    /// Takes back the signatures of an append to a log of `length` blocks that failed. Where the
+    /// append wrote none, nothing changes; elsewhere the [mark](Self::mark_open) is left, because
+    /// the append may have overwritten the one that stood there.
+    pub fn drop_append(&self, length: u64) -> Result<()> {
+        if self.signatures.len()? <= signature_offset(length.min(MAX_LENGTH)) {
+            return Ok(());
+        }
+        self.mark_open(length)
+    }
+
     /// Takes the [mark](Self::mark_open) of a log of `length` blocks away, whose bitfield is
     /// durable.
     pub fn mark_closed(&self, length: u64) -> Result<()> {
