@@ -117,7 +117,7 @@ pub(super) fn examine(
     writer: bool,
     may_lose: bool,
 ) -> Result<Examined> {
-    let bitfield = load_bitfield(files, MAX_LENGTH)?;
+    let mut bitfield = load_bitfield(files, MAX_LENGTH)?;
     let claimed = load_claimed(files, verifier, &bitfield);
     let closed = match &claimed {
         Ok((roots, _)) => files.surplus(roots.length(), roots.byte_length())? == 0,
@@ -131,6 +131,8 @@ pub(super) fn examine(
     };
     if closed {
         let (roots, vouched) = claimed?;
+        // A page that had only grown when the power went shows anything.
+        bitfield.truncate(roots.length());
         return Ok(Examined::Closed(Content {
             bitfield,
             roots,
