@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use async_channel::Receiver;
 use bytes::Bytes;
-use hypercore_merkle::{Block, ChangeSet, Proof, TreeHead};
+use hypercore_merkle::{ChangeSet, Proof, TreeHead};
 
 use crate::{
     error::Result,
     event::{Event, PeerId, Publisher},
-    log::{AppendLock, Durable, Log, Sought, Witness},
+    log::{Answer, AppendLock, Durable, Log, Sought, Taken, Witness},
     replicate::{Replicator, RequestId},
     runtime,
 };
@@ -56,43 +56,52 @@ impl Core {
         }
     }
 
-    /// Checks and stores what `peer` has sent.
-    pub(crate) fn put(
-        &mut self,
-        peer: PeerId,
-        index: u64,
-        block: Option<Block>,
-        proof: &Proof,
-    ) -> Result<()> {
-        let is_new = !self.log.has(index);
-        let stored = self.log.put(index, block, proof)?;
-        if stored.longer {
-            self.grown();
+    /// Checks and stores what `peer` has sent. Says what became of each answer, up to the first that
+    /// is false; that is the error.
+    pub(crate) fn put(&mut self, peer: PeerId, answers: Vec<Answer>) -> (Vec<Taken>, Result<()>) {
+        let indexes: Vec<_> = answers.iter().map(|answer| answer.index).collect();
+        let (taken, result) = self.log.put(answers);
+        let mut any_new = false;
+        for (taken, index) in taken.iter().zip(indexes) {
+            match taken {
+                Taken::Stored {
+                    value,
+                    is_new,
+                    longer,
+                } => {
+                    if *longer {
+                        self.grown();
+                    }
+                    if let Some(value) = value {
+                        self.received(peer, index, value, *is_new);
+                        any_new |= is_new;
+                    }
+                }
+                Taken::Refused(theirs) => self.may_be_behind(theirs),
+                Taken::Conflict => {}
+            }
         }
-        if let Some(theirs) = stored.refused {
-            self.may_be_behind(&theirs);
-            return Ok(());
-        }
-        let Some(value) = stored.value else {
-            return Ok(());
-        };
-        self.replicator.received(peer, value.len() as u64);
-        if !is_new {
-            return Ok(());
-        }
-        // The event before the answer: whoever is woken by one has the other.
-        let bytes = value.len() as u64;
-        self.events.emit(Event::Download { index, bytes, peer });
         let length = self.log.length();
-        if self.log.bitfield().total() == length {
+        if any_new && self.log.bitfield().total() == length {
             self.events.emit(Event::Sync { length });
         }
+        (taken, result)
+    }
+
+    /// Block `index` came from `peer` and is stored.
+    fn received(&mut self, peer: PeerId, index: u64, value: &Bytes, is_new: bool) {
+        let bytes = value.len() as u64;
+        self.replicator.received(peer, bytes);
+        if !is_new {
+            return;
+        }
+        // The event before the answer: whoever is woken by one has the other.
+        self.events.emit(Event::Download { index, bytes, peer });
         self.replicator
             .demand
-            .deliver(index, &value, self.log.bitfield());
+            .deliver(index, value, self.log.bitfield());
         self.replicator.blocks_stored(index..index + 1, Some(peer));
         self.answer_seeks();
-        Ok(())
     }
 
     /// Wants block `index`, which is not stored here, and asks for it at once.

@@ -12,6 +12,7 @@ use crate::{
     Hypercore,
     error::{Error, Result},
     event::PeerId,
+    log::{Answer, Taken},
     replicate::Stats,
     runtime,
 };
@@ -142,8 +143,17 @@ impl Hypercore {
         if let Some(block) = &block {
             shared.ask_for_download(index, block, proof, PeerId::NOBODY)?;
         }
+        let answer = Answer {
+            index,
+            block,
+            proof: proof.clone(),
+        };
         let mut core = shared.lock();
-        core.put(PeerId::NOBODY, index, block, proof)?;
+        let (taken, result) = core.put(PeerId::NOBODY, vec![answer]);
+        result?;
+        if let [Taken::Conflict] = taken[..] {
+            return Err(Error::Conflict);
+        }
         core.replicator.wake_all();
         let unsynced = core.log.unsynced();
         drop(core);

@@ -3,6 +3,7 @@
 //! A set of positions says a lot about a log: its length, what it can prove to others, and what
 //! it needs to have proven. Nothing here looks at a hash.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::node::{MAX_LENGTH, NodeIndex, full_roots};
@@ -50,11 +51,13 @@ pub fn digest(set: &impl NodeSet, node: NodeIndex) -> u64 {
     }
     let mut sibling = node.sibling();
     let mut parent = node.parent();
-    let end = capacity(set).max(sibling.get() + 2);
+    let beyond = sibling.get() + 2;
+    // Where the log ends is looked for only where it matters.
+    let end = LazyCell::new(|| capacity(set).max(beyond));
     let mut digest = 0_u64;
     // Climbs end at depth 58, so no bit is shifted out.
     let mut bit = 2_u64;
-    while sibling.right_span().get() < end || parent.left_span().get() > 0 {
+    while parent.left_span().get() > 0 || sibling.right_span().get() < *end {
         if set.has(sibling) {
             digest |= bit;
         }

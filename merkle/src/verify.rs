@@ -59,6 +59,9 @@ use crate::tree_index::NodeSet;
 /// The most nodes a proof may have: a climb of 53 and as many roots make 106.
 pub const MAX_PROOF_NODES: usize = 128;
 
+/// Room for the nodes that most checks take.
+const FEW_NODES: usize = 8;
+
 /// What must be loaded to check a proof. Made by [`plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyPlan {
@@ -87,7 +90,7 @@ pub fn plan(
         take_leaf(&mut remote, leaf)?;
     }
 
-    let mut nodes = Vec::new();
+    let mut nodes = Vec::with_capacity(FEW_NODES);
     let mut top = leaf;
     let mut trusted = None;
     loop {
@@ -183,7 +186,7 @@ impl VerifyPlan {
             leaf: self.leaf,
             blocks: Vec::new(),
             byte_offset: 0,
-            nodes: Vec::new(),
+            nodes: Vec::with_capacity(proof.nodes.len().saturating_add(FEW_NODES)),
             unbound: Vec::new(),
             head: None,
             signature: None,

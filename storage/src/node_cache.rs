@@ -28,11 +28,16 @@ struct Inner {
 }
 
 impl NodeCache {
-    /// The nodes that are known, in the order of `indexes`, and what to [learn](Self::learn) the
-    /// others with.
-    pub(crate) fn get(&self, indexes: &[NodeIndex]) -> (Vec<Option<Node>>, u64) {
+    /// The nodes that are known, to `pending` first, in the order of `indexes`, and what to
+    /// [learn](Self::learn) the others with.
+    pub(crate) fn get(
+        &self,
+        indexes: &[NodeIndex],
+        pending: impl Fn(NodeIndex) -> Option<Node>,
+    ) -> (Vec<Option<Node>>, u64) {
         let inner = self.lock();
-        let find = |index: &NodeIndex| inner.nodes.get(&index.get()).copied();
+        let kept = |index: NodeIndex| inner.nodes.get(&index.get()).copied();
+        let find = |&index: &NodeIndex| pending(index).or_else(|| kept(index));
         (indexes.iter().map(find).collect(), inner.generation)
     }
 
@@ -124,17 +129,17 @@ mod tests {
     #[test]
     fn what_was_overtaken_by_a_write_is_not_learned() {
         let cache = NodeCache::default();
-        let (found, generation) = cache.get(&[index(1), index(3)]);
+        let (found, generation) = cache.get(&[index(1), index(3)], |_| None);
         assert_eq!(found, [None, None]);
         cache.learn([node(1)], generation);
         let changed = Node { size: 9, ..node(3) };
         cache.written(&[changed]);
         cache.learn([node(3)], generation);
-        let (found, generation) = cache.get(&[index(3), index(1)]);
+        let (found, generation) = cache.get(&[index(3), index(1)], |_| None);
         assert_eq!(found, [Some(changed), Some(node(1))]);
         cache.forget();
         cache.learn([node(3)], generation);
-        assert_eq!(cache.get(&[index(3)]).0, [None]);
+        assert_eq!(cache.get(&[index(3)], |_| None).0, [None]);
     }
 
     #[test]
@@ -149,11 +154,11 @@ mod tests {
         assert!(length <= CAPACITY, "{length}");
         assert!(
             cache
-                .get(&[top, index(39_998)])
+                .get(&[top, index(39_998)], |_| None)
                 .0
                 .iter()
                 .all(Option::is_some)
         );
-        assert_eq!(cache.get(&[index(0)]).0, [None]);
+        assert_eq!(cache.get(&[index(0)], |_| None).0, [None]);
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::{
     Body, ChannelId, Data, Error, Event, Frame, Have, Limits, MAX_BLOCKS, MAX_NUMBER, Message,
-    Options, Received, Request, SecureStream, Session, SessionOptions, StaticKeyPair, Unhave,
-    Unwant, Want, discovery_key,
+    MessageKind, Options, Received, Request, SecureStream, Session, SessionOptions, StaticKeyPair,
+    Unhave, Unwant, Want, discovery_key, schema::oracle,
 };
 
 /// Any bytes as a stream in clear: however they are split, the same frames come out and the same
@@ -48,7 +48,22 @@ pub fn wire_message(data: &[u8]) {
     crate::varint::write(u64::from(channel) << 4 | u64::from(kind & 15), &mut frame);
     frame.extend_from_slice(body);
     let limits = Limits::default();
-    let Ok(Some(frame)) = Frame::decode(frame.freeze(), &limits) else {
+    let frame = Frame::decode(frame.freeze(), &limits);
+    if kind & 15 == MessageKind::Data as u8 {
+        let data = frame.as_ref().ok().map(|frame| match frame {
+            Some(Frame {
+                body: Body::Message(Message::Data(data)),
+                ..
+            }) => data.clone(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(
+            data,
+            oracle::data(&Bytes::copy_from_slice(body), &limits),
+            "prost reads something else"
+        );
+    }
+    let Ok(Some(frame)) = frame else {
         return;
     };
     if let Body::Message(message) = &frame.body {

@@ -5,6 +5,7 @@
 //! lock take the files alone.
 
 mod blocks;
+mod download;
 mod guard;
 mod history;
 mod inspect;
@@ -20,11 +21,12 @@ use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
     Block, ChangeSet, DiscoveryKey, KeyPair, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey,
     RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof,
-    tree_index, verify,
+    tree_index,
 };
 use hypercore_storage::FeedFiles;
 
 pub(crate) use self::blocks::{drop_blocks, read_block, read_run, read_trusted};
+pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
 pub use self::inspect::{Problem, Verification};
@@ -141,21 +143,30 @@ impl NodeSet for PublicTree<'_> {
     }
 }
 
-struct TreeBitsMut<'a>(&'a mut Bitfield);
+/// The nodes that are known, to which more are added.
+struct TreeBitsMut<'a> {
+    bitfield: &'a mut Bitfield,
+    /// Those that were not known before.
+    added: &'a mut Vec<NodeIndex>,
+}
 
 impl NodeSet for TreeBitsMut<'_> {
     fn has(&self, node: NodeIndex) -> bool {
-        self.0.tree_get(node.get())
+        TreeBits(self.bitfield).has(node)
     }
 
     fn bound(&self) -> u64 {
-        self.0.tree_bound()
+        TreeBits(self.bitfield).bound()
     }
 }
 
 impl NodeSetMut for TreeBitsMut<'_> {
     fn insert(&mut self, node: NodeIndex) -> bool {
-        self.0.tree_set(node.get())
+        let is_new = self.bitfield.tree_set(node.get());
+        if is_new {
+            self.added.push(node);
+        }
+        is_new
     }
 }
 
@@ -328,7 +339,7 @@ impl Log {
     /// Makes blocks that were written by [`write_append`] part of the log.
     pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) {
         self.appending = false;
-        self.adopt(change);
+        self.adopt(change, &mut Vec::new());
         match durable {
             Durable::Yes => {
                 let head = self.head;
@@ -432,56 +443,9 @@ impl Log {
         })
     }
 
-    /// Checks block `index` (or, without a value, the log's length) against `proof`.
-    pub(crate) fn check(
-        &self,
-        index: u64,
-        block: Option<Block>,
-        proof: &Proof,
-    ) -> Result<ChangeSet> {
-        let plan = verify::plan(&TreeBits(&self.bitfield), index, block.is_some(), proof)?;
-        let local = self.files()?.required_nodes(plan.nodes())?;
-        Ok(plan.check(&self.verifier, &self.head, block, proof, &local)?)
-    }
-
-    /// Checks block `index` (or, without a value, the log's length) against `proof`, and stores
-    /// what it proves.
-    pub(crate) fn put(
-        &mut self,
-        index: u64,
-        block: Option<Block>,
-        proof: &Proof,
-    ) -> Result<Stored> {
-        let files = self.prepare_write()?;
-        let change = self.check(index, block, proof)?;
-        let longer = change
-            .head()
-            .is_some_and(|head| head.length > self.head.length);
-        if longer && self.appending {
-            return Err(Error::Conflict);
-        }
-        // Nobody can say which of two histories is to be followed.
-        if longer && (self.fork.is_some() || self.is_writer() && !self.resuming) {
-            return Ok(Stored {
-                value: None,
-                longer: false,
-                refused: change.head().copied(),
-            });
-        }
-        write_download(&files, &change)?;
-        self.adopt(&change);
-        let value = change.blocks().first().map(|block| block.value().clone());
-        self.unsynced.blocks += 1;
-        self.unsynced.bytes += value.as_ref().map_or(0, |value| value.len() as u64);
-        Ok(Stored {
-            value,
-            longer,
-            refused: None,
-        })
-    }
-
-    /// The bits, roots and head of a change whose bytes have been written.
-    fn adopt(&mut self, change: &ChangeSet) {
+    /// Takes the bits, roots and head of a change for its own. Adds the nodes that were not known
+    /// before to `added`.
+    fn adopt(&mut self, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
         let longer = change
             .head()
             .is_some_and(|head| head.length > self.head.length);
@@ -489,7 +453,7 @@ impl Log {
             // A damaged file may claim what never was. It is believed once the log is that long.
             self.bitfield.truncate(self.head.length);
         }
-        set_bits(&mut self.bitfield, change);
+        set_bits(&mut self.bitfield, change, added);
         if let (true, Some(roots)) = (longer, change.roots()) {
             self.roots = roots.clone();
             self.head = self.roots.head();
@@ -531,7 +495,10 @@ impl Log {
     /// dropped by [`drop_blocks`] once the bitfield is durable, never before.
     pub(crate) fn clear_bits(&mut self, blocks: Range<u64>) -> Result<Vec<Range<u64>>> {
         self.writable_files()?;
-        let runs = self.bitfield.runs(blocks.clone()).collect();
+        let runs: Vec<_> = self.bitfield.runs(blocks.clone()).collect();
+        if !runs.is_empty() {
+            self.prepare_write()?;
+        }
         self.checked.set_range(blocks.clone(), false);
         self.bitfield.set_range(blocks, false);
         Ok(runs)
@@ -544,6 +511,11 @@ impl Log {
     /// The changed pages of the bitfield, ready to be written, and whether what they claim has
     /// to be synced first.
     pub(crate) fn take_pages(&mut self) -> (Vec<(u64, Vec<u8>)>, bool) {
+        if !self.headers_written {
+            // What was put right at opening is written with what comes. Without that, a log that
+            // is opened and closed stays as it is.
+            return (Vec::new(), false);
+        }
         let pages = take_pages(&mut self.bitfield);
         (pages, std::mem::take(&mut self.unsynced).blocks > 0)
     }
@@ -551,7 +523,7 @@ impl Log {
     /// The pages that are going to be changed when `change` is part of the log.
     pub(crate) fn pages_after(&self, change: &ChangeSet) -> Vec<(u64, Vec<u8>)> {
         let mut bitfield = self.bitfield.clone();
-        set_bits(&mut bitfield, change);
+        set_bits(&mut bitfield, change, &mut Vec::new());
         take_pages(&mut bitfield)
     }
 
@@ -563,12 +535,16 @@ impl Log {
     }
 }
 
-fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet) {
-    let mut tree = TreeBitsMut(bitfield);
+fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
+    let mut tree = TreeBitsMut { bitfield, added };
     for node in change.nodes() {
         tree_index::insert(&mut tree, node.index);
     }
-    bitfield.set_range(blocks_of(change), true);
+    if let [_] = change.blocks() {
+        bitfield.set(change.start_block(), true);
+    } else {
+        bitfield.set_range(blocks_of(change), true);
+    }
 }
 
 /// The dirty pages as the file stores them; they are dirty no more.
@@ -580,17 +556,6 @@ fn take_pages(bitfield: &mut Bitfield) -> Vec<(u64, Vec<u8>)> {
         (page, bytes)
     };
     pages.map(encode).collect()
-}
-
-/// What a [`Log::put`] has changed.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    /// The bytes of the block, if one was stored.
-    pub(crate) value: Option<Bytes>,
-    /// Whether the log is longer now.
-    pub(crate) longer: bool,
-    /// The end of a longer log that is not taken in, because this one is written here.
-    pub(crate) refused: Option<TreeHead>,
 }
 
 /// Where a byte is.
@@ -613,17 +578,11 @@ fn blocks_of(change: &ChangeSet) -> Range<u64> {
 pub(crate) fn write_append(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
     let blocks = blocks_of(change);
     files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
-    write_blocks(files, change)?;
+    write_blocks(files, placed(change))?;
     match signature_slot(change)? {
         Some((block, slot)) => Ok(files.write_last_signature(block, &slot)?),
         None => Ok(()),
     }
-}
-
-fn write_download(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    files.write_nodes(change.nodes())?;
-    write_blocks(files, change)?;
-    write_signature(files, change)
 }
 
 fn write_signature(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
@@ -651,26 +610,44 @@ pub(crate) fn forget(files: &FeedFiles) -> Result<()> {
 /// Runs of small blocks are gathered up to this many bytes and written together.
 const GATHER: usize = 64 * 1024;
 
-fn write_blocks(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    let mut offset = change.byte_offset();
-    let mut blocks = change.blocks();
-    while let Some((first, mut rest)) = blocks.split_first() {
-        if rest.is_empty() || first.value().len() >= GATHER {
-            files.write_data(offset, first.value())?;
-            offset += first.size();
-        } else {
-            let mut gathered = first.value().to_vec();
-            while let Some((next, after)) = rest.split_first() {
-                if gathered.len() + next.value().len() > GATHER {
-                    break;
-                }
-                gathered.extend_from_slice(next.value());
-                rest = after;
-            }
-            files.write_data(offset, &gathered)?;
-            offset += gathered.len() as u64;
+/// Writes values at their offsets, those that follow each other in one go.
+fn write_blocks<'a>(
+    files: &FeedFiles,
+    blocks: impl IntoIterator<Item = (u64, &'a Bytes)>,
+) -> Result<()> {
+    let mut gathered = Vec::new();
+    let mut start = 0;
+    for (offset, value) in blocks {
+        let follows = start + gathered.len() as u64 == offset;
+        if !follows || gathered.len() + value.len() > GATHER {
+            write_gathered(files, start, &mut gathered)?;
+            start = offset;
         }
-        blocks = rest;
+        if value.len() < GATHER {
+            gathered.extend_from_slice(value);
+        } else {
+            files.write_data(offset, value)?;
+        }
+    }
+    write_gathered(files, start, &mut gathered)
+}
+
+fn write_gathered(files: &FeedFiles, offset: u64, gathered: &mut Vec<u8>) -> Result<()> {
+    if !gathered.is_empty() {
+        files.write_data(offset, gathered)?;
+        gathered.clear();
     }
     Ok(())
+}
+
+/// The blocks of a change, and where their bytes stand.
+fn placed(change: &ChangeSet) -> impl Iterator<Item = (u64, &Bytes)> {
+    change
+        .blocks()
+        .iter()
+        .scan(change.byte_offset(), |offset, block| {
+            let start = *offset;
+            *offset += block.size();
+            Some((start, block.value()))
+        })
 }

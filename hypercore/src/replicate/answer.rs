@@ -1,17 +1,16 @@
-//! What goes out as an answer, and what comes in as one.
+//! What goes out as an answer.
 
 use std::{sync::Arc, time::Instant};
 
-use hypercore_merkle::{Block, Node, NodeIndex, Proof, Signature};
 use hypercore_wire::{Data, DataNode, Have, Message, Request, Unhave, Want};
 
 use super::{
-    peer::{Peer, WANT_ALIGNMENT, Wanted},
+    peer::{Peer, WANT_ALIGNMENT},
     questions::Question,
 };
 use crate::{
     core::Core,
-    error::{Error, Result},
+    error::Result,
     event::{Event, PeerId},
     log::{Log, Sought, read_trusted},
     shared::SharedCore,
@@ -160,89 +159,10 @@ fn answer_want(peer: &mut Peer, want: &Want, log: &Log) -> Vec<Message> {
     answers
 }
 
-/// An acknowledgement that block `index` is stored here.
-fn ack(index: u64) -> Message {
-    Message::Have(Have {
-        ack: true,
-        ..Have::block(index)
-    })
-}
-
 /// Says that we do not have block `index`, to a peer that asked for it.
 fn unhave(index: u64) -> Message {
     Message::Unhave(Unhave {
         start: index,
         length: 1,
-    })
-}
-
-/// Verifies and stores what the remote has sent (`ondata`).
-pub(super) fn receive_data(
-    shared: &SharedCore,
-    peer: PeerId,
-    data: Data,
-    now: Instant,
-) -> Result<()> {
-    let index = data.index;
-    let proof = Proof {
-        nodes: data.nodes.iter().map(node).collect::<Result<_>>()?,
-        signature: match &data.signature {
-            Some(signature) => Some(Signature::try_from(&signature[..])?),
-            None => None,
-        },
-    };
-    // The value is hashed before others are held up.
-    let block = data.value.map(Block::hash);
-    let bytes = block.as_ref().map(Block::size);
-    if let Some(block) = &block {
-        shared.ask_for_download(index, block, &proof, peer)?;
-    }
-
-    // A block is wanted until it is stored: both under one lock, or another peer is asked for it.
-    let mut core = shared.lock();
-    let Core {
-        log, replicator, ..
-    } = &mut *core;
-    let Some(request) = replicator.accept(peer, index, bytes, log, now)? else {
-        return Ok(());
-    };
-    if request.wanted == Wanted::Head {
-        core.replicator.done(peer, request);
-        return core.witness(index, &proof);
-    }
-    // Somebody else who was asked for it may have been faster.
-    if request.wanted != Wanted::Block || !log.has(index) {
-        match core.put(peer, index, block, &proof) {
-            Ok(()) => {}
-            // Our own append is about to answer the same question.
-            Err(Error::Conflict) => {
-                core.replicator.refused(peer, request);
-                return Ok(());
-            }
-            Err(error) => {
-                core.replicator.refused(peer, request);
-                return Err(error);
-            }
-        }
-    }
-    core.replicator.done(peer, request);
-    if let Some(state) = core.replicator.peer(peer)
-        && state.remote_acks
-        && bytes.is_some()
-    {
-        state.outbox.push(ack(index));
-    }
-    Ok(())
-}
-
-fn node(node: &DataNode) -> Result<Node> {
-    let out_of_range = hypercore_merkle::Error::BlockOutOfRange {
-        block: node.index / 2,
-    };
-    let index = NodeIndex::new(node.index).ok_or(out_of_range)?;
-    Ok(Node {
-        index,
-        size: node.size,
-        hash: node.hash,
     })
 }

@@ -9,15 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hypercore_wire::{ChannelId, Event as WireEvent, Message, Session, SessionOptions};
+use hypercore_wire::{ChannelId, Data, Event as WireEvent, Message, Session, SessionOptions};
 
 use super::{
-    CloseReason, Ended, ReplicateOptions, Role, Wake,
-    answer::{answer_next, receive_data},
-    load::Load,
-    options::PeerOptions,
-    peer::Stage,
-    questions::Question,
+    CloseReason, Ended, ReplicateOptions, Role, Wake, answer::answer_next, load::Load,
+    options::PeerOptions, peer::Stage, questions::Question, receive::receive_data,
 };
 use crate::{
     core::Core,
@@ -36,6 +32,10 @@ const PORTION: usize = 128 * 1024;
 
 /// Bytes waiting to be sent above which nothing more is read.
 const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
+
+/// How many answers are taken in together: others wait for as long as that takes, below a
+/// millisecond.
+const MAX_ANSWERS: usize = 64;
 
 /// How long the remote has to answer the last Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -171,9 +171,9 @@ impl Connection {
     }
 
     /// The first `count` bytes of [`Self::receive_buffer`] came from the transport.
+    /// [`Self::handle_events`] follows.
     pub(crate) fn received(&mut self, count: usize, now: Instant) -> Result<()> {
-        self.session.received(now, count)?;
-        self.handle_events(now)
+        Ok(self.session.received(now, count)?)
     }
 
     /// These bytes came from the transport.
@@ -396,10 +396,30 @@ impl Connection {
 
     // ---- the remote's side ------------------------------------------------------------------
 
-    fn handle_events(&mut self, now: Instant) -> Result<()> {
+    /// Does what the remote asks and takes in what it sent.
+    pub(crate) fn handle_events(&mut self, now: Instant) -> Result<()> {
+        let mut answers = Vec::new();
+        let mut answered = None;
         while self.congested.is_empty()
             && let Some(event) = self.session.poll_event()
         {
+            // Answers that follow each other are taken in together.
+            let event = match event {
+                WireEvent::Message {
+                    channel,
+                    message: Message::Data(data),
+                } if answered.is_none_or(|before| before == channel)
+                    && answers.len() < MAX_ANSWERS =>
+                {
+                    answered = Some(channel);
+                    answers.push(data);
+                    continue;
+                }
+                event => event,
+            };
+            if let Some(channel) = answered.take() {
+                self.handle_answers(channel, std::mem::take(&mut answers), now)?;
+            }
             match event {
                 WireEvent::Opened { channel } => self.opened(channel),
                 WireEvent::Message { channel, message } => {
@@ -431,8 +451,24 @@ impl Connection {
                 _ => {}
             }
         }
+        if let Some(channel) = answered {
+            self.handle_answers(channel, answers, now)?;
+        }
         self.wake.wake();
         Ok(())
+    }
+
+    fn handle_answers(
+        &mut self,
+        channel: ChannelId,
+        answers: Vec<Data>,
+        now: Instant,
+    ) -> Result<()> {
+        let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
+            return Ok(());
+        };
+        self.changed.insert(channel);
+        receive_data(core, *peer, answers, now)
     }
 
     fn opened(&mut self, channel: ChannelId) {
@@ -464,7 +500,7 @@ impl Connection {
         };
         self.changed.insert(channel);
         let question = match message {
-            Message::Data(data) => return receive_data(core, *peer, data, now),
+            Message::Data(data) => return self.handle_answers(channel, vec![data], now),
             Message::Request(request) => Question::Request(request),
             Message::Want(want) => Question::Want(want),
             message => {

@@ -13,6 +13,7 @@ mod peer;
 mod probe;
 mod questions;
 mod reason;
+mod receive;
 mod schedule;
 #[cfg(test)]
 mod simulator;

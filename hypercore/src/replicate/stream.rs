@@ -23,6 +23,9 @@ const FAIR_ROUNDS: usize = 64;
 /// and how many bytes are sent.
 const FAIR_BYTES: usize = 128 * 1024;
 
+/// How many bytes are received before they are looked at, if they are there.
+const TOGETHER: usize = 512 * 1024;
+
 /// One end of an encrypted connection that carries one core or many.
 ///
 /// It is a duplex byte stream: what is read from it goes to the other end's `Replication` and what
@@ -165,15 +168,31 @@ impl Replication {
             if connection.is_finished(now) && connection.outgoing().is_empty() {
                 return Poll::Ready(Ok(connection.ended()));
             }
-            if connection.may_receive() {
-                let read = Pin::new(&mut *transport).poll_read(cx, connection.receive_buffer());
-                moved |= read.is_ready();
-                match read {
-                    Poll::Ready(Ok(0)) => connection.remote_ended(),
-                    Poll::Ready(Ok(count)) => connection.received(count, runtime::now())?,
+            let mut received = 0;
+            while received < TOGETHER && connection.may_receive() {
+                let buffer = connection.receive_buffer();
+                let room = buffer.len();
+                match Pin::new(&mut *transport).poll_read(cx, buffer) {
+                    Poll::Ready(Ok(0)) => {
+                        moved = true;
+                        connection.remote_ended();
+                    }
+                    Poll::Ready(Ok(count)) => {
+                        moved = true;
+                        received += count;
+                        connection.received(count, runtime::now())?;
+                        // Most likely there is more, and blocks that come together cost less.
+                        if count == room {
+                            continue;
+                        }
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
                     Poll::Pending => {}
                 }
+                break;
+            }
+            if received > 0 {
+                connection.handle_events(runtime::now())?;
             }
             if !moved && poll_change(&self.wake, &mut self.alarm, cx, &mut connection).is_pending()
             {

@@ -44,20 +44,40 @@ impl FeedFiles {
     ///
     /// [`Error::MissingNode`] names the first that is not stored.
     pub fn required_nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Node>> {
-        let (mut nodes, generation) = self.known.get(indexes);
-        let unknown = indexes.iter().zip(&nodes);
-        let unknown: Vec<_> = unknown
+        self.required_nodes_beside(indexes, |_| None)
+    }
+
+    /// [`required_nodes`](Self::required_nodes), of which some are not looked for in the file: those
+    /// that `pending` knows.
+    ///
+    /// # Errors
+    ///
+    /// As `required_nodes`.
+    pub fn required_nodes_beside(
+        &self,
+        indexes: &[NodeIndex],
+        pending: impl Fn(NodeIndex) -> Option<Node>,
+    ) -> Result<Vec<Node>> {
+        let (known, generation) = self.known.get(indexes, pending);
+        let mut nodes = Vec::with_capacity(indexes.len());
+        nodes.extend(known.iter().copied().map_while(|node| node));
+        if nodes.len() == indexes.len() {
+            return Ok(nodes);
+        }
+        let unknown: Vec<_> = indexes
+            .iter()
+            .zip(&known)
             .filter_map(|(&index, known)| known.is_none().then_some(index))
             .collect();
-        if !unknown.is_empty() {
-            let read = self.nodes(&unknown)?;
-            self.known.learn(read.iter().copied().flatten(), generation);
-            let unknown = nodes.iter_mut().filter(|known| known.is_none());
-            unknown.zip(read).for_each(|(node, read)| *node = read);
+        let read = self.nodes(&unknown)?;
+        self.known.learn(read.iter().copied().flatten(), generation);
+        let mut read = read.into_iter();
+        nodes.clear();
+        for (&node, known) in indexes.iter().zip(known) {
+            let found = known.or_else(|| read.next().flatten());
+            nodes.push(found.ok_or(Error::MissingNode { node })?);
         }
-        let required =
-            |(node, &index): (Option<Node>, _)| node.ok_or(Error::MissingNode { node: index });
-        nodes.into_iter().zip(indexes).map(required).collect()
+        Ok(nodes)
     }
 
     /// Stores nodes, in any order. Neighbours are written in one go.

@@ -303,6 +303,7 @@ fn nodes_are_counted_before_they_take_memory() {
     let mut session = plain_open(now, |_| {});
     let empty = [&[0x08, 0x00][..], &[0x1a, 0x00].repeat(1 << 20)].concat();
     let result = session.receive(now, &raw(1, MessageKind::Data as u8, &empty));
+    let problem = Problem::MissingField { field: 3 };
     assert_eq!(result, invalid(MessageKind::Data, problem));
 }
 

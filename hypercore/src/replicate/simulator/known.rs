@@ -148,10 +148,10 @@ fn a_range_that_is_here_is_downloaded_without_peers() {
 /// The connection that the block came on fails, and the block comes on another.
 #[test]
 fn a_block_whose_write_failed_is_requested_again() {
-    for operation in [3, 10, 25, 60, 150] {
+    for operation in [0, 3, 10, 25, 60] {
         Runtime::run(operation, |runtime| {
             let mut world = World::new(runtime, operation);
-            world.append(100);
+            world.append(1000);
             let node = world.add_node(None, false);
             let storage = FaultStorage::new();
             let core = open_on(Arc::new(storage.clone()), world.key, None, false);

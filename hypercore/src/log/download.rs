@@ -1,0 +1,180 @@
+//! Taking in what peers have proven.
+//!
+//! Answers come in rows, and one leans on the other: the proof of a block leaves out the nodes that
+//! came with its neighbour. So each is checked as if those before it were stored already, and then
+//! all are written together, neighbours in one go. Measured with blocks of 64 bytes, by what a row
+//! of them takes: see `BENCHMARKS.md`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use hypercore_merkle::{Block, ChangeSet, Node, NodeIndex, Proof, Roots, TreeHead, verify};
+use hypercore_storage::FeedFiles;
+
+use super::{Log, TreeBits, Vouched, placed, write_blocks, write_signature};
+use crate::error::Result;
+
+/// What a peer has sent about a block.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) index: u64,
+    /// Without it only the proof is of interest.
+    pub(crate) block: Option<Block>,
+    pub(crate) proof: Proof,
+}
+
+/// What became of an [`Answer`] that is true.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It is stored.
+    Stored {
+        /// The bytes of the block, if it has any.
+        value: Option<Bytes>,
+        /// Whether that block was not here before.
+        is_new: bool,
+        /// Whether the log is longer now.
+        longer: bool,
+    },
+    /// It shows a longer log, with this end, that is not taken in, because this one is written here.
+    Refused(TreeHead),
+    /// Our own append is about to answer the same question.
+    Conflict,
+}
+
+impl Log {
+    /// Checks block `index` (or, without a value, the log's length) against `proof`.
+    pub(crate) fn check(
+        &self,
+        index: u64,
+        block: Option<Block>,
+        proof: &Proof,
+    ) -> Result<ChangeSet> {
+        self.check_after(&BTreeMap::new(), index, block, proof)
+    }
+
+    /// Checks answers, and stores what they prove.
+    ///
+    /// Says what became of each, up to the first that is false; that is the error. When writing
+    /// fails none is stored.
+    pub(crate) fn put(&mut self, answers: Vec<Answer>) -> (Vec<Taken>, Result<()>) {
+        let mut taken = Vec::with_capacity(answers.len());
+        let files = match self.prepare_write() {
+            Ok(files) => files,
+            Err(error) => return (taken, Err(error)),
+        };
+        let mut batch = Batch::default();
+        let mut result = Ok(());
+        for answer in answers {
+            match self.take(&mut batch, answer) {
+                Ok(outcome) => taken.push(outcome),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        if let Err(error) = batch.write(&files) {
+            self.undo(batch);
+            return (Vec::new(), Err(error));
+        }
+        for block in batch.changes.iter().flat_map(ChangeSet::blocks) {
+            self.unsynced.bytes += block.size();
+        }
+        self.unsynced.blocks += batch.changes.len() as u64;
+        (taken, result)
+    }
+
+    /// Takes in what `answer` proves, which is not written yet.
+    fn take(&mut self, batch: &mut Batch, answer: Answer) -> Result<Taken> {
+        let Answer {
+            index,
+            block,
+            proof,
+        } = answer;
+        let change = self.check_after(&batch.nodes, index, block, &proof)?;
+        let head = change
+            .head()
+            .filter(|head| head.length > self.head.length)
+            .copied();
+        if let Some(head) = head {
+            if self.appending {
+                return Ok(Taken::Conflict);
+            }
+            // Nobody can say which of two histories is to be followed.
+            if self.fork.is_some() || self.is_writer() && !self.resuming {
+                return Ok(Taken::Refused(head));
+            }
+            batch
+                .end
+                .get_or_insert_with(|| (self.roots.clone(), self.vouched));
+        }
+        let value = change.blocks().first().map(|block| block.value().clone());
+        let is_new = value.is_some() && !self.bitfield.get(index);
+        if is_new {
+            batch.added_blocks.push(index);
+        }
+        self.adopt(&change, &mut batch.added_nodes);
+        let nodes = change.nodes().iter();
+        batch.nodes.extend(nodes.map(|node| (node.index, *node)));
+        batch.changes.push(change);
+        Ok(Taken::Stored {
+            value,
+            is_new,
+            longer: head.is_some(),
+        })
+    }
+
+    /// [`check`](Self::check), with `pending` nodes that are known and not written yet.
+    fn check_after(
+        &self,
+        pending: &BTreeMap<NodeIndex, Node>,
+        index: u64,
+        block: Option<Block>,
+        proof: &Proof,
+    ) -> Result<ChangeSet> {
+        let plan = verify::plan(&TreeBits(&self.bitfield), index, block.is_some(), proof)?;
+        let pending = |node| pending.get(&node).copied();
+        let local = self.files()?.required_nodes_beside(plan.nodes(), pending)?;
+        Ok(plan.check(&self.verifier, &self.head, block, proof, &local)?)
+    }
+
+    /// Takes back what was taken in and could not be written.
+    fn undo(&mut self, batch: Batch) {
+        for node in batch.added_nodes {
+            self.bitfield.tree_clear(node.get());
+        }
+        for block in batch.added_blocks {
+            self.bitfield.set(block, false);
+        }
+        if let Some((roots, vouched)) = batch.end {
+            self.head = roots.head();
+            self.roots = roots;
+            self.vouched = vouched;
+        }
+    }
+}
+
+/// Changes that a log has made to itself and not yet to its files.
+#[derive(Debug, Default)]
+struct Batch {
+    changes: Vec<ChangeSet>,
+    /// All nodes of the changes.
+    nodes: BTreeMap<NodeIndex, Node>,
+    /// The nodes and blocks that were not known before.
+    added_nodes: Vec<NodeIndex>,
+    added_blocks: Vec<u64>,
+    /// The end of the log as it was, if that has changed.
+    end: Option<(Roots, Vouched)>,
+}
+
+impl Batch {
+    fn write(&self, files: &FeedFiles) -> Result<()> {
+        let nodes: Vec<_> = self.nodes.values().copied().collect();
+        files.write_nodes(&nodes)?;
+        let mut blocks: Vec<_> = self.changes.iter().flat_map(placed).collect();
+        blocks.sort_by_key(|&(offset, _)| offset);
+        write_blocks(files, blocks)?;
+        let mut changes = self.changes.iter();
+        changes.try_for_each(|change| write_signature(files, change))
+    }
+}

@@ -1,0 +1,155 @@
+//! What comes in as an answer.
+
+use std::time::Instant;
+
+use hypercore_merkle::{Block, Node, NodeIndex, Proof, Signature};
+use hypercore_wire::{Data, DataNode, Have, Message};
+
+use super::peer::{InFlight, Wanted};
+use crate::{
+    core::Core,
+    error::Result,
+    event::PeerId,
+    log::{Answer, Taken},
+    shared::SharedCore,
+};
+
+/// Verifies and stores what the remote has sent (`ondata`), in its order.
+pub(super) fn receive_data(
+    shared: &SharedCore,
+    peer: PeerId,
+    data: Vec<Data>,
+    now: Instant,
+) -> Result<()> {
+    let answers = read_answers(data)?;
+    if shared.on_write.is_none() {
+        return store(shared, peer, answers, now);
+    }
+    // The hook is asked about blocks that are proven, by those before them.
+    for answer in answers {
+        if let Some(block) = &answer.block {
+            shared.ask_for_download(answer.index, block, &answer.proof, peer)?;
+        }
+        store(shared, peer, vec![answer], now)?;
+    }
+    Ok(())
+}
+
+/// Hashes the values, together and before others are held up.
+fn read_answers(data: Vec<Data>) -> Result<Vec<Answer>> {
+    let mut values = Vec::with_capacity(data.len());
+    let mut answers = Vec::with_capacity(data.len());
+    for data in data {
+        let mut nodes = Vec::with_capacity(data.nodes.len());
+        for sent in &data.nodes {
+            nodes.push(node(sent)?);
+        }
+        let proof = Proof {
+            nodes,
+            signature: match &data.signature {
+                Some(signature) => Some(Signature::try_from(&signature[..])?),
+                None => None,
+            },
+        };
+        answers.push((data.index, data.value.is_some(), proof));
+        values.extend(data.value);
+    }
+    let mut blocks = Block::hash_many(values).into_iter();
+    let answer = |(index, has_value, proof): (u64, bool, Proof)| Answer {
+        index,
+        block: if has_value { blocks.next() } else { None },
+        proof,
+    };
+    Ok(answers.into_iter().map(answer).collect())
+}
+
+/// Stores what was asked for.
+fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) -> Result<()> {
+    // A block is wanted until it is stored: both under one lock, or another peer is asked for it.
+    let mut core = shared.lock();
+    let mut requests = Vec::with_capacity(answers.len());
+    let mut wanted = Vec::with_capacity(answers.len());
+    let mut result = Ok(());
+    for answer in answers {
+        match accept(&mut core, peer, &answer, now) {
+            Ok(Some(request)) => {
+                requests.push((request, stored_block(&answer)));
+                wanted.push(answer);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    let (taken, stored) = core.put(peer, wanted);
+    let mut taken = taken.into_iter();
+    for (request, block) in requests {
+        match taken.next() {
+            Some(Taken::Stored { .. } | Taken::Refused(_)) => {
+                finish(&mut core, peer, request, block);
+            }
+            Some(Taken::Conflict) | None => core.replicator.refused(peer, request),
+        }
+    }
+    stored.and(result)
+}
+
+/// The request that `answer` is for, if it is of use.
+fn accept(
+    core: &mut Core,
+    peer: PeerId,
+    answer: &Answer,
+    now: Instant,
+) -> Result<Option<InFlight>> {
+    let Core {
+        log, replicator, ..
+    } = core;
+    let bytes = answer.block.as_ref().map(Block::size);
+    let Some(request) = replicator.accept(peer, answer.index, bytes, log, now)? else {
+        return Ok(None);
+    };
+    if request.wanted == Wanted::Head {
+        replicator.done(peer, request);
+        core.witness(answer.index, &answer.proof)?;
+        return Ok(None);
+    }
+    // Somebody else who was asked for it may have been faster.
+    if request.wanted == Wanted::Block && log.has(answer.index) {
+        finish(core, peer, request, stored_block(answer));
+        return Ok(None);
+    }
+    Ok(Some(request))
+}
+
+/// The block that is stored once `answer` is: it may be another one than was named in the request.
+fn stored_block(answer: &Answer) -> Option<u64> {
+    answer.block.is_some().then_some(answer.index)
+}
+
+/// A request was answered well, with `block` if it was for one.
+fn finish(core: &mut Core, peer: PeerId, request: InFlight, block: Option<u64>) {
+    core.replicator.done(peer, request);
+    if let Some(block) = block
+        && let Some(state) = core.replicator.peer(peer)
+        && state.remote_acks
+    {
+        state.outbox.push(Message::Have(Have {
+            ack: true,
+            ..Have::block(block)
+        }));
+    }
+}
+
+fn node(node: &DataNode) -> Result<Node> {
+    let out_of_range = hypercore_merkle::Error::BlockOutOfRange {
+        block: node.index / 2,
+    };
+    let index = NodeIndex::new(node.index).ok_or(out_of_range)?;
+    Ok(Node {
+        index,
+        size: node.size,
+        hash: node.hash,
+    })
+}
