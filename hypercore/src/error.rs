@@ -75,6 +75,9 @@ pub enum Error {
     /// The hook `OpenOptions::on_write` does not want a block.
     #[error("the block was refused: {0}")]
     Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The [`Signer`](crate::Signer) of the log did not sign.
+    #[error("the signer did not sign: {0}")]
+    Signer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The request was taken back by `cancel`.
     #[error("the request was cancelled")]
     Cancelled,

@@ -128,6 +128,7 @@ mod replicate;
 mod request;
 mod runtime;
 mod shared;
+mod signer;
 mod stream;
 mod tree;
 
@@ -155,6 +156,7 @@ pub use crate::{
     request::{
         Audit, Download, DownloadOptions, GetOptions, Order, Position, SeekOptions, UpdateOptions,
     },
+    signer::Signer,
     stream::{ByteStream, ReadOptions, ReadStream, WriteStream},
     tree::ProofOptions,
 };

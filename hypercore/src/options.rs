@@ -18,6 +18,7 @@ use crate::{
     log::{Existing, Log, Setup},
     runtime,
     shared::Shared,
+    signer::{Author, Signer},
 };
 
 /// What an append that returned `Ok` has survived.
@@ -66,7 +67,7 @@ impl Durability {
 pub struct OpenOptions {
     existing: Existing,
     key: Option<PublicKey>,
-    key_pair: Option<KeyPair>,
+    author: Option<Author>,
     store_secret_key: bool,
     sparse: bool,
     follow: bool,
@@ -107,7 +108,7 @@ impl OpenOptions {
         Self {
             existing: Existing::Optional,
             key: None,
-            key_pair: None,
+            author: None,
             store_secret_key: true,
             sparse: false,
             follow: false,
@@ -162,7 +163,16 @@ impl OpenOptions {
     /// The core of this key pair, writable.
     #[must_use]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
-        self.key_pair = Some(key_pair);
+        self.author = Some(Author::KeyPair(key_pair));
+        self
+    }
+
+    /// The core of this signer, writable for as long as this handle lives. Nothing secret is stored.
+    /// Of a key pair and a signer, the one given last counts; a signer signs also where a secret key
+    /// is stored.
+    #[must_use]
+    pub fn signer(mut self, signer: impl Signer + 'static) -> Self {
+        self.author = Some(Author::elsewhere(signer));
         self
     }
 
@@ -255,7 +265,7 @@ impl OpenOptions {
         let Self {
             existing,
             key,
-            key_pair,
+            author,
             store_secret_key,
             sparse,
             follow,
@@ -266,7 +276,7 @@ impl OpenOptions {
         let setup = Setup {
             existing,
             key,
-            key_pair,
+            author,
             store_secret_key,
             may_lose: !durability.waits(),
             state_directory,

@@ -16,7 +16,7 @@ use std::{
 };
 
 use async_channel::Sender;
-use hypercore_merkle::{Block, ChangeSet, KeyPair, MAX_BLOCK_SIZE, Proof, Roots, append};
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, Roots};
 use hypercore_storage::FeedFiles;
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     options::OnWrite,
     request::Audit,
     runtime,
+    signer::Author,
 };
 
 /// What the handles of one core share.
@@ -124,7 +125,7 @@ impl Shared {
 
     /// Appends `blocks` when their turn comes, together with whatever waits then.
     pub(crate) async fn append(self: &Arc<Self>, blocks: Vec<Block>) -> Result<Range<u64>> {
-        self.lock().log.check_append()?;
+        let may_take_long = self.lock().log.check_append()?.is_elsewhere();
         // One block that is too large must not fail the appends that are grouped with it.
         if let Some(block) = blocks.iter().find(|block| block.size() > MAX_BLOCK_SIZE) {
             let error = hypercore_merkle::Error::BlockTooLarge {
@@ -143,12 +144,12 @@ impl Shared {
         let commit = move || {
             let _turn = turn;
             shared.commit_queue();
+            shared.sync_later();
         };
-        if self.durability.waits() {
+        if self.durability.waits() || may_take_long {
             runtime::unblock(commit).await;
         } else {
             commit();
-            self.sync_later();
         }
         result.try_recv().unwrap_or(Err(Error::Closed))
     }
@@ -235,12 +236,12 @@ impl Shared {
     }
 
     fn commit(&self, blocks: Vec<Block>) -> Result<Range<u64>> {
-        let (files, roots, key_pair) = {
+        let (files, roots, author) = {
             let mut core = self.lock();
-            let (roots, key_pair) = core.log.begin_append()?;
-            (Arc::clone(core.log.files()?), roots, key_pair)
+            let (roots, author) = core.log.begin_append()?;
+            (Arc::clone(core.log.files()?), roots, author)
         };
-        let written = self.write(&files, || Ok(append::append(&roots, blocks, &key_pair)?));
+        let written = self.write(&files, || author.append(&roots, blocks));
         let mut core = self.lock();
         let change = match written {
             Ok(change) => change,
@@ -483,7 +484,7 @@ impl Shared {
 
     /// Takes back all blocks from `length` on.
     pub(crate) fn truncate(&self, length: u64) -> Result<()> {
-        let (files, roots, key_pair, old) = {
+        let (files, roots, author, old) = {
             let mut core = self.lock();
             let old = core.log.length();
             if length > old {
@@ -493,11 +494,11 @@ impl Shared {
             }
             let roots = core.log.roots_at(length)?;
             let files = Arc::clone(core.log.files()?);
-            let (_, key_pair) = core.log.begin_append()?;
-            (files, roots, key_pair, old)
+            let (_, author) = core.log.begin_append()?;
+            (files, roots, author, old)
         };
         // The signature first: a log that ends where it never ended before has none.
-        if let Err(error) = self.sign_end(&files, &roots, &key_pair) {
+        if let Err(error) = self.sign_end(&files, &roots, &author) {
             self.lock().log.abort_append();
             return Err(error);
         }
@@ -509,12 +510,12 @@ impl Shared {
         result
     }
 
-    fn sign_end(&self, files: &FeedFiles, roots: &Roots, key_pair: &KeyPair) -> Result<()> {
+    fn sign_end(&self, files: &FeedFiles, roots: &Roots, author: &Author) -> Result<()> {
         let Some(last) = roots.length().checked_sub(1) else {
             return Ok(());
         };
         if files.signature(last)?.is_none() {
-            let signature = key_pair.sign(&roots.head());
+            let signature = author.sign(&roots.head())?;
             let slot = signature.as_bytes().try_into();
             let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
             files.write_signature(last, slot)?;

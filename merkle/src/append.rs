@@ -4,8 +4,8 @@ use crate::change_set::ChangeSet;
 use crate::error::{Error, Result};
 use crate::hash::Block;
 use crate::node::{MAX_LENGTH, NodeIndex, checked_size};
-use crate::roots::Roots;
-use crate::signature::KeyPair;
+use crate::roots::{Roots, TreeHead};
+use crate::signature::{KeyPair, Signature, Verifier};
 
 /// The largest block that can be appended: 8 MiB, the largest message of the wire protocol
 /// (`simple-message-channels` maxSize).
@@ -20,6 +20,31 @@ pub const MAX_BLOCK_SIZE: u64 = 8 * 1024 * 1024;
 /// If a block or the log would become too large, which is found before anything is computed, or if
 /// the new signature turns out to be wrong.
 pub fn append(roots: &Roots, blocks: Vec<Block>, key_pair: &KeyPair) -> Result<ChangeSet> {
+    let check = |head: &TreeHead, signature: &Signature| key_pair.signed(head, signature);
+    seal(unsigned(roots, blocks)?, |head| Ok(key_pair.sign(head)), check)
+}
+
+/// As [`append()`], with a signature that `sign` fetches from wherever the secret key is, and that
+/// has to satisfy `verifier`. Without blocks nobody is asked.
+///
+/// # Errors
+/// As [`append()`], and when `sign` fails.
+pub fn append_with<E: From<Error>>(
+    roots: &Roots,
+    blocks: Vec<Block>,
+    verifier: &Verifier,
+    sign: impl FnOnce(&TreeHead) -> Result<Signature, E>,
+) -> Result<ChangeSet, E> {
+    let check = |head: &TreeHead, signature: &Signature| verifier.verify(head, signature);
+    seal(unsigned(roots, blocks)?, sign, check)
+}
+
+/// Appends `blocks` to a static log, which nobody signs: the hash of the whole tree becomes its key
+/// when it is finished (Hypercore 9 `index.js` finalize).
+///
+/// # Errors
+/// If a block or the log would become too large.
+pub fn unsigned(roots: &Roots, blocks: Vec<Block>) -> Result<ChangeSet> {
     let length = roots.length().saturating_add(blocks.len() as u64);
     let leaf = NodeIndex::leaf(roots.length()).filter(|_| length <= MAX_LENGTH);
     let leaf = leaf.ok_or(Error::LogTooLong { length })?;
@@ -58,13 +83,24 @@ pub fn append(roots: &Roots, blocks: Vec<Block>, key_pair: &KeyPair) -> Result<C
     for block in &changes.blocks {
         roots.push(block.size(), *block.leaf_hash(), &mut changes.nodes)?;
     }
-    let head = roots.head();
-    let signature = key_pair.sign(&head);
+    changes.head = Some((roots.head(), roots));
+    Ok(changes)
+}
+
+fn seal<E: From<Error>>(
+    mut changes: ChangeSet,
+    sign: impl FnOnce(&TreeHead) -> Result<Signature, E>,
+    check: impl FnOnce(&TreeHead, &Signature) -> bool,
+) -> Result<ChangeSet, E> {
+    let Some(head) = changes.head() else {
+        return Ok(changes);
+    };
+    let signature = sign(head)?;
     // A bit that flipped while signing must not leave this function; it could betray the secret.
-    if !key_pair.signed(&head, &signature) {
-        return Err(Error::FaultySignature { length });
+    if !check(head, &signature) {
+        let length = head.length;
+        return Err(Error::FaultySignature { length }.into());
     }
-    changes.head = Some((head, roots));
     changes.signature = Some(signature);
     Ok(changes)
 }

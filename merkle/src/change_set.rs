@@ -7,7 +7,7 @@ use crate::signature::Signature;
 
 /// A change to a log that is proven: by our own key, by a signature, or by nodes already trusted.
 ///
-/// Only [`append`](crate::append::append) and [`VerifyPlan::check`](crate::verify::VerifyPlan::check)
+/// Only the functions of [`append`](mod@crate::append) and [`VerifyPlan::check`](crate::verify::VerifyPlan::check)
 /// make one, so whatever commits a `ChangeSet`, and nothing else, cannot store a forgery.
 #[derive(Clone, Debug)]
 pub struct ChangeSet {

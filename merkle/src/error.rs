@@ -46,8 +46,9 @@ pub enum Error {
     /// The operating system gave no random bytes.
     #[error("the system gave no random bytes for a key pair")]
     NoRandomness(#[source] getrandom::Error),
-    /// Our own signature does not verify: memory or processor made a mistake.
-    #[error("the new signature of length {length} does not verify, this machine is faulty")]
+    /// A signature just made for our log does not verify: memory or processor made a mistake, or a
+    /// signer elsewhere did.
+    #[error("the new signature of length {length} does not verify, and is not used")]
     FaultySignature {
         /// The length that was signed.
         length: u64,

@@ -19,7 +19,7 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
-    Block, ChangeSet, DiscoveryKey, KeyPair, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey,
+    Block, ChangeSet, DiscoveryKey, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey,
     RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof,
     tree_index,
 };
@@ -40,6 +40,7 @@ pub(crate) use self::witness::Witness;
 use crate::{
     error::{Corruption, Error, Result},
     fork::ForkProof,
+    signer::Author,
 };
 
 /// How the newest length is vouched for.
@@ -77,7 +78,7 @@ pub(crate) struct Log {
     files: Option<Arc<FeedFiles>>,
     key: PublicKey,
     discovery_key: DiscoveryKey,
-    key_pair: Option<Arc<KeyPair>>,
+    author: Option<Arc<Author>>,
     verifier: Arc<Verifier>,
     vouched: Vouched,
     bitfield: Bitfield,
@@ -198,7 +199,7 @@ impl Log {
 
     /// Whether the log is written here and nowhere else.
     pub(crate) fn is_writer(&self) -> bool {
-        self.key_pair.is_some() && self.files.is_some() && self.vouched == Vouched::Signed
+        self.author.is_some() && self.files.is_some() && self.vouched == Vouched::Signed
     }
 
     pub(crate) fn bitfield(&self) -> &Bitfield {
@@ -292,13 +293,13 @@ impl Log {
 
     // ---- appending ------------------------------------------------------------------------
 
-    /// The key pair to append with, or why nothing can be appended.
-    pub(crate) fn check_append(&self) -> Result<&Arc<KeyPair>> {
+    /// Who is to append, or why nothing can be appended.
+    pub(crate) fn check_append(&self) -> Result<&Arc<Author>> {
         self.writable_files()?;
-        match (&self.key_pair, self.vouched) {
-            (Some(key_pair), Vouched::Signed) => match self.lock {
+        match (&self.author, self.vouched) {
+            (Some(author), Vouched::Signed) => match self.lock {
                 Some(lock) => Err(Error::AppendLocked(lock)),
-                None => Ok(key_pair),
+                None => Ok(author),
             },
             (Some(_), Vouched::Unsigned) => Err(Corruption::Signature {
                 length: self.head.length,
@@ -316,14 +317,14 @@ impl Log {
     }
 
     /// Reserves the head for one append and hands out what it builds on.
-    pub(crate) fn begin_append(&mut self) -> Result<(Roots, Arc<KeyPair>)> {
-        let key_pair = Arc::clone(self.check_append()?);
+    pub(crate) fn begin_append(&mut self) -> Result<(Roots, Arc<Author>)> {
+        let author = Arc::clone(self.check_append()?);
         self.prepare_write()?;
         if std::mem::replace(&mut self.appending, true) {
             return Err(Error::Conflict);
         }
         self.marked = true;
-        Ok((self.roots.clone(), key_pair))
+        Ok((self.roots.clone(), author))
     }
 
     /// The length of the log if its files say that it is open.

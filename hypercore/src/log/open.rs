@@ -7,7 +7,10 @@ use hypercore_merkle::{KeyPair, PublicKey, Verifier};
 use hypercore_storage::{FeedFiles, Storage};
 
 use super::{Log, Unsynced, guard::Guard, recover};
-use crate::error::{Corruption, Error, Result};
+use crate::{
+    error::{Corruption, Error, Result},
+    signer::Author,
+};
 
 /// What to do about a core that is, or is not, stored already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub(crate) enum Existing {
 pub(crate) struct Setup {
     pub(crate) existing: Existing,
     pub(crate) key: Option<PublicKey>,
-    pub(crate) key_pair: Option<KeyPair>,
+    pub(crate) author: Option<Author>,
     pub(crate) store_secret_key: bool,
     /// Whether appends that were acknowledged may be gone after a loss of power.
     pub(crate) may_lose: bool,
@@ -40,8 +43,8 @@ pub(crate) struct Setup {
 impl Setup {
     /// The key asked for, if one was.
     fn requested(&self) -> Option<PublicKey> {
-        let of_pair = || self.key_pair.as_ref().map(KeyPair::public_key);
-        self.key.or_else(of_pair)
+        let of_author = || self.author.as_ref().map(Author::public_key);
+        self.key.or_else(of_author)
     }
 }
 
@@ -54,15 +57,15 @@ impl Log {
         let state_directory = setup.state_directory.clone();
         let Opened {
             key,
-            key_pair,
+            author,
             is_new,
         } = open_keys(&files, setup)?;
         let verifier = Verifier::new(&key);
-        let content = recover::load(&files, &verifier, key_pair.is_some(), may_lose)?;
+        let content = recover::load(&files, &verifier, author.is_some(), may_lose)?;
         let discovery_key = key.discovery_key();
         let storage = &**files.storage();
         // A secret key that is not stored here cannot have been copied from here.
-        let guard = match &key_pair {
+        let guard = match &author {
             Some(_) => Guard::open(storage, state_directory.as_deref(), &discovery_key),
             None => Ok(None),
         };
@@ -74,7 +77,7 @@ impl Log {
             lock: None,
             resuming: false,
             fork: None,
-            key_pair: key_pair.map(Arc::new),
+            author: author.map(Arc::new),
             verifier: Arc::new(verifier),
             vouched: content.vouched,
             bitfield: content.bitfield,
@@ -101,7 +104,7 @@ impl Log {
 /// Keys that were found or made.
 struct Opened {
     key: PublicKey,
-    key_pair: Option<KeyPair>,
+    author: Option<Author>,
     is_new: bool,
 }
 
@@ -134,7 +137,7 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     }
     Ok(Opened {
         key: stored,
-        key_pair: open_key_pair(files, stored, setup)?,
+        author: open_author(files, stored, setup)?,
         is_new: false,
     })
 }
@@ -160,42 +163,43 @@ fn stored_key(files: &FeedFiles) -> Result<Option<PublicKey>> {
     Ok(Some(key))
 }
 
-/// The key pair for a log that is stored: the stored one wins over a given one.
-fn open_key_pair(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option<KeyPair>> {
+/// Who appends to a log that is stored: the stored key pair wins over a given one, and not over a
+/// signer.
+fn open_author(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option<Author>> {
     let Some(secret) = files.secret_key()? else {
-        if let (Some(pair), true) = (&setup.key_pair, setup.store_secret_key) {
+        if let (Some(Author::KeyPair(pair)), true) = (&setup.author, setup.store_secret_key) {
             files.write_secret_key(&pair.to_bytes())?;
             files.sync_keys()?;
         }
-        return Ok(setup.key_pair);
+        return Ok(setup.author);
     };
     // Signing with one half of another pair could reveal the secret: refuse instead.
-    match KeyPair::from_bytes(&secret) {
-        Ok(pair) if pair.public_key() == key => Ok(Some(pair)),
-        _ => Err(Error::Corrupt(Corruption::SecretKey)),
-    }
+    let pair = KeyPair::from_bytes(&secret).ok();
+    let pair = pair.filter(|pair| pair.public_key() == key);
+    let pair = pair.ok_or(Corruption::SecretKey)?;
+    let signer = setup.author.filter(Author::is_elsewhere);
+    Ok(signer.or(Some(Author::KeyPair(pair))))
 }
 
 /// Stores the keys of a new log: the secret one first, so that a creation cut short can be
 /// completed or started again, never mistaken for a read-only log.
 fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
-    let key_pair = match (setup.key_pair, setup.key) {
-        (Some(pair), Some(requested)) if pair.public_key() != requested => {
+    let (author, key) = match (setup.author, setup.key) {
+        (Some(author), Some(requested)) if author.public_key() != requested => {
             return Err(Error::OtherCore {
-                stored: pair.public_key(),
+                stored: author.public_key(),
                 requested,
             });
         }
-        (Some(pair), _) => Some(pair),
-        (None, Some(_)) => None,
-        (None, None) => Some(KeyPair::generate()?),
+        (None, Some(key)) => (None, key),
+        (author, _) => {
+            let generate = || Ok::<_, Error>(Author::KeyPair(KeyPair::generate()?));
+            let author = author.map_or_else(generate, Ok)?;
+            let key = author.public_key();
+            (Some(author), key)
+        }
     };
-    let key = match (&key_pair, setup.key) {
-        (Some(pair), _) => pair.public_key(),
-        (None, Some(key)) => key,
-        (None, None) => return Err(Error::NoCore),
-    };
-    if let (Some(pair), true) = (&key_pair, setup.store_secret_key) {
+    if let (Some(Author::KeyPair(pair)), true) = (&author, setup.store_secret_key) {
         files.write_secret_key(&pair.to_bytes())?;
     }
     files.write_key(key.as_bytes())?;
@@ -203,7 +207,7 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     write_headers(files)?;
     Ok(Opened {
         key,
-        key_pair,
+        author,
         is_new: true,
     })
 }

@@ -21,5 +21,6 @@ mod puppet;
 mod replay;
 mod replicate;
 mod secrets;
+mod signer;
 mod support;
 mod vectors;

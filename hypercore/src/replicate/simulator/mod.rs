@@ -40,6 +40,7 @@ use crate::{
     log::{Existing, Log, Setup},
     runtime::simulated::{Runtime, TaskId},
     shared::Shared,
+    signer::Author,
 };
 
 /// How long the network has, once it is whole.
@@ -457,7 +458,7 @@ fn open_on(
     let setup = Setup {
         existing: Existing::Optional,
         key: Some(key),
-        key_pair,
+        author: key_pair.map(Author::KeyPair),
         store_secret_key: true,
         may_lose: false,
         state_directory: None,

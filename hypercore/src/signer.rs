@@ -1,0 +1,133 @@
+//! Who vouches for what is appended.
+
+use std::fmt;
+
+use hypercore_merkle::{
+    Block, ChangeSet, KeyPair, PublicKey, Roots, Signature, TreeHead, Verifier, append,
+};
+
+use crate::error::{Error, Result};
+
+/// The writer of a log whose secret key is not in this process: a hardware module, an agent, a
+/// service. A [`KeyPair`] is one, too.
+///
+/// ```
+/// use hypercore::{KeyPair, OpenOptions, PublicKey, Signer};
+/// use hypercore::merkle::{Signature, TreeHead};
+///
+/// struct Agent(KeyPair);
+///
+/// impl Signer for Agent {
+///     fn public_key(&self) -> PublicKey {
+///         self.0.public_key()
+///     }
+///
+///     fn sign(
+///         &self,
+///         head: &TreeHead,
+///     ) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
+///         // Send `head.signable()` to where the secret is, and wait for 64 bytes.
+///         Ok(self.0.sign(head))
+///     }
+/// }
+///
+/// # futures_lite::future::block_on(async {
+/// let agent = Agent(KeyPair::generate()?);
+/// let core = OpenOptions::new().signer(agent).open_memory().await?;
+/// core.append("signed elsewhere").await?;
+/// # Ok::<_, hypercore::Error>(())
+/// # }).unwrap();
+/// ```
+pub trait Signer: Send + Sync {
+    /// The key of the log. Always the same.
+    fn public_key(&self) -> PublicKey;
+
+    /// The Ed25519 signature of the 40 bytes of [`TreeHead::signable`], once for each append or
+    /// group of appends.
+    ///
+    /// It is called on a thread for blocking work, with no lock held, and may take its time: reads
+    /// and peers go on, other appends and `close` wait for it. To ask something asynchronous, block
+    /// on it here.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from signing. The append fails with [`Error::Signer`], and the log stays as
+    /// it was.
+    // JS: the option `crypto`, with `sign` and `verify`. Here a log is always verified with Ed25519,
+    // because every peer does that.
+    fn sign(&self, head: &TreeHead) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>>;
+}
+
+impl Signer for KeyPair {
+    fn public_key(&self) -> PublicKey {
+        self.public_key()
+    }
+
+    fn sign(&self, head: &TreeHead) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.sign(head))
+    }
+}
+
+/// Who may append.
+pub(crate) enum Author {
+    /// The secret key is here.
+    KeyPair(KeyPair),
+    /// It is elsewhere.
+    Elsewhere {
+        signer: Box<dyn Signer>,
+        verifier: Verifier,
+    },
+}
+
+impl Author {
+    pub(crate) fn elsewhere(signer: impl Signer + 'static) -> Self {
+        Self::Elsewhere {
+            verifier: Verifier::new(&signer.public_key()),
+            signer: Box::new(signer),
+        }
+    }
+
+    pub(crate) fn public_key(&self) -> PublicKey {
+        match self {
+            Self::KeyPair(pair) => pair.public_key(),
+            Self::Elsewhere { verifier, .. } => *verifier.public_key(),
+        }
+    }
+
+    /// Whether nobody knows how long an append takes.
+    pub(crate) const fn is_elsewhere(&self) -> bool {
+        matches!(self, Self::Elsewhere { .. })
+    }
+
+    /// Appends `blocks` to the log that `roots` stand for, with a signature that is right.
+    pub(crate) fn append(&self, roots: &Roots, blocks: Vec<Block>) -> Result<ChangeSet> {
+        match self {
+            Self::KeyPair(pair) => Ok(append::append(roots, blocks, pair)?),
+            Self::Elsewhere { signer, verifier } => {
+                let sign = |head: &TreeHead| signer.sign(head).map_err(Error::Signer);
+                append::append_with(roots, blocks, verifier, sign)
+            }
+        }
+    }
+
+    /// Signs a state of the log that it has had before.
+    pub(crate) fn sign(&self, head: &TreeHead) -> Result<Signature> {
+        match self {
+            Self::KeyPair(pair) => Ok(pair.sign(head)),
+            Self::Elsewhere { signer, verifier } => {
+                let signature = signer.sign(head).map_err(Error::Signer)?;
+                if verifier.verify(head, &signature) {
+                    return Ok(signature);
+                }
+                let length = head.length;
+                Err(hypercore_merkle::Error::FaultySignature { length }.into())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Author").field(&self.public_key()).finish()
+    }
+}

@@ -1,0 +1,212 @@
+//! Logs whose secret key is elsewhere.
+
+use std::{
+    error::Error as StdError,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+};
+
+use futures_lite::future;
+use hypercore::{
+    Durability, Error, Hypercore, KeyPair, OpenOptions, PublicKey, Signer,
+    merkle::{self, Signature, TreeHead},
+    storage::{FileName, Memory, Storage},
+};
+
+use crate::support::run;
+
+fn pair() -> KeyPair {
+    KeyPair::from_seed(&[3; 32])
+}
+
+/// What a signer does when it is asked for the n-th time, from 0 on.
+struct Scripted<F> {
+    asked: Arc<AtomicUsize>,
+    answer: F,
+}
+
+type Answer = Result<Signature, Box<dyn StdError + Send + Sync>>;
+
+impl<F: Fn(usize, &TreeHead) -> Answer + Send + Sync> Signer for Scripted<F> {
+    fn public_key(&self) -> PublicKey {
+        pair().public_key()
+    }
+
+    fn sign(&self, head: &TreeHead) -> Answer {
+        (self.answer)(self.asked.fetch_add(1, Ordering::Relaxed), head)
+    }
+}
+
+fn scripted(
+    answer: impl Fn(usize, &TreeHead) -> Answer + Send + Sync + 'static,
+) -> (OpenOptions, Arc<AtomicUsize>) {
+    let asked = Arc::<AtomicUsize>::default();
+    let signer = Scripted {
+        asked: Arc::clone(&asked),
+        answer,
+    };
+    (OpenOptions::new().signer(signer), asked)
+}
+
+fn is_stored(memory: &Memory, file: FileName) -> bool {
+    memory.open(file).unwrap().len().unwrap() > 0
+}
+
+/// The bytes of a file.
+fn content(memory: &Memory, file: FileName) -> Vec<u8> {
+    let file = memory.open(file).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_signer_elsewhere_writes_what_its_key_pair_would() {
+    let write = async |core: Hypercore| {
+        core.append("a").await.unwrap();
+        core.append_batch(["b", "c", "d"]).await.unwrap();
+        core.truncate(3).await.unwrap();
+        core.close().await.unwrap();
+    };
+    run(async {
+        let (here, elsewhere) = (Memory::new(), Memory::new());
+        let options = OpenOptions::new().key_pair(pair());
+        write(options.open_storage(here.clone()).await.unwrap()).await;
+        let (options, asked) = scripted(|_, head| Ok(pair().sign(head)));
+        write(options.open_storage(elsewhere.clone()).await.unwrap()).await;
+
+        // Two appends, and the end of the log that was cut inside a batch.
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        for file in FileName::ALL {
+            if file != FileName::SecretKey {
+                assert_eq!(content(&here, file), content(&elsewhere, file), "{file}");
+            }
+        }
+        assert!(!is_stored(&elsewhere, FileName::SecretKey));
+        let reader = Hypercore::options()
+            .open_storage(elsewhere.clone())
+            .await
+            .unwrap();
+        assert!(!reader.is_writable());
+        reader.close().await.unwrap();
+        let (options, _) = scripted(|_, head| Ok(pair().sign(head)));
+        let core = options.open_storage(elsewhere).await.unwrap();
+        assert_eq!(core.append("again").await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn a_signer_is_asked_although_a_secret_key_is_stored() {
+    run(async {
+        let memory = Memory::new();
+        let options = OpenOptions::new().key_pair(pair());
+        let core = options.open_storage(memory.clone()).await.unwrap();
+        core.close().await.unwrap();
+        let (options, asked) = scripted(|_, head| Ok(pair().sign(head)));
+        let core = options.open_storage(memory).await.unwrap();
+        core.append("a").await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn an_append_that_is_not_signed_changes_nothing() {
+    run(async {
+        let memory = Memory::new();
+        let (options, _) = scripted(|turn, head| match turn {
+            1 => Err("locked screen".into()),
+            _ => Ok(pair().sign(head)),
+        });
+        let core = options.open_storage(memory.clone()).await.unwrap();
+        core.append("first").await.unwrap();
+        let before = FileName::ALL.map(|file| content(&memory, file));
+
+        let error = core.append_batch(["never", "signed"]).await.unwrap_err();
+        assert!(matches!(error, Error::Signer(_)), "{error}");
+        assert!(error.to_string().contains("locked screen"), "{error}");
+        assert!(!error.is_peer_fault() && !error.is_corruption());
+        assert_eq!(core.length(), 1);
+        assert_eq!(FileName::ALL.map(|file| content(&memory, file)), before);
+
+        assert_eq!(core.append("second").await.unwrap(), 1);
+        core.close().await.unwrap();
+        let core = Hypercore::options().open_storage(memory).await.unwrap();
+        assert_eq!((core.length(), core.recovery()), (2, None));
+        assert_eq!(core.get(0).await.unwrap(), "first");
+        assert_eq!(core.get(1).await.unwrap(), "second");
+    });
+}
+
+#[test]
+fn a_signature_of_another_key_is_not_written() {
+    run(async {
+        let memory = Memory::new();
+        let (options, _) = scripted(|turn, head| match turn {
+            1 | 3 => Ok(KeyPair::from_seed(&[4; 32]).sign(head)),
+            _ => Ok(pair().sign(head)),
+        });
+        let core = options.open_storage(memory.clone()).await.unwrap();
+        core.append("a").await.unwrap();
+        let is_faulty =
+            |error| matches!(error, Error::Merkle(merkle::Error::FaultySignature { .. }));
+        assert!(is_faulty(core.append("b").await.unwrap_err()));
+        assert_eq!(core.append_batch(["b", "c"]).await.unwrap(), 1..3);
+        // The new end is inside a batch, and so needs a signature.
+        assert!(is_faulty(core.truncate(2).await.unwrap_err()));
+        assert_eq!(core.length(), 3);
+        core.close().await.unwrap();
+        let core = Hypercore::options().open_storage(memory).await.unwrap();
+        assert_eq!((core.length(), core.recovery()), (3, None));
+        assert!(core.verify().await.unwrap().problems.is_empty());
+    });
+}
+
+/// A signer that waits until it is let go.
+fn gate() -> (Sender<()>, Mutex<Receiver<()>>) {
+    let (open, gate) = mpsc::channel();
+    (open, Mutex::new(gate))
+}
+
+#[test]
+fn a_slow_signer_holds_up_no_reader() {
+    for durability in [Durability::Always, Durability::OnClose] {
+        run(async {
+            let (open, gate) = gate();
+            let (options, asked) = scripted(move |turn, head| {
+                if turn > 0 {
+                    gate.lock().unwrap().recv().unwrap();
+                }
+                Ok(pair().sign(head))
+            });
+            let options = options.durability(durability);
+            let core = options.open_memory().await.unwrap();
+            core.append("read me").await.unwrap();
+
+            let mut slow = Box::pin(core.append("slow"));
+            while asked.load(Ordering::Relaxed) < 2 {
+                let early = future::poll_once(&mut slow).await;
+                assert!(early.is_none(), "it is not signed: {early:?}");
+                future::yield_now().await;
+            }
+            // The signer is at work now, and the log can be read, and more can be asked for.
+            assert_eq!(core.get(0).await.unwrap(), "read me");
+            let mut waits = [core.append("b"), core.append("c")].map(Box::pin);
+            for append in &mut waits {
+                assert!(future::poll_once(append).await.is_none());
+            }
+            assert_eq!(core.length(), 1);
+
+            open.send(()).unwrap();
+            assert_eq!(slow.await.unwrap(), 1);
+            open.send(()).unwrap();
+            let [b, c] = waits;
+            let (b, c) = future::zip(b, c).await;
+            assert_eq!((b.unwrap(), c.unwrap()), (2, 3));
+            // Both waited for the same turn.
+            assert_eq!(asked.load(Ordering::Relaxed), 3);
+        });
+    }
+}
