@@ -26,6 +26,9 @@ pub enum Error {
     /// The core has no secret key here.
     #[error("this core is read-only: its secret key is not stored here")]
     NotWritable,
+    /// A static core has no key until it is [finished](crate::Hypercore::finalize), and so no peers.
+    #[error("this core is static and not finished: it has no key yet")]
+    NotFinalized,
     /// Nothing is appended here, because that could sign a second history with the same key.
     /// [`Hypercore::resume`](crate::Hypercore::resume) and
     /// [`Hypercore::accept_fork_risk`](crate::Hypercore::accept_fork_risk) are the ways out.
@@ -159,7 +162,8 @@ pub enum Corruption {
         /// Its flat-tree index.
         node: u64,
     },
-    /// The key is missing although other files have content.
+    /// The key is missing although other files have content. It also is in a static core that was
+    /// never [finished](crate::Hypercore::finalize).
     #[error("the file key is missing although other files have content")]
     KeyMissing,
     /// The public key derived from the secret key is another one.

@@ -62,7 +62,8 @@ impl Hypercore {
 
     // ---- properties -------------------------------------------------------------------------
 
-    /// The public key: whoever knows it can read the log.
+    /// The public key: whoever knows it can read the log. Of a static core that is not
+    /// [finished](Self::finalize), the key that it would have.
     #[must_use]
     pub fn key(&self) -> PublicKey {
         self.shared.lock().log.key()
@@ -317,6 +318,24 @@ impl Hypercore {
         runtime::unblock(move || {
             let _turn = turn;
             shared.truncate(length)
+        })
+        .await
+    }
+
+    /// Finishes a core that was created with [`live(false)`](crate::OpenOptions::live): its key is the
+    /// hash of its content from now on, and nothing can be appended to it any more. Returns the key.
+    ///
+    /// A core that has a key already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the core is closed or the storage fails. Then it can be tried again.
+    pub async fn finalize(&self) -> Result<PublicKey> {
+        let turn = self.shared.turn.lock_arc().await;
+        let shared = Arc::clone(&self.shared);
+        runtime::unblock(move || {
+            let _turn = turn;
+            shared.finalize()
         })
         .await
     }
@@ -682,7 +701,8 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// When the core is closed, or when the operating system gives no randomness.
+    /// When the core is closed; [`Error::NotFinalized`]; or when the operating system gives no
+    /// randomness.
     pub fn replicate(&self, role: Role, options: ReplicateOptions) -> Result<Replication> {
         let replication = Replication::new(role, options)?;
         replication.add(self)?;

@@ -68,6 +68,7 @@ pub struct OpenOptions {
     existing: Existing,
     key: Option<PublicKey>,
     author: Option<Author>,
+    live: bool,
     store_secret_key: bool,
     sparse: bool,
     follow: bool,
@@ -109,6 +110,7 @@ impl OpenOptions {
             existing: Existing::Optional,
             key: None,
             author: None,
+            live: true,
             store_secret_key: true,
             sparse: false,
             follow: false,
@@ -173,6 +175,21 @@ impl OpenOptions {
     #[must_use]
     pub fn signer(mut self, signer: impl Signer + 'static) -> Self {
         self.author = Some(Author::elsewhere(signer));
+        self
+    }
+
+    /// Whether the core that is created can grow for ever; yes by default. With `false` it is
+    /// *static*: nobody signs it, and once it is [finished](Hypercore::finalize) its key is the hash of
+    /// its whole content, to which nobody can add, its writer neither. Without effect on a core that
+    /// exists, has a key or a key pair.
+    ///
+    /// Before it is finished it has no key. It can be appended to and read, but not replicated, and
+    /// [`key`](Hypercore::key) is what would be its key. Nothing vouches for it yet, so it does not
+    /// outlive its handle: an unfinished one is not opened again, but has to be written anew, with
+    /// [`overwrite`](Self::overwrite).
+    #[must_use]
+    pub const fn live(mut self, live: bool) -> Self {
+        self.live = live;
         self
     }
 
@@ -266,6 +283,7 @@ impl OpenOptions {
             existing,
             key,
             author,
+            live,
             store_secret_key,
             sparse,
             follow,
@@ -273,6 +291,7 @@ impl OpenOptions {
             on_write,
             state_directory,
         } = self;
+        let author = author.or_else(|| (!live && key.is_none()).then_some(Author::Unsigned));
         let setup = Setup {
             existing,
             key,

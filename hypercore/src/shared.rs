@@ -16,7 +16,7 @@ use std::{
 };
 
 use async_channel::Sender;
-use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, Roots};
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots};
 use hypercore_storage::FeedFiles;
 
 use crate::{
@@ -38,6 +38,7 @@ use crate::{
 pub(crate) struct Shared {
     core: Mutex<Core>,
     durability: Durability,
+    sparse: bool,
     pub(crate) on_write: Option<OnWrite>,
     /// Appends that wait for their turn, oldest first. The next turn takes all of them.
     queue: Mutex<Vec<Append>>,
@@ -102,6 +103,7 @@ impl Shared {
         Self {
             core: Mutex::new(core),
             durability,
+            sparse,
             on_write: None,
             queue: Mutex::default(),
             turn: Arc::default(),
@@ -471,6 +473,26 @@ impl Shared {
         self.sync_pages()
     }
 
+    /// Makes the hash of a static log its key. No append may be under way.
+    pub(crate) fn finalize(&self) -> Result<PublicKey> {
+        let (key, is_unfinished) = {
+            let core = self.lock();
+            (core.log.key(), core.log.is_unfinished())
+        };
+        if is_unfinished {
+            // The key is the record that the log is whole: before it, all else is durable.
+            self.flush()?;
+            let files = Arc::clone(self.lock().log.writable_files()?);
+            files.write_key(key.as_bytes())?;
+            self.sync(|| files.sync_keys())?;
+            let mut core = self.lock();
+            core.log.finish_static();
+            // From now on it is a clone like any other, if a whole one.
+            core.replicator.demand.everything = !self.sparse;
+        }
+        Ok(key)
+    }
+
     /// Makes everything durable and takes the mark away that the log is open. No append may be
     /// under way.
     pub(crate) fn finish(&self) -> Result<()> {
@@ -514,8 +536,9 @@ impl Shared {
         let Some(last) = roots.length().checked_sub(1) else {
             return Ok(());
         };
-        if files.signature(last)?.is_none() {
-            let signature = author.sign(&roots.head())?;
+        if files.signature(last)?.is_none()
+            && let Some(signature) = author.sign(&roots.head())?
+        {
             let slot = signature.as_bytes().try_into();
             let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
             files.write_signature(last, slot)?;

@@ -77,6 +77,8 @@ pub(crate) enum Author {
         signer: Box<dyn Signer>,
         verifier: Verifier,
     },
+    /// Nobody signs: the log is static, and not finished.
+    Unsigned,
 }
 
 impl Author {
@@ -87,11 +89,17 @@ impl Author {
         }
     }
 
-    pub(crate) fn public_key(&self) -> PublicKey {
+    /// The key of the log, if it has one before it is finished.
+    pub(crate) fn public_key(&self) -> Option<PublicKey> {
         match self {
-            Self::KeyPair(pair) => pair.public_key(),
-            Self::Elsewhere { verifier, .. } => *verifier.public_key(),
+            Self::KeyPair(pair) => Some(pair.public_key()),
+            Self::Elsewhere { verifier, .. } => Some(*verifier.public_key()),
+            Self::Unsigned => None,
         }
+    }
+
+    pub(crate) const fn is_unsigned(&self) -> bool {
+        matches!(self, Self::Unsigned)
     }
 
     /// Whether nobody knows how long an append takes.
@@ -99,7 +107,8 @@ impl Author {
         matches!(self, Self::Elsewhere { .. })
     }
 
-    /// Appends `blocks` to the log that `roots` stand for, with a signature that is right.
+    /// Appends `blocks` to the log that `roots` stand for, with a signature that is right if there
+    /// is one.
     pub(crate) fn append(&self, roots: &Roots, blocks: Vec<Block>) -> Result<ChangeSet> {
         match self {
             Self::KeyPair(pair) => Ok(append::append(roots, blocks, pair)?),
@@ -107,21 +116,23 @@ impl Author {
                 let sign = |head: &TreeHead| signer.sign(head).map_err(Error::Signer);
                 append::append_with(roots, blocks, verifier, sign)
             }
+            Self::Unsigned => Ok(append::unsigned(roots, blocks)?),
         }
     }
 
-    /// Signs a state of the log that it has had before.
-    pub(crate) fn sign(&self, head: &TreeHead) -> Result<Signature> {
+    /// Signs a state of the log that it has had before, unless nobody signs it.
+    pub(crate) fn sign(&self, head: &TreeHead) -> Result<Option<Signature>> {
         match self {
-            Self::KeyPair(pair) => Ok(pair.sign(head)),
+            Self::KeyPair(pair) => Ok(Some(pair.sign(head))),
             Self::Elsewhere { signer, verifier } => {
                 let signature = signer.sign(head).map_err(Error::Signer)?;
                 if verifier.verify(head, &signature) {
-                    return Ok(signature);
+                    return Ok(Some(signature));
                 }
                 let length = head.length;
                 Err(hypercore_merkle::Error::FaultySignature { length }.into())
             }
+            Self::Unsigned => Ok(None),
         }
     }
 }

@@ -21,7 +21,11 @@ pub const MAX_BLOCK_SIZE: u64 = 8 * 1024 * 1024;
 /// the new signature turns out to be wrong.
 pub fn append(roots: &Roots, blocks: Vec<Block>, key_pair: &KeyPair) -> Result<ChangeSet> {
     let check = |head: &TreeHead, signature: &Signature| key_pair.signed(head, signature);
-    seal(unsigned(roots, blocks)?, |head| Ok(key_pair.sign(head)), check)
+    seal(
+        unsigned(roots, blocks)?,
+        |head| Ok(key_pair.sign(head)),
+        check,
+    )
 }
 
 /// As [`append()`], with a signature that `sign` fetches from wherever the secret key is, and that

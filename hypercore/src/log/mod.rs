@@ -199,7 +199,27 @@ impl Log {
 
     /// Whether the log is written here and nowhere else.
     pub(crate) fn is_writer(&self) -> bool {
-        self.author.is_some() && self.files.is_some() && self.vouched == Vouched::Signed
+        let author = self.author.as_ref().filter(|_| self.files.is_some());
+        author.is_some_and(|author| self.is_vouched_by(author))
+    }
+
+    /// Whether `author` made the log what it is, or its signer did elsewhere.
+    fn is_vouched_by(&self, author: &Author) -> bool {
+        match self.vouched {
+            Vouched::Signed => true,
+            Vouched::Static => author.is_unsigned(),
+            Vouched::Unsigned | Vouched::Damaged => false,
+        }
+    }
+
+    /// Whether the log is static and more can be appended to it, so that it has no key yet.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.author.as_deref().is_some_and(Author::is_unsigned)
+    }
+
+    /// The log is static and ends here: its key says so and is stored.
+    pub(crate) fn finish_static(&mut self) {
+        self.author = None;
     }
 
     pub(crate) fn bitfield(&self) -> &Bitfield {
@@ -297,7 +317,7 @@ impl Log {
     pub(crate) fn check_append(&self) -> Result<&Arc<Author>> {
         self.writable_files()?;
         match (&self.author, self.vouched) {
-            (Some(author), Vouched::Signed) => match self.lock {
+            (Some(author), _) if self.is_vouched_by(author) => match self.lock {
                 Some(lock) => Err(Error::AppendLocked(lock)),
                 None => Ok(author),
             },
@@ -398,8 +418,7 @@ impl Log {
         for node in gone {
             self.bitfield.tree_clear(node.get());
         }
-        self.head = roots.head();
-        self.roots = roots;
+        self.set_roots(roots);
         self.withheld = self.withheld.filter(|&start| start < self.head.length);
         self.appending = false;
     }
@@ -456,13 +475,22 @@ impl Log {
         }
         set_bits(&mut self.bitfield, change, added);
         if let (true, Some(roots)) = (longer, change.roots()) {
-            self.roots = roots.clone();
-            self.head = self.roots.head();
+            self.set_roots(roots.clone());
             self.vouched = if change.signature().is_some() {
                 Vouched::Signed
             } else {
                 Vouched::Static
             };
+        }
+    }
+
+    fn set_roots(&mut self, roots: Roots) {
+        self.head = roots.head();
+        self.roots = roots;
+        if self.is_unfinished() {
+            self.key = PublicKey::from(self.head.hash);
+            self.discovery_key = self.key.discovery_key();
+            self.verifier = Arc::new(Verifier::new(&self.key));
         }
     }
 

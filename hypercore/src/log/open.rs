@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use hypercore_bitfield::{Bitfield, PageSize};
-use hypercore_merkle::{KeyPair, PublicKey, Verifier};
+use hypercore_merkle::{KeyPair, PublicKey, Roots, Verifier};
 use hypercore_storage::{FeedFiles, Storage};
 
 use super::{Log, Unsynced, guard::Guard, recover};
@@ -43,7 +43,7 @@ pub(crate) struct Setup {
 impl Setup {
     /// The key asked for, if one was.
     fn requested(&self) -> Option<PublicKey> {
-        let of_author = || self.author.as_ref().map(Author::public_key);
+        let of_author = || self.author.as_ref().and_then(Author::public_key);
         self.key.or_else(of_author)
     }
 }
@@ -66,8 +66,10 @@ impl Log {
         let storage = &**files.storage();
         // A secret key that is not stored here cannot have been copied from here.
         let guard = match &author {
-            Some(_) => Guard::open(storage, state_directory.as_deref(), &discovery_key),
-            None => Ok(None),
+            Some(Author::KeyPair(_) | Author::Elsewhere { .. }) => {
+                Guard::open(storage, state_directory.as_deref(), &discovery_key)
+            }
+            Some(Author::Unsigned) | None => Ok(None),
         };
         let mut log = Self {
             files: Some(Arc::new(files)),
@@ -171,7 +173,8 @@ fn open_author(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option
             files.write_secret_key(&pair.to_bytes())?;
             files.sync_keys()?;
         }
-        return Ok(setup.author);
+        // What has a key is not static, or is finished.
+        return Ok(setup.author.filter(|author| !author.is_unsigned()));
     };
     // Signing with one half of another pair could reveal the secret: refuse instead.
     let pair = KeyPair::from_bytes(&secret).ok();
@@ -184,19 +187,24 @@ fn open_author(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option
 /// Stores the keys of a new log: the secret one first, so that a creation cut short can be
 /// completed or started again, never mistaken for a read-only log.
 fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
-    let (author, key) = match (setup.author, setup.key) {
-        (Some(author), Some(requested)) if author.public_key() != requested => {
-            return Err(Error::OtherCore {
-                stored: author.public_key(),
-                requested,
-            });
+    let author = match setup.author {
+        None if setup.key.is_none() => Some(Author::KeyPair(KeyPair::generate()?)),
+        author => author,
+    };
+    let authors = author.as_ref().and_then(Author::public_key);
+    let key = match (authors, setup.key) {
+        (Some(stored), Some(requested)) if stored != requested => {
+            return Err(Error::OtherCore { stored, requested });
         }
-        (None, Some(key)) => (None, key),
-        (author, _) => {
-            let generate = || Ok::<_, Error>(Author::KeyPair(KeyPair::generate()?));
-            let author = author.map_or_else(generate, Ok)?;
-            let key = author.public_key();
-            (Some(author), key)
+        (Some(key), _) | (None, Some(key)) => key,
+        (None, None) => {
+            // The key of a static log is written when it is finished.
+            write_headers(files)?;
+            return Ok(Opened {
+                key: Roots::new().head().hash.into(),
+                author,
+                is_new: true,
+            });
         }
     };
     if let (Some(Author::KeyPair(pair)), true) = (&author, setup.store_secret_key) {

@@ -123,6 +123,9 @@ impl Connection {
     pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<PeerId> {
         let mut locked = core.lock();
         locked.log.files()?;
+        if locked.log.is_unfinished() {
+            return Err(Error::NotFinalized);
+        }
         let key = locked.log.key();
         let channel = self.session.open(key.as_bytes())?;
         if let Some(attached) = self.attachments.get(&channel) {

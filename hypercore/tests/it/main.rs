@@ -22,5 +22,6 @@ mod replay;
 mod replicate;
 mod secrets;
 mod signer;
+mod static_logs;
 mod support;
 mod vectors;

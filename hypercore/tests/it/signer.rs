@@ -13,7 +13,7 @@ use futures_lite::future;
 use hypercore::{
     Durability, Error, Hypercore, KeyPair, OpenOptions, PublicKey, Signer,
     merkle::{self, Signature, TreeHead},
-    storage::{FileName, Memory, Storage},
+    storage::{FileName, Memory},
 };
 
 use crate::support::run;
@@ -51,18 +51,6 @@ fn scripted(
     (OpenOptions::new().signer(signer), asked)
 }
 
-fn is_stored(memory: &Memory, file: FileName) -> bool {
-    memory.open(file).unwrap().len().unwrap() > 0
-}
-
-/// The bytes of a file.
-fn content(memory: &Memory, file: FileName) -> Vec<u8> {
-    let file = memory.open(file).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
 #[test]
 fn a_signer_elsewhere_writes_what_its_key_pair_would() {
     let write = async |core: Hypercore| {
@@ -82,10 +70,10 @@ fn a_signer_elsewhere_writes_what_its_key_pair_would() {
         assert_eq!(asked.load(Ordering::Relaxed), 3);
         for file in FileName::ALL {
             if file != FileName::SecretKey {
-                assert_eq!(content(&here, file), content(&elsewhere, file), "{file}");
+                assert_eq!(here.read(file), elsewhere.read(file), "{file}");
             }
         }
-        assert!(!is_stored(&elsewhere, FileName::SecretKey));
+        assert!(elsewhere.read(FileName::SecretKey).is_empty());
         let reader = Hypercore::options()
             .open_storage(elsewhere.clone())
             .await
@@ -122,14 +110,14 @@ fn an_append_that_is_not_signed_changes_nothing() {
         });
         let core = options.open_storage(memory.clone()).await.unwrap();
         core.append("first").await.unwrap();
-        let before = FileName::ALL.map(|file| content(&memory, file));
+        let before = FileName::ALL.map(|file| memory.read(file));
 
         let error = core.append_batch(["never", "signed"]).await.unwrap_err();
         assert!(matches!(error, Error::Signer(_)), "{error}");
         assert!(error.to_string().contains("locked screen"), "{error}");
         assert!(!error.is_peer_fault() && !error.is_corruption());
         assert_eq!(core.length(), 1);
-        assert_eq!(FileName::ALL.map(|file| content(&memory, file)), before);
+        assert_eq!(FileName::ALL.map(|file| memory.read(file)), before);
 
         assert_eq!(core.append("second").await.unwrap(), 1);
         core.close().await.unwrap();
