@@ -14,7 +14,7 @@ use crate::peers::{Seeder, Side, check, check_whole, make};
 use crate::stage::{PATIENCE, Process, Stage};
 
 /// Runs a task to its end, which must not take long.
-fn run<T>(task: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(task: impl Future<Output = T>) -> T {
     let timeout = async {
         Timer::after(PATIENCE).await;
         panic!("waited {PATIENCE:?} for our own core");

@@ -18,4 +18,5 @@ mod locks;
 mod peers;
 mod repairs;
 mod stage;
+mod static_logs;
 mod wire;
