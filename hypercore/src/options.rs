@@ -74,6 +74,7 @@ pub struct OpenOptions {
     follow: bool,
     durability: Durability,
     on_write: Option<OnWrite>,
+    indexing: bool,
     state_directory: Option<PathBuf>,
 }
 
@@ -116,6 +117,7 @@ impl OpenOptions {
             follow: false,
             durability: Durability::Always,
             on_write: None,
+            indexing: false,
             state_directory: None,
         }
     }
@@ -245,6 +247,22 @@ impl OpenOptions {
         self
     }
 
+    /// For a log of what is in a file already: `data` belongs to somebody else, who writes the blocks
+    /// there one after another, and may write on. It is read, and downloads are written to it, but an
+    /// append only checks that its blocks stand there, and fails with [`Corruption::Block`](crate::Corruption::Block) where they
+    /// do not. [`clear`](Hypercore::clear), [`truncate`](Hypercore::truncate),
+    /// [`destroy`](Hypercore::destroy) and the recovery of a log that was not closed leave it as it is.
+    /// It is not synced: an append is durable if its blocks were before.
+    ///
+    /// Nothing of this is stored. Opened without it, the log takes the file for its own, and what the
+    /// file has beyond the log for an append that was not finished.
+    // JS: appends without looking whether the blocks are there.
+    #[must_use]
+    pub const fn indexing(mut self, indexing: bool) -> Self {
+        self.indexing = indexing;
+        self
+    }
+
     /// Notes in this directory, in a file for each core, how much was signed here. A core whose
     /// directory is put back to an earlier state as a whole, as snapshots of a file system do, takes
     /// no appends then. Not done by default; copies and backups of the directory are noticed
@@ -289,6 +307,7 @@ impl OpenOptions {
             follow,
             durability,
             on_write,
+            indexing,
             state_directory,
         } = self;
         let author = author.or_else(|| (!live && key.is_none()).then_some(Author::Unsigned));
@@ -298,6 +317,7 @@ impl OpenOptions {
             author,
             store_secret_key,
             may_lose: !durability.waits(),
+            indexing,
             state_directory,
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);

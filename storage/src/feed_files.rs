@@ -1,8 +1,9 @@
+mod data;
 mod nodes;
+mod signatures;
 
 use std::{
     fmt, io,
-    ops::Range,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +11,7 @@ use std::{
     thread,
 };
 
-use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH, NodeIndex};
+use hypercore_merkle::{MAX_LENGTH, NodeIndex};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -41,6 +42,8 @@ pub struct FeedFiles {
     bitfield: File,
     signatures: File,
     page_size: u16,
+    /// Somebody else writes `data`.
+    foreign_data: bool,
     /// Set once the bitfield exists and its lock is ours, so that writing is allowed.
     owned: OnceLock<()>,
     /// What `tree` has, as far as it is known.
@@ -83,6 +86,7 @@ impl FeedFiles {
             signatures: open(FileName::Signatures)?,
             bitfield,
             page_size: PAGE_SIZE,
+            foreign_data: false,
             owned: OnceLock::new(),
             known: NodeCache::default(),
             storage,
@@ -116,7 +120,7 @@ impl FeedFiles {
     ///
     /// A log whose creation was interrupted before its keys were written counts as empty.
     pub fn is_empty(&self) -> Result<bool> {
-        for file in self.all() {
+        for file in self.ours() {
             if file.content_len()? > 0 {
                 return Ok(false);
             }
@@ -164,12 +168,11 @@ impl FeedFiles {
         self.truncate(&self.bitfield, 0)?;
         self.bitfield.sync()?;
         self.erase_secret_key()?;
-        self.all()
-            .into_iter()
-            .try_for_each(|file| self.truncate(file, 0))
+        self.ours().try_for_each(|file| self.truncate(file, 0))
     }
 
-    /// Removes all six files. A directory stays. Nothing may be written afterwards.
+    /// Removes the files, all six if `data` is ours. A directory stays. Nothing may be written
+    /// afterwards.
     pub fn destroy(&self) -> Result<()> {
         self.reset()?;
         let remove = |file| {
@@ -177,9 +180,8 @@ impl FeedFiles {
             removed.map_err(|error| Error::io(file, Operation::Remove, 0, error))
         };
         // The bitfield last, because its lock is ours only as long as it has its name.
-        let others = FileName::ALL
-            .into_iter()
-            .filter(|&file| file != FileName::Bitfield);
+        let names = self.ours().map(|file| file.name);
+        let others = names.filter(|&file| file != FileName::Bitfield);
         others.chain([FileName::Bitfield]).try_for_each(remove)
     }
 
@@ -223,88 +225,6 @@ impl FeedFiles {
         self.write(&self.secret_key, 0, &[0; 64])?;
         self.secret_key.sync()?;
         self.secret_key.truncate(0)
-    }
-
-    // Signatures
-
-    /// The signature made when `block` was the last block of the log, if it is stored.
-    pub fn signature(&self, block: u64) -> Result<Option<[u8; 64]>> {
-        if block >= MAX_LENGTH {
-            return Ok(None);
-        }
-        let mut signature = [0; SIGNATURE];
-        let read = self
-            .signatures
-            .read_up_to(signature_offset(block), &mut signature)?;
-        Ok((read == SIGNATURE && is_set(&signature)).then_some(signature))
-    }
-
-    /// The first signature at or after `block`, and its block.
-    pub fn next_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
-        let mut first = block;
-        let mut buffer = vec![0; 8 * SIGNATURE];
-        while first < MAX_LENGTH {
-            let read = self
-                .signatures
-                .read_up_to(signature_offset(first), &mut buffer)?;
-            let (slots, _) = buffer[..read].as_chunks();
-            if let Some(at) = slots.iter().position(is_set) {
-                return Ok(Some((first + at as u64, slots[at])));
-            }
-            if read < buffer.len() {
-                return Ok(None);
-            }
-            first += slots.len() as u64;
-            // Usually the next slot or two have one; a long search is worth longer reads.
-            buffer.resize((2 * buffer.len()).min(CHUNK), 0);
-        }
-        Ok(None)
-    }
-
-    /// The last signature before `block`, and its block.
-    pub fn previous_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
-        let stored = self.signatures.content_len()? / SIGNATURE as u64;
-        let mut end = block.min(stored).min(MAX_LENGTH);
-        let mut buffer = Vec::new();
-        let mut slots = 8;
-        while end > 0 {
-            let first = end.saturating_sub(slots);
-            buffer.clear();
-            buffer.resize((end - first) as usize * SIGNATURE, 0);
-            self.signatures
-                .read_up_to(signature_offset(first), &mut buffer)?;
-            let (found, _) = buffer.as_chunks();
-            if let Some(at) = found.iter().rposition(is_set) {
-                return Ok(Some((first + at as u64, found[at])));
-            }
-            end = first;
-            slots = (2 * slots).min((CHUNK / SIGNATURE) as u64);
-        }
-        Ok(None)
-    }
-
-    /// Stores the signature made when `block` was the last block of the log.
-    pub fn write_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
-        within(FileName::Signatures, block, MAX_LENGTH - 1)?;
-        self.write(&self.signatures, signature_offset(block), signature)
-    }
-
-    /// Stores the signature of an append, and behind it the [mark of an open log](Self::mark_open).
-    pub fn write_last_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
-        within(FileName::Signatures, block, MAX_LENGTH - 1)?;
-        let mut slots = [0; 2 * SIGNATURE];
-        slots[..SIGNATURE].copy_from_slice(signature);
-        self.write(&self.signatures, signature_offset(block), &slots)
-    }
-
-    /// Removes the signatures of `blocks`, and cuts the file if they are its last.
-    pub fn clear_signatures(&self, blocks: Range<u64>) -> Result<()> {
-        let [start, end] = [blocks.start, blocks.end].map(|block| block.min(MAX_LENGTH));
-        self.clear(
-            &self.signatures,
-            signature_offset(start),
-            signature_offset(end),
-        )
     }
 
     // The end of the log
@@ -371,8 +291,8 @@ impl FeedFiles {
         self.truncate_data(byte_length)
     }
 
-    /// The files that grow with the log, and where each ends.
-    fn ends(&self, length: u64, byte_length: u64) -> [(&File, u64); 3] {
+    /// Those of our files that grow with the log, and where each ends.
+    fn ends(&self, length: u64, byte_length: u64) -> impl Iterator<Item = (&File, u64)> {
         let length = length.min(MAX_LENGTH);
         let records = (2 * length).saturating_sub(1);
         [
@@ -380,78 +300,8 @@ impl FeedFiles {
             (&self.tree, header::LEN + RECORD as u64 * records),
             (&self.signatures, signature_offset(length)),
         ]
-    }
-
-    // Data
-
-    /// `len` bytes of block content from `offset` on.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::MissingData`] when the file ends before; nothing is allocated in that case.
-    pub fn read_data(&self, offset: u64, len: u64) -> Result<Vec<u8>> {
-        let missing = Error::MissingData { offset, len };
-        // `len` comes from a node, that is from a file: it sizes nothing before it is checked.
-        let Some(end) = offset.checked_add(len) else {
-            return Err(missing);
-        };
-        let Ok(size) = usize::try_from(len) else {
-            return Err(missing);
-        };
-        if size > CHUNK && self.data.len()? < end {
-            return Err(missing);
-        }
-        let mut bytes = vec![0; size];
-        self.read_data_into(offset, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Fills `buffer` with block content from `offset` on.
-    pub fn read_data_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let len = buffer.len() as u64;
-        match self.data.access.read_at(offset, buffer) {
-            Ok(()) => Ok(()),
-            Err(_) if len == 0 => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::MissingData { offset, len })
-            }
-            Err(error) => Err(self.data.error(Operation::Read, offset, error)),
-        }
-    }
-
-    /// Stores block content at `offset`. Writing nothing does nothing.
-    pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        within(
-            FileName::Data,
-            offset.saturating_add(bytes.len() as u64),
-            MAX_BYTE_LENGTH,
-        )?;
-        self.write(&self.data, offset, bytes)
-    }
-
-    /// Removes block content: cuts the file if the range is its end, otherwise the range reads as
-    /// zeros from now on and gives its space back where the storage can do that.
-    // JS: leaves the bytes of a range in the middle on disk.
-    pub fn clear_data(&self, offset: u64, len: u64) -> Result<()> {
-        self.clear(&self.data, offset, offset.saturating_add(len))
-    }
-
-    /// Cuts the data to `byte_length`.
-    pub fn truncate_data(&self, byte_length: u64) -> Result<()> {
-        self.truncate(&self.data, byte_length)
-    }
-
-    /// The length of the data in bytes; holes count.
-    pub fn data_len(&self) -> Result<u64> {
-        self.data.len()
-    }
-
-    /// How many bytes the data occupies; holes do not count.
-    pub fn data_allocated(&self) -> Result<u64> {
-        self.allocated(FileName::Data)
+        .into_iter()
+        .filter(|&(file, _)| self.is_ours(file))
     }
 
     // Bitfield
@@ -629,8 +479,14 @@ impl FeedFiles {
         header::LEN + page * u64::from(self.page_size)
     }
 
-    fn all(&self) -> [&File; 6] {
-        FileName::ALL.map(|name| self.file(name))
+    /// The files that nobody else writes.
+    fn ours(&self) -> impl Iterator<Item = &File> {
+        let all = FileName::ALL.into_iter().map(|name| self.file(name));
+        all.filter(|file| self.is_ours(file))
+    }
+
+    fn is_ours(&self, file: &File) -> bool {
+        !self.foreign_data || file.name != FileName::Data
     }
 
     pub(crate) const fn data(&self) -> &File {
@@ -799,11 +655,6 @@ pub(crate) const fn node_offset(index: NodeIndex) -> u64 {
 /// Callers keep `block` at or below [`MAX_LENGTH`].
 pub(crate) const fn signature_offset(block: u64) -> u64 {
     header::LEN + SIGNATURE as u64 * block
-}
-
-/// Zeros mean that nothing is stored.
-fn is_set(bytes: &[u8; SIGNATURE]) -> bool {
-    bytes.iter().any(|&byte| byte != 0)
 }
 
 fn within(file: FileName, position: u64, max: u64) -> Result<()> {

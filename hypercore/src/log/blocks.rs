@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use hypercore_merkle::{Block, MAX_BLOCK_SIZE, Node, NodeIndex, full_roots, leaf_hash};
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Node, NodeIndex, full_roots, leaf_hash};
 use hypercore_storage::FeedFiles;
 
 use super::Trust;
@@ -118,6 +118,23 @@ fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Resu
         return Err(Error::Corrupt(Corruption::Block { index }));
     }
     Ok(bytes.into())
+}
+
+/// Checks that the blocks of an append stand in `data` already, where somebody else wrote them.
+pub(super) fn find_blocks(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
+    let mut offset = change.byte_offset();
+    for (index, block) in (change.start_block()..).zip(change.blocks()) {
+        let found = files.read_data(offset, block.size());
+        let found = found.map_err(|error| match error {
+            hypercore_storage::Error::MissingData { .. } => Corruption::Block { index }.into(),
+            error => Error::from(error),
+        })?;
+        if found != *block.value() {
+            return Err(Corruption::Block { index }.into());
+        }
+        offset += block.size();
+    }
+    Ok(())
 }
 
 /// Frees the space of blocks that the durable bitfield no longer claims.

@@ -606,8 +606,13 @@ fn blocks_of(change: &ChangeSet) -> Range<u64> {
 /// Writes an append: nodes, blocks and signature, of which the log does not speak yet.
 pub(crate) fn write_append(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
     let blocks = blocks_of(change);
-    files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
-    write_blocks(files, placed(change))?;
+    if files.has_foreign_data() {
+        blocks::find_blocks(files, change)?;
+        files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
+    } else {
+        files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
+        write_blocks(files, placed(change))?;
+    }
     match signature_slot(change)? {
         Some((block, slot)) => Ok(files.write_last_signature(block, &slot)?),
         None => Ok(()),

@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     pub(crate) store_secret_key: bool,
     /// Whether appends that were acknowledged may be gone after a loss of power.
     pub(crate) may_lose: bool,
+    /// Whether somebody else writes `data`.
+    pub(crate) indexing: bool,
     /// Where to note how much was signed, besides the log itself.
     pub(crate) state_directory: Option<PathBuf>,
 }
@@ -52,7 +54,10 @@ impl Log {
     /// Opens or creates the log in `storage`. Nothing is written unless it is created, or was not
     /// closed.
     pub(crate) fn open(storage: Arc<dyn Storage>, setup: Setup) -> Result<Self> {
-        let files = FeedFiles::open(storage)?;
+        let mut files = FeedFiles::open(storage)?;
+        if setup.indexing {
+            files = files.with_foreign_data();
+        }
         let may_lose = setup.may_lose;
         let state_directory = setup.state_directory.clone();
         let Opened {

@@ -9,6 +9,7 @@ mod discovery;
 mod durability;
 mod flips;
 mod fork;
+mod indexing;
 mod model;
 mod network;
 mod node_basic;

@@ -461,6 +461,7 @@ fn open_on(
         author: key_pair.map(Author::KeyPair),
         store_secret_key: true,
         may_lose: false,
+        indexing: false,
         state_directory: None,
     };
     let log = Log::open(storage, setup).expect("memory holds a core");

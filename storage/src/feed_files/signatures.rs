@@ -1,0 +1,95 @@
+//! The signatures: one for each append, at the place of its last block.
+
+use std::ops::Range;
+
+use hypercore_merkle::MAX_LENGTH;
+
+use super::{CHUNK, FeedFiles, SIGNATURE, signature_offset, within};
+use crate::{FileName, error::Result};
+
+impl FeedFiles {
+    /// The signature made when `block` was the last block of the log, if it is stored.
+    pub fn signature(&self, block: u64) -> Result<Option<[u8; 64]>> {
+        if block >= MAX_LENGTH {
+            return Ok(None);
+        }
+        let mut signature = [0; SIGNATURE];
+        let read = self
+            .signatures
+            .read_up_to(signature_offset(block), &mut signature)?;
+        Ok((read == SIGNATURE && is_set(&signature)).then_some(signature))
+    }
+
+    /// The first signature at or after `block`, and its block.
+    pub fn next_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
+        let mut first = block;
+        let mut buffer = vec![0; 8 * SIGNATURE];
+        while first < MAX_LENGTH {
+            let read = self
+                .signatures
+                .read_up_to(signature_offset(first), &mut buffer)?;
+            let (slots, _) = buffer[..read].as_chunks();
+            if let Some(at) = slots.iter().position(is_set) {
+                return Ok(Some((first + at as u64, slots[at])));
+            }
+            if read < buffer.len() {
+                return Ok(None);
+            }
+            first += slots.len() as u64;
+            // Usually the next slot or two have one; a long search is worth longer reads.
+            buffer.resize((2 * buffer.len()).min(CHUNK), 0);
+        }
+        Ok(None)
+    }
+
+    /// The last signature before `block`, and its block.
+    pub fn previous_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
+        let stored = self.signatures.content_len()? / SIGNATURE as u64;
+        let mut end = block.min(stored).min(MAX_LENGTH);
+        let mut buffer = Vec::new();
+        let mut slots = 8;
+        while end > 0 {
+            let first = end.saturating_sub(slots);
+            buffer.clear();
+            buffer.resize((end - first) as usize * SIGNATURE, 0);
+            self.signatures
+                .read_up_to(signature_offset(first), &mut buffer)?;
+            let (found, _) = buffer.as_chunks();
+            if let Some(at) = found.iter().rposition(is_set) {
+                return Ok(Some((first + at as u64, found[at])));
+            }
+            end = first;
+            slots = (2 * slots).min((CHUNK / SIGNATURE) as u64);
+        }
+        Ok(None)
+    }
+
+    /// Stores the signature made when `block` was the last block of the log.
+    pub fn write_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
+        within(FileName::Signatures, block, MAX_LENGTH - 1)?;
+        self.write(&self.signatures, signature_offset(block), signature)
+    }
+
+    /// Stores the signature of an append, and behind it the [mark of an open log](Self::mark_open).
+    pub fn write_last_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
+        within(FileName::Signatures, block, MAX_LENGTH - 1)?;
+        let mut slots = [0; 2 * SIGNATURE];
+        slots[..SIGNATURE].copy_from_slice(signature);
+        self.write(&self.signatures, signature_offset(block), &slots)
+    }
+
+    /// Removes the signatures of `blocks`, and cuts the file if they are its last.
+    pub fn clear_signatures(&self, blocks: Range<u64>) -> Result<()> {
+        let [start, end] = [blocks.start, blocks.end].map(|block| block.min(MAX_LENGTH));
+        self.clear(
+            &self.signatures,
+            signature_offset(start),
+            signature_offset(end),
+        )
+    }
+}
+
+/// Zeros mean that nothing is stored.
+fn is_set(bytes: &[u8; SIGNATURE]) -> bool {
+    bytes.iter().any(|&byte| byte != 0)
+}
