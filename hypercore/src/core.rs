@@ -35,6 +35,7 @@ impl Core {
     pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) -> Range<u64> {
         let blocks = change.start_block()..change.start_block() + change.blocks().len() as u64;
         self.log.finish_append(change, durable);
+        self.replicator.demand.hashes.proven(&self.log);
         for (block, index) in change.blocks().iter().zip(blocks.clone()) {
             let bitfield = self.log.bitfield();
             self.replicator
@@ -61,6 +62,7 @@ impl Core {
     pub(crate) fn put(&mut self, peer: PeerId, answers: Vec<Answer>) -> (Vec<Taken>, Result<()>) {
         let indexes: Vec<_> = answers.iter().map(|answer| answer.index).collect();
         let (taken, result) = self.log.put(answers);
+        self.replicator.demand.hashes.proven(&self.log);
         let mut any_new = false;
         for (taken, index) in taken.iter().zip(indexes) {
             match taken {

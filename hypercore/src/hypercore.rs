@@ -621,6 +621,7 @@ impl Hypercore {
         let mut core = self.shared.lock();
         let missing = match core.log.files() {
             Err(error) => Err(error),
+            Ok(_) if options.hash => Ok(core.log.first_unproven(&blocks, 0)),
             Ok(_) => Ok(blocks.first_missing(0, core.log.bitfield())),
         };
         let answered = |result| Request::answered(Arc::clone(&self.shared), result);
@@ -629,7 +630,11 @@ impl Hypercore {
             Ok(None) => answered(Ok(())),
             Ok(Some(missing)) => {
                 let demand = &mut core.replicator.demand;
-                let (id, answer) = demand.download(blocks, options.order, missing);
+                let (id, answer) = if options.hash {
+                    demand.download_hashes(blocks, missing)
+                } else {
+                    demand.download(blocks, options.order, missing)
+                };
                 self.ask(&mut core, id, answer)
             }
         })

@@ -106,6 +106,10 @@ impl Default for SeekOptions {
 pub struct DownloadOptions {
     /// Which blocks to ask for first.
     pub order: Order,
+    /// Only proofs, and not the blocks: afterwards each block can be taken in from anybody with the
+    /// hash of its neighbour alone, and tells whether it is the writer's without a signature. Comes in
+    /// order.
+    pub hash: bool,
 }
 
 /// In which order blocks are asked for.

@@ -40,6 +40,7 @@ pub(crate) use self::witness::Witness;
 use crate::{
     error::{Corruption, Error, Result},
     fork::ForkProof,
+    replicate::Blocks,
     signer::Author,
 };
 
@@ -461,6 +462,23 @@ impl Log {
         NodeIndex::leaf(index).map_or(0, |leaf| {
             tree_index::digest(&TreeBits(&self.bitfield), leaf)
         })
+    }
+
+    /// Whether a block would be believed with one more hash, and no signature: its leaf is known, or
+    /// the node above it.
+    pub(crate) fn is_proven(&self, block: u64) -> bool {
+        NodeIndex::leaf(block).is_some_and(|leaf| {
+            let bits = TreeBits(&self.bitfield);
+            bits.has(leaf) || bits.has(leaf.parent())
+        })
+    }
+
+    /// The first of `blocks` from `block` on that is not proven.
+    pub(crate) fn first_unproven(&self, blocks: &Blocks, block: u64) -> Option<u64> {
+        blocks
+            .runs_from(block)
+            .flatten()
+            .find(|&block| !self.is_proven(block))
     }
 
     /// Takes the bits, roots and head of a change for its own. Adds the nodes that were not known

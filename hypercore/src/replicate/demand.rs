@@ -12,7 +12,10 @@ use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use hypercore_bitfield::Bitfield;
 
-use super::downloads::{Blocks, Downloads};
+use super::{
+    downloads::{Blocks, Downloads},
+    hashes::HashDownloads,
+};
 use crate::{
     error::{Error, Result},
     request::Order,
@@ -32,6 +35,7 @@ enum Kind {
     Update { min_length: u64 },
     Seek,
     Download,
+    Hashes,
 }
 
 /// The answer to a request comes here, once.
@@ -81,6 +85,7 @@ pub(crate) struct Demand {
     updates: BTreeMap<(u64, u64), Waiter<()>>,
     seeks: Vec<Seeking>,
     pub(crate) downloads: Downloads,
+    pub(crate) hashes: HashDownloads,
     /// Every block there is or will be: a log that is not sparse.
     pub(crate) everything: bool,
     /// Always the newest length, but no blocks: a sparse log that follows along.
@@ -163,6 +168,17 @@ impl Demand {
         (self.last(Kind::Download), answer)
     }
 
+    /// Wants proofs of `blocks`, of which `missing` is the first that is not proven yet.
+    pub(crate) fn download_hashes(
+        &mut self,
+        blocks: Blocks,
+        missing: u64,
+    ) -> (RequestId, Answer<()>) {
+        let (waiter, answer) = self.waiter(false);
+        self.hashes.insert(blocks, missing, waiter);
+        (self.last(Kind::Hashes), answer)
+    }
+
     /// Nobody waits for this request any more.
     pub(crate) fn cancel(&mut self, id: RequestId) {
         let serial = id.serial;
@@ -176,6 +192,7 @@ impl Demand {
             Kind::Update { min_length } => drop(self.updates.remove(&(min_length, serial))),
             Kind::Seek => self.seeks.retain(|seeking| seeking.waiter.serial != serial),
             Kind::Download => drop(self.downloads.remove(serial)),
+            Kind::Hashes => self.hashes.remove(serial),
         }
     }
 
@@ -209,6 +226,7 @@ impl Demand {
             }
         }
         self.downloads.cancel_within(blocks);
+        self.hashes.cancel_within(blocks);
     }
 
     /// Block `index` is stored now.
@@ -350,6 +368,7 @@ impl Demand {
         }
         let mut downloads = closed.downloads;
         downloads.close();
+        closed.hashes.close();
         self.last_serial = closed.last_serial;
     }
 }

@@ -6,6 +6,7 @@ mod connection;
 mod demand;
 mod downloads;
 mod ended;
+mod hashes;
 mod load;
 mod options;
 mod pace;
@@ -22,7 +23,7 @@ mod waiting;
 mod wake;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -61,6 +62,8 @@ pub(crate) struct Replicator {
     asked: asked::Asked,
     /// Who was asked for a proof of a greater length.
     update_from: Option<PeerId>,
+    /// The blocks whose proof was asked for by itself.
+    hashes_asked: BTreeSet<u64>,
     /// What was exchanged with peers that are gone.
     past: Stats,
     pub(crate) extensions: Extensions,
@@ -260,6 +263,9 @@ impl Replicator {
 
     /// The answer to a request was taken in, or was not needed any more.
     pub(crate) fn done(&mut self, id: PeerId, request: InFlight) {
+        if request.wanted == Wanted::Hash {
+            self.hashes_asked.remove(&request.index);
+        }
         if request.wanted == Wanted::Proof && self.update_from == Some(id) {
             self.update_from = None;
             self.wake_all();

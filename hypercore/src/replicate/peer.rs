@@ -17,6 +17,7 @@ use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave, Want};
 use super::{
     PeerInfo, Wake,
     downloads::Blocks,
+    hashes::HashScan,
     load::Part,
     options::PeerOptions,
     pace::{MAX_REQUESTS, Pace, Stamp},
@@ -57,6 +58,8 @@ pub(crate) enum Wanted {
     Block,
     /// Only the proof: this is how the newest length is learnt.
     Proof,
+    /// Only the proof, to be kept: see [`super::hashes`].
+    Hash,
     /// Only the proof, to hold it against our log: see [`super::probe`].
     Head,
     /// The block that holds a byte; the remote answers with that block, not with the one named.
@@ -66,7 +69,12 @@ pub(crate) enum Wanted {
 impl Wanted {
     /// Whether the answer has no value.
     const fn is_hash(self) -> bool {
-        matches!(self, Self::Proof | Self::Head)
+        matches!(self, Self::Proof | Self::Hash | Self::Head)
+    }
+
+    /// Whether it is about the block that the request names, and no other would do.
+    const fn is_of_block(self) -> bool {
+        matches!(self, Self::Block | Self::Hash)
     }
 }
 
@@ -151,6 +159,7 @@ pub(crate) struct Peer {
     our_questions: Part,
     pace: Pace,
     pub(super) scan: Scan,
+    pub(super) hash_scan: HashScan,
     last_answer: Instant,
     last_bytes_asked: u64,
     last_bytes_answered: u64,
@@ -197,6 +206,7 @@ impl Peer {
             our_questions: options.load.ours.part(),
             pace: Pace::new(now),
             scan: Scan::default(),
+            hash_scan: HashScan::default(),
             last_answer: now,
             last_bytes_asked: 0,
             last_bytes_answered: 0,
@@ -328,7 +338,7 @@ impl Peer {
         self.remote.set_range(blocks.clone(), false)?;
         self.account_remote()?;
         let refused =
-            |request: &InFlight| request.wanted == Wanted::Block && blocks.contains(&request.index);
+            |request: &InFlight| request.wanted.is_of_block() && blocks.contains(&request.index);
         Ok(self.give_up(refused))
     }
 
@@ -449,7 +459,7 @@ impl Peer {
             // use, the byte before it is asked for: it is in the same block or the one before.
             Wanted::Byte(offset) if offset == self.last_bytes_asked && offset > 1 => offset - 1,
             Wanted::Byte(offset) => offset,
-            Wanted::Block | Wanted::Proof | Wanted::Head => 0,
+            Wanted::Block | Wanted::Proof | Wanted::Hash | Wanted::Head => 0,
         };
         if bytes > 0 {
             self.last_bytes_asked = bytes;

@@ -5,7 +5,7 @@
 //!
 //! 1. blocks that somebody waits for, those first that were wanted first;
 //! 2. blocks that another peer should have sent by now;
-//! 3. positions of bytes, and the newest length;
+//! 3. positions of bytes, the newest length, and proofs by themselves;
 //! 4. ranges, oldest first. Where all is wanted, the blocks come first that no other peer has;
 //! 5. if nothing of that is left, blocks that another peer will not have sent for a while.
 //!
@@ -28,6 +28,7 @@ use super::{
     asked::Asked,
     demand::Demand,
     downloads::Download,
+    hashes,
     peer::{InFlight, Peer, Wanted},
     probe::probe,
 };
@@ -93,6 +94,7 @@ impl Replicator {
         self.ask_for_gets(id, log, now);
         self.ask_for_late(id, log, now);
         self.ask_for_positions(id, log, now);
+        self.ask_for_hashes(id, log, now);
         self.ask_for_ranges(id, log, now);
         self.ask_again(id, log, now);
     }
@@ -155,6 +157,7 @@ impl Replicator {
             return;
         };
         peer.scan.rewind(blocks.start, &self.demand);
+        peer.hash_scan.rewind();
         let wanted = self.demand.wanted_blocks(blocks).take(ANNOUNCED);
         let wanted: Vec<_> = wanted.collect();
         if wanted.len() == ANNOUNCED {
@@ -226,6 +229,22 @@ impl Replicator {
         {
             self.update_from = Some(peer.id);
             peer.request(index, Wanted::Proof, log.digest(index), now);
+        }
+    }
+
+    fn ask_for_hashes(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let asked = &mut self.hashes_asked;
+        while peer.window() > 0 {
+            // Whoever was asked for one of two twins will prove both.
+            let is_asked = |block| asked.contains(&block) || asked.contains(&hashes::twin(block));
+            let Some(index) = self.demand.hashes.next(peer, log, is_asked) else {
+                return;
+            };
+            asked.insert(index);
+            peer.request(index, Wanted::Hash, log.digest(index), now);
         }
     }
 
@@ -388,6 +407,13 @@ impl Replicator {
                         self.wake_all();
                     }
                 }
+                Wanted::Hash => {
+                    self.hashes_asked.remove(&request.index);
+                    for peer in self.peers.values_mut() {
+                        peer.hash_scan.rewind();
+                        peer.wake();
+                    }
+                }
                 Wanted::Byte(_) | Wanted::Head => {}
             }
         }
@@ -441,6 +467,9 @@ fn send_wants(peer: &mut Peer, demand: &Demand) {
     }
     for (_, index) in demand.queue(from) {
         peer.want(index);
+    }
+    for hashes in demand.hashes.iter() {
+        peer.want_blocks(&hashes.blocks);
     }
     for seeking in demand.seeks() {
         peer.want_blocks(&seeking.blocks.clone().into());

@@ -44,6 +44,13 @@ pub enum Goal {
         /// The first that is not stored. What is waited on is told for this one.
         missing: u64,
     },
+    /// Proofs of several blocks: [`DownloadOptions::hash`](crate::DownloadOptions::hash).
+    Hashes {
+        /// From the first to the last.
+        blocks: Range<u64>,
+        /// The first that is not proven.
+        missing: u64,
+    },
 }
 
 /// On what something waits.
@@ -193,7 +200,15 @@ impl Replicator {
             },
             on: block(download.missing()),
         });
-        gets.chain(lengths).chain(seeks).chain(downloads).collect()
+        let hashes = self.demand.hashes.iter().map(|hashes| Waiting {
+            goal: Goal::Hashes {
+                blocks: hashes.blocks.bounds(),
+                missing: hashes.missing,
+            },
+            on: beyond(hashes.missing + 1, Wanted::Hash),
+        });
+        let blocks = downloads.chain(hashes);
+        gets.chain(lengths).chain(seeks).chain(blocks).collect()
     }
 
     fn waits_on(

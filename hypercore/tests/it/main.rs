@@ -9,6 +9,7 @@ mod discovery;
 mod durability;
 mod flips;
 mod fork;
+mod hashes;
 mod indexing;
 mod model;
 mod network;

@@ -48,7 +48,10 @@ fn listen(runtime: &Runtime, core: &Hypercore) -> Rc<RefCell<Vec<u64>>> {
 fn download_in(order: Order) -> Vec<u64> {
     come(|world, node| {
         let core = world.nodes[node].core.clone();
-        let options = DownloadOptions { order };
+        let options = DownloadOptions {
+            order,
+            ..DownloadOptions::default()
+        };
         let download: Download = core.download_with(10..BLOCKS, options);
         world.request(node, "download".into(), download, |()| {});
     })
