@@ -7,7 +7,7 @@ use std::pin::pin;
 
 use async_io::{Async, Timer};
 use futures_lite::{StreamExt, future};
-use hypercore::{Event, Hypercore, OpenOptions, ReplicateOptions, Role};
+use hypercore::{DownloadOptions, Event, Hypercore, OpenOptions, ReplicateOptions, Role};
 
 use crate::blocks::{Spec, block};
 use crate::peers::{Seeder, Side, check, check_whole, make};
@@ -171,6 +171,27 @@ fn we_seek_in_the_log_of_node() {
             .await;
         });
     }
+}
+
+/// Node proves blocks to us without sending them.
+#[test]
+fn we_download_the_hashes_of_node() {
+    let spec = Spec("100*7,1*0,30*13");
+    let stage = Stage::new();
+    let origin = make(&stage, "origin", spec);
+    let seeder = Seeder::new(&stage, Side::Node, &origin, &[]);
+    run(async {
+        let core = reader(&seeder).await;
+        let connection =
+            core.replicate_over(dial(&seeder), Role::Initiator, ReplicateOptions::live());
+        let mut options = DownloadOptions::default();
+        options.hash = true;
+        let proofs = while_connected(connection, core.download_with(90..131, options)).await;
+        proofs.expect("Node has the proofs");
+        assert_eq!((core.length(), core.downloaded(..)), (131, 0));
+    });
+    let is_upload = |event: &serde_json::Value| event["event"] == "upload";
+    assert!(!seeder.stop().iter().any(is_upload));
 }
 
 /// Node acknowledges what it stores, when we ask for that.

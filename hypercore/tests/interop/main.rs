@@ -15,6 +15,7 @@ mod files;
 mod library;
 mod lies;
 mod locks;
+mod mesh;
 mod peers;
 mod repairs;
 mod stage;
