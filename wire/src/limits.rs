@@ -21,10 +21,14 @@ pub struct Limits {
     /// Longest frame body that is received, if that is less. Blocks are the only long messages, so
     /// who downloads nothing can do with 256 KiB.
     pub received_frame: usize,
-    /// Time in which one frame must become complete.
-    pub frame_duration: Duration,
-    /// Bytes per second below which an unfinished frame is given up after ten seconds.
+    /// Bytes per second below which an unfinished frame is given up after ten seconds. A slow remote
+    /// is an honest one, so this only ends a frame that will never be complete. What the frame takes
+    /// of memory is limited by the budgets.
     pub frame_rate: usize,
+    /// The same while no channel is verified, for strangers,
+    pub unverified_frame_rate: usize,
+    /// who must complete a frame in this time.
+    pub unverified_frame_duration: Duration,
     /// Largest free space offered by `receive_buffer`. What is offered starts small and follows the
     /// size of the reads.
     pub read: usize,
@@ -72,8 +76,9 @@ impl Default for Limits {
             unverified_frame: 64 << 10,
             frame: 8 << 20,
             received_frame: 8 << 20,
-            frame_duration: Duration::from_secs(60),
-            frame_rate: 16 << 10,
+            frame_rate: 1 << 10,
+            unverified_frame_rate: 16 << 10,
+            unverified_frame_duration: Duration::from_secs(60),
             read: 256 << 10,
             keep_alives: 10_000,
             send_buffer: 16 << 20,

@@ -544,6 +544,12 @@ impl Session {
         self.stream.handshake_hash()
     }
 
+    /// When the frame began of which a part has come, if there is one.
+    #[must_use]
+    pub fn receiving_since(&self) -> Option<Instant> {
+        self.frame_started
+    }
+
     /// The bytes received so far.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
@@ -638,15 +644,21 @@ impl Session {
         Ok(())
     }
 
-    /// When the unfinished frame is too slow: at the end of its time, or when it falls behind the
-    /// rate after the first ten seconds.
+    /// When the unfinished frame is too slow: when it falls behind the rate after the first ten
+    /// seconds, or, from a stranger, at the end of its time.
     fn frame_deadline(&self) -> Option<Instant> {
         let started = self.frame_started?;
+        let limits = &self.limits;
+        let (rate, longest) = if self.mux.has_verified() {
+            (limits.frame_rate, Duration::MAX)
+        } else {
+            let longest = limits.unverified_frame_duration;
+            (limits.unverified_frame_rate, longest)
+        };
         let milliseconds = self.stream.unfinished().saturating_mul(1000);
-        let paid = milliseconds.checked_div(self.limits.frame_rate);
+        let paid = milliseconds.checked_div(rate);
         let paid = Duration::from_millis(paid.map_or(u64::MAX, |paid| paid as u64));
-        let earned = FRAME_GRACE.saturating_add(paid);
-        started.checked_add(earned.min(self.limits.frame_duration))
+        started.checked_add(FRAME_GRACE.saturating_add(paid).min(longest))
     }
 
     /// When a remote that takes nothing has had its time.

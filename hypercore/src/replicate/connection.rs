@@ -176,13 +176,22 @@ impl Connection {
     /// The first `count` bytes of [`Self::receive_buffer`] came from the transport.
     /// [`Self::handle_events`] follows.
     pub(crate) fn received(&mut self, count: usize, now: Instant) -> Result<()> {
+        self.note_arrival(now);
         Ok(self.session.received(now, count)?)
     }
 
     /// These bytes came from the transport.
     pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<()> {
+        self.note_arrival(now);
         self.session.receive(now, bytes)?;
         self.handle_events(now)
+    }
+
+    /// Bytes came. If they go on with a long frame, nobody was silent until now.
+    fn note_arrival(&self, now: Instant) {
+        if let Some(since) = self.session.receiving_since() {
+            self.load.heard(since, now);
+        }
     }
 
     /// The remote sends nothing any more.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -20,12 +20,35 @@ pub(crate) struct Load {
     pub(crate) ours: Tally,
     /// Bytes of memory for what the remote says it has.
     pub(crate) remote_bitfields: Tally,
+    /// When a part of a long frame came last.
+    long_frame: Arc<Mutex<Option<Instant>>>,
 }
+
+/// From this age on a frame that is not complete is a long one, that holds up all answers behind it.
+const LONG_FRAME: Duration = Duration::from_secs(1);
 
 impl Load {
     /// How many more questions we may ask.
     pub(crate) fn room(&self) -> usize {
         OUR_QUESTIONS.saturating_sub(self.ours.total())
+    }
+
+    /// A part came of a frame that began at `since`.
+    pub(crate) fn heard(&self, since: Instant, now: Instant) {
+        if now.saturating_duration_since(since) >= LONG_FRAME {
+            *self.lock_long_frame() = Some(now);
+        }
+    }
+
+    /// When a part of a long frame came last. Until then nobody was silent, however long an answer
+    /// takes.
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
+        *self.lock_long_frame()
+    }
+
+    fn lock_long_frame(&self) -> MutexGuard<'_, Option<Instant>> {
+        let lock = self.long_frame.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -595,7 +595,9 @@ impl Peer {
     fn timeout_at(&self) -> Option<Instant> {
         let timeout = self.options.timeout?;
         let oldest = self.in_flight.front()?.stamp.sent;
-        oldest.max(self.last_answer).checked_add(timeout)
+        let heard = self.options.load.last_heard();
+        let since = oldest.max(self.last_answer);
+        since.max(heard.unwrap_or(since)).checked_add(timeout)
     }
 
     /// The requests that have become late.

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use hypercore_wire::{Error, Have, Message};
+use hypercore_wire::{Error, Have, Limits, Message, Session};
 
 use crate::support::{KEY, Pair, plain, plain_open, raw, take};
 
@@ -79,11 +79,9 @@ fn a_connection_cut_short_is_told_from_one_that_ends() {
     assert_eq!(pair.sides[1].received_end(), Err(Error::UnexpectedEnd));
 }
 
-/// The age at which a frame is given up that gets `rate` bytes every second.
-fn given_up(rate: usize) -> Option<u64> {
-    let start = Instant::now();
-    let mut session = plain_open(start, |_| {});
-    let frame = raw(1, 9, &vec![0; 8 << 20]);
+/// The age at which a frame of `size` bytes is given up that gets `rate` bytes every second.
+fn given_up(mut session: Session, start: Instant, size: usize, rate: usize) -> Option<u64> {
+    let frame = raw(1, 9, &vec![0; size]);
     let mut now = start;
     for chunk in frame.chunks(rate) {
         // Node takes a frame of which a byte comes every now and then.
@@ -102,22 +100,32 @@ fn given_up(rate: usize) -> Option<u64> {
 
 #[test]
 fn a_frame_must_come_at_some_rate() {
+    let start = Instant::now();
+    let given_up = |rate| given_up(plain_open(start, |_| {}), start, 8 << 20, rate);
     assert_eq!(given_up(1), Some(10));
     assert_eq!(
-        given_up(8 << 10),
+        given_up(512),
         Some(20),
         "after ten seconds and what they have paid for"
     );
-    assert_eq!(
-        given_up(100 << 10),
-        Some(60),
-        "the time for a whole frame is over"
-    );
-    assert_eq!(
-        given_up(200 << 10),
-        None,
-        "the frame is complete and turns out invalid"
-    );
+    for rate in [1 << 10, 100 << 10] {
+        // In up to two hours. It is complete then, and turns out invalid.
+        assert_eq!(given_up(rate), None);
+    }
+}
+
+#[test]
+fn a_frame_of_a_stranger_must_come_faster() {
+    let start = Instant::now();
+    let given_up = |rate, change: fn(&mut Limits)| {
+        let session = plain(start, |options| change(&mut options.limits));
+        given_up(session, start, 60 << 10, rate)
+    };
+    assert_eq!(given_up(1 << 10, |_| {}), Some(11));
+    assert_eq!(given_up(4 << 10, |_| {}), Some(14));
+    assert_eq!(given_up(8 << 10, |_| {}), None);
+    let hasty = |limits: &mut Limits| limits.unverified_frame_duration = 5 * SECOND;
+    assert_eq!(given_up(8 << 10, hasty), Some(5));
 }
 
 #[test]

@@ -155,6 +155,26 @@ fn what_a_silent_peer_was_asked_for_comes_from_others() {
     }
 }
 
+/// A block takes a minute, three times as long as a silent peer has.
+#[test]
+fn a_peer_that_sends_slowly_is_not_closed() {
+    for (size, speed) in [(256 * 1024, 4096), (64 * 1024, 1200)] {
+        Runtime::run(size, |runtime| {
+            let mut world = World::new(runtime, EQUAL_BLOCKS + size);
+            world.append(3);
+            let node = world.add_node(None, false);
+            let slow = world.connect([node, 0], [plain(true), plain(true)], [link(speed); 2]);
+            let core = world.nodes[node].core.clone();
+            let start = runtime.now();
+            let limit = start + Duration::from_secs(10 * size / speed);
+            let done = runtime.run_until(limit, || core.downloaded(..) == 3);
+            assert!(done, "{}", world.report());
+            assert!(runtime.now() - start > Duration::from_secs(3 * size / speed));
+            assert!(world.links[slow].results[0].borrow().is_none(), "it ended");
+        });
+    }
+}
+
 /// A reader that needs a block does not wait for the one that was asked for it long ago.
 #[test]
 fn a_reader_waits_no_longer_than_a_moment_for_a_silent_peer() {
