@@ -6,7 +6,7 @@
 //! 1. blocks that somebody waits for, those first that were wanted first;
 //! 2. blocks that another peer should have sent by now;
 //! 3. positions of bytes, the newest length, and proofs by themselves;
-//! 4. ranges, oldest first. Where all is wanted, the blocks come first that no other peer has;
+//! 4. ranges, oldest first. Where all is wanted, the blocks come first that fewest others have;
 //! 5. if nothing of that is left, blocks that another peer will not have sent for a while.
 //!
 //! How much a peer is asked for at one time is up to its [`Pace`](super::pace::Pace). Nothing is
@@ -37,8 +37,12 @@ use crate::{event::PeerId, log::Log, request::Order, runtime};
 /// Newly announced blocks that are compared with those waited for, one by one.
 const ANNOUNCED: usize = 32;
 
-/// Steps in the search for a block that no other peer has.
-const RARE_STEPS: usize = 32;
+/// Runs of blocks with the same holders that are compared, to find the one with the fewest,
+const RARE_RUNS: usize = 16;
+
+/// and how many of its blocks are asked for before they are compared again. What peers have changes
+/// all the time.
+const RARE_BLOCKS: u64 = 64;
 
 /// A second peer is not worth asking to be done sooner by less than this.
 const WORTHWHILE: Duration = Duration::from_millis(20);
@@ -55,8 +59,8 @@ pub(super) struct Scan {
     download: u64,
     /// and a block in it.
     block: u64,
-    /// Blocks before this are not rare.
-    rare: u64,
+    /// The rest of the run, from one block to another, that was found to have the fewest holders.
+    rare: (u64, u64),
 }
 
 /// The number, for a [`Scan`], of the download of everything.
@@ -75,12 +79,12 @@ impl Scan {
         let is_there = self.download == oldest || (self.download, oldest) == (NOTHING, EVERYTHING);
         self.block = if is_there { self.block.min(block) } else { 0 };
         self.download = oldest;
-        self.rare = self.rare.min(block);
+        self.rewind_rare();
     }
 
     /// Blocks may be rare now that were not.
     pub(super) const fn rewind_rare(&mut self) {
-        self.rare = 0;
+        self.rare = (0, 0);
     }
 }
 
@@ -289,40 +293,56 @@ impl Replicator {
         }
     }
 
-    /// A block to ask a peer for when all are wanted: one that nobody else has, or else the first.
+    /// A block to ask a peer for when all are wanted: of those that come next, one that few others
+    /// have.
     fn next_of_everything(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
-        let rare = self.next_rare(id, stored);
-        let peer = self.peers.get_mut(&id)?;
-        if let Some(index) = rare {
-            peer.scan.rare = index + 1;
-            return rare;
-        }
-        let found = next_free(peer, stored, &self.asked, peer.scan.block..u64::MAX)?;
-        peer.scan.block = found + 1;
-        Some(found)
+        let peer = self.peers.get(&id)?;
+        let (start, end) = peer.scan.rare;
+        let (first, rare) = match next_free(peer, stored, &self.asked, start..end) {
+            Some(found) => (peer.scan.block, found..end),
+            None => {
+                let all = peer.scan.block..u64::MAX;
+                let first = next_free(peer, stored, &self.asked, all)?;
+                (first, self.rarest_run(peer, first, stored))
+            }
+        };
+        let scan = &mut self.peers.get_mut(&id)?.scan;
+        scan.block = first;
+        scan.rare = (rare.start + 1, rare.end);
+        Some(rare.start)
     }
 
-    /// The first block that this peer has and no other, as far as a short search tells.
-    fn next_rare(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
-        let mut index = self.peers.get(&id)?.scan.rare;
-        if index == u64::MAX || self.peers.len() == 1 {
-            return None;
-        }
-        for _ in 0..RARE_STEPS {
-            let peer = self.peers.get(&id)?;
-            let found = next_free(peer, stored, &self.asked, index..u64::MAX);
-            let mut others = self.peers.values().filter(|other| other.id != id);
-            let Some(free) = found else {
-                index = u64::MAX;
+    /// Of the runs of blocks from `first` on that this peer can be asked for and that have the same
+    /// holders, the one that has fewest, as far as a short search tells.
+    fn rarest_run(&self, peer: &Peer, first: u64, stored: &Bitfield) -> Range<u64> {
+        let others = self.peers.values();
+        let others = others.filter(|other| other.id != peer.id && other.can_download());
+        let others: Vec<_> = others.collect();
+        let mut rarest = (usize::MAX, first..first);
+        let mut next = Some(first);
+        for _ in 0..RARE_RUNS {
+            let Some(start) = next else {
                 break;
             };
-            match others.find(|other| other.can_download() && other.remote.get(free)) {
-                None => return Some(free),
-                Some(other) => index = other.remote.next_clear(free),
+            let (mut holders, mut end) = (0, peer.remote.next_clear(start));
+            for other in &others {
+                let changes = if other.remote.get(start) {
+                    holders += 1;
+                    Some(other.remote.next_clear(start))
+                } else {
+                    other.remote.next_set(start)
+                };
+                end = changes.map_or(end, |changes| end.min(changes));
             }
+            if holders < rarest.0 {
+                rarest = (holders, start..end.min(start.saturating_add(RARE_BLOCKS)));
+            }
+            if holders == 0 {
+                break;
+            }
+            next = next_free(peer, stored, &self.asked, end..u64::MAX);
         }
-        self.peers.get_mut(&id)?.scan.rare = index;
-        None
+        rarest.1
     }
 
     // ---- asking more than one ---------------------------------------------------------------

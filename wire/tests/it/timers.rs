@@ -102,7 +102,7 @@ fn given_up(mut session: Session, start: Instant, size: usize, rate: usize) -> O
 fn a_frame_must_come_at_some_rate() {
     let start = Instant::now();
     let given_up = |rate| given_up(plain_open(start, |_| {}), start, 8 << 20, rate);
-    assert_eq!(given_up(1), Some(10));
+    assert_eq!(given_up(1), Some(11));
     assert_eq!(
         given_up(512),
         Some(20),
