@@ -88,6 +88,7 @@ fn given_up(mut session: Session, start: Instant, size: usize, rate: usize) -> O
         if session.receive(now, chunk).is_err() {
             return None;
         }
+        take(&mut session, now);
         now += SECOND;
         match session.handle_timeout(now) {
             Ok(()) => {}
