@@ -19,9 +19,8 @@ use std::{ops::Range, sync::Arc};
 use bytes::Bytes;
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
-    Block, ChangeSet, DiscoveryKey, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey,
-    RemoteTree, Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof,
-    tree_index,
+    Block, ChangeSet, DiscoveryKey, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey, RemoteTree,
+    Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof, tree_index,
 };
 use hypercore_storage::FeedFiles;
 

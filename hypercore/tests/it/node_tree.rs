@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_lite::future;
 use hypercore::{
     Bytes, Error, Event, GetOptions, Hypercore, PeerId, ProofOptions, merkle, storage::Memory,
 };
@@ -327,8 +328,16 @@ fn truncate_is_for_writers_and_tells_peers() {
         soon("a block", clone.get(0)).await.unwrap();
         let refused = clone.truncate(0).await;
         assert!(matches!(refused, Err(Error::NotWritable)), "{refused:?}");
+        assert_eq!(clone.remote_length(), 5);
         core.truncate(2).await.unwrap();
-        // It hears that the block is gone, and does not wait for an answer that never comes.
+        // It hears that the block is gone without asking for it,
+        let told = async {
+            while clone.remote_length() > 2 {
+                future::yield_now().await;
+            }
+        };
+        soon("the end", told).await;
+        // and does not wait for an answer that never comes.
         let gone = clone.get_with(4, crate::support::get_if_available());
         let gone = soon("a refusal", gone).await;
         assert!(matches!(gone, Err(Error::NotAvailable)), "{gone:?}");
