@@ -75,7 +75,7 @@ pub(crate) enum Author {
     /// It is elsewhere.
     Elsewhere {
         signer: Box<dyn Signer>,
-        verifier: Verifier,
+        verifier: Box<Verifier>,
     },
     /// Nobody signs: the log is static, and not finished.
     Unsigned,
@@ -84,7 +84,7 @@ pub(crate) enum Author {
 impl Author {
     pub(crate) fn elsewhere(signer: impl Signer + 'static) -> Self {
         Self::Elsewhere {
-            verifier: Verifier::new(&signer.public_key()),
+            verifier: Box::new(Verifier::new(&signer.public_key())),
             signer: Box::new(signer),
         }
     }
