@@ -31,7 +31,7 @@ use async_std::{
     task,
 };
 use futures_lite::{StreamExt, future};
-use hypercore::{Bytes, Durability, Event, Hypercore, ReplicateOptions, Role};
+use hypercore::{Bytes, Durability, Event, Hypercore, PublicKey, ReplicateOptions, Role};
 
 const POOL: usize = 64 << 20;
 
@@ -98,10 +98,7 @@ async fn open(store: &str, name: &str, key: Option<&str>, fresh: bool) -> Result
     };
     let mut options = Hypercore::options().durability(durability);
     if let Some(key) = key {
-        let bytes: [u8; 32] = hex::decode(key)?
-            .try_into()
-            .map_err(|_| "a key has 32 bytes")?;
-        options = options.key(bytes);
+        options = options.key(key.parse::<PublicKey>()?);
     }
     if store == "ram" {
         return Ok(options.open_memory().await?);

@@ -8,16 +8,14 @@ use std::error::Error;
 
 use async_std::{net::TcpStream, task};
 use futures_lite::future;
-use hypercore::{Hypercore, ReplicateOptions, Role};
+use hypercore::{Hypercore, PublicKey, ReplicateOptions, Role};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [key, address] = &arguments[..] else {
         return Err("usage: tcp_client KEY ADDRESS:PORT".into());
     };
-    let key: [u8; 32] = hex::decode(key)?
-        .try_into()
-        .map_err(|_| "a key has 64 hexadecimal digits")?;
+    let key: PublicKey = key.parse()?;
 
     task::block_on(async {
         let core = Hypercore::options().key(key).open_memory().await?;

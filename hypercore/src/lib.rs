@@ -135,7 +135,7 @@ mod tree;
 pub use bytes::Bytes;
 pub use hypercore_bitfield as bitfield;
 pub use hypercore_merkle as merkle;
-pub use hypercore_merkle::{DiscoveryKey, KeyPair, PublicKey};
+pub use hypercore_merkle::{DiscoveryKey, KeyPair, ParseKeyError, PublicKey};
 pub use hypercore_storage as storage;
 pub use hypercore_wire as wire;
 

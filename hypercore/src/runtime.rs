@@ -1,13 +1,13 @@
 //! All that is needed of a runtime: a clock, a timer and a thread for what blocks.
-//!
-//! `async-io` and `blocking` bring their own threads, so these work under any executor.
 
 #[cfg(test)]
 pub(crate) mod simulated;
+#[cfg_attr(target_family = "wasm", path = "runtime/alone.rs")]
+#[cfg_attr(not(target_family = "wasm"), path = "runtime/threads.rs")]
+mod system;
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
-    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -38,7 +38,7 @@ pub(crate) async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send +
     if simulated::current().is_some() {
         return simulated::unblock(work).await;
     }
-    blocking::unblock(work).await
+    system::unblock(work).await
 }
 
 /// Starts `work` on a thread made for what waits for a disk, and does not wait for it.
@@ -48,13 +48,13 @@ pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
         simulated.spawn(simulated::unblock(work));
         return;
     }
-    blocking::unblock(work).detach();
+    system::spawn_blocking(work);
 }
 
 /// As [`spawn_blocking`], after `delay`.
 pub(crate) fn spawn_blocking_after(delay: Duration, work: impl FnOnce() + Send + 'static) {
     spawn_blocking(move || {
-        std::thread::sleep(delay);
+        system::sleep(delay);
         work();
     });
 }
@@ -73,14 +73,14 @@ pub(crate) async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -
 /// A timer that can be set again and again without being made anew.
 #[derive(Debug)]
 pub(crate) struct Alarm {
-    timer: async_io::Timer,
+    timer: system::Timer,
     at: Option<Instant>,
 }
 
 impl Alarm {
     pub(crate) fn new() -> Self {
         Self {
-            timer: async_io::Timer::never(),
+            timer: system::Timer::never(),
             at: None,
         }
     }
@@ -93,19 +93,15 @@ impl Alarm {
         }
         if at != self.at {
             self.at = at;
-            match at {
-                Some(at) => self.timer.set_at(at),
-                None => self.timer = async_io::Timer::never(),
-            }
+            self.timer.set(at);
         }
         if at.is_none() {
             return Poll::Pending;
         }
-        let rang = Pin::new(&mut self.timer).poll(cx).is_ready();
-        if rang {
+        let rang = self.timer.poll(cx);
+        if rang.is_ready() {
             self.at = None;
-            return Poll::Ready(());
         }
-        Poll::Pending
+        rang
     }
 }

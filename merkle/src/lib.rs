@@ -91,6 +91,6 @@ pub use node::{Hash, MAX_BYTE_LENGTH, MAX_LENGTH, Node, NodeIndex, full_roots};
 pub use proof::{Proof, ProofPlan};
 pub use roots::{Roots, TreeHead};
 pub use seek::{Seek, SeekStep};
-pub use signature::{DiscoveryKey, KeyPair, PublicKey, Signature, Verifier};
+pub use signature::{DiscoveryKey, KeyPair, ParseKeyError, PublicKey, Signature, Verifier};
 pub use tree_index::{NodeSet, NodeSetMut, RemoteTree};
 pub use verify::VerifyPlan;

@@ -1,6 +1,7 @@
 //! Keys, signatures and who may make them: Ed25519, as libsodium does it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use zeroize::Zeroizing;
@@ -204,6 +205,42 @@ impl From<[u8; 32]> for DiscoveryKey {
     fn from(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+}
+
+/// Text that is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key has 64 hexadecimal digits")]
+pub struct ParseKeyError;
+
+/// The inverse of [`Display`](fmt::Display), in lower or upper case.
+impl FromStr for PublicKey {
+    type Err = ParseKeyError;
+
+    fn from_str(digits: &str) -> Result<Self, ParseKeyError> {
+        parse_hex(digits).map(Self).ok_or(ParseKeyError)
+    }
+}
+
+/// The inverse of [`Display`](fmt::Display), in lower or upper case.
+impl FromStr for DiscoveryKey {
+    type Err = ParseKeyError;
+
+    fn from_str(digits: &str) -> Result<Self, ParseKeyError> {
+        parse_hex(digits).map(Self).ok_or(ParseKeyError)
+    }
+}
+
+fn parse_hex(digits: &str) -> Option<[u8; 32]> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let (pairs, rest) = digits.as_bytes().as_chunks();
+    let mut bytes = [0; 32];
+    if pairs.len() != bytes.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = (16 * digit(high)? + digit(low)?) as u8;
+    }
+    Some(bytes)
 }
 
 macro_rules! show_as_hex {

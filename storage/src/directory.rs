@@ -406,6 +406,7 @@ fn try_lock(file: &File) -> io::Result<()> {
 
 /// Options that follow no symbolic link and do not wait for the other end of a pipe.
 fn options() -> OpenOptions {
+    #[cfg_attr(not(unix), expect(unused_mut))]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     {

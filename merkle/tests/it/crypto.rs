@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use hypercore_merkle::{
-    Block, Error, KeyPair, Node, PublicKey, Roots, Signature, TreeHead, Verifier, leaf_hash,
-    parent_hash, tree_hash,
+    Block, Error, KeyPair, Node, ParseKeyError, PublicKey, Roots, Signature, TreeHead, Verifier,
+    leaf_hash, parent_hash, tree_hash,
 };
 use serde_json::Value;
 
@@ -245,5 +245,27 @@ fn any_bytes_can_be_a_key() {
         assert!(verifier.is_static_head(&head));
         assert!(!verifier.is_static_head(&Roots::new().head()));
         assert!(!verifier.verify(&head, &Signature::try_from(&[byte; 64][..]).unwrap()));
+    }
+}
+
+#[test]
+fn keys_are_read_as_they_are_shown() {
+    let key = KeyPair::from_seed(&[7; 32]).public_key();
+    let shown = key.to_string();
+    assert_eq!(shown.parse(), Ok(key));
+    assert_eq!(shown.to_uppercase().parse(), Ok(key));
+    let discovery_key = key.discovery_key();
+    assert_eq!(discovery_key.to_string().parse(), Ok(discovery_key));
+    let wrong = [
+        String::new(),
+        shown[1..].to_owned(),
+        format!("{shown}0"),
+        format!("{shown}00"),
+        shown.replace(&shown[..1], "g"),
+        shown.replace(&shown[..2], "+1"),
+        shown.replace(&shown[..2], "\u{e9}"),
+    ];
+    for text in wrong {
+        assert_eq!(text.parse::<PublicKey>(), Err(ParseKeyError), "{text:?}");
     }
 }
