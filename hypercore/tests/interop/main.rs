@@ -10,6 +10,7 @@ macro_rules! args {
 }
 
 mod blocks;
+mod differential;
 mod directories;
 mod files;
 mod library;

@@ -174,6 +174,16 @@ fn groups_and_unknown_wire_types() {
     }
 }
 
+/// Node skips it.
+#[test]
+fn a_field_with_the_number_0() {
+    let body = [vec![0, 1], number(1, 0)].concat();
+    assert_eq!(
+        problem(MessageKind::Request, &body),
+        Some(Problem::Malformed)
+    );
+}
+
 #[test]
 fn an_open_with_a_discovery_key_or_capability_of_another_length() {
     let now = Instant::now();
