@@ -160,7 +160,7 @@ pub enum Error {
         /// The size of the receive buffer.
         spare: usize,
     },
-    /// The message to send is longer than the remote accepts.
+    /// The message to send is longer than the remote accepts, or accepts yet.
     #[error("a message of {length} bytes is longer than the maximum of {max}")]
     MessageTooLarge {
         /// The length of the body.

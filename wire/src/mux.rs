@@ -288,7 +288,8 @@ impl Mux {
     /// Sends a message. Options also declare the extensions of the channel.
     ///
     /// # Errors
-    /// [`Error::ChannelNotOpen`], [`Error::MessageTooLarge`], [`Error::TooManyExtensions`], and
+    /// [`Error::ChannelNotOpen`], [`Error::TooManyExtensions`], [`Error::MessageTooLarge`] (also for more than
+    /// [`Limits::unverified_frame`] bytes before the remote has opened a channel of ours), and
     /// [`Error::SendBufferFull`] when the remote does not keep up.
     pub fn send<S: MessageStream + ?Sized>(
         &mut self,
@@ -666,7 +667,14 @@ impl Mux {
         number: u32,
         body: BodyRef<'_>,
     ) -> Result<(), Error> {
-        let (length, max) = (body.body_length(), self.limits.frame);
+        // Only a remote that has opened a channel of ours takes long frames. One that has not may be about to: then it
+        // would take this for an offence.
+        let max = if self.verified {
+            self.limits.frame
+        } else {
+            self.limits.frame.min(self.limits.unverified_frame)
+        };
+        let length = body.body_length();
         if length > max {
             return Err(Error::MessageTooLarge { length, max });
         }

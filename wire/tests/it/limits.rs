@@ -45,6 +45,36 @@ fn long_frames_are_for_those_who_know_a_key() {
     assert_eq!(result, too_large((1 << 49) - 1, 8 << 20));
 }
 
+/// The remote may have opened the channel by the time it comes, or may not: it is not to take it for an offence.
+#[test]
+fn long_messages_wait_for_the_remote_to_open_a_channel() {
+    let mut pair = Pair::new(|_| {});
+    let channel = pair.sides[0].open(&KEY).expect("a channel");
+    pair.drive();
+    let long = |length: usize| {
+        let value = Some(Bytes::from(vec![0x5a; length - 6]));
+        Message::Data(Data {
+            value,
+            ..Data::default()
+        })
+    };
+    let error = Error::MessageTooLarge {
+        length: (64 << 10) + 1,
+        max: 64 << 10,
+    };
+    let early = long((64 << 10) + 1);
+    assert_eq!(pair.sides[0].send(channel, &early), Err(error));
+    assert_eq!(pair.sides[0].send(channel, &long(64 << 10)), Ok(()));
+    pair.drive();
+    pair.sides[1].open(&KEY).expect("a channel");
+    pair.drive();
+    assert_eq!(pair.sides[0].send(channel, &early), Ok(()));
+    pair.drive();
+    assert!(
+        matches!(pair.events[1].last(), Some(Event::Message { message, .. }) if *message == early)
+    );
+}
+
 #[test]
 fn a_frame_of_the_largest_size_arrives() {
     let mut pair = Pair::new(|_| {});
