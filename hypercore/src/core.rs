@@ -9,6 +9,7 @@ use hypercore_merkle::{ChangeSet, Proof, TreeHead};
 use crate::{
     error::Result,
     event::{Event, PeerId, Publisher},
+    fork::ForkProof,
     log::{Answer, AppendLock, Durable, Log, Sought, Taken, Witness},
     replicate::{Replicator, RequestId},
     runtime,
@@ -80,6 +81,7 @@ impl Core {
                     }
                 }
                 Taken::Refused(theirs) => self.may_be_behind(theirs),
+                Taken::Forked(fork) => self.note_fork(fork.clone()),
                 Taken::Conflict => {}
             }
         }
@@ -127,18 +129,20 @@ impl Core {
     pub(crate) fn witness(&mut self, index: u64, proof: &Proof) -> Result<()> {
         match self.log.examine(index, proof)? {
             Some(Witness::Agrees(theirs)) => self.may_be_behind(&theirs),
-            Some(Witness::Forked(fork)) => {
-                let length = fork.longer.roots.length();
-                // The peer shall hear of it from us: the connection goes on.
-                if self.log.note_fork(fork) {
-                    self.events.emit(Event::Forked { length });
-                    self.replicator.wake_all();
-                }
-            }
+            Some(Witness::Forked(fork)) => self.note_fork(fork),
             // It leaves out what we have, or is none: then it proves nothing.
             None => {}
         }
         Ok(())
+    }
+
+    fn note_fork(&mut self, fork: Box<ForkProof>) {
+        let length = fork.longer.roots.length();
+        // The peer shall hear of it from us: the connection goes on.
+        if self.log.note_fork(fork) {
+            self.events.emit(Event::Forked { length });
+            self.replicator.wake_all();
+        }
     }
 
     fn may_be_behind(&mut self, theirs: &TreeHead) {

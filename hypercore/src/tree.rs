@@ -151,7 +151,7 @@ impl Hypercore {
         let mut core = shared.lock();
         let (taken, result) = core.put(PeerId::NOBODY, vec![answer]);
         result?;
-        if let [Taken::Conflict] = taken[..] {
+        if let [Taken::Forked(_) | Taken::Conflict] = taken[..] {
             return Err(Error::Conflict);
         }
         core.replicator.wake_all();

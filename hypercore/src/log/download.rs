@@ -12,7 +12,7 @@ use hypercore_merkle::{Block, ChangeSet, Node, NodeIndex, Proof, Roots, TreeHead
 use hypercore_storage::FeedFiles;
 
 use super::{Log, TreeBits, Vouched, placed, write_blocks, write_signature};
-use crate::error::Result;
+use crate::{error::Result, fork::ForkProof};
 
 /// What a peer has sent about a block.
 #[derive(Debug)]
@@ -37,7 +37,10 @@ pub(crate) enum Taken {
     },
     /// It shows a longer log, with this end, that is not taken in, because this one is written here.
     Refused(TreeHead),
-    /// Our own append is about to answer the same question.
+    /// It is of another history.
+    Forked(Box<ForkProof>),
+    /// Our own append is about to answer the same question, or it is not known whether the answer is
+    /// of our history.
     Conflict,
 }
 
@@ -104,6 +107,11 @@ impl Log {
             if self.fork.is_some() || self.is_writer() && !self.resuming {
                 return Ok(Taken::Refused(head));
             }
+        }
+        if let Some(other) = self.other_history(&batch.nodes, &change)? {
+            return Ok(other);
+        }
+        if head.is_some() {
             batch
                 .end
                 .get_or_insert_with(|| (self.roots.clone(), self.vouched));

@@ -82,8 +82,6 @@ pub(crate) struct Log {
     verifier: Arc<Verifier>,
     vouched: Vouched,
     bitfield: Bitfield,
-    /// Pages of the bitfield that show bits beyond the end in the file, until the first write.
-    false_pages: Vec<u64>,
     /// Blocks that were read and checked since the log was opened.
     checked: Bitfield,
     roots: Roots,
@@ -302,12 +300,16 @@ impl Log {
     fn prepare_write(&mut self) -> Result<Arc<FeedFiles>> {
         let files = Arc::clone(self.writable_files()?);
         if !self.headers_written {
-            // What is written now could make their bits look true, should its own never be written.
-            for (page, bytes) in encode_pages(&self.bitfield, &self.false_pages) {
-                files.write_page(page, &bytes)?;
+            // What was put right at opening: bits that are false now could look true after this write.
+            let pages = take_pages(&mut self.bitfield);
+            let written = pages
+                .iter()
+                .try_for_each(|(page, bytes)| files.write_page(*page, bytes));
+            if let Err(error) = written {
+                self.put_back_pages(&pages);
+                return Err(error.into());
             }
             open::write_headers(&files)?;
-            self.false_pages = Vec::new();
             self.headers_written = true;
         }
         Ok(files)
@@ -602,16 +604,13 @@ fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<NodeInd
 
 /// The dirty pages as the file stores them; they are dirty no more.
 fn take_pages(bitfield: &mut Bitfield) -> Vec<(u64, Vec<u8>)> {
-    let pages = bitfield.take_dirty();
-    encode_pages(bitfield, &pages).collect()
-}
-
-fn encode_pages(bitfield: &Bitfield, pages: &[u64]) -> impl Iterator<Item = (u64, Vec<u8>)> {
-    pages.iter().map(|&page| {
+    let pages = bitfield.take_dirty().into_iter();
+    let encode = |page| {
         let mut bytes = vec![0; bitfield.page_size().bytes()];
         bitfield.encode_page(page, &mut bytes);
         (page, bytes)
-    })
+    };
+    pages.map(encode).collect()
 }
 
 /// Where a byte is.

@@ -88,7 +88,6 @@ impl Log {
             verifier: Arc::new(verifier),
             vouched: content.vouched,
             bitfield: content.bitfield,
-            false_pages: content.false_pages,
             checked: Bitfield::new(PageSize::Current),
             head: content.roots.head(),
             roots: content.roots,

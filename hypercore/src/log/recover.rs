@@ -73,9 +73,6 @@ impl fmt::Display for Recovery {
 /// A log as its files have it.
 pub(super) struct Content {
     pub(super) bitfield: Bitfield,
-    /// Pages that show bits beyond the end, as one that had only grown when the power went. They are
-    /// still in the file, because opening a log that was closed writes nothing.
-    pub(super) false_pages: Vec<u64>,
     pub(super) roots: Roots,
     pub(super) vouched: Vouched,
     pub(super) recovery: Option<Recovery>,
@@ -134,9 +131,9 @@ pub(super) fn examine(
     };
     if closed {
         let (roots, vouched) = claimed?;
+        // A page that had only grown when the power went shows anything.
         bitfield.truncate(roots.length());
         return Ok(Examined::Closed(Content {
-            false_pages: bitfield.take_dirty(),
             bitfield,
             roots,
             vouched,
@@ -171,7 +168,6 @@ pub(super) fn examine(
             damage: Some(damage),
         }),
         bitfield,
-        false_pages: Vec::new(),
         roots,
         vouched: Vouched::Damaged,
     }))
@@ -491,7 +487,6 @@ impl End {
         tracing::info!(%recovery);
         Ok(Content {
             bitfield,
-            false_pages: Vec::new(),
             roots,
             vouched: Vouched::Signed,
             recovery: Some(recovery),

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hypercore_merkle::{Node, NodeIndex, Proof, Roots, TreeHead, full_roots, verify};
+use hypercore_merkle::{ChangeSet, Node, NodeIndex, Proof, Roots, TreeHead, full_roots, verify};
 
-use super::{Log, TreeBits, Vouched};
+use super::{Log, Taken, TreeBits, Vouched};
 use crate::{
     error::Result,
     fork::{ForkProof, SignedRoots},
@@ -34,6 +34,17 @@ impl Log {
         let Ok(change) = checked else {
             return Ok(None);
         };
+        self.compare(&BTreeMap::new(), &change, signature)
+    }
+
+    /// Compares what a signature vouches for with what we know. `None` if it speaks of no log, or
+    /// contradicts ours without proving two histories.
+    fn compare(
+        &self,
+        pending: &BTreeMap<NodeIndex, Node>,
+        change: &ChangeSet,
+        signature: &Signature,
+    ) -> Result<Option<Witness>> {
         let (Some(head), Some(roots)) = (change.head(), change.roots()) else {
             return Ok(None);
         };
@@ -44,7 +55,7 @@ impl Log {
             .chain(roots.nodes())
             .map(|node| (node.index, *node))
             .collect();
-        if !self.contradicts(&theirs)? {
+        if !self.contradicts(pending, &theirs)? {
             return Ok(Some(Witness::Agrees(*head)));
         }
         let theirs_signed = SignedRoots {
@@ -55,12 +66,45 @@ impl Log {
         Ok(fork.map(|fork| Witness::Forked(Box::new(fork))))
     }
 
+    /// What keeps a checked answer from being stored, if it may be of another history. One that was
+    /// asked for when nothing was known here proves the log of its sender, and says nothing of ours:
+    /// another peer may have been first. `pending` nodes are known and not written yet.
+    pub(super) fn other_history(
+        &self,
+        pending: &BTreeMap<NodeIndex, Node>,
+        change: &ChangeSet,
+    ) -> Result<Option<Taken>> {
+        let (Some(head), Some((length, signature))) = (change.head(), change.signature()) else {
+            return Ok(None);
+        };
+        if self.head.length == 0 || *head == self.head {
+            return Ok(None);
+        }
+        match self.compare(pending, change, signature)? {
+            Some(Witness::Forked(fork)) if self.fork.is_none() => Ok(Some(Taken::Forked(fork))),
+            Some(Witness::Forked(_)) | None => {
+                Err(hypercore_merkle::Error::TreeHashMismatch { length }.into())
+            }
+            // Whether a longer log contains ours is what every peer is asked about.
+            Some(Witness::Agrees(_)) if length > self.head.length => Ok(None),
+            Some(Witness::Agrees(_)) if self.hash_at(length) == Some(head.hash) => Ok(None),
+            // Its blocks can be asked for again, with what is known now.
+            Some(Witness::Agrees(_)) => Ok(Some(Taken::Conflict)),
+        }
+    }
+
     /// Whether we know one of these nodes with another hash.
-    fn contradicts(&self, theirs: &BTreeMap<NodeIndex, Node>) -> Result<bool> {
+    fn contradicts(
+        &self,
+        pending: &BTreeMap<NodeIndex, Node>,
+        theirs: &BTreeMap<NodeIndex, Node>,
+    ) -> Result<bool> {
         let bits = TreeBits(&self.bitfield);
         let known: Vec<_> = theirs.keys().copied().filter(|&it| bits.has(it)).collect();
         let stored = self.files()?.nodes(&known)?;
-        let mut pairs = known.iter().zip(stored);
+        let pairs = known.iter().zip(stored);
+        let mut pairs =
+            pairs.map(|(index, stored)| (index, pending.get(index).copied().or(stored)));
         Ok(pairs.any(|(index, stored)| {
             let differs = |stored: Node| Some(stored.hash) != theirs.get(index).map(|it| it.hash);
             stored.is_some_and(differs)

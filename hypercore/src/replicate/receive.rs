@@ -90,7 +90,9 @@ fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) 
             Some(Taken::Stored { .. } | Taken::Refused(_)) => {
                 finish(&mut core, peer, request, block);
             }
-            Some(Taken::Conflict) | None => core.replicator.refused(peer, request),
+            Some(Taken::Forked(_) | Taken::Conflict) | None => {
+                core.replicator.refused(peer, request)
+            }
         }
     }
     stored.and(result)

@@ -7,6 +7,7 @@ mod forks;
 mod identity;
 mod keys;
 mod kills;
+mod liars;
 mod looking;
 mod network;
 mod page;

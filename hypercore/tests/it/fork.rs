@@ -388,3 +388,41 @@ fn a_proof_that_proves_nothing_is_refused() {
         }
     });
 }
+
+/// What was asked for when nothing was known comes from whoever was asked. The first answer decides
+/// which history is followed, and of another one nothing is taken that would overwrite it, or stand
+/// beside it.
+#[test]
+fn late_answers_of_another_history_are_not_mixed_in() {
+    run(async {
+        for (ours, theirs) in [(1, 1), (16, 16), (40, 40), (16, 9), (40, 24), (9, 10)] {
+            let history = async |name: &str, length: u64| {
+                let options = OpenOptions::new().key_pair(key_pair("one writer"));
+                let core = options.open_memory().await.unwrap();
+                let blocks: Vec<_> = (0..length).map(|at| format!("{name} {at}")).collect();
+                core.append_batch(blocks).await.unwrap();
+                core
+            };
+            let (first, second) = (history("first", ours).await, history("other", theirs).await);
+            let reader = clone_of(&first, true).await;
+            let take = async |from: &Hypercore, index| {
+                let block = from.get(index).await.unwrap();
+                let proof = from.proof(index).await.unwrap().unwrap();
+                reader.put(index, Some(block), &proof).await
+            };
+            take(&first, 0).await.unwrap();
+            for index in (0..theirs).rev() {
+                // Refused, or not taken in.
+                let _ = take(&second, index).await;
+            }
+            assert_eq!(reader.length(), ours);
+            assert_eq!(reader.downloaded(..), 1);
+            assert!(reader.verify().await.unwrap().is_ok());
+            for index in 0..ours {
+                take(&first, index).await.unwrap();
+            }
+            assert!(reader.verify().await.unwrap().is_ok());
+            assert!(ours != theirs || reader.fork_proof().unwrap().verify());
+        }
+    });
+}

@@ -275,7 +275,7 @@ impl Job {
                 Step::Fetched(fetched) => {
                     fetched.map_err(|error| self.failure(error))?;
                     if !self.args.live {
-                        return Ok(());
+                        return self.check_proved();
                     }
                     self.tell_synced()?;
                     fetching = Box::pin(self.follow());
@@ -385,6 +385,18 @@ impl Job {
         Err(Failure::new(
             Exit::Incomplete,
             format!("the last peer is gone ({reasons}) and the clone is not complete: {blocks}"),
+        ))
+    }
+
+    /// All that is known is here. That it is nothing is only true if nobody has spoken of more.
+    fn check_proved(&self) -> Result<()> {
+        if self.core.length() > 0 || self.claimed == 0 {
+            return Ok(());
+        }
+        let claimed = blocks(self.claimed);
+        Err(Failure::new(
+            Exit::Incomplete,
+            format!("the clone is not complete: peers speak of {claimed}, and have not proved one"),
         ))
     }
 
