@@ -53,10 +53,7 @@ pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
 
 /// As [`spawn_blocking`], after `delay`.
 pub(crate) fn spawn_blocking_after(delay: Duration, work: impl FnOnce() + Send + 'static) {
-    spawn_blocking(move || {
-        system::sleep(delay);
-        work();
-    });
+    system::spawn_blocking_after(delay, work);
 }
 
 /// `future`'s output, or `None` after `limit`.

@@ -3,7 +3,8 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -15,8 +16,39 @@ pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
     blocking::unblock(work).detach();
 }
 
-pub(crate) fn sleep(duration: Duration) {
-    std::thread::sleep(duration);
+/// No thread waits until then: they are few, and many cores share them.
+pub(crate) fn spawn_blocking_after(delay: Duration, work: impl FnOnce() + Send + 'static) {
+    let later = Arc::new(Later(Mutex::new(None)));
+    let waker = Waker::from(Arc::clone(&later));
+    let mut timer = async_io::Timer::after(delay);
+    let rang = {
+        // Held until the timer has its place: it may ring before.
+        let mut waiting = lock(&later.0);
+        let rang = Pin::new(&mut timer).poll(&mut Context::from_waker(&waker));
+        *waiting = Some((timer, Box::new(work)));
+        rang.is_ready()
+    };
+    if rang {
+        waker.wake();
+    }
+}
+
+/// Work that starts when its timer rings.
+struct Later(Mutex<Option<(async_io::Timer, Work)>>);
+
+type Work = Box<dyn FnOnce() + Send>;
+
+impl Wake for Later {
+    fn wake(self: Arc<Self>) {
+        let waiting = lock(&self.0).take();
+        if let Some((_, work)) = waiting {
+            spawn_blocking(work);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]

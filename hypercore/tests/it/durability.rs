@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hypercore::{
     Durability, Error, GetOptions, Hypercore,
-    storage::{Memory, testing::FaultStorage},
+    storage::{FileName, Memory, testing::FaultStorage},
 };
 
 use crate::support::{
@@ -95,5 +95,39 @@ fn an_interval_makes_appends_durable_and_then_tells_peers() {
             "block 5"
         );
         assert_eq!(length_after_power_cut(&storage).await, 6);
+    });
+}
+
+/// More cores than there are threads for what waits for a disk.
+#[test]
+fn cores_that_wait_for_their_interval_hold_no_thread() {
+    run(async {
+        let durability = Durability::Interval(Duration::from_secs(3600));
+        let mut cores = Vec::new();
+        for _ in 0..600 {
+            let core = Hypercore::options().durability(durability);
+            cores.push(core.open_memory().await.unwrap());
+            cores.last().unwrap().append("a block").await.unwrap();
+        }
+        for core in &cores {
+            soon("a flush", core.flush()).await.unwrap();
+        }
+    });
+}
+
+/// Node opens a log at the length that its bitfield claims.
+#[test]
+fn what_was_appended_for_node_is_in_the_bitfield_after_a_loss_of_power() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Interop).await;
+        for index in 0..3 {
+            core.append(format!("block {index}")).await.unwrap();
+            let written = storage.image().read(FileName::Bitfield);
+            for seed in 0..20 {
+                let left = storage.power_cut(seed).read(FileName::Bitfield);
+                assert!(left == written, "after block {index}");
+            }
+        }
     });
 }
