@@ -122,8 +122,9 @@ pub(super) fn verify_files(files: &FeedFiles) -> Result<Verification> {
     let mut reason = None;
     let (bitfield, length) = match recover::examine(files, &verifier, writer, false) {
         Ok(Examined::Closed(content)) => {
-            check_pages(files, &content.bitfield, &mut report)?;
-            (content.bitfield, content.roots.length())
+            let length = content.roots.length();
+            check_pages(files, &content.bitfield, length, &mut report)?;
+            (content.bitfield, length)
         }
         Ok(Examined::Open(end)) => {
             check_claims(files, &end, &mut report)?;
@@ -276,14 +277,21 @@ fn check_claims(files: &FeedFiles, end: &recover::End, report: &mut Verification
 }
 
 /// Checks that the pages of a closed log are what their bits make them: they have bytes besides.
-fn check_pages(files: &FeedFiles, bitfield: &Bitfield, report: &mut Verification) -> Result<()> {
+fn check_pages(
+    files: &FeedFiles,
+    bitfield: &Bitfield,
+    length: u64,
+    report: &mut Verification,
+) -> Result<()> {
     if bitfield.page_size() == PageSize::Legacy {
         // Old logs have them elsewhere, or not at all.
         return Ok(());
     }
     let mut expected = vec![0; bitfield.page_size().bytes()];
     Ok(files.pages(|page, bytes| {
-        if page < MAX_LENGTH / PAGE_BLOCKS {
+        // An append that was killed may have made room and no more.
+        let is_room = page >= length.div_ceil(PAGE_BLOCKS) && bytes.iter().all(|&byte| byte == 0);
+        if page < MAX_LENGTH / PAGE_BLOCKS && !is_room {
             bitfield.encode_page(page, &mut expected);
             if !expected.starts_with(bytes) {
                 let problem = format!("page {page} contradicts itself");
