@@ -147,16 +147,19 @@ impl FeedFiles {
             .map_err(|error| file.error(Operation::Measure, 0, error))
     }
 
-    /// Writes the headers of `tree`, `signatures` and `bitfield` where they are missing.
-    pub fn write_headers(&self) -> Result<()> {
+    /// Writes the headers of `tree`, `signatures` and `bitfield` where they are missing. Returns
+    /// whether any was.
+    pub fn write_headers(&self) -> Result<bool> {
+        let mut any = false;
         for file in [&self.tree, &self.signatures, &self.bitfield] {
             let header = header::encode(file.name, self.page_size);
             let mut found = Header::default();
             if file.read_up_to(0, &mut found)? < found.len() || found != header {
                 self.write(file, 0, &header)?;
+                any = true;
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Forgets everything: all files become empty, the secret key is overwritten first.
@@ -404,6 +407,14 @@ impl FeedFiles {
             _ => dirty.into_iter().try_for_each(File::sync)?,
         }
         self.sync_directory()
+    }
+
+    /// Counts all that the files of the log hold as not synced. Whoever wrote it may have been killed
+    /// before its sync, and Node never syncs: what is written now must not become durable without it.
+    pub fn distrust(&self) {
+        for file in [&self.data, &self.tree, &self.signatures, &self.bitfield] {
+            file.dirty.store(true, Ordering::Release);
+        }
     }
 
     /// Makes `bitfield` durable.

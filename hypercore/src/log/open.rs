@@ -225,9 +225,13 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     })
 }
 
-/// Writes the headers that are missing, durably: a file that has content must have its header.
+/// Prepares files for the first write: the headers that are missing are written durably, because a
+/// file that has content must have its header, and what else is there is synced with that write.
 pub(super) fn write_headers(files: &FeedFiles) -> Result<()> {
-    files.write_headers()?;
-    files.sync_content()?;
-    Ok(files.sync_bitfield()?)
+    if files.write_headers()? {
+        files.sync_content()?;
+        files.sync_bitfield()?;
+    }
+    files.distrust();
+    Ok(())
 }
