@@ -520,7 +520,7 @@ impl Shared {
             (files, roots, author, old)
         };
         // The signature first: a log that ends where it never ended before has none.
-        if let Err(error) = self.sign_end(&files, &roots, &author) {
+        if let Err(error) = sign_end(&files, &roots, &author, old) {
             self.lock().log.abort_append();
             return Err(error);
         }
@@ -532,23 +532,6 @@ impl Shared {
         result
     }
 
-    fn sign_end(&self, files: &FeedFiles, roots: &Roots, author: &Author) -> Result<()> {
-        let Some(last) = roots.length().checked_sub(1) else {
-            return Ok(());
-        };
-        if files.signature(last)?.is_none()
-            && let Some(signature) = author.sign(&roots.head())?
-        {
-            let slot = signature.as_bytes().try_into();
-            let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
-            files.write_signature(last, slot)?;
-        }
-        if self.durability.waits() {
-            files.sync_content()?;
-        }
-        Ok(())
-    }
-
     /// Takes `blocks`, the last of the log, out of the bitfield and then out of the other files: a
     /// bit that is set speaks of something that is there.
     fn cut(&self, files: &FeedFiles, roots: Roots, blocks: Range<u64>) -> Result<()> {
@@ -556,13 +539,14 @@ impl Shared {
         {
             let mut core = self.lock();
             core.log.finish_truncate(roots);
-            core.clear(blocks.clone())?;
+            core.clear(blocks)?;
         }
+        // Nobody waits for a truncation in vain, at any level: cut short by a loss of power, it leaves
+        // some of the blocks, and once it is over none comes back.
         self.write_pages()?;
-        if self.durability.waits() {
-            files.sync_bitfield()?;
-        }
-        files.clear_signatures(blocks)?;
+        files.sync_bitfield()?;
+        files.mark_open(length)?;
+        files.sync_content()?;
         files.truncate_tree(length)?;
         files.truncate_data(byte_length)?;
         // Whoever cuts a log has said that its history is to be another one.
@@ -623,6 +607,21 @@ impl Shared {
         }
         Ok(audit)
     }
+}
+
+/// Makes the log ready to end with `roots` instead of after `old` blocks. Its pages may be torn from
+/// now on, so it counts as open.
+fn sign_end(files: &FeedFiles, roots: &Roots, author: &Author, old: u64) -> Result<()> {
+    files.mark_open(old)?;
+    if let Some(last) = roots.length().checked_sub(1)
+        && files.signature(last)?.is_none()
+        && let Some(signature) = author.sign(&roots.head())?
+    {
+        let slot = signature.as_bytes().try_into();
+        let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
+        files.write_signature(last, slot)?;
+    }
+    Ok(files.sync_content()?)
 }
 
 impl Drop for Shared {
