@@ -246,6 +246,21 @@ fn leading_leaves(bitfield: &Bitfield) -> u64 {
     block
 }
 
+/// Drops the last page of a log of `length` blocks if it claims more than these: it had grown when
+/// the power went, shows what the disk had there before, and never was durable.
+fn drop_grown_page(bitfield: &mut Bitfield, length: u64) {
+    let start = length - length % PAGE_BLOCKS;
+    let end = start + PAGE_BLOCKS;
+    let claims_more = bitfield.next_set(length).is_some_and(|block| block < end)
+        || (2 * length..2 * end).any(|node| bitfield.tree_get(node));
+    if claims_more {
+        bitfield.set_range(start..length, false);
+        for node in 2 * start..2 * length {
+            bitfield.tree_clear(node);
+        }
+    }
+}
+
 enum Found {
     End(Box<End>),
     Damage(Corruption),
@@ -318,7 +333,9 @@ impl Search<'_> {
             let length = claims.bound();
             return Ok(Found::Damage(Corruption::Signature { length }));
         }
-        let mut bitfield = load_bitfield(self.files, length)?;
+        let mut bitfield = load_bitfield(self.files, MAX_LENGTH)?;
+        drop_grown_page(&mut bitfield, length);
+        bitfield.truncate(length);
         for root in roots.nodes() {
             bitfield.tree_set(root.index.get());
         }
