@@ -372,6 +372,9 @@ fn a_proof_that_proves_nothing_is_refused() {
         let mut unsigned = proof.clone();
         unsigned.longer.signature = Signature::try_from(&[1; 64][..]).unwrap();
         assert!(!unsigned.verify());
+        let mut unsigned = proof.clone();
+        unsigned.shorter.signature = Signature::try_from(&[1; 64][..]).unwrap();
+        assert!(!unsigned.verify());
         for at in 0..proof.path.len() {
             let mut other_path = proof.clone();
             other_path.path[at].hash[7] ^= 1;

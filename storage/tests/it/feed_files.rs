@@ -295,6 +295,17 @@ fn truncating_keeps_what_is_before() {
     assert_eq!(memory.read(FileName::Tree).len(), 32);
 }
 
+/// Nodes are remembered that were just read or written.
+#[test]
+fn nodes_that_were_cut_off_are_not_remembered() {
+    let (_memory, files) = created();
+    files.write_nodes(&[node(0), node(8)]).unwrap();
+    files.required_nodes(&[index(0), index(8)]).unwrap();
+    files.truncate_tree(3).unwrap();
+    assert!(files.required_nodes(&[index(0)]).is_ok());
+    assert!(files.required_nodes(&[index(8)]).is_err());
+}
+
 #[test]
 fn reset_leaves_nothing_to_mix_with() {
     let (memory, files) = created();
