@@ -92,6 +92,11 @@ impl FaultStorage {
         self.state().broken = true;
     }
 
+    /// Lets nothing fail any more.
+    pub fn heal(&self) {
+        self.state().fault = None;
+    }
+
     /// A fault chosen by `seed`, within the next `within` operations.
     pub fn fail_randomly(&self, seed: u64, within: u64) {
         let mut random = Random::new(seed);
@@ -129,11 +134,11 @@ impl FaultStorage {
     #[must_use]
     pub fn power_cut(&self, seed: u64) -> Memory {
         let mut random = Random::new(seed);
-        // Whole cuts, where all or nothing arrives, have to happen often enough to be seen.
-        let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
         let state = self.state();
         let image = Memory::new();
         for file in FileName::ALL {
+            // That all or nothing of a file arrives has to happen often enough to be seen.
+            let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
             let mut bytes = state.durable[file as usize].clone();
             for change in &state.unsynced[file as usize] {
                 change.arrive(&mut bytes, &mut random, odds);

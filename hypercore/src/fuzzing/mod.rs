@@ -152,14 +152,20 @@ mod tests {
         replay("storage_crash", storage_crash);
     }
 
-    proptest! {
-        // The same on every run: to find new ones is what fuzzing is for.
-        #![proptest_config(ProptestConfig {
-            cases: 300,
+    /// The same on every run, unless `PROPTEST_RNG_SEED` and `PROPTEST_CASES` say otherwise.
+    fn generated() -> ProptestConfig {
+        let mut config = ProptestConfig {
             failure_persistence: None,
-            rng_seed: RngSeed::Fixed(1),
             ..ProptestConfig::default()
-        })]
+        };
+        if config.rng_seed == RngSeed::Random {
+            config.rng_seed = RngSeed::Fixed(1);
+        }
+        config
+    }
+
+    proptest! {
+        #![proptest_config(generated())]
 
         #[test]
         fn generated_crashes_hold(data in vec(any::<u8>(), 0..48)) {

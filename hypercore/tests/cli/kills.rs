@@ -1,11 +1,11 @@
 //! The real program, killed at any moment: nothing that it said was stored is lost.
 //!
 //! `HYPERCORE_KILLS=1000 cargo test --release -p hypercore --features cli --test cli kills` kills
-//! it more often.
+//! it more often. With `HYPERCORE_NODE_MODULES`, Node looks at every log afterwards.
 
-use std::{thread, time::Duration};
+use std::{env, path::Path, process::Command, thread, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process::{SEED, Scene};
 
@@ -19,8 +19,31 @@ fn random(state: &mut u64, below: u64) -> u64 {
 }
 
 fn kills() -> u64 {
-    let kills = std::env::var("HYPERCORE_KILLS").ok();
+    let kills = env::var("HYPERCORE_KILLS").ok();
     kills.and_then(|kills| kills.parse().ok()).unwrap_or(20)
+}
+
+/// Node opens the log of `length` blocks, finds each of them whole, and its signature right.
+fn node_agrees(log: &Path, length: u64) {
+    let Some(modules) = env::var_os("HYPERCORE_NODE_MODULES") else {
+        return;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/check.js");
+    let mut node = Command::new("node");
+    let checked = node.env("NODE_PATH", modules).arg(script).arg(log).output();
+    let checked = checked.expect("there is Node");
+    let errors = String::from_utf8_lossy(&checked.stderr);
+    assert!(checked.status.success(), "{errors}");
+    let found: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
+    for (what, expected) in [
+        ("length", json!(length)),
+        ("valid", json!(length)),
+        ("invalid", json!(0)),
+        ("verified", json!(true)),
+        ("writable", json!(true)),
+    ] {
+        assert_eq!(found[what], expected, "{what} in {found}");
+    }
 }
 
 #[test]
@@ -63,6 +86,7 @@ fn a_killed_writer_loses_nothing_it_acknowledged() {
             scene.run(["cat", "log"]).ok().text() == expected,
             "kill {kill}"
         );
+        node_agrees(&scene.path("log"), length);
         (acknowledged, found) = (length, length);
     }
     scene.run(["append", "log", "the end"]).ok();
@@ -81,5 +105,6 @@ fn a_killed_creation_can_be_made_again() {
         assert!(matches!(again.code, Some(0 | 1)), "kill {kill}: {again:?}");
         scene.run(["append", "log", "a"]).ok();
         scene.run(["verify", "log"]).ok();
+        node_agrees(&scene.path("log"), 1);
     }
 }

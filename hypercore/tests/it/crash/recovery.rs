@@ -1,0 +1,163 @@
+//! What is done about a log that was not closed, step by step.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    path::Path,
+};
+
+use hypercore::{
+    Corruption, Durability, Hypercore,
+    storage::{
+        FileName, Memory,
+        testing::{Fault, FaultStorage},
+    },
+};
+
+use super::writer::open;
+use crate::support::{contents, run};
+
+/// A closed log of ten blocks that were appended one by one.
+async fn ten_blocks(directory: &Path) {
+    let core = Hypercore::open(directory).await.unwrap();
+    for index in 0..10 {
+        core.append(format!("block {index}")).await.unwrap();
+    }
+    core.close().await.unwrap();
+}
+
+#[test]
+fn an_unfinished_append_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    run(async {
+        ten_blocks(path).await;
+        let before = contents(path);
+        for (file, bytes) in [("data", &b"left over"[..]), ("signatures", &[7; 64])] {
+            let mut file = OpenOptions::new()
+                .append(true)
+                .open(path.join(file))
+                .unwrap();
+            file.write_all(bytes).unwrap();
+        }
+        let core = Hypercore::open(path).await.unwrap();
+        let found = core.recovery().unwrap();
+        assert_eq!(
+            (found.length, found.checkpoint, found.recovered),
+            (10, 10, 0)
+        );
+        assert_eq!((found.dropped_bytes, found.damage), (9 + 64, None));
+        core.close().await.unwrap();
+
+        let mut after = contents(path);
+        let quarantine = after.remove("quarantine-0").unwrap();
+        let expected = [
+            &b"data 70 9\nleft over"[..],
+            b"signatures 672 64\n",
+            &[7; 64],
+        ]
+        .concat();
+        assert_eq!(quarantine, expected);
+        assert!(after == before);
+        let core = Hypercore::open(path).await.unwrap();
+        assert_eq!(core.recovery(), None);
+    });
+}
+
+/// As after a loss of power: the bitfield is all that was not synced.
+#[test]
+fn blocks_are_found_without_the_bitfield() {
+    let directory = tempfile::tempdir().unwrap();
+    run(async {
+        ten_blocks(directory.path()).await;
+        fs::remove_file(directory.path().join("bitfield")).unwrap();
+        let core = Hypercore::open(directory.path()).await.unwrap();
+        let found = core.recovery().unwrap();
+        assert_eq!(
+            (found.length, found.checkpoint, found.recovered),
+            (10, 0, 10)
+        );
+        assert_eq!(core.audit().await.unwrap().valid, 10);
+        assert_eq!(core.append("more").await.unwrap(), 10);
+    });
+}
+
+/// With a block damaged in the middle and no bitfield, six signed blocks would be cut off.
+#[test]
+fn what_was_acknowledged_is_not_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    run(async {
+        ten_blocks(path).await;
+        let mut data = fs::read(path.join("data")).unwrap();
+        data[7 * 4] ^= 1;
+        fs::write(path.join("data"), data).unwrap();
+        fs::write(path.join("bitfield"), []).unwrap();
+        let before = contents(path);
+        let core = Hypercore::open(path).await.unwrap();
+        let damage = core.recovery().unwrap().damage;
+        assert_eq!(damage, Some(Corruption::Block { index: 4 }));
+        assert!(!core.is_writable());
+        assert!(core.append("no").await.unwrap_err().is_corruption());
+        core.close().await.unwrap();
+        assert!(contents(path) == before);
+    });
+}
+
+/// What rots after that is for an audit to find.
+#[test]
+fn a_block_is_hashed_when_it_is_first_read() {
+    run(async {
+        let memory = Memory::new();
+        let core = Hypercore::options()
+            .open_storage(memory.clone())
+            .await
+            .unwrap();
+        core.append_batch(["one", "two"]).await.unwrap();
+        assert_eq!(core.get(0).await.unwrap(), "one");
+        memory.write(FileName::Data, b"ONETWO");
+        assert_eq!(core.get(0).await.unwrap(), "ONE");
+        assert!(core.get(1).await.unwrap_err().is_corruption());
+        assert_eq!(core.audit().await.unwrap().invalid, [0, 1]);
+    });
+}
+
+/// As after a kill of an append that had just made room for its bits. The index of the new page
+/// would speak of the pages before it.
+#[test]
+fn a_page_that_was_only_made_room_for_is_no_damage() {
+    run(async {
+        let memory = Memory::new();
+        let core = Hypercore::options().open_storage(memory.clone());
+        let core = core.await.unwrap();
+        let blocks = std::iter::repeat_n(&b""[..], 3 * 8192);
+        core.append_batch(blocks).await.unwrap();
+        core.close().await.unwrap();
+        let bitfield = memory.read(FileName::Bitfield);
+        memory.write(FileName::Bitfield, &[&bitfield[..], &[0; 3584]].concat());
+        let report = Hypercore::verify_storage(memory).await.unwrap();
+        assert!(report.is_ok(), "{report:?}");
+    });
+}
+
+/// The page that speaks of the first blocks is not synced yet when a later append fails and the
+/// power goes: nothing but the mark says that it may be torn.
+#[test]
+fn a_failed_append_leaves_the_log_open() {
+    run(async {
+        for operation in 0..4 {
+            let storage = FaultStorage::new();
+            let core = open(&storage, Durability::Always).await.unwrap();
+            let blocks = (0..40).map(|block| vec![block]);
+            core.append_batch(blocks).await.unwrap();
+            storage.fail_at(operation, Fault::Full);
+            let failed = core.append("too much").await;
+            assert!(failed.is_err() || operation > 2, "operation {operation}");
+            for seed in 0..200 {
+                let left = FaultStorage::from_image(&storage.power_cut(seed));
+                let core = open(&left, Durability::Always).await.unwrap();
+                assert!(core.has_all(0..40), "operation {operation}, seed {seed}");
+            }
+        }
+    });
+}
