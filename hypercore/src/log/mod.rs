@@ -309,6 +309,9 @@ impl Log {
                 self.put_back_pages(&pages);
                 return Err(error.into());
             }
+            if !pages.is_empty() {
+                files.sync_bitfield()?;
+            }
             open::write_headers(&files)?;
             self.headers_written = true;
         }
