@@ -99,7 +99,11 @@ pub(super) fn load(
     may_lose: bool,
 ) -> Result<Content> {
     match examine(files, verifier, writer, may_lose)? {
-        Examined::Closed(content) => Ok(content),
+        Examined::Closed(mut content) => {
+            // A page that had only grown when the power went shows anything.
+            content.bitfield.truncate(content.roots.length());
+            Ok(content)
+        }
         Examined::Open(end) => end.adopt(files, files.quarantine()),
         Examined::Damaged(content) => {
             if let Some(recovery) = &content.recovery {
@@ -117,7 +121,7 @@ pub(super) fn examine(
     writer: bool,
     may_lose: bool,
 ) -> Result<Examined> {
-    let mut bitfield = load_bitfield(files, MAX_LENGTH)?;
+    let bitfield = load_bitfield(files, MAX_LENGTH)?;
     let claimed = load_claimed(files, verifier, &bitfield);
     let closed = match &claimed {
         Ok((roots, _)) => files.surplus(roots.length(), roots.byte_length())? == 0,
@@ -131,8 +135,6 @@ pub(super) fn examine(
     };
     if closed {
         let (roots, vouched) = claimed?;
-        // A page that had only grown when the power went shows anything.
-        bitfield.truncate(roots.length());
         return Ok(Examined::Closed(Content {
             bitfield,
             roots,
