@@ -10,20 +10,19 @@ use async_channel::Receiver;
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
 use hypercore_merkle::{Block, DiscoveryKey, PublicKey};
-use hypercore_storage::Storage;
 
 use crate::{
     core::Core,
     error::{Error, Result},
     event::Events,
     fork::ForkProof,
-    log::{self, AppendLock, Recovery, Repair, Sought, Trust, Verification},
+    log::{self, AppendLock, Recovery, Sought, Trust},
     replicate::{
         Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
     },
     request::{
-        Audit, Download, DownloadOptions, GetOptions, Position, Request, SeekOptions,
-        UpdateOptions, within,
+        Download, DownloadOptions, GetOptions, Position, Request, SeekOptions, UpdateOptions,
+        within,
     },
     runtime,
     shared::Shared,
@@ -228,67 +227,6 @@ impl Hypercore {
     ) -> Result<Range<u64>> {
         let blocks = blocks.into_iter().map(Into::into).collect();
         self.shared.append(Block::hash_many(blocks)).await
-    }
-
-    /// Makes a core whose appends are [locked](Self::append_lock) whole again: takes in from the
-    /// connected peers what they have of it, until none has more, and then lets appends go on. The
-    /// connections must [download](ReplicateOptions::download). Returns the length.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotAvailable`] without a connected peer; [`Error::AppendLocked`] when the peers have
-    /// less than was signed here, or when there are two histories: then appends stay locked.
-    pub async fn resume(&self) -> Result<u64> {
-        self.shared.lock().log.set_resuming(true);
-        let resumed = self.take_in().await;
-        let mut core = self.shared.lock();
-        core.log.set_resuming(false);
-        resumed?;
-        core.log.check_signed()?;
-        core.log.unlock();
-        Ok(core.log.length())
-    }
-
-    async fn take_in(&self) -> Result<()> {
-        let options = UpdateOptions {
-            if_available: true,
-            ..UpdateOptions::default()
-        };
-        let before = self.length();
-        loop {
-            match self.update_with(options).await {
-                Ok(_) => {}
-                Err(Error::NotAvailable) if self.peers().iter().any(|peer| peer.opened) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        self.download(before..self.length()).await
-    }
-
-    /// Locks appends until they are [resumed](Self::resume): for a secret key that was brought here
-    /// from elsewhere, where more may have been signed with it. A storage that keeps no files beside
-    /// the log forgets this when it is closed.
-    ///
-    /// # Errors
-    ///
-    /// When the core is closed or the storage fails.
-    pub async fn lock_appends(&self) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || shared.lock().log.lock_as_copied()).await
-    }
-
-    /// Lets appends go on although they are [locked](Self::append_lock). If more was signed with the
-    /// key than is here, the next append makes a second history of the log: whoever has the first
-    /// refuses it, and nobody can join the two.
-    ///
-    /// # Errors
-    ///
-    /// When the core is closed.
-    pub async fn accept_fork_risk(&self) -> Result<()> {
-        let mut core = self.shared.lock();
-        core.log.files()?;
-        core.log.unlock();
-        Ok(())
     }
 
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.
@@ -638,65 +576,6 @@ impl Hypercore {
                 self.ask(&mut core, id, answer)
             }
         })
-    }
-
-    /// Checks every stored block against its leaf hash. Changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// When the core is closed.
-    // JS: `audit` clears the bits of the blocks that fail; here that is left to `clear`.
-    pub async fn audit(&self) -> Result<Audit> {
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || shared.audit()).await
-    }
-
-    /// Checks everything that is stored: blocks against their hashes, hashes against each other,
-    /// every signature, and what the bitfield claims. Changes nothing, and takes no more memory for
-    /// a long log than for a short one.
-    ///
-    /// # Errors
-    ///
-    /// When the core is closed or the storage fails. Damage is no error, but told.
-    pub async fn verify(&self) -> Result<Verification> {
-        // Nothing is appended or cut off meanwhile.
-        let turn = self.shared.turn.lock_arc().await;
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || {
-            let _turn = turn;
-            let snapshot = shared.lock().log.snapshot()?;
-            snapshot.verify(&|block| shared.lock().log.has(block))
-        })
-        .await
-    }
-
-    /// Checks everything that is stored in a storage, such as a
-    /// [`Directory`](hypercore_storage::Directory), as [`verify`](Self::verify) does, and the keys
-    /// and the bitfield in its file, too. Also where the damage is so great that the core cannot be
-    /// opened. Changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoCore`], when another process has the core open, or when the storage fails.
-    /// Damage is no error, but told.
-    pub async fn verify_storage(storage: impl Storage + 'static) -> Result<Verification> {
-        runtime::unblock(move || log::verify_storage(Arc::new(storage))).await
-    }
-
-    /// Puts right what can be put right in a storage that [`verify_storage`](Self::verify_storage)
-    /// finds damaged: computes parts of the tree and the bitfield anew, takes each key from the
-    /// other, makes lost signatures again where the secret key is, and drops blocks that are not
-    /// what they should be. These can be downloaded again. What is right is never touched, and what
-    /// is written over or cut off is copied to a
-    /// [quarantine](hypercore_storage::Storage::new_quarantine) before.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoCore`]; when another process has the core open; when the storage fails; and when
-    /// so much is damaged that nothing vouches for the rest, or that a writer would have to forget
-    /// blocks that were signed. Nothing but keys and headers is changed then.
-    pub async fn repair_storage(storage: impl Storage + 'static) -> Result<Repair> {
-        runtime::unblock(move || log::repair_storage(Arc::new(storage))).await
     }
 
     // ---- replication ------------------------------------------------------------------------

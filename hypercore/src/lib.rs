@@ -126,11 +126,13 @@ mod log;
 mod options;
 mod replicate;
 mod request;
+mod resume;
 mod runtime;
 mod shared;
 mod signer;
 mod stream;
 mod tree;
+mod verify;
 
 pub use bytes::Bytes;
 pub use hypercore_bitfield as bitfield;

@@ -82,9 +82,12 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Is told how many blocks have been looked at, and how many there are.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64);
+
 /// Checks the log in `storage`, however damaged it is.
-pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> {
-    match verify_any(storage) {
+pub(crate) fn verify_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Result<Verification> {
+    match verify_any(storage, watch) {
         // Something else has the name of a file: the rest makes no sense without it.
         Err(error @ Error::Storage(hypercore_storage::Error::NotAFile { .. })) => {
             let mut report = Verification::default();
@@ -95,13 +98,13 @@ pub(crate) fn verify_storage(storage: Arc<dyn Storage>) -> Result<Verification> 
     }
 }
 
-fn verify_any(storage: Arc<dyn Storage>) -> Result<Verification> {
+fn verify_any(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Result<Verification> {
     let (files, damage) = FeedFiles::open_damaged(storage)?;
     if files.is_empty()? {
         return Err(Error::NoCore);
     }
     let Some(error) = damage else {
-        return verify_files(&files);
+        return verify_files(&files, watch);
     };
     let mut report = Verification::default();
     check_keys(&files, &mut report)?;
@@ -111,7 +114,7 @@ fn verify_any(storage: Arc<dyn Storage>) -> Result<Verification> {
 }
 
 /// Checks the log in `files`, whose headers are right.
-pub(super) fn verify_files(files: &FeedFiles) -> Result<Verification> {
+pub(super) fn verify_files(files: &FeedFiles, watch: Watch<'_>) -> Result<Verification> {
     let mut report = Verification::default();
     let Some((key, writer)) = check_keys(files, &mut report)? else {
         return Ok(report);
@@ -150,7 +153,7 @@ pub(super) fn verify_files(files: &FeedFiles) -> Result<Verification> {
         length,
         overlay: &overlay,
     };
-    let mut report = log.check(report, &|_| true)?;
+    let mut report = log.check(report, &|_| true, watch)?;
     match reason {
         Some(error) if report.is_ok() || !error.is_corruption() => report.blame(error)?,
         _ => {}
@@ -197,7 +200,7 @@ impl Snapshot {
             length: self.length,
             overlay: &[],
         };
-        log.check(Verification::default(), is_stored)
+        log.check(Verification::default(), is_stored, &mut |_, _| {})
     }
 }
 
@@ -316,11 +319,13 @@ impl Checked<'_> {
         &self,
         mut report: Verification,
         is_stored: &dyn Fn(u64) -> bool,
+        watch: Watch<'_>,
     ) -> Result<Verification> {
         self.check_bounds(&mut report);
         let mut suspects = BTreeSet::new();
         let mut signatures = Signatures::default();
         for number in 0..self.length.div_ceil(WINDOW) {
+            watch(number * WINDOW, self.length);
             let window = Window::load(self, number)?;
             self.check_nodes(&window, &mut suspects, &mut report)?;
             self.check_blocks(&window, &mut suspects, is_stored, &mut report)?;
@@ -329,6 +334,7 @@ impl Checked<'_> {
         if signatures.valid == 0 && signatures.wrong > 1 {
             report.add(FileName::Key, 0, "no signature was made with it");
         }
+        watch(self.length, self.length);
         self.check_head(&mut report)?;
         Ok(report)
     }

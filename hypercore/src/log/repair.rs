@@ -17,7 +17,7 @@ use hypercore_merkle::{
 use hypercore_storage::{FeedFiles, FileName, Quarantine, Storage};
 
 use super::{
-    inspect::{Verification, probable_length, verify_files},
+    inspect::{Verification, Watch, probable_length, verify_files},
     recover::{self, End, Examined, load_bitfield, verifies},
 };
 use crate::error::{Corruption, Error, Result};
@@ -36,7 +36,7 @@ pub struct Repair {
 }
 
 /// Repairs the log in `storage`.
-pub(crate) fn repair_storage(storage: Arc<dyn Storage>) -> Result<Repair> {
+pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Result<Repair> {
     let (files, damage) = FeedFiles::open_damaged(storage)?;
     if files.is_empty()? {
         return Err(Error::NoCore);
@@ -51,7 +51,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>) -> Result<Repair> {
         super::open::write_headers(&files)?;
         repair.repaired += 1;
     }
-    let found = verify_files(&files)?;
+    let found = verify_files(&files, watch)?;
     let verifier = Verifier::new(&keys.public);
     if found.is_ok() {
         // Nothing but what every opening puts right.
@@ -82,7 +82,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>) -> Result<Repair> {
     work.check_blocks(&roots)?;
     work.check_signatures(&roots)?;
     let mut repair = work.write(roots)?;
-    repair.remaining = verify_files(&files)?;
+    repair.remaining = verify_files(&files, watch)?;
     Ok(repair)
 }
 

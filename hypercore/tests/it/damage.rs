@@ -3,7 +3,10 @@
 //! `HYPERCORE_EVERY_DAMAGE=1 cargo test --release -p hypercore --test it damage` tries every
 //! length and every bit; otherwise a part of them.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use futures_lite::{StreamExt, future::block_on};
 use hypercore::{
@@ -300,4 +303,21 @@ fn a_page_that_has_only_grown_claims_nothing() {
         });
         assert_eq!(verify(&storage).problems, [], "{count} blocks");
     }
+}
+
+#[test]
+fn verify_tells_how_far_it_is() {
+    let (storage, _) = log(5000);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let watch = {
+        let told = Arc::clone(&told);
+        move |checked, all| told.lock().unwrap().push((checked, all))
+    };
+    let report = block_on(Hypercore::verify_storage_with(storage, watch)).unwrap();
+    assert_eq!(report.blocks, 5000);
+    let told = told.lock().unwrap();
+    assert!(told.is_sorted(), "{told:?}");
+    assert_eq!(told.first(), Some(&(0, 5000)));
+    assert!(told.len() > 3, "{told:?}");
+    assert_eq!(told.last(), Some(&(5000, 5000)));
 }

@@ -16,7 +16,10 @@ const SHOWN: usize = 10;
 pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
     let dir = args.dir.as_path();
     require_directory(dir)?;
-    let found = Hypercore::verify_storage(Directory::new(dir)).await;
+    let mut output = Output::new(&args.format, manners);
+    let watch = watch(&mut output);
+    let found = Hypercore::verify_storage_with(Directory::new(dir), watch).await;
+    output.done();
     let found = found.map_err(|error| Failure::core(error, dir))?;
     let listed = found.problems.iter().map(|problem| {
         json!({
@@ -39,7 +42,7 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
     if count > SHOWN as u64 {
         people += "\n  and more";
     }
-    Output::new(&args.format, manners).result(
+    output.result(
         &[
             ("ok", found.is_ok().into()),
             ("blocks", found.blocks.into()),
@@ -59,4 +62,15 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
              what can be"
         ),
     ))
+}
+
+/// Draws how far a check has come. One that looks at everything twice begins anew.
+pub(crate) fn watch(output: &mut Output) -> impl FnMut(u64, u64) + Send + 'static {
+    let bar = output
+        .draw(0, "{bar:40} {pos}/{len} blocks checked  {eta}")
+        .clone();
+    move |checked, all| {
+        bar.set_length(all);
+        bar.set_position(checked);
+    }
 }

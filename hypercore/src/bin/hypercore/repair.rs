@@ -7,6 +7,7 @@ use hypercore::{Error, GetOptions, Hypercore, storage::Directory};
 
 use crate::{
     args::{Manners, RepairArgs},
+    check::watch,
     commands::{close, options, require_directory},
     errors::{Exit, Failure, Result},
     output::{Output, blocks},
@@ -26,7 +27,10 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     require_directory(&dir)?;
     let failed = |error| Failure::core(error, &dir);
-    let repair = Hypercore::repair_storage(Directory::new(&dir)).await;
+    let mut output = Output::new(&format, manners);
+    let watch = watch(&mut output);
+    let repair = Hypercore::repair_storage_with(Directory::new(&dir), watch).await;
+    output.done();
     let repair = repair.map_err(failed)?;
 
     let dropped = repair.dropped.len() as u64;
@@ -52,7 +56,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             .count() as u64;
         close(&core, &dir).await?;
     }
-    Output::new(&format, manners).result(
+    output.result(
         &[
             ("repaired", repair.repaired.into()),
             ("dropped", dropped.into()),
