@@ -50,7 +50,7 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// [`Error::NoCore`], when another process has the core open, or when the storage fails.
+    /// [`Error::NoCore`](crate::Error::NoCore), when another process has the core open, or when the storage fails.
     /// Damage is no error, but told.
     pub async fn verify_storage(storage: impl Storage + 'static) -> Result<Verification> {
         Self::verify_storage_with(storage, |_, _| {}).await
@@ -78,7 +78,7 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// [`Error::NoCore`]; when another process has the core open; when the storage fails; and when
+    /// [`Error::NoCore`](crate::Error::NoCore); when another process has the core open; when the storage fails; and when
     /// so much is damaged that nothing vouches for the rest, or that a writer would have to forget
     /// blocks that were signed. Nothing but keys and headers is changed then.
     pub async fn repair_storage(storage: impl Storage + 'static) -> Result<Repair> {
