@@ -51,12 +51,14 @@ async function output (child) {
 async function measure (peer, store, workload) {
   if (!/^[CL]/.test(workload)) return output(start(peer, [store, workload]))
   const server = start(peer, [store, workload, 'server'])
+  const timer = setTimeout(() => server.kill('SIGKILL'), 2 * LIMIT * 1000)
   const ready = await new Promise((resolve, reject) => {
     let text = ''
     server.stdout.on('data', data => { if ((text += data).includes('\n')) resolve(text.trim().split(' ')) })
     server.on('exit', () => reject(new Error(`the server of ${workload} ended`)))
   })
   const results = await output(start(peer, [store, workload, 'client', ...ready.slice(1)]))
+  clearTimeout(timer)
   server.kill('SIGKILL')
   return results
 }
