@@ -4,9 +4,9 @@
 //! frame of empty nodes takes 25 times its size in memory. So [`Fields`] looks at tags and lengths
 //! first, fields are all declared optional here, and the conversions check the rest.
 //!
-//! Data, which there is one of for every block, is read from [`Fields`] alone: through prost, which
-//! is the oracle in the tests, it takes 2.4 times as long, most of it for memory of its own for each
-//! node.
+//! Data, which there is one of for every block, is read from [`Fields`] alone. Through prost, which
+//! is the oracle in the tests, it took a sixth of the time of a client that downloads small blocks:
+//! each hash became a `Bytes` of its own, and each list of nodes was made twice.
 #![cfg_attr(
     not(test),
     deny(

@@ -2,8 +2,7 @@
 //!
 //! Answers come in rows, and one leans on the other: the proof of a block leaves out the nodes that
 //! came with its neighbour. So each is checked as if those before it were stored already, and then
-//! all are written together, neighbours in one go. Measured with blocks of 64 bytes, by what a row
-//! of them takes: see `BENCHMARKS.md`.
+//! all are written together, neighbours in one go. What that gains is in `BENCHMARKS.md`.
 
 use std::collections::BTreeMap;
 
