@@ -38,6 +38,8 @@ use crate::{
 pub(crate) struct Shared {
     core: Mutex<Core>,
     durability: Durability,
+    /// Whether an append waits for a device.
+    waits: bool,
     sparse: bool,
     pub(crate) on_write: Option<OnWrite>,
     /// Appends that wait for their turn, oldest first. The next turn takes all of them.
@@ -96,6 +98,7 @@ const CHECKPOINT_TIME: Duration = Duration::from_millis(500);
 
 impl Shared {
     pub(crate) fn new(log: Log, sparse: bool, follow: bool, durability: Durability) -> Self {
+        let never_waits = log.files().is_ok_and(|files| files.storage().never_waits());
         let mut core = Core::new(log);
         let reader = !core.log.is_writer();
         core.replicator.demand.everything = !sparse && reader;
@@ -103,6 +106,7 @@ impl Shared {
         Self {
             core: Mutex::new(core),
             durability,
+            waits: durability.waits() && !never_waits,
             sparse,
             on_write: None,
             queue: Mutex::default(),
@@ -148,7 +152,7 @@ impl Shared {
             shared.commit_queue();
             shared.sync_later();
         };
-        if self.durability.waits() || may_take_long {
+        if self.waits || may_take_long {
             runtime::unblock(commit).await;
         } else {
             commit();

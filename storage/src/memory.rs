@@ -64,6 +64,10 @@ impl Storage for Memory {
             owner: AtomicBool::new(false),
         }))
     }
+
+    fn never_waits(&self) -> bool {
+        true
+    }
 }
 
 /// One file, as all handles see it.

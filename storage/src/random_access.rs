@@ -66,6 +66,12 @@ pub trait Storage: Send + Sync {
     fn syncs_in_parallel(&self) -> bool {
         false
     }
+
+    /// Whether nothing that is asked of it waits for a device, so that no thread is needed to wait
+    /// there. The default is no.
+    fn never_waits(&self) -> bool {
+        false
+    }
 }
 
 /// A file that is read and written at any position, through a shared reference.

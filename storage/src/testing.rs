@@ -394,6 +394,10 @@ impl<S: Storage> Storage for Recording<S> {
     fn syncs_in_parallel(&self) -> bool {
         self.inner.syncs_in_parallel()
     }
+
+    fn never_waits(&self) -> bool {
+        self.inner.never_waits()
+    }
 }
 
 #[derive(Debug)]

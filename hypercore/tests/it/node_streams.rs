@@ -54,7 +54,9 @@ fn append_and_create_write_streams_preserve_seq() {
 #[test]
 fn writes_are_batched() {
     run(async {
-        let core = Hypercore::options().open_memory().await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        // What is written while an append waits for the disk goes into the next one.
+        let core = Hypercore::open(directory.path()).await.unwrap();
         let mut events = core.events();
         let mut writer = core.write_stream(1);
         writer.write_all(&[7; 100]).await.unwrap();
