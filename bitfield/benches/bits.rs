@@ -1,102 +1,126 @@
-//! Ten million bits, against `sparse-bitfield`: `cargo bench -p hypercore-bitfield`.
+//! Ten million bits, against `sparse-bitfield` and `bitfield-rle`: `cargo bench -p hypercore-bitfield`.
 
-use hypercore_bitfield::{Bitfield, PageSize};
 use std::hint::black_box;
-use std::time::Instant;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use hypercore_bitfield::{Bitfield, PageSize, rle};
 
 const BITS: u64 = 10_000_000;
 
-fn main() {
-    println!("{:<42}{:>12}{:>18}", "", "ours", "sparse-bitfield");
-    let scattered = || (0..BITS).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % BITS);
+/// How many of them a measurement reads or sets.
+const SOME: u64 = 10_000;
 
-    let (mut ours, mut theirs) = (empty(), sparse());
-    row(
-        "set in order, ns",
-        per_bit(|| assert!((0..BITS).all(|n| ours.set(n, true)))),
-        per_bit(|| assert!((0..BITS).all(|n| theirs.set(n as usize, true).is_changed()))),
-    );
-    row(
-        "get in order, all set, ns",
-        per_bit(|| assert!((0..BITS).all(|n| ours.get(n)))),
-        per_bit(|| assert!((0..BITS).all(|n| theirs.get(n as usize)))),
-    );
-    row(
-        "first clear of ten million, us",
-        micros(|| assert_eq!(black_box(&ours).next_clear(0), BITS)),
-        micros(|| assert!((0..BITS + 1).any(|n| !theirs.get(n as usize)))),
-    );
-    row(
-        "set ten million as a range, us",
-        micros(|| assert_eq!(empty().set_range(0..BITS, true), BITS)),
-        f64::NAN,
-    );
+criterion_group!(benches, bits, ranges, run_lengths);
+criterion_main!(benches);
 
-    let (mut ours, mut theirs) = (empty(), sparse());
-    let (mut a, mut b) = (0, 0);
-    row(
-        "set at random, ns",
-        per_bit(|| {
-            a = scattered()
-                .step_by(2)
-                .filter(|&n| ours.set(n, true))
-                .count()
-        }) * 2.0,
-        per_bit(|| {
-            b = scattered()
-                .step_by(2)
-                .filter(|&n| theirs.set(n as usize, true).is_changed())
-                .count()
-        }) * 2.0,
-    );
-    row(
-        "get at random, some set, ns",
-        per_bit(|| a = scattered().filter(|&n| ours.get(n)).count()),
-        per_bit(|| b = scattered().filter(|&n| theirs.get(n as usize)).count()),
-    );
-    assert_eq!(a, b);
-    row(
-        "all runs, some set, ns a bit",
-        per_bit(|| a = ours.runs(0..BITS).count()),
-        f64::NAN,
-    );
-    row(
-        "count, some set, us",
-        micros(|| b = black_box(&ours).count(5..BITS - 5) as usize),
-        f64::NAN,
-    );
+fn bits(criterion: &mut Criterion) {
+    let (ours, mut theirs) = half_set();
+    for (order, step) in [("in order", 1), ("at random", 0x9e37_79b9_7f4a_7c15)] {
+        let scattered = || (0..SOME).map(move |n: u64| n.wrapping_mul(step) % BITS);
+        let mut group = criterion.benchmark_group(format!("get {order}"));
+        group.throughput(Throughput::Elements(SOME));
+        group.bench_function("ours", |bench| {
+            bench.iter(|| scattered().filter(|&n| ours.get(n)).count());
+        });
+        group.bench_function("sparse-bitfield", |bench| {
+            bench.iter(|| scattered().filter(|&n| theirs.get(n as usize)).count());
+        });
+        group.finish();
+
+        let mut group = criterion.benchmark_group(format!("set {order}"));
+        group.throughput(Throughput::Elements(SOME));
+        group.bench_function("ours", |bench| {
+            bench.iter_batched_ref(
+                empty,
+                |field| scattered().filter(|&n| field.set(n, true)).count(),
+                BatchSize::SmallInput,
+            );
+        });
+        group.bench_function("sparse-bitfield", |bench| {
+            bench.iter_batched_ref(
+                || sparse_bitfield::Bitfield::new(1024),
+                |field| {
+                    scattered()
+                        .filter(|&n| field.set(n as usize, true).is_changed())
+                        .count()
+                },
+                BatchSize::SmallInput,
+            );
+        });
+        group.finish();
+    }
+}
+
+fn ranges(criterion: &mut Criterion) {
+    let (some, _) = half_set();
+    let mut all = empty();
+    all.set_range(0..BITS, true);
+
+    let mut group = criterion.benchmark_group("of 10,000,000 bits");
+    group.bench_function("set all as a range", |bench| {
+        bench.iter_batched_ref(
+            empty,
+            |field| field.set_range(0..BITS, true),
+            BatchSize::LargeInput,
+        );
+    });
+    group.bench_function("first that is clear, all set", |bench| {
+        bench.iter(|| black_box(&all).next_clear(0));
+    });
+    group.bench_function("count, every other set", |bench| {
+        bench.iter(|| black_box(&some).count(5..BITS - 5));
+    });
+    group.bench_function("all runs, every other set", |bench| {
+        bench.iter(|| black_box(&some).runs(0..BITS).count());
+    });
     let mut page = [0; 3584];
-    row(
-        "a page as the file has it, us",
-        micros(|| ours.encode_page(3, &mut page)),
-        f64::NAN,
-    );
-    row(
-        "answer to a Want of 2^20 blocks, us",
-        micros(|| a += ours.rle(0..1 << 20).len()),
-        f64::NAN,
-    );
-    black_box((a, b));
+    group.bench_function("a page as the file has it", |bench| {
+        bench.iter(|| black_box(&some).encode_page(3, &mut page));
+    });
+    group.finish();
+}
+
+fn run_lengths(criterion: &mut Criterion) {
+    // An answer to a Want: 2^20 bits, in runs of some hundred.
+    let bits: Vec<u8> = (0..1 << 17)
+        .map(|n: u32| {
+            if n / 50 % 3 == 0 {
+                0xff
+            } else {
+                (n / 50 % 3 * 0x55) as u8
+            }
+        })
+        .collect();
+    let encoded = rle::encode(&bits);
+    assert_eq!(bitfield_rle::encode(&bits), encoded);
+
+    let mut group = criterion.benchmark_group("run lengths of 2^20 bits");
+    group.throughput(Throughput::Bytes(bits.len() as u64));
+    group.bench_function("encode, ours", |bench| {
+        bench.iter(|| rle::encode(black_box(&bits)))
+    });
+    group.bench_function("encode, bitfield-rle", |bench| {
+        bench.iter(|| bitfield_rle::encode(black_box(&bits)));
+    });
+    group.bench_function("decode, ours", |bench| {
+        bench.iter(|| rle::decode(black_box(&encoded), bits.len()));
+    });
+    group.bench_function("decode, bitfield-rle", |bench| {
+        bench.iter(|| bitfield_rle::decode(black_box(&encoded[..])));
+    });
+    group.finish();
+}
+
+/// Every other bit of [`BITS`] is set.
+fn half_set() -> (Bitfield, sparse_bitfield::Bitfield) {
+    let (mut ours, mut theirs) = (empty(), sparse_bitfield::Bitfield::new(1024));
+    for n in (0..BITS).step_by(2) {
+        ours.set(n, true);
+        theirs.set(n as usize, true);
+    }
+    (ours, theirs)
 }
 
 fn empty() -> Bitfield {
     Bitfield::new(PageSize::Current)
-}
-
-fn sparse() -> sparse_bitfield::Bitfield {
-    sparse_bitfield::Bitfield::new(1024)
-}
-
-fn per_bit(run: impl FnOnce()) -> f64 {
-    micros(run) * 1000.0 / BITS as f64
-}
-
-fn micros(run: impl FnOnce()) -> f64 {
-    let began = Instant::now();
-    run();
-    began.elapsed().as_secs_f64() * 1e6
-}
-
-fn row(name: &str, ours: f64, theirs: f64) {
-    println!("{name:<42}{ours:>12.2}{theirs:>18.2}");
 }
