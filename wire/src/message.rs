@@ -431,13 +431,7 @@ impl BodyRef<'_> {
                 if let Some(value) = &data.value {
                     out.bytes_field(2, value);
                 }
-                for node in &data.nodes {
-                    let mut length = Length(0);
-                    node.write(&mut length);
-                    out.key(3, WIRE_BYTES);
-                    out.number(length.0 as u64);
-                    node.write(out);
-                }
+                data.nodes.iter().for_each(|node| out.node_field(3, node));
                 if let Some(signature) = &data.signature {
                     out.bytes_field(4, signature);
                 }
@@ -451,6 +445,10 @@ impl BodyRef<'_> {
 }
 
 impl DataNode {
+    /// The most bytes that [`write`](Self::write) takes: two numbers, a hash, and a byte or two
+    /// before each.
+    const MAX_LENGTH: usize = 2 * (1 + varint::MAX_LENGTH) + 2 + 32;
+
     fn write(&self, out: &mut impl Sink) {
         out.number_field(1, self.index);
         out.bytes_field(2, &self.hash);
@@ -465,6 +463,7 @@ const WIRE_BYTES: u64 = 2;
 trait Sink {
     fn number(&mut self, value: u64);
     fn raw(&mut self, bytes: &[u8]);
+    fn node_field(&mut self, field: u64, node: &DataNode);
 
     fn key(&mut self, field: u64, wire_type: u64) {
         self.number(field << 3 | wire_type);
@@ -482,13 +481,24 @@ trait Sink {
     }
 }
 
-impl Sink for BytesMut {
+impl<T: BufMut> Sink for T {
     fn number(&mut self, value: u64) {
         varint::write(value, self);
     }
 
     fn raw(&mut self, bytes: &[u8]) {
         self.put_slice(bytes);
+    }
+
+    // On the stack first: a buffer that may have to grow takes much longer for a few bytes, and the
+    // length has to be known before them.
+    fn node_field(&mut self, field: u64, node: &DataNode) {
+        let mut bytes = [0; DataNode::MAX_LENGTH];
+        let mut rest = &mut bytes[..];
+        node.write(&mut rest);
+        let left = rest.len();
+        let (written, _) = bytes.split_at(DataNode::MAX_LENGTH.saturating_sub(left));
+        self.bytes_field(field, written);
     }
 }
 
@@ -501,6 +511,14 @@ impl Sink for Length {
 
     fn raw(&mut self, bytes: &[u8]) {
         self.0 = self.0.saturating_add(bytes.len());
+    }
+
+    fn node_field(&mut self, field: u64, node: &DataNode) {
+        let mut length = Self(0);
+        node.write(&mut length);
+        self.key(field, WIRE_BYTES);
+        self.number(length.0 as u64);
+        self.0 = self.0.saturating_add(length.0);
     }
 }
 

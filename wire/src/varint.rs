@@ -8,7 +8,7 @@
     )
 )]
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 /// The most bytes a `u64` takes.
 pub(crate) const MAX_LENGTH: usize = 10;
@@ -23,6 +23,10 @@ pub(crate) struct TooLong;
 // JS: encodings longer than needed are read; here: they are refused, because nobody writes them and
 // one number should have one form.
 pub(crate) fn read(bytes: &[u8], max_length: usize) -> Result<Option<(u64, usize)>, TooLong> {
+    // Most are this short.
+    if let [byte @ ..0x80, ..] = bytes {
+        return Ok(Some((u64::from(*byte), 1)));
+    }
     let mut value = 0u64;
     let shifts = (0u32..).step_by(7);
     for ((&byte, shift), length) in bytes.iter().zip(shifts).zip(1..=max_length) {
@@ -52,7 +56,7 @@ pub(crate) fn length(value: u64) -> usize {
 }
 
 /// Appends the shortest encoding of `value`.
-pub(crate) fn write(mut value: u64, out: &mut BytesMut) {
+pub(crate) fn write(mut value: u64, out: &mut impl BufMut) {
     while value >= 0x80 {
         out.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -62,6 +66,8 @@ pub(crate) fn write(mut value: u64, out: &mut BytesMut) {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]
