@@ -83,13 +83,7 @@ fn ranges(criterion: &mut Criterion) {
 fn run_lengths(criterion: &mut Criterion) {
     // An answer to a Want: 2^20 bits, in runs of some hundred.
     let bits: Vec<u8> = (0..1 << 17)
-        .map(|n: u32| {
-            if n / 50 % 3 == 0 {
-                0xff
-            } else {
-                (n / 50 % 3 * 0x55) as u8
-            }
-        })
+        .map(|n: u32| [0xff, 0x00, 0x55][(n / 50 % 3) as usize])
         .collect();
     let encoded = rle::encode(&bits);
     assert_eq!(bitfield_rle::encode(&bits), encoded);
