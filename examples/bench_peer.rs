@@ -23,7 +23,7 @@ use std::{
     env, fs,
     path::PathBuf,
     process::exit,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use async_std::{
@@ -195,7 +195,7 @@ async fn serve(store: &str, name: &str) -> Result<(), Error> {
             task::sleep(Duration::from_secs(1)).await;
             for _ in 0..1100 {
                 let mut block = vec![0; 64];
-                block[..8].copy_from_slice(&monotonic().to_le_bytes());
+                block[..8].copy_from_slice(&shared_clock().to_le_bytes());
                 core.append(block).await?;
                 task::sleep(Duration::from_millis(5)).await;
             }
@@ -221,7 +221,7 @@ async fn clone(store: &str, name: &str, port: &str, key: &str) -> Result<(), Err
             for index in 0..1100 {
                 let block = core.get(index).await?;
                 let sent = u64::from_le_bytes(block[..8].try_into()?);
-                delays.push((monotonic() - sent) / 1000);
+                delays.push(shared_clock().saturating_sub(sent) / 1000);
             }
             let mut delays = delays.split_off(100);
             delays.sort_unstable();
@@ -247,10 +247,10 @@ async fn clone(store: &str, name: &str, port: &str, key: &str) -> Result<(), Err
     .await
 }
 
-/// Nanoseconds since the machine started, the same for every process on it.
-fn monotonic() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+/// Nanoseconds, by a clock that all processes of a machine share.
+fn shared_clock() -> u64 {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    time.map_or(0, |time| time.as_nanos() as u64)
 }
 
 /// A xorshift64 generator, so that every peer reads the same blocks.

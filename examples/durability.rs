@@ -11,7 +11,7 @@
 use std::{
     env,
     fs::File,
-    os::unix::fs::FileExt,
+    io::Write,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -41,13 +41,13 @@ async fn append_beside_sync(directory: &Path) -> Result<(), Error> {
     let names = ["a", "b", "c"];
     let files = names.map(|name| File::create(directory.join(name)));
     let [a, b, c] = files;
-    let files = [a?, b?, c?];
+    let mut files = [a?, b?, c?];
     let core = Hypercore::open(directory.join("alone")).await?;
     let (mut syncs, mut appends) = (Vec::new(), Vec::new());
-    for round in 0..500 {
+    for _ in 0..500 {
         let start = Instant::now();
-        for (file, size) in files.iter().zip([64, 80, 128]) {
-            file.write_all_at(&[1; 128][..size], round * size as u64)?;
+        for (file, size) in files.iter_mut().zip([64, 80, 128]) {
+            file.write_all(&[1; 128][..size])?;
         }
         thread::scope(|scope| {
             for file in &files {

@@ -410,30 +410,29 @@ impl Connection {
 
     /// Does what the remote asks and takes in what it sent.
     pub(crate) fn handle_events(&mut self, now: Instant) -> Result<()> {
+        // Answers that follow each other on one channel, to be taken in together.
         let mut answers = Vec::new();
         let mut answered = None;
         while self.congested.is_empty()
             && let Some(event) = self.session.poll_event()
         {
-            // Answers that follow each other are taken in together.
-            let event = match event {
+            let next = match &event {
                 WireEvent::Message {
                     channel,
-                    message: Message::Data(data),
-                } if answered.is_none_or(|before| before == channel)
-                    && answers.len() < MAX_ANSWERS =>
-                {
-                    answered = Some(channel);
-                    answers.push(data);
-                    continue;
-                }
-                event => event,
+                    message: Message::Data(_),
+                } => Some(*channel),
+                _ => None,
             };
-            if let Some(channel) = answered.take() {
-                self.handle_answers(channel, std::mem::take(&mut answers), now)?;
+            if next != answered || answers.len() == MAX_ANSWERS {
+                self.handle_answers(answered, std::mem::take(&mut answers), now)?;
+                answered = next;
             }
             match event {
                 WireEvent::Opened { channel } => self.opened(channel),
+                WireEvent::Message {
+                    message: Message::Data(data),
+                    ..
+                } => answers.push(data),
                 WireEvent::Message { channel, message } => {
                     self.handle_message(channel, message, now)?
                 }
@@ -463,19 +462,20 @@ impl Connection {
                 _ => {}
             }
         }
-        if let Some(channel) = answered {
-            self.handle_answers(channel, answers, now)?;
-        }
+        self.handle_answers(answered, answers, now)?;
         self.wake.wake();
         Ok(())
     }
 
     fn handle_answers(
         &mut self,
-        channel: ChannelId,
+        channel: Option<ChannelId>,
         answers: Vec<Data>,
         now: Instant,
     ) -> Result<()> {
+        let Some(channel) = channel else {
+            return Ok(());
+        };
         let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
             return Ok(());
         };
@@ -512,7 +512,6 @@ impl Connection {
         };
         self.changed.insert(channel);
         let question = match message {
-            Message::Data(data) => return self.handle_answers(channel, vec![data], now),
             Message::Request(request) => Question::Request(request),
             Message::Want(want) => Question::Want(want),
             message => {
