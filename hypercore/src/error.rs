@@ -182,11 +182,11 @@ impl Error {
     #[must_use]
     pub fn is_peer_fault(&self) -> bool {
         match self {
-            Self::Merkle(_)
-            | Self::Bitfield(_)
+            Self::Bitfield(_)
             | Self::UnrequestedData
             | Self::NotAuthenticated
             | Self::RequestTimeout { .. } => true,
+            Self::Merkle(error) => error.is_peer_fault(),
             Self::Wire(error) => error.is_peer_fault(),
             _ => false,
         }

@@ -118,7 +118,7 @@ impl From<&Error> for CloseReason {
                 Self::BitfieldTooLarge
             }
             Error::Bitfield(_) => Self::Malformed,
-            Error::Merkle(_) => Self::FalseProof,
+            Error::Merkle(error) if error.is_peer_fault() => Self::FalseProof,
             Error::UnrequestedData => Self::Unrequested,
             Error::Closed => Self::CoreClosed,
             _ => Self::Internal,
