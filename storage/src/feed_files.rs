@@ -128,6 +128,20 @@ impl FeedFiles {
         Ok(true)
     }
 
+    /// Whether there is anything beside the keys, if only a header.
+    ///
+    /// Headers are written after the keys are durable. Where there is none, a loss of power may have
+    /// left anything in place of the keys.
+    pub fn has_headers(&self) -> Result<bool> {
+        for file in self.ours() {
+            let is_key = matches!(file.name, FileName::Key | FileName::SecretKey);
+            if !is_key && file.len()? > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How many bytes a page of the bitfield has: [`PAGE_SIZE`], or [`OLD_PAGE_SIZE`] in old files.
     #[must_use]
     pub const fn page_size(&self) -> u16 {

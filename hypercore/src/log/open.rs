@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{KeyPair, PublicKey, Roots, Verifier};
-use hypercore_storage::{FeedFiles, Storage};
+use hypercore_storage::{FeedFiles, FileName, Storage};
 
 use super::{Log, Unsynced, guard::Guard, recover};
 use crate::{
@@ -119,7 +119,7 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     if setup.existing == Existing::Forgotten {
         files.reset()?;
     }
-    let mut stored = stored_key(files)?;
+    let mut stored = stored_key(files, setup.requested())?;
     let is_other = |stored: PublicKey| {
         setup
             .requested()
@@ -150,7 +150,10 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
 }
 
 /// The key of the log that is stored, if one is.
-fn stored_key(files: &FeedFiles) -> Result<Option<PublicKey>> {
+fn stored_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<PublicKey>> {
+    if !files.has_headers()? {
+        return unfinished_key(files, requested);
+    }
     if let Some(key) = files.key()? {
         return Ok(Some(PublicKey::from(key)));
     }
@@ -161,13 +164,42 @@ fn stored_key(files: &FeedFiles) -> Result<Option<PublicKey>> {
             Err(Corruption::KeyMissing.into())
         };
     };
-    // A creation writes the secret key first: cut short right after it, the public half is in it.
+    // The public half is in it.
     let key_pair = KeyPair::from_bytes(&secret).map_err(|_| Corruption::SecretKey)?;
+    complete(files, &key_pair).map(Some)
+}
+
+/// The key of a log whose creation was cut short, if it came so far: it has no header yet, and so no
+/// block. A loss of power may have left anything in the place of a key that was not durable, zeros
+/// for instance; then there is no log.
+fn unfinished_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<PublicKey>> {
+    if let Some(secret) = whole(files.secret_key())?
+        && let Ok(key_pair) = KeyPair::from_bytes(&secret)
+    {
+        return complete(files, &key_pair).map(Some);
+    }
+    // The key of a clone has nothing to show that it is whole.
+    let is_clone = files.len(FileName::SecretKey)? == 0;
+    let key = whole(files.key())?.filter(|key| is_clone && *key != [0; 32]);
+    let key = key.map(PublicKey::from);
+    Ok(key.filter(|&key| requested.is_none_or(|requested| requested == key)))
+}
+
+/// A key that was read, or none if its file was cut.
+fn whole<T>(read: Result<Option<T>, hypercore_storage::Error>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.is_corruption() => Ok(None),
+        read => Ok(read?),
+    }
+}
+
+/// Writes what follows the secret key in a creation.
+fn complete(files: &FeedFiles, key_pair: &KeyPair) -> Result<PublicKey> {
     let key = key_pair.public_key();
     files.write_key(key.as_bytes())?;
     files.sync_keys()?;
     write_headers(files)?;
-    Ok(Some(key))
+    Ok(key)
 }
 
 /// Who appends to a log that is stored: the stored key pair wins over a given one, and not over a
@@ -189,8 +221,9 @@ fn open_author(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option
     Ok(signer.or(Some(Author::KeyPair(pair))))
 }
 
-/// Stores the keys of a new log: the secret one first, so that a creation cut short can be
-/// completed or started again, never mistaken for a read-only log.
+/// Stores the keys of a new log, and then its headers: the secret key first and durable before the
+/// other, so that a creation cut short can be completed or started again, never mistaken for a
+/// read-only log.
 fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     let author = match setup.author {
         None if setup.key.is_none() => Some(Author::KeyPair(KeyPair::generate()?)),
@@ -212,8 +245,11 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
             });
         }
     };
+    // What is left of a creation that was cut short.
+    files.reset()?;
     if let (Some(Author::KeyPair(pair)), true) = (&author, setup.store_secret_key) {
         files.write_secret_key(&pair.to_bytes())?;
+        files.sync_keys()?;
     }
     files.write_key(key.as_bytes())?;
     files.sync_keys()?;

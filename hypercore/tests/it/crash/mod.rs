@@ -5,6 +5,7 @@
 //! more, and `HYPERCORE_CRASH_SEEDS=17..18` repeats one.
 
 mod clone;
+mod creation;
 mod failures;
 mod recovery;
 mod writer;

@@ -1,0 +1,105 @@
+//! Power is lost while a log is created: it is there afterwards, or it never was.
+
+use futures_lite::future::block_on;
+use hypercore::{
+    Error, Hypercore, KeyPair, OpenOptions,
+    storage::{
+        FileName,
+        testing::{Fault, FaultStorage},
+    },
+};
+
+fn pair() -> KeyPair {
+    KeyPair::from_seed(&[7; 32])
+}
+
+/// What power cuts at all operations of a creation with `options` leave, a third of them after a second
+/// cut in the creation that followed the first.
+fn cuts(options: impl Fn() -> OpenOptions, mut check: impl FnMut(FaultStorage, bool)) {
+    for count in 0.. {
+        let first = FaultStorage::new();
+        first.fail_from(count, Fault::Io);
+        let created = block_on(options().open_storage(first.clone())).is_ok();
+        for seed in 0..600 {
+            let mut storage = FaultStorage::from_image(&first.power_cut(seed));
+            let mut must_be_there = created;
+            if seed % 3 == 0 {
+                storage.fail_from(seed / 3 % 40, Fault::Io);
+                must_be_there |= block_on(options().open_storage(storage.clone())).is_ok();
+                storage = FaultStorage::from_image(&storage.power_cut(seed));
+            }
+            check(storage, must_be_there);
+        }
+        if created {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_creation_without_power_never_was_or_is_finished() {
+    let (mut gone, mut zeros) = (0, 0);
+    cuts(Hypercore::options, |storage, must_be_there| {
+        let secret = storage.image().read(FileName::SecretKey);
+        let missing = Hypercore::options().create_if_missing(false);
+        let found = match block_on(missing.open_storage(storage.clone())) {
+            Ok(core) => Some(core.key()),
+            Err(Error::NoCore) => None,
+            Err(error) => panic!("{error}"),
+        };
+        assert!(found.is_some() || !must_be_there);
+        gone += u64::from(found.is_none());
+        zeros += u64::from(secret == [0; 64]);
+        block_on(async {
+            let core = Hypercore::options().open_storage(storage.clone());
+            let core = core.await.unwrap();
+            assert!(core.is_writable(), "{:?}", core.recovery());
+            assert!(found.is_none_or(|key| key == core.key()));
+            assert_eq!(core.append("first").await.unwrap(), 0);
+            core.close().await.unwrap();
+            let report = Hypercore::verify_storage(storage.image()).await.unwrap();
+            assert!(report.is_ok(), "{report:?}");
+        });
+    });
+    assert!(gone > 100 && zeros > 10, "{gone} gone, {zeros} zeros");
+}
+
+#[test]
+fn a_creation_without_power_is_made_again_with_the_same_keys() {
+    let writer = || Hypercore::options().key_pair(pair());
+    cuts(writer, |storage, _| {
+        let core = block_on(writer().open_storage(storage)).unwrap();
+        assert!(core.is_writable(), "{:?}", core.recovery());
+    });
+    let reader = || Hypercore::options().key(pair().public_key());
+    cuts(reader, |storage, _| {
+        let core = block_on(reader().open_storage(storage)).unwrap();
+        assert_eq!(
+            (core.key(), core.is_writable()),
+            (pair().public_key(), false)
+        );
+    });
+}
+
+/// With a header the keys were durable: what is there now is damage, and nothing is written over it.
+#[test]
+fn keys_of_a_log_that_was_there_are_not_replaced() {
+    for blocks in 0..2 {
+        block_on(async {
+            let storage = FaultStorage::new();
+            let core = Hypercore::options().open_storage(storage.clone());
+            let core = core.await.unwrap();
+            core.append_batch(vec!["a"; blocks]).await.unwrap();
+            core.close().await.unwrap();
+            let image = storage.image();
+            image.write(FileName::SecretKey, &[0; 64]);
+            let before = FileName::ALL.map(|file| image.read(file));
+            for options in [Hypercore::options(), Hypercore::options().key_pair(pair())] {
+                let error = options.open_storage(image.clone()).await.unwrap_err();
+                let is_told = error.is_corruption() || matches!(error, Error::OtherCore { .. });
+                assert!(is_told, "{error}");
+                assert_eq!(FileName::ALL.map(|file| image.read(file)), before);
+            }
+        });
+    }
+}
