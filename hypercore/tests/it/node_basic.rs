@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_lite::future::{poll_once, zip};
 use hypercore::{
-    Bytes, Error, Event, Goal, Hypercore, KeyPair, PeerId, ReplicateOptions, WaitsOn,
-    storage::Memory,
+    Bytes, Durability, Error, Event, Goal, Hypercore, KeyPair, PeerId, ReplicateOptions, WaitsOn,
+    storage::{Memory, testing::FaultStorage},
 };
 
 use crate::support::{
@@ -58,6 +58,14 @@ fn flush() {
         assert_eq!(appended.unwrap(), 0);
         flushed.unwrap();
         assert_eq!(core.length(), 1);
+
+        let disk = FaultStorage::new();
+        let options = Hypercore::options().durability(Durability::OnClose);
+        let core = options.open_storage(disk.clone()).await.unwrap();
+        core.append("hello").await.unwrap();
+        assert_ne!(disk.unsynced_sectors(), 0);
+        core.flush().await.unwrap();
+        assert_eq!(disk.unsynced_sectors(), 0);
     });
 }
 

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{self, Receiver, Sender},
     },
+    time::Duration,
 };
 
 use futures_lite::future;
@@ -169,7 +170,9 @@ fn a_slow_signer_holds_up_no_reader() {
             let (open, gate) = gate();
             let (options, asked) = scripted(move |turn, head| {
                 if turn > 0 {
-                    gate.lock().unwrap().recv().unwrap();
+                    // Whoever waits for the signer here would never open the gate.
+                    let opened = gate.lock().unwrap().recv_timeout(Duration::from_secs(10));
+                    opened.expect("somebody goes on while it is signed");
                 }
                 Ok(pair().sign(head))
             });
