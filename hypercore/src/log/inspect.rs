@@ -21,7 +21,7 @@ use hypercore_merkle::{
 use hypercore_storage::{FeedFiles, FileName, Storage};
 
 use super::{
-    TreeBits,
+    TreeBits, open,
     recover::{self, Examined, PAGE_BLOCKS, load_bitfield, verifies},
 };
 use crate::error::{Corruption, Error, Result};
@@ -100,7 +100,7 @@ pub(crate) fn verify_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
 
 fn verify_any(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Result<Verification> {
     let (files, damage) = FeedFiles::open_damaged(storage)?;
-    if files.is_empty()? {
+    if open::is_nothing(&files)? {
         return Err(Error::NoCore);
     }
     let Some(error) = damage else {

@@ -152,7 +152,13 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
 /// The key of the log that is stored, if one is.
 fn stored_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<PublicKey>> {
     if !files.has_headers()? {
-        return unfinished_key(files, requested);
+        return match Unfinished::read(files)? {
+            Unfinished {
+                pair: Some(pair), ..
+            } => complete(files, &pair).map(Some),
+            // Another clone can be made in its place.
+            Unfinished { key, .. } => Ok(key.filter(|key| requested.is_none_or(|it| it == *key))),
+        };
     }
     if let Some(key) = files.key()? {
         return Ok(Some(PublicKey::from(key)));
@@ -169,20 +175,32 @@ fn stored_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<
     complete(files, &key_pair).map(Some)
 }
 
-/// The key of a log whose creation was cut short, if it came so far: it has no header yet, and so no
-/// block. A loss of power may have left anything in the place of a key that was not durable, zeros
-/// for instance; then there is no log.
-fn unfinished_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<PublicKey>> {
-    if let Some(secret) = whole(files.secret_key())?
-        && let Ok(key_pair) = KeyPair::from_bytes(&secret)
-    {
-        return complete(files, &key_pair).map(Some);
+/// What a creation that was cut short left: it has no header yet, and so no block. A loss of power may
+/// have put anything in the place of a key that was not durable, zeros for instance.
+struct Unfinished {
+    pair: Option<KeyPair>,
+    /// That of a clone. Nothing shows that it is whole.
+    key: Option<PublicKey>,
+}
+
+impl Unfinished {
+    fn read(files: &FeedFiles) -> Result<Self> {
+        let secret = whole(files.secret_key())?;
+        let pair = secret.and_then(|secret| KeyPair::from_bytes(&secret).ok());
+        let is_clone = files.len(FileName::SecretKey)? == 0;
+        let key = whole(files.key())?.filter(|key| is_clone && *key != [0; 32]);
+        let key = key.map(PublicKey::from);
+        Ok(Self { pair, key })
     }
-    // The key of a clone has nothing to show that it is whole.
-    let is_clone = files.len(FileName::SecretKey)? == 0;
-    let key = whole(files.key())?.filter(|key| is_clone && *key != [0; 32]);
-    let key = key.map(PublicKey::from);
-    Ok(key.filter(|&key| requested.is_none_or(|requested| requested == key)))
+}
+
+/// Whether no log is stored, but for what may be left of a creation.
+pub(super) fn is_nothing(files: &FeedFiles) -> Result<bool> {
+    if files.has_headers()? {
+        return Ok(files.is_empty()?);
+    }
+    let Unfinished { pair, key } = Unfinished::read(files)?;
+    Ok(pair.is_none() && key.is_none())
 }
 
 /// A key that was read, or none if its file was cut.

@@ -18,6 +18,7 @@ use hypercore_storage::{FeedFiles, FileName, Quarantine, Storage};
 
 use super::{
     inspect::{Verification, Watch, probable_length, verify_files},
+    open,
     recover::{self, End, Examined, load_bitfield, verifies},
 };
 use crate::error::{Corruption, Error, Result};
@@ -38,7 +39,7 @@ pub struct Repair {
 /// Repairs the log in `storage`.
 pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Result<Repair> {
     let (files, damage) = FeedFiles::open_damaged(storage)?;
-    if files.is_empty()? {
+    if open::is_nothing(&files)? {
         return Err(Error::NoCore);
     }
     let mut repair = Repair::default();

@@ -48,7 +48,11 @@ fn a_creation_without_power_never_was_or_is_finished() {
             Err(error) => panic!("{error}"),
         };
         assert!(found.is_some() || !must_be_there);
-        gone += u64::from(found.is_none());
+        if found.is_none() {
+            gone += 1;
+            let verified = block_on(Hypercore::verify_storage(storage.image()));
+            assert!(matches!(verified, Err(Error::NoCore)), "{verified:?}");
+        }
         zeros += u64::from(secret == [0; 64]);
         block_on(async {
             let core = Hypercore::options().open_storage(storage.clone());
