@@ -611,21 +611,30 @@ fn a_peer_that_never_answers_is_left() {
 #[test]
 fn pushed_blocks_are_not_stored() {
     run(async {
-        let clone = clone_of(&writer(1).await, true).await;
+        let origin = writer(17).await;
+        let clone = clone_of(&origin, true).await;
         let (mut pushing, ours) = puppet(&clone).await;
         for index in 0..17 {
+            // True ones, which would be stored had anybody asked for them.
+            let proof = origin.proof(index).await.unwrap().unwrap();
+            let node = |node: &merkle::Node| DataNode {
+                index: node.index.get(),
+                hash: node.hash,
+                size: node.size,
+            };
+            let signature = proof.signature.unwrap();
             pushing
                 .send(Message::Data(Data {
                     index,
-                    value: Some(Bytes::from_static(b"unasked")),
-                    nodes: Vec::new(),
-                    signature: None,
+                    value: Some(origin.get(index).await.unwrap()),
+                    nodes: proof.nodes.iter().map(node).collect(),
+                    signature: Some(signature.as_bytes().try_into().unwrap()),
                 }))
                 .await;
         }
         let error = soon("the end", ours).await.unwrap_err();
         assert!(matches!(error, Error::UnrequestedData), "{error}");
-        assert_eq!(clone.length(), 0);
+        assert_eq!((clone.length(), clone.downloaded(..)), (0, 0));
     });
 }
 

@@ -13,6 +13,9 @@ fn pair() -> KeyPair {
     KeyPair::from_seed(&[7; 32])
 }
 
+/// How much of what was not durable each cut takes.
+const SEEDS: u64 = 300;
+
 /// What power cuts at all operations of a creation with `options` leave, a third of them after a second
 /// cut in the creation that followed the first.
 fn cuts(options: impl Fn() -> OpenOptions, mut check: impl FnMut(FaultStorage, bool)) {
@@ -20,7 +23,7 @@ fn cuts(options: impl Fn() -> OpenOptions, mut check: impl FnMut(FaultStorage, b
         let first = FaultStorage::new();
         first.fail_from(count, Fault::Io);
         let created = block_on(options().open_storage(first.clone())).is_ok();
-        for seed in 0..600 {
+        for seed in 0..SEEDS {
             let mut storage = FaultStorage::from_image(&first.power_cut(seed));
             let mut must_be_there = created;
             if seed % 3 == 0 {
@@ -31,6 +34,7 @@ fn cuts(options: impl Fn() -> OpenOptions, mut check: impl FnMut(FaultStorage, b
             check(storage, must_be_there);
         }
         if created {
+            println!("{} cuts", SEEDS * (count + 1));
             return;
         }
     }
