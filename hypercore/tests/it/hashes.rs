@@ -1,12 +1,17 @@
 //! Proofs by themselves: what `download` with `hash` brings, and what it is good for.
 
+use async_std::task;
 use futures_lite::future;
 use hypercore::{
-    Download, DownloadOptions, Error, Goal, Hypercore,
+    Download, DownloadOptions, Error, Goal, Hypercore, ReplicateOptions, Role,
     merkle::{Node, NodeIndex, Proof, leaf_hash},
+    wire::{Have, Message},
 };
 
-use crate::support::{clone_of, clone_with, connect_live, disconnected, run, soon, writer};
+use crate::{
+    puppet::Puppet,
+    support::{clone_of, clone_with, connect_live, disconnected, run, soon, tcp_pair, writer},
+};
 
 fn hashes(core: &Hypercore, blocks: impl std::ops::RangeBounds<u64>) -> Download {
     let mut options = DownloadOptions::default();
@@ -53,6 +58,30 @@ fn a_download_of_hashes_brings_proofs_and_no_blocks() {
         }
         let error = put_bare(&clone, &core, 12).await.unwrap_err();
         assert!(error.is_peer_fault(), "{error}");
+    });
+}
+
+/// The proof of a block proves the one beside it, too.
+#[test]
+fn one_of_two_neighbours_is_asked_for() {
+    run(async {
+        let clone = clone_of(&writer(4).await, true).await;
+        let (ours, theirs) = tcp_pair().await;
+        let replication = clone.replicate(Role::Initiator, ReplicateOptions::live());
+        let _running = task::spawn(replication.unwrap().run(ours));
+        let mut puppet = Puppet::new(&clone, theirs).await;
+        let all = Have {
+            start: 0,
+            length: 4,
+            bitfield: None,
+            ack: false,
+        };
+        puppet.send(Message::Have(all)).await;
+        let _wanted = hashes(&clone, ..4);
+        for index in [0, 2] {
+            let asked = soon("a request", puppet.request()).await.unwrap();
+            assert_eq!((asked.index, asked.hash), (index, true));
+        }
     });
 }
 
