@@ -199,10 +199,12 @@ fn a_reader_does_not_append() {
 fn a_block_too_large_changes_nothing() {
     run(async {
         let memory = Memory::new();
-        let core = Hypercore::options()
-            .open_storage(memory.clone())
-            .await
-            .unwrap();
+        let gate = Arc::new(RwLock::new(()));
+        let storage = Gated {
+            memory: memory.clone(),
+            gate: Arc::clone(&gate),
+        };
+        let core = Hypercore::options().open_storage(storage).await.unwrap();
         core.append("before").await.unwrap();
         let too_large = |error| {
             let size = MAX as u64 + 1;
@@ -213,12 +215,19 @@ fn a_block_too_large_changes_nothing() {
         assert!(too_large(core.append_batch(batch).await.unwrap_err()));
         assert_eq!(core.length(), 1);
 
-        // Those that come at the same time do not suffer either.
+        // Those that wait for the same turn do not suffer either.
         let blocks = [vec![1], vec![0; MAX + 1], vec![0; MAX]];
-        let appended = join(blocks.map(|block| core.append(block)).into()).await;
-        assert_eq!(appended[0].as_ref().unwrap(), &1);
-        assert!(appended[1].is_err());
-        assert_eq!(appended[2].as_ref().unwrap(), &2);
+        let [mut first, mut large, mut last] = blocks.map(|block| Box::pin(core.append(block)));
+        let refused = {
+            let _closed = gate.write().unwrap();
+            future::block_on(start(first.as_mut()));
+            let refused = future::block_on(future::poll_once(&mut large));
+            future::block_on(start(last.as_mut()));
+            refused
+        };
+        assert!(refused.is_some_and(|refused| too_large(refused.unwrap_err())));
+        assert_eq!(first.await.unwrap(), 1);
+        assert_eq!(last.await.unwrap(), 2);
         assert_eq!(core.append("after").await.unwrap(), 3);
         core.close().await.unwrap();
 
