@@ -239,7 +239,12 @@ fn replicate_while_cancelling() {
         let core = writer(64).await;
         let clone = clone_of(&core, true).await;
         let _connection = connect_live(&clone, &core).await;
-        connected(&clone, 1).await;
+        let told = async {
+            while clone.remote_length() < 64 {
+                async_std::task::yield_now().await;
+            }
+        };
+        soon("what the writer has", told).await;
         // Requests are made and taken back, some before and some after they were sent.
         for round in 0..64 {
             let mut get = Box::pin(clone.get(round));
