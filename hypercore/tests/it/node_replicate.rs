@@ -258,7 +258,6 @@ fn replicate_while_cancelling() {
                 clone.cancel(..);
             }
         }
-        // Whatever came of them, everything can be had.
         // What was sent for nothing does no harm when it comes.
         let answered = async {
             while clone.peers().iter().any(|peer| peer.in_flight > 0) {
@@ -267,6 +266,7 @@ fn replicate_while_cancelling() {
         };
         soon("answers that nobody waits for", answered).await;
         assert!(clone.downloaded(..) > 0);
+        // Whatever came of them, everything can be had.
         let all = soon("all blocks", clone.get_batch(0..64)).await.unwrap();
         assert_eq!(all.len(), 64);
     });
