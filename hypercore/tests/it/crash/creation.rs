@@ -4,7 +4,7 @@ use futures_lite::future::block_on;
 use hypercore::{
     Error, Hypercore, KeyPair, OpenOptions,
     storage::{
-        FileName,
+        FileName, Memory,
         testing::{Fault, FaultStorage},
     },
 };
@@ -84,6 +84,23 @@ fn a_creation_without_power_is_made_again_with_the_same_keys() {
         let core = block_on(reader().open_storage(storage)).unwrap();
         assert_eq!(
             (core.key(), core.is_writable()),
+            (pair().public_key(), false)
+        );
+    });
+}
+
+/// Nobody could open a clone with a false secret key.
+#[test]
+fn nothing_is_left_of_a_creation_in_the_log_that_follows() {
+    block_on(async {
+        let memory = Memory::new();
+        memory.write(FileName::SecretKey, &[0; 64]);
+        let clone = Hypercore::options().key(pair().public_key());
+        let clone = clone.open_storage(memory.clone()).await.unwrap();
+        clone.close().await.unwrap();
+        let clone = Hypercore::options().open_storage(memory).await.unwrap();
+        assert_eq!(
+            (clone.key(), clone.is_writable()),
             (pair().public_key(), false)
         );
     });
