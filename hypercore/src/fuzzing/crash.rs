@@ -79,6 +79,7 @@ impl Crashing {
 
     async fn open(&mut self, disk: FaultStorage) {
         let options = Hypercore::options().key_pair(KeyPair::from_seed(&[7; 32]));
+        let options = options.state_storage(disk.clone());
         let core = options.open_storage(disk.clone()).await;
         let core = core.expect("what was acknowledged can be opened");
         let (length, acknowledged) = (core.length() as usize, self.blocks.len());
