@@ -24,12 +24,15 @@ impl Hypercore {
     pub async fn resume(&self) -> Result<u64> {
         self.shared().lock().log.set_resuming(true);
         let resumed = self.take_in().await;
-        let mut core = self.shared().lock();
-        core.log.set_resuming(false);
-        resumed?;
-        core.log.check_signed()?;
-        let head = core.log.head();
-        drop(core);
+        let head = {
+            let mut core = self.shared().lock();
+            core.log.set_resuming(false);
+            resumed?;
+            core.log.check_signed()?;
+            core.log.head()
+        };
+        // What is noted must never be more than what a loss of power leaves.
+        self.flush().await?;
         self.note_durably(head).await?;
         let mut core = self.shared().lock();
         // A peer may have shown more in the meantime.

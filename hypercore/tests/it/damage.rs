@@ -10,7 +10,7 @@ use std::{
 
 use futures_lite::{StreamExt, future::block_on};
 use hypercore::{
-    Corruption, Error, GetOptions, Hypercore, KeyPair, ReadOptions, Verification,
+    Corruption, Durability, Error, GetOptions, Hypercore, KeyPair, ReadOptions, Verification,
     storage::{Directory, FileName, Memory},
 };
 
@@ -216,28 +216,46 @@ fn a_shortened_file_is_named_or_made_whole() {
     }
 }
 
-/// What a page claims beyond the end of the log must not come true when the log has grown there.
+/// What a page claims beyond the end of the log must not come true when the log has grown there, nor
+/// be on the disk for Node when an append is acknowledged.
 #[test]
 fn bits_beyond_the_end_are_not_believed_later() {
-    let (storage, _) = log(3);
-    let mut page = storage.read(FileName::Bitfield);
-    // The header, then a KiB for blocks, then two for nodes; the first bit is the highest.
-    page[32] |= 0b0000_0100;
-    page[32 + 2289 / 8] |= 0x80;
-    page[32 + 1024 + 1] |= 0b0100_0000;
-    storage.write(FileName::Bitfield, &page);
-    block_on(async {
-        for length in 4..8 {
-            let core = Hypercore::options().open_storage(storage.clone()).await;
-            let core = core.unwrap();
-            assert_eq!(core.append("more").await.unwrap(), length - 1);
-            core.close().await.unwrap();
-        }
-        let core = Hypercore::options().open_storage(storage.clone()).await;
-        let core = core.unwrap();
-        assert_eq!((core.length(), core.downloaded(0..u64::MAX)), (7, 7));
-        assert!(core.audit().await.unwrap().invalid.is_empty());
-    });
+    for durability in [Durability::Always, Durability::Interop] {
+        let (storage, _) = log(3);
+        let mut page = storage.read(FileName::Bitfield);
+        // The header, then a KiB for blocks, then two for nodes; the first bit is the highest.
+        page[32] |= 0b0000_0100;
+        page[32 + 2289 / 8] |= 0x80;
+        page[32 + 1024 + 1] |= 0b0100_0000;
+        storage.write(FileName::Bitfield, &page);
+        let open = || {
+            let options = Hypercore::options().durability(durability);
+            options.open_storage(storage.clone())
+        };
+        block_on(async {
+            for length in 4..8 {
+                let core = open().await.unwrap();
+                assert_eq!(core.append("more").await.unwrap(), length - 1);
+                let page = storage.read(FileName::Bitfield).split_off(32);
+                let (blocks, nodes) = page.split_at(1024);
+                assert_eq!(highest_bit(blocks), Some(length - 1), "{durability:?}");
+                assert!(
+                    highest_bit(&nodes[..2048]) < Some(2 * length - 1),
+                    "{durability:?}"
+                );
+                core.close().await.unwrap();
+            }
+            let core = open().await.unwrap();
+            assert_eq!((core.length(), core.downloaded(0..u64::MAX)), (7, 7));
+            assert!(core.audit().await.unwrap().invalid.is_empty());
+        });
+    }
+}
+
+/// The last bit that is set.
+fn highest_bit(bytes: &[u8]) -> Option<u64> {
+    let last = bytes.iter().rposition(|&byte| byte != 0)?;
+    Some(8 * last as u64 + 7 - u64::from(bytes[last].trailing_zeros()))
 }
 
 /// Blocks are read several at a time: what comes before a damaged one is read, and the damage
