@@ -320,6 +320,21 @@ impl RandomAccess for DiskFile {
             .map_or(Ok(()), |handle| handle.file.sync_data())
     }
 
+    #[cfg(target_os = "linux")]
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        use rustix::{fs::SeekFrom, io::Errno};
+        let Some(handle) = self.existing()? else {
+            return Ok(offset);
+        };
+        match rustix::fs::seek(&handle.file, SeekFrom::Data(offset)) {
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => Ok(offset.max(handle.file.metadata()?.len())),
+            // Not every file system knows.
+            Err(_) => Ok(offset),
+            Ok(next) => Ok(next),
+        }
+    }
+
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         let end = offset.saturating_add(len).min(self.len()?);
         if offset >= end {

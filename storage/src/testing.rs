@@ -487,6 +487,10 @@ impl RandomAccess for RecordedFile {
         self.inner.punch_hole(offset, len)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        self.inner.next_data(offset)
+    }
+
     fn allocated(&self) -> io::Result<u64> {
         self.inner.allocated()
     }
