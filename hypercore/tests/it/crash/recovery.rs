@@ -161,3 +161,33 @@ fn a_failed_append_leaves_the_log_open() {
         }
     });
 }
+
+/// A batch that was to go beyond a page of the bitfield had made room for the next page, and failed
+/// before anything of it was durable: whatever that page shows then claims nothing.
+#[test]
+fn room_for_the_next_page_claims_nothing() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Always).await.unwrap();
+        let blocks = std::iter::repeat_n(&b"x"[..], 8184);
+        core.append_batch(blocks).await.unwrap();
+        core.flush().await.unwrap();
+        for operation in 0..8 {
+            let left = FaultStorage::from_image(&storage.image());
+            let core = open(&left, Durability::Always).await.unwrap();
+            left.fail_from(operation, Fault::Io);
+            let batch = std::iter::repeat_n(&b"y"[..], 15);
+            core.append_batch(batch).await.unwrap_err();
+            for seed in 0..100 {
+                let left = FaultStorage::from_image(&left.power_cut(seed));
+                let core = open(&left, Durability::Always).await.unwrap();
+                assert!(
+                    core.is_writable(),
+                    "{operation}, {seed}: {:?}",
+                    core.recovery()
+                );
+                assert_eq!(core.length(), 8184, "{operation}, {seed}");
+            }
+        }
+    });
+}
