@@ -262,7 +262,7 @@ fn a_full_disk_loses_nothing() {
             mounted.is_ok_and(|status| status.success()),
             "it takes root"
         );
-        fs::write(scene.path("disk/ballast"), vec![1; 4096 * (1 + run % 50)]).unwrap();
+        fs::write(scene.path("disk/ballast"), vec![1; 4096 * (40 + run)]).unwrap();
         scene.run(["create", "disk/log"]).ok();
         let block = "x".repeat(50_000);
         let mut acknowledged = 0;
