@@ -42,7 +42,7 @@ impl Log {
             .guard
             .as_ref()
             .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)))
-            .or((origin == Origin::Elsewhere).then_some(AppendLock::Copied));
+            .or_else(|| (origin == Origin::Elsewhere).then_some(AppendLock::Copied));
         if let Some(lock) = lock {
             tracing::warn!("nothing can be appended: {lock}");
         }
