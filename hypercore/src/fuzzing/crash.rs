@@ -39,7 +39,7 @@ impl Crashing {
         if self.disk.is_none() {
             self.open(FaultStorage::new()).await;
         }
-        let Some((disk, core)) = &self.disk else {
+        let Some((_, core)) = &self.disk else {
             return;
         };
         let count = usize::from(amount);
