@@ -1,11 +1,6 @@
 //! How to open a core.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hypercore_merkle::{KeyPair, PublicKey};
@@ -75,7 +70,8 @@ pub struct OpenOptions {
     durability: Durability,
     on_write: Option<OnWrite>,
     indexing: bool,
-    state_directory: Option<PathBuf>,
+    state: Option<State>,
+    signed_elsewhere: Option<u64>,
 }
 
 type WriteHook = dyn Fn(u64, &Bytes, Option<PeerId>) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
@@ -88,6 +84,15 @@ pub(crate) struct OnWrite(Box<WriteHook>);
 impl OnWrite {
     pub(crate) fn ask(&self, index: u64, block: &Bytes, source: Option<PeerId>) -> Result<()> {
         (self.0)(index, block, source).map_err(Error::Refused)
+    }
+}
+
+/// Where a program keeps its state.
+struct State(Arc<dyn Storage>);
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("State")
     }
 }
 
@@ -118,7 +123,8 @@ impl OpenOptions {
             durability: Durability::Always,
             on_write: None,
             indexing: false,
-            state_directory: None,
+            state: None,
+            signed_elsewhere: None,
         }
     }
 
@@ -268,8 +274,26 @@ impl OpenOptions {
     /// no appends then. Not done by default; copies and backups of the directory are noticed
     /// without it. The directory of a program's state, `$XDG_STATE_HOME`, is a good place.
     #[must_use]
-    pub fn state_directory(mut self, path: impl Into<PathBuf>) -> Self {
-        self.state_directory = Some(path.into());
+    pub fn state_directory(self, path: impl AsRef<Path>) -> Self {
+        self.state_storage(Directory::new(path.as_ref()))
+    }
+
+    /// As [`state_directory`](Self::state_directory), for programs that keep their state elsewhere
+    /// than in files. Of the storage only [`Storage::beside`] is used.
+    #[must_use]
+    pub fn state_storage(mut self, storage: impl Storage + 'static) -> Self {
+        self.state = Some(State(Arc::new(storage)));
+        self
+    }
+
+    /// The key pair comes from elsewhere, where at least `length` blocks were signed with it. Where it
+    /// is stored first, appends are locked ([`AppendLock::Copied`](crate::AppendLock::Copied)) until
+    /// [`Hypercore::resume`] has found that many, or [`Hypercore::accept_fork_risk`] takes the risk. The
+    /// lock is durable before the key pair is. A storage that keeps no files beside the log forgets it
+    /// when the core is closed.
+    #[must_use]
+    pub const fn signed_elsewhere(mut self, length: u64) -> Self {
+        self.signed_elsewhere = Some(length);
         self
     }
 
@@ -308,7 +332,8 @@ impl OpenOptions {
             durability,
             on_write,
             indexing,
-            state_directory,
+            state,
+            signed_elsewhere,
         } = self;
         let author = author.or_else(|| (!live && key.is_none()).then_some(Author::Unsigned));
         let setup = Setup {
@@ -318,7 +343,8 @@ impl OpenOptions {
             store_secret_key,
             may_lose: !durability.waits(),
             indexing,
-            state_directory,
+            state: state.map(|State(storage)| storage),
+            signed_elsewhere,
         };
         let storage: Arc<dyn Storage> = Arc::new(storage);
         let log = runtime::unblock(move || Log::open(storage, setup)).await?;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hypercore_merkle::TreeHead;
+
 use crate::{
     Hypercore,
     error::{Error, Result},
@@ -17,16 +19,26 @@ impl Hypercore {
     /// # Errors
     ///
     /// [`Error::NotAvailable`] without a connected peer; [`Error::AppendLocked`] when the peers have
-    /// less than was signed here, or when there are two histories: then appends stay locked.
+    /// less than was signed here, or when there are two histories: then appends stay locked. Also when
+    /// the storage fails.
     pub async fn resume(&self) -> Result<u64> {
         self.shared().lock().log.set_resuming(true);
         let resumed = self.take_in().await;
+        let head = {
+            let mut core = self.shared().lock();
+            core.log.set_resuming(false);
+            resumed?;
+            core.log.check_signed()?;
+            core.log.head()
+        };
+        // What is noted must never be more than what a loss of power leaves.
+        self.flush().await?;
+        self.note_durably(head).await?;
         let mut core = self.shared().lock();
-        core.log.set_resuming(false);
-        resumed?;
+        // A peer may have shown more in the meantime.
         core.log.check_signed()?;
         core.log.unlock();
-        Ok(core.log.length())
+        Ok(head.length)
     }
 
     async fn take_in(&self) -> Result<()> {
@@ -45,29 +57,27 @@ impl Hypercore {
         self.download(before..self.length()).await
     }
 
-    /// Locks appends until they are [resumed](Self::resume): for a secret key that was brought here
-    /// from elsewhere, where more may have been signed with it. A storage that keeps no files beside
-    /// the log forgets this when it is closed.
-    ///
-    /// # Errors
-    ///
-    /// When the core is closed or the storage fails.
-    pub async fn lock_appends(&self) -> Result<()> {
-        let shared = Arc::clone(self.shared());
-        runtime::unblock(move || shared.lock().log.lock_as_copied()).await
-    }
-
     /// Lets appends go on although they are [locked](Self::append_lock). If more was signed with the
     /// key than is here, the next append makes a second history of the log: whoever has the first
     /// refuses it, and nobody can join the two.
     ///
     /// # Errors
     ///
-    /// When the core is closed.
+    /// When the core is closed or the storage fails.
     pub async fn accept_fork_risk(&self) -> Result<()> {
-        let mut core = self.shared().lock();
-        core.log.files()?;
-        core.log.unlock();
+        let head = {
+            let core = self.shared().lock();
+            core.log.files()?;
+            core.log.head()
+        };
+        self.note_durably(head).await?;
+        self.shared().lock().log.unlock();
         Ok(())
+    }
+
+    /// Notes that appends go on from `head`, so that they still do after a loss of power.
+    async fn note_durably(&self, head: TreeHead) -> Result<()> {
+        let shared = Arc::clone(self.shared());
+        runtime::unblock(move || shared.note_durably(&head)).await
     }
 }

@@ -9,15 +9,15 @@
 //! A bit goes to the disk when what it claims is durable, at every level: recovery rests on that.
 
 use std::{
-    fmt,
+    fmt, io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use async_channel::Sender;
-use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots};
-use hypercore_storage::FeedFiles;
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots, TreeHead};
+use hypercore_storage::{FeedFiles, RandomAccess};
 
 use crate::{
     Durability,
@@ -379,7 +379,7 @@ impl Shared {
         let mut state = lock(&self.pages);
         self.sync(|| files.sync_bitfield())?;
         let noted = self.lock().log.noted();
-        if let Err(error) = noted.iter().try_for_each(|file| file.sync()) {
+        if let Err(error) = sync_all(&noted) {
             tracing::warn!(%error, "the guard against forks could not be synced");
         }
         state.unsynced = Unsynced::default();
@@ -528,6 +528,12 @@ impl Shared {
             self.lock().log.abort_append();
             return Err(error);
         }
+        // Whoever cuts a log has said that its history is to be another one. Noted afterwards, a log
+        // that was cut right before a loss of power would lack what was signed.
+        if let Err(error) = self.note_durably(&roots.head()) {
+            self.lock().log.abort_append();
+            return Err(error);
+        }
         let result = self.cut(&files, roots, length..old);
         if result.is_err() {
             // The log in the files could be the old one or the new one.
@@ -553,11 +559,17 @@ impl Shared {
         files.sync_content()?;
         files.truncate_tree(length)?;
         files.truncate_data(byte_length)?;
-        // Whoever cuts a log has said that its history is to be another one.
-        let mut core = self.lock();
-        let head = core.log.head();
-        core.log.note(&head);
         Ok(())
+    }
+
+    /// Notes durably that the log may end at `head`, whatever was noted before.
+    pub(crate) fn note_durably(&self, head: &TreeHead) -> Result<()> {
+        let noted = {
+            let mut core = self.lock();
+            core.log.note_end(head)?;
+            core.log.noted()
+        };
+        sync_all(&noted).map_err(Error::Guard)
     }
 
     /// Closes the core and removes its files.
@@ -626,6 +638,10 @@ fn sign_end(files: &FeedFiles, roots: &Roots, author: &Author, old: u64) -> Resu
         files.write_signature(last, slot)?;
     }
     Ok(files.sync_content()?)
+}
+
+fn sync_all(files: &[Arc<dyn RandomAccess>]) -> io::Result<()> {
+    files.iter().try_for_each(|file| file.sync())
 }
 
 impl Drop for Shared {

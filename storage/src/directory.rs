@@ -14,8 +14,8 @@ use crate::{FileName, RandomAccess, Storage, error::NotAFile};
 ///
 /// Reading creates nothing: a missing directory is an empty log. The first write creates the
 /// directory, for its owner alone, and the file. On Unix, names that lead elsewhere (symbolic links)
-/// and everything but regular files are refused, and a secret key that others may read is taken
-/// from them as soon as it is opened.
+/// and everything but regular files are refused, a file with further names (hard links) is only
+/// read, and a secret key that others may read is taken from them as soon as it is opened.
 ///
 /// Opening a log locks the file `bitfield` with `flock`, exactly as Hypercore 9 does
 /// (`hypercore-default-storage`, `fsctl`), so the two never write at the same time.
@@ -212,7 +212,9 @@ impl DiskFile {
             }
         };
         if !handle.writable {
-            return Err(io::ErrorKind::PermissionDenied.into());
+            let shared = has_other_names(&handle.file)?;
+            let error = io::Error::from(io::ErrorKind::PermissionDenied);
+            return Err(if shared { other_names() } else { error });
         }
         Ok(&handle.file)
     }
@@ -230,8 +232,8 @@ impl DiskFile {
         both.read(true).write(true);
         match self.open_with(&both) {
             Ok(file) => Ok(Handle {
+                writable: !has_other_names(&file)?,
                 file,
-                writable: true,
             }),
             Err(error) if is_read_only(&error) => {
                 let file = self.open_with(options().read(true))?;
@@ -316,6 +318,21 @@ impl RandomAccess for DiskFile {
     fn sync(&self) -> io::Result<()> {
         self.existing()?
             .map_or(Ok(()), |handle| handle.file.sync_data())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        use rustix::{fs::SeekFrom, io::Errno};
+        let Some(handle) = self.existing()? else {
+            return Ok(offset);
+        };
+        match rustix::fs::seek(&handle.file, SeekFrom::Data(offset)) {
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => Ok(offset.max(handle.file.metadata()?.len())),
+            // Not every file system knows.
+            Err(_) => Ok(offset),
+            Ok(next) => Ok(next),
+        }
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -426,6 +443,25 @@ fn is_read_only(error: &io::Error) -> bool {
 
 fn not_a_file(found: &'static str) -> io::Error {
     io::Error::other(NotAFile(found))
+}
+
+/// Whether what is written to the file changes another one: a hard link to it. That can be a backup,
+/// or something that has nothing to do with the log.
+#[cfg(unix)]
+fn has_other_names(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(file.metadata()?.nlink() > 1)
+}
+
+#[cfg(not(unix))]
+fn has_other_names(_: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+fn other_names() -> io::Error {
+    let words =
+        "it has another name (a hard link), which would be written to, too; put a copy here";
+    io::Error::new(io::ErrorKind::PermissionDenied, words)
 }
 
 /// What stands at `path` if it is no regular file. Explains an error, decides nothing.

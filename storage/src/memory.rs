@@ -4,19 +4,20 @@ use std::{
     fmt, io,
     ops::Range,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use crate::{FileName, RandomAccess, Storage, random_access};
 
-/// Six files in memory. Clones share their content, so a log can be closed and opened again.
+/// Six files in memory, and those beside them. Clones share their content, so a log can be closed and opened again.
 ///
 /// Only what was written takes memory: a file with a hole of a terabyte is as small as its content.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     files: [Arc<Shared>; 6],
+    beside: Arc<Mutex<BTreeMap<String, Arc<Shared>>>>,
 }
 
 impl Memory {
@@ -25,6 +26,7 @@ impl Memory {
     pub fn new() -> Self {
         Self {
             files: array::from_fn(|_| Arc::default()),
+            beside: Arc::default(),
         }
     }
 
@@ -35,17 +37,33 @@ impl Memory {
     /// When the file does not fit into memory.
     #[must_use]
     pub fn read(&self, file: FileName) -> Vec<u8> {
-        let pages = self.files[file as usize].pages();
-        let mut bytes = vec![0; usize::try_from(pages.len).expect("the file fits into memory")];
-        pages.read(0, &mut bytes);
-        bytes
+        self.files[file as usize].content()
     }
 
     /// Replaces all bytes of `file`, whether or not a log has it open.
     pub fn write(&self, file: FileName, bytes: &[u8]) {
-        let mut pages = self.files[file as usize].pages_mut();
-        *pages = Pages::default();
-        pages.write(0, bytes);
+        self.files[file as usize].replace(bytes);
+    }
+
+    /// All files that were opened, by their names.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn content(&self) -> Vec<(String, Vec<u8>)> {
+        let of_log = FileName::ALL.map(|file| (file.to_string(), self.read(file)));
+        let beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let beside = beside.iter();
+        let beside = beside.map(|(name, shared)| (name.clone(), shared.content()));
+        of_log.into_iter().chain(beside).collect()
+    }
+
+    /// Replaces all bytes of the file of this name, one of the six or beside them.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn write_named(&self, name: &str, bytes: &[u8]) {
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = match FileName::ALL.iter().find(|file| file.as_str() == name) {
+            Some(&file) => &self.files[file as usize],
+            None => beside.entry(name.to_owned()).or_default(),
+        };
+        shared.replace(bytes);
     }
 
     /// Writes into `file`, whether or not a log has it open: damage, or a hole.
@@ -57,12 +75,19 @@ impl Memory {
 
 impl Storage for Memory {
     fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
-        let shared = Arc::clone(&self.files[file as usize]);
-        Ok(Arc::new(MemoryFile {
-            shared,
-            wanted: AtomicBool::new(false),
-            owner: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(MemoryFile::of(&self.files[file as usize])))
+    }
+
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = beside.entry(name.to_owned()).or_default();
+        Ok(Some(Arc::new(MemoryFile::of(shared))))
+    }
+
+    fn remove_beside(&self, name: &str) -> io::Result<()> {
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        beside.remove(name);
+        Ok(())
     }
 
     fn never_waits(&self) -> bool {
@@ -78,6 +103,20 @@ struct Shared {
 }
 
 impl Shared {
+    /// All bytes, holes included.
+    fn content(&self) -> Vec<u8> {
+        let pages = self.pages();
+        let mut bytes = vec![0; usize::try_from(pages.len).expect("the file fits into memory")];
+        pages.read(0, &mut bytes);
+        bytes
+    }
+
+    fn replace(&self, bytes: &[u8]) {
+        let mut pages = self.pages_mut();
+        *pages = Pages::default();
+        pages.write(0, bytes);
+    }
+
     fn pages(&self) -> RwLockReadGuard<'_, Pages> {
         self.pages.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,6 +198,14 @@ impl RandomAccess for MemoryFile {
 }
 
 impl MemoryFile {
+    fn of(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            wanted: AtomicBool::new(false),
+            owner: AtomicBool::new(false),
+        }
+    }
+
     fn take(&self) -> io::Result<()> {
         if self.owner.load(Ordering::Acquire) {
             return Ok(());

@@ -58,10 +58,14 @@ impl<'a> Quarantine<'a> {
             let wanted = (end - offset).min(CHUNK as u64) as usize;
             let piece = &mut buffer[..wanted];
             file.read_up_to(offset, piece)?;
-            if piece.iter().any(|&byte| byte != 0) {
+            offset += if piece.iter().any(|&byte| byte != 0) {
                 self.write(file, offset, piece)?;
-            }
-            offset += wanted as u64;
+                wanted as u64
+            } else {
+                // A file with a hole of a terabyte is not worth an hour.
+                file.next_data(offset + wanted as u64)?
+                    .saturating_sub(offset)
+            };
         }
         Ok(())
     }

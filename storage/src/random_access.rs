@@ -105,6 +105,12 @@ pub trait RandomAccess: fmt::Debug + Send + Sync {
         write_zeros(self, offset, len)
     }
 
+    /// Where the next byte at or after `offset` is that may be something else than zero; holes are
+    /// skipped where the file system tells where they are. The default skips nothing.
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
+
     /// How many bytes the file really occupies. The default is its length.
     fn allocated(&self) -> io::Result<u64> {
         self.len()

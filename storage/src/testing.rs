@@ -1,6 +1,7 @@
 //! Storages for tests: one that fails and loses power, and one that counts.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,7 +32,8 @@ pub enum Fault {
 /// What was written since the last sync of a file is kept as a list. After a power cut any subset
 /// of the sectors of these writes is there, in each file on its own. Growth may be lost or, where
 /// a later sector arrived without an earlier one, read as zeros or garbage. Files do not lose their
-/// names. Clones share everything.
+/// names, those of the files [`beside`](Storage::beside) neither. Clones share everything, and an image
+/// is in the same [`place`](Storage::place).
 #[derive(Clone, Debug, Default)]
 pub struct FaultStorage {
     live: Memory,
@@ -40,12 +42,19 @@ pub struct FaultStorage {
 
 #[derive(Debug, Default)]
 struct State {
-    durable: [Vec<u8>; 6],
-    unsynced: [Vec<Change>; 6],
+    /// By their names.
+    files: BTreeMap<String, Tracked>,
     operations: u64,
     fault: Option<(u64, Fault)>,
     /// Whether the fault stays.
     broken: bool,
+}
+
+/// What is known of one file.
+#[derive(Debug, Default)]
+struct Tracked {
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
 }
 
 /// A change of one file that was not synced.
@@ -69,10 +78,11 @@ impl FaultStorage {
     #[must_use]
     pub fn from_image(image: &Memory) -> Self {
         let storage = Self::new();
-        for file in FileName::ALL {
-            let bytes = image.read(file);
-            storage.live.write(file, &bytes);
-            storage.state().durable[file as usize] = bytes;
+        for (name, durable) in image.content() {
+            storage.live.write_named(&name, &durable);
+            let unsynced = Vec::new();
+            let tracked = Tracked { durable, unsynced };
+            storage.state().files.insert(name, tracked);
         }
         storage
     }
@@ -117,16 +127,18 @@ impl FaultStorage {
             Change::Write { offset, data } => sectors(*offset, data).count(),
             Change::Truncate { .. } => 1,
         };
-        self.state().unsynced.iter().flatten().map(sectors).sum()
+        let state = self.state();
+        let files = state.files.values();
+        files.flat_map(|file| &file.unsynced).map(sectors).sum()
     }
 
     /// What a program finds that starts again after this one was killed.
     #[must_use]
     pub fn image(&self) -> Memory {
         let image = Memory::new();
-        FileName::ALL
-            .into_iter()
-            .for_each(|file| image.write(file, &self.live.read(file)));
+        for (name, bytes) in self.live.content() {
+            image.write_named(&name, &bytes);
+        }
         image
     }
 
@@ -136,16 +148,24 @@ impl FaultStorage {
         let mut random = Random::new(seed);
         let state = self.state();
         let image = Memory::new();
-        for file in FileName::ALL {
+        for (name, file) in &state.files {
             // That all or nothing of a file arrives has to happen often enough to be seen.
             let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
-            let mut bytes = state.durable[file as usize].clone();
-            for change in &state.unsynced[file as usize] {
+            let mut bytes = file.durable.clone();
+            for change in &file.unsynced {
                 change.arrive(&mut bytes, &mut random, odds);
             }
-            image.write(file, &bytes);
+            image.write_named(name, &bytes);
         }
         image
+    }
+
+    fn file(&self, name: &str, live: Arc<dyn RandomAccess>) -> FaultFile {
+        FaultFile {
+            storage: self.clone(),
+            name: name.to_owned(),
+            live,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -166,6 +186,12 @@ impl FaultStorage {
             }
             _ => None,
         }
+    }
+}
+
+impl State {
+    fn file(&mut self, name: &str) -> &mut Tracked {
+        self.files.entry(name.to_owned()).or_default()
     }
 }
 
@@ -214,24 +240,35 @@ fn sectors(offset: usize, data: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 impl Storage for FaultStorage {
     fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
         let live = self.live.open(file)?;
-        Ok(Arc::new(FaultFile {
-            storage: self.clone(),
-            file,
-            live,
-        }))
+        Ok(Arc::new(self.file(file.as_str(), live)))
+    }
+
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        let live = self.live.beside(name)?;
+        Ok(live.map(|live| Arc::new(self.file(name, live)) as _))
+    }
+
+    fn remove_beside(&self, name: &str) -> io::Result<()> {
+        self.state().files.remove(name);
+        self.live.remove_beside(name)
+    }
+
+    fn place(&self) -> io::Result<Vec<u8>> {
+        Ok(b"a disk".to_vec())
     }
 }
 
 #[derive(Debug)]
 struct FaultFile {
     storage: FaultStorage,
-    file: FileName,
+    name: String,
     live: Arc<dyn RandomAccess>,
 }
 
 impl FaultFile {
     fn log(&self, change: Change) {
-        self.storage.state().unsynced[self.file as usize].push(change);
+        let mut state = self.storage.state();
+        state.file(&self.name).unsynced.push(change);
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -289,8 +326,13 @@ impl RandomAccess for FaultFile {
             return Err(io_error());
         }
         let mut state = self.storage.state();
-        state.durable[self.file as usize] = self.storage.live.read(self.file);
-        state.unsynced[self.file as usize].clear();
+        let file = state.file(&self.name);
+        file.durable.resize(
+            usize::try_from(self.live.len()?).map_err(io::Error::other)?,
+            0,
+        );
+        self.live.read_at(0, &mut file.durable)?;
+        file.unsynced.clear();
         Ok(())
     }
 
@@ -443,6 +485,10 @@ impl RandomAccess for RecordedFile {
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         self.add(|counters| &counters.writes, 1);
         self.inner.punch_hole(offset, len)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        self.inner.next_data(offset)
     }
 
     fn allocated(&self) -> io::Result<u64> {

@@ -3,12 +3,14 @@ use hypercore_storage::testing::{Fault, FaultStorage};
 
 use crate::{GetOptions, Hypercore, KeyPair};
 
-/// Appends and clears over a disk that fails, and loses power.
+/// Appends, clears, truncations and restarts over a disk that fails, and loses power.
 ///
 /// The input is a list of operations of two bytes each: what to do, and how much of it.
 ///
 /// * What was acknowledged is there after every loss of power, byte for byte, unless it was cleared.
-/// * Behind it there is a whole batch that was not acknowledged, or nothing.
+/// * Behind it there is a whole batch that was not acknowledged, or nothing. A truncation that failed
+///   may have taken some blocks from the end.
+/// * The log can be appended to.
 /// * The files pass an audit.
 pub fn storage_crash(data: &[u8]) {
     let mut log = Crashing::default();
@@ -24,6 +26,8 @@ struct Crashing {
     /// What was acknowledged.
     blocks: Vec<Vec<u8>>,
     cleared: Vec<bool>,
+    /// This many of them are there: a truncation that failed since may have taken the others.
+    least: usize,
     /// The batches that failed since.
     unacknowledged: Vec<Vec<Vec<u8>>>,
     /// How often power was lost.
@@ -35,6 +39,31 @@ impl Crashing {
         if self.disk.is_none() {
             self.open(FaultStorage::new()).await;
         }
+        let Some((_, core)) = &self.disk else {
+            return;
+        };
+        let count = usize::from(amount);
+        match kind {
+            240.. => {
+                // Not below a block that was cleared: see "What is not promised" in RELIABILITY.md.
+                let cleared = self.cleared.iter().rposition(|&cleared| cleared);
+                let least = cleared.map_or(0, |last| last + 1);
+                let length = least.max(self.blocks.len().saturating_sub(count % 16));
+                if core.truncate(length as u64).await.is_ok() {
+                    self.blocks.truncate(length);
+                    self.cleared.truncate(length);
+                    self.unacknowledged.clear();
+                    self.least = length;
+                } else {
+                    self.least = self.least.min(length);
+                }
+            }
+            224.. => self.restart().await,
+            _ => self.append_or_suffer(kind, amount).await,
+        }
+    }
+
+    async fn append_or_suffer(&mut self, kind: u8, amount: u8) {
         let Some((disk, core)) = &self.disk else {
             return;
         };
@@ -48,6 +77,7 @@ impl Crashing {
                     Ok(_) => {
                         self.cleared.extend(batch.iter().map(|_| false));
                         self.blocks.extend(batch);
+                        self.least = self.blocks.len();
                         self.unacknowledged.clear();
                     }
                     Err(_) => self.unacknowledged.push(batch),
@@ -66,6 +96,18 @@ impl Crashing {
         }
     }
 
+    /// Closes the log, and opens it again on the same disk.
+    async fn restart(&mut self) {
+        let Some((disk, core)) = self.disk.take() else {
+            return;
+        };
+        // What fails here may have failed for good: then it is as if the process was killed.
+        let _ = core.close().await;
+        drop(core);
+        disk.heal();
+        self.open(disk).await;
+    }
+
     /// Opens what is on the disk, and compares.
     async fn lose_power(&mut self, seed: u8) {
         let Some((disk, core)) = self.disk.take() else {
@@ -79,10 +121,13 @@ impl Crashing {
 
     async fn open(&mut self, disk: FaultStorage) {
         let options = Hypercore::options().key_pair(KeyPair::from_seed(&[7; 32]));
+        let options = options.state_storage(disk.clone());
         let core = options.open_storage(disk.clone()).await;
         let core = core.expect("what was acknowledged can be opened");
         let (length, acknowledged) = (core.length() as usize, self.blocks.len());
-        assert!(length >= acknowledged, "{length} of {acknowledged} blocks");
+        assert!(length >= self.least, "{length} of {acknowledged} blocks");
+        let (lock, recovery) = (core.append_lock(), core.recovery());
+        assert!(core.is_writable(), "{lock:?}, {recovery:?}");
         for index in 0..length {
             let found = core.get_with(index as u64, GetOptions::local()).await.ok();
             match self.blocks.get(index) {
@@ -108,6 +153,9 @@ impl Crashing {
             self.cleared.extend(batch.iter().map(|_| false));
             self.blocks.extend(batch);
         }
+        self.blocks.truncate(length);
+        self.cleared.truncate(length);
+        self.least = length;
         self.unacknowledged.clear();
         let audit = core
             .audit()

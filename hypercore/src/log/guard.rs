@@ -13,13 +13,14 @@
 //! | hcguard1 | sequence | length | root    | place    | forked | checksum | zeros
 //! +----------+----------+--------+---------+----------+--------+----------+
 //! ```
-//! Numbers are little endian. The root is the tree hash of that length, the place a hash of what
-//! tells the directory from a copy, and `forked` the length of a fork that was seen, or 0.
+//! Numbers are little endian. The root is the tree hash of that length, or zeros if it is not known,
+//! the place a hash of what tells the directory from a copy, and `forked` the length of a fork that
+//! was seen, or 0.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, sync::Arc};
 
 use hypercore_merkle::{DiscoveryKey, Hash, TreeHead, leaf_hash};
-use hypercore_storage::{Directory, RandomAccess, Storage};
+use hypercore_storage::{RandomAccess, Storage};
 
 /// Why nothing may be appended, though the secret key is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -167,11 +168,10 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// The guard of the log in `storage`, if it can have one. `elsewhere` is a directory for the
-    /// second file.
+    /// The guard of the log in `storage`, if it can have one. `elsewhere` is for the second file.
     pub(crate) fn open(
         storage: &dyn Storage,
-        elsewhere: Option<&Path>,
+        elsewhere: Option<&dyn Storage>,
         discovery_key: &DiscoveryKey,
     ) -> io::Result<Option<Self>> {
         let place = storage.place()?;
@@ -179,7 +179,7 @@ impl Guard {
             return Ok(None);
         };
         let elsewhere = match elsewhere {
-            Some(path) => Directory::new(path).beside(&discovery_key.to_string())?,
+            Some(state) => state.beside(&discovery_key.to_string())?,
             None => None,
         };
         Ok(Some(Self {
@@ -187,6 +187,22 @@ impl Guard {
             elsewhere: elsewhere.map(Slots::read).transpose()?,
             place: leaf_hash(&place),
         }))
+    }
+
+    /// Locks the log in `storage` durably, for a secret key that is not there yet and has signed
+    /// `length` blocks elsewhere.
+    pub(crate) fn lock_beforehand(storage: &dyn Storage, length: u64) -> io::Result<()> {
+        let Some(file) = storage.beside(FILE)? else {
+            return Ok(());
+        };
+        let mut slots = Slots::read(file)?;
+        // Neither the place nor the hash of the tree is known.
+        slots.write(Record {
+            length,
+            ..Record::default()
+        })?;
+        slots.file.sync()?;
+        storage.sync_directory()
     }
 
     /// Removes the file beside the log.
@@ -227,7 +243,8 @@ impl Guard {
             if signed > length {
                 return Some(AppendLock::Shorter { length, signed });
             }
-            if signed > 0 && hash_at(signed).is_some_and(|hash| hash != record.root) {
+            let is_known = record.root != Hash::default();
+            if is_known && hash_at(signed).is_some_and(|hash| hash != record.root) {
                 return Some(AppendLock::Other { length: signed });
             }
         }
@@ -248,24 +265,20 @@ impl Guard {
         self.here.write(record)
     }
 
-    /// Notes what peers have shown, so that it is not forgotten when the log is closed.
+    /// Notes what peers have shown durably, so that it is not forgotten.
     pub(crate) fn note_lock(&mut self, lock: AppendLock, theirs: &TreeHead) -> io::Result<()> {
         let forked = match lock {
             AppendLock::Forked { length } => length,
             _ => 0,
         };
-        let place = match lock {
-            // As in any directory but this one.
-            AppendLock::Copied => Hash::default(),
-            _ => self.place,
-        };
         self.here.write(Record {
             length: theirs.length,
             root: theirs.hash,
-            place,
+            place: self.place,
             forked,
             ..Record::default()
-        })
+        })?;
+        self.here.file.sync()
     }
 
     /// The files, to be synced.
@@ -284,7 +297,7 @@ mod tests {
     fn a_torn_slot_leaves_the_one_before() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = || {
-            let file = Directory::new(directory.path()).beside("x");
+            let file = hypercore_storage::Directory::new(directory.path()).beside("x");
             file.expect("a handle")
                 .expect("a directory has files beside")
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hypercore_merkle::TreeHead;
 use hypercore_storage::RandomAccess;
 
-use super::{AppendLock, Log, guard::Guard};
+use super::{AppendLock, Log, guard::Guard, open::Origin};
 use crate::{
     error::{Error, Result},
     fork::ForkProof,
@@ -23,17 +23,26 @@ impl Log {
         }
     }
 
+    /// Notes that the log may end at `head`, also if that is before what was noted.
+    pub(crate) fn note_end(&mut self, head: &TreeHead) -> Result<()> {
+        match &mut self.guard {
+            Some(guard) => guard.note(head).map_err(Error::Guard),
+            None => Ok(()),
+        }
+    }
+
     /// The files to be synced for what was noted.
     pub(crate) fn noted(&self) -> Vec<Arc<dyn RandomAccess>> {
         self.guard.as_ref().map_or_else(Vec::new, Guard::files)
     }
 
     /// Compares the log with what was noted.
-    pub(super) fn judge(&mut self) {
+    pub(super) fn judge(&mut self, origin: Origin) {
         let lock = self
             .guard
             .as_ref()
-            .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)));
+            .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)))
+            .or_else(|| (origin == Origin::Elsewhere).then_some(AppendLock::Copied));
         if let Some(lock) = lock {
             tracing::warn!("nothing can be appended: {lock}");
         }
@@ -101,19 +110,6 @@ impl Log {
         }
     }
 
-    /// Lets nothing be appended, also after the core was opened again, until it is resumed.
-    pub(crate) fn lock_as_copied(&mut self) -> Result<()> {
-        let head = self.head;
-        self.files()?;
-        if let Some(guard) = &mut self.guard {
-            let noted = guard.note_lock(AppendLock::Copied, &head);
-            let synced = noted.and_then(|()| guard.files().iter().try_for_each(|file| file.sync()));
-            synced.map_err(Error::Guard)?;
-        }
-        self.lock = Some(AppendLock::Copied);
-        Ok(())
-    }
-
     pub(crate) fn fork_proof(&self) -> Option<&ForkProof> {
         self.fork.as_deref()
     }
@@ -123,11 +119,9 @@ impl Log {
         self.resuming = resuming;
     }
 
-    /// Lets appends go on from here.
+    /// Lets appends go on from here, which was [noted](Self::note_end).
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
-        let head = self.head;
-        self.note(&head);
     }
 
     /// Whether all is here that was ever noted to be signed.

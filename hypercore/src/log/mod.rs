@@ -581,8 +581,6 @@ impl Log {
     /// The pages that are going to be changed when `change` is part of the log.
     pub(crate) fn pages_after(&self, change: &ChangeSet) -> Vec<(u64, Vec<u8>)> {
         let mut bitfield = self.bitfield.clone();
-        // As when the change is adopted: the files must not claim more than memory does.
-        bitfield.truncate(self.head.length);
         set_bits(&mut bitfield, change, &mut Vec::new());
         take_pages(&mut bitfield)
     }

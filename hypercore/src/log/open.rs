@@ -1,6 +1,6 @@
 //! Finding a log in its files, or making a new one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{KeyPair, PublicKey, Roots, Verifier};
@@ -28,7 +28,6 @@ pub(crate) enum Existing {
 }
 
 /// What opening a core needs to know.
-#[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) existing: Existing,
     pub(crate) key: Option<PublicKey>,
@@ -39,7 +38,9 @@ pub(crate) struct Setup {
     /// Whether somebody else writes `data`.
     pub(crate) indexing: bool,
     /// Where to note how much was signed, besides the log itself.
-    pub(crate) state_directory: Option<PathBuf>,
+    pub(crate) state: Option<Arc<dyn Storage>>,
+    /// How much was signed, at least, with a key pair that was not here before.
+    pub(crate) signed_elsewhere: Option<u64>,
 }
 
 impl Setup {
@@ -59,11 +60,11 @@ impl Log {
             files = files.with_foreign_data();
         }
         let may_lose = setup.may_lose;
-        let state_directory = setup.state_directory.clone();
+        let state = setup.state.clone();
         let Opened {
             key,
             author,
-            is_new,
+            origin,
         } = open_keys(&files, setup)?;
         let verifier = Verifier::new(&key);
         let content = recover::load(&files, &verifier, author.is_some(), may_lose)?;
@@ -72,7 +73,7 @@ impl Log {
         // A secret key that is not stored here cannot have been copied from here.
         let guard = match &author {
             Some(Author::KeyPair(_) | Author::Elsewhere { .. }) => {
-                Guard::open(storage, state_directory.as_deref(), &discovery_key)
+                Guard::open(storage, state.as_deref(), &discovery_key)
             }
             Some(Author::Unsigned) | None => Ok(None),
         };
@@ -99,11 +100,11 @@ impl Log {
             unsynced: Unsynced::default(),
             withheld: None,
         };
-        if is_new {
+        if origin == Origin::New {
             let head = log.head;
             log.note(&head);
         }
-        log.judge();
+        log.judge(origin);
         Ok(log)
     }
 }
@@ -112,7 +113,18 @@ impl Log {
 struct Opened {
     key: PublicKey,
     author: Option<Author>,
-    is_new: bool,
+    origin: Origin,
+}
+
+/// Where the keys of a log come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// They were here.
+    Stored,
+    /// The log did not exist before.
+    New,
+    /// The key pair was brought here from a place where it was used.
+    Elsewhere,
 }
 
 fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
@@ -142,10 +154,11 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     if let Some(requested) = setup.requested().filter(|&requested| requested != stored) {
         return Err(Error::OtherCore { stored, requested });
     }
+    let (author, origin) = open_author(files, stored, setup)?;
     Ok(Opened {
         key: stored,
-        author: open_author(files, stored, setup)?,
-        is_new: false,
+        author,
+        origin,
     })
 }
 
@@ -222,21 +235,38 @@ fn complete(files: &FeedFiles, key_pair: &KeyPair) -> Result<PublicKey> {
 
 /// Who appends to a log that is stored: the stored key pair wins over a given one, and not over a
 /// signer.
-fn open_author(files: &FeedFiles, key: PublicKey, setup: Setup) -> Result<Option<Author>> {
+fn open_author(
+    files: &FeedFiles,
+    key: PublicKey,
+    setup: Setup,
+) -> Result<(Option<Author>, Origin)> {
     let Some(secret) = files.secret_key()? else {
+        let mut origin = Origin::Stored;
         if let (Some(Author::KeyPair(pair)), true) = (&setup.author, setup.store_secret_key) {
-            files.write_secret_key(&pair.to_bytes())?;
+            origin = store_secret_key(files, pair, setup.signed_elsewhere)?;
             files.sync_keys()?;
         }
         // What has a key is not static, or is finished.
-        return Ok(setup.author.filter(|author| !author.is_unsigned()));
+        let author = setup.author.filter(|author| !author.is_unsigned());
+        return Ok((author, origin));
     };
     // Signing with one half of another pair could reveal the secret: refuse instead.
     let pair = KeyPair::from_bytes(&secret).ok();
     let pair = pair.filter(|pair| pair.public_key() == key);
     let pair = pair.ok_or(Corruption::SecretKey)?;
     let signer = setup.author.filter(Author::is_elsewhere);
-    Ok(signer.or(Some(Author::KeyPair(pair))))
+    let author = signer.or(Some(Author::KeyPair(pair)));
+    Ok((author, Origin::Stored))
+}
+
+/// Stores the key pair of a log that has none here. If it comes from elsewhere, appends are locked
+/// before: at no moment is it here without its lock.
+fn store_secret_key(files: &FeedFiles, pair: &KeyPair, elsewhere: Option<u64>) -> Result<Origin> {
+    if let Some(signed) = elsewhere {
+        Guard::lock_beforehand(&**files.storage(), signed).map_err(Error::Guard)?;
+    }
+    files.write_secret_key(&pair.to_bytes())?;
+    Ok(elsewhere.map_or(Origin::New, |_| Origin::Elsewhere))
 }
 
 /// Stores the keys of a new log, and then its headers: the secret key first and durable before the
@@ -259,14 +289,15 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
             return Ok(Opened {
                 key: Roots::new().head().hash.into(),
                 author,
-                is_new: true,
+                origin: Origin::New,
             });
         }
     };
     // What is left of a creation that was cut short.
     files.reset()?;
+    let mut origin = Origin::New;
     if let (Some(Author::KeyPair(pair)), true) = (&author, setup.store_secret_key) {
-        files.write_secret_key(&pair.to_bytes())?;
+        origin = store_secret_key(files, pair, setup.signed_elsewhere)?;
         files.sync_keys()?;
     }
     files.write_key(key.as_bytes())?;
@@ -275,7 +306,7 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     Ok(Opened {
         key,
         author,
-        is_new: true,
+        origin,
     })
 }
 

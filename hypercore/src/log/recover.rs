@@ -17,7 +17,7 @@
 //! that was closed, nothing is read here but the bitfield, the roots and one signature, and
 //! nothing is written. Every step of a recovery can be cut short, and is then done again.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{
@@ -252,15 +252,28 @@ fn leading_leaves(bitfield: &Bitfield) -> u64 {
 /// the power went, shows what the disk had there before, and never was durable.
 fn drop_grown_page(bitfield: &mut Bitfield, length: u64) {
     let start = length - length % PAGE_BLOCKS;
-    let end = start + PAGE_BLOCKS;
-    let claims_more = bitfield.next_set(length).is_some_and(|block| block < end)
-        || (2 * length..2 * end).any(|node| bitfield.tree_get(node));
-    if claims_more {
+    if claims_within(bitfield, length..start + PAGE_BLOCKS) {
         bitfield.set_range(start..length, false);
         for node in 2 * start..2 * length {
             bitfield.tree_clear(node);
         }
     }
+}
+
+/// Drops the pages after the one where a log of `length` blocks ends, if that page claims no more: an
+/// append that was to go on there had made room for them when the power went, and they show anything.
+fn drop_room_for_pages(bitfield: &mut Bitfield, length: u64) {
+    let next = (length / PAGE_BLOCKS + 1) * PAGE_BLOCKS;
+    if !claims_within(bitfield, length..next) {
+        bitfield.truncate(next);
+    }
+}
+
+/// Whether any of these blocks, or a node right of the ones before them, is claimed.
+fn claims_within(bitfield: &Bitfield, blocks: Range<u64>) -> bool {
+    let claimed = bitfield.next_set(blocks.start);
+    claimed.is_some_and(|block| block < blocks.end)
+        || (2 * blocks.start..2 * blocks.end).any(|node| bitfield.tree_get(node))
 }
 
 enum Found {
@@ -300,6 +313,9 @@ impl Search<'_> {
         let length = roots.length();
 
         let damage = Corruption::Block { index: length };
+        if claimed == length {
+            drop_room_for_pages(&mut bitfield, length);
+        }
         if bitfield.bound().max(bitfield.tree_bound().div_ceil(2)) > length {
             // Either the next block is damaged, or it is not here: then this is a clone with a key.
             return if bitfield.get(length) {

@@ -50,6 +50,37 @@ fn a_key_pair_goes_to_a_file_and_into_a_clone() {
     assert_eq!(scene.run(["cat", "copy"]).ok().text(), "onetwothreefour");
 }
 
+/// A peer that has less than the exported length is not enough.
+#[test]
+fn what_was_signed_before_the_export_is_waited_for() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    scene
+        .run(["clone", KEY, "mirror", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    scene.run(["append", "log", "two"]).ok();
+    scene.run(["keys", "export", "log", "keys"]).ok();
+    for dir in ["copy", "new"] {
+        let done = scene.run(["keys", "import", "keys", dir, "--json"]).ok();
+        assert_eq!(done.json()["exportedLength"], 2);
+        let (server, address) = scene.serve("mirror", &[]);
+        scene
+            .run(["resume", dir, "--from", &address])
+            .fails(1, &["2 blocks were signed", "1 of them"]);
+        server.stop().ok();
+        scene.run(["append", dir, "three"]).fails(1, &[]);
+    }
+    let (server, address) = scene.serve("log", &[]);
+    scene.run(["resume", "new", "--from", &address]).ok();
+    server.stop().ok();
+    scene.run(["append", "new", "three"]).ok();
+}
+
 #[test]
 fn an_import_at_ones_own_risk_can_be_appended_to_at_once() {
     let scene = Scene::new();

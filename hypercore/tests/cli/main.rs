@@ -9,6 +9,8 @@ mod keys;
 mod kills;
 mod liars;
 mod looking;
+#[cfg(target_os = "linux")]
+mod misplaced;
 mod network;
 mod page;
 mod process;

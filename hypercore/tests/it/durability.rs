@@ -131,3 +131,36 @@ fn what_was_appended_for_node_is_in_the_bitfield_after_a_loss_of_power() {
         }
     });
 }
+
+/// At any place of a batch, between any appends.
+#[test]
+fn a_block_that_is_too_large_changes_nothing() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Always).await;
+        let too_large = hypercore::Bytes::from(vec![0; 8 * 1024 * 1024 + 1]);
+        let mut expected = Vec::new();
+        for position in 0..1000_usize {
+            let mut batch: Vec<_> = (0..1 + position * 7 % 5)
+                .map(|block| hypercore::Bytes::from(format!("{position} {block}")))
+                .collect();
+            let whole = batch.clone();
+            batch.insert(position * 11 % (batch.len() + 1), too_large.clone());
+            let before = storage.operations();
+            let refused = core.append_batch(batch).await.unwrap_err();
+            assert!(refused.to_string().contains("8388608"), "{refused}");
+            assert_eq!(storage.operations(), before, "nothing is written");
+            assert_eq!(core.length(), expected.len() as u64);
+            if position % 3 == 0 {
+                core.append_batch(whole.clone()).await.unwrap();
+                expected.extend(whole);
+            }
+        }
+        assert_eq!(
+            length_after_power_cut(&storage).await,
+            expected.len() as u64
+        );
+        assert_eq!(core.get_batch(0..core.length()).await.unwrap(), expected);
+        assert!(core.verify().await.unwrap().is_ok());
+    });
+}

@@ -429,3 +429,109 @@ fn late_answers_of_another_history_are_not_mixed_in() {
         }
     });
 }
+
+/// A thousand pairs of histories of one key, in memory.
+#[test]
+fn every_fork_that_a_peer_shows_is_proven() {
+    run(async {
+        for seed in 0..1000_u64 {
+            let part = |by: u64, most: u64| (seed * by >> 3) % most;
+            let (common, ours, theirs) = (part(7, 20), 1 + part(13, 12), 1 + part(29, 12));
+            let history = async |name: &str, length: u64| {
+                let options = OpenOptions::new().key_pair(key_pair("one writer"));
+                let core = options.open_memory().await.unwrap();
+                let blocks = (0..length).map(|at| match at {
+                    at if at < common => format!("{seed} {at}"),
+                    at => format!("{name} {seed} {at}"),
+                });
+                core.append_batch(blocks.collect::<Vec<_>>()).await.unwrap();
+                core
+            };
+            let first = history("first", common + ours).await;
+            let second = history("second", common + theirs).await;
+            let reader = clone_of(&first, true).await;
+            for index in 0..first.length() {
+                let proof = first.proof(index).await.unwrap().unwrap();
+                let block = first.get(index).await.unwrap();
+                reader.put(index, Some(block), &proof).await.unwrap();
+            }
+            let shown = format!("seed {seed}: {common} + {ours} or {theirs}");
+            let mut events = reader.events();
+            let connection = connect_live(&reader, &second).await;
+            let forked = event(&mut events, |it| matches!(it, Event::Forked { .. })).await;
+            let length = common + ours.max(theirs);
+            assert_eq!(forked, Event::Forked { length }, "{shown}");
+            let proof = reader.fork_proof().expect("a proof");
+            assert!(proof.verify() && proof.key == reader.key(), "{shown}");
+            assert_eq!(reader.length(), common + ours, "{shown}");
+            assert_eq!(
+                reader.get(common).await.unwrap(),
+                format!("first {seed} {common}")
+            );
+            connection.cancel().await;
+        }
+    });
+}
+
+/// Fifty ways to go on from an old state: copied, put back in place or as new files, with the clock set
+/// back, closed or killed before. Nothing is signed.
+#[test]
+fn nothing_is_signed_from_an_old_state() {
+    run(async {
+        for variant in 0..50_u64 {
+            let part = |by: u64, most: u64| (variant * by / 4) % most;
+            let state = tempfile::tempdir().unwrap();
+            let options = || OpenOptions::new().state_directory(state.path());
+            let directory = tempfile::tempdir().unwrap();
+            let write = async |blocks: u64, is_closed: bool| {
+                let core = options().open(directory.path()).await.unwrap();
+                for block in 0..blocks {
+                    core.append(format!("{variant} {block}")).await.unwrap();
+                }
+                if is_closed {
+                    core.close().await.unwrap();
+                    return contents(directory.path());
+                }
+                // As a backup finds them while the log is open.
+                contents(directory.path())
+            };
+            let old = write(part(5, 6), variant % 3 > 0).await;
+            let longer = 1 + part(9, 5);
+            write(longer, true).await;
+            let elsewhere = tempfile::tempdir().unwrap();
+            let restored = match variant % 4 {
+                // Another directory.
+                0 => elsewhere.path(),
+                // The same one, with new files.
+                1 => {
+                    for name in old.keys() {
+                        fs::remove_file(directory.path().join(name)).unwrap();
+                    }
+                    directory.path()
+                }
+                // In place, with and without the file that notes how far it came.
+                _ => directory.path(),
+            };
+            for (name, bytes) in &old {
+                if variant % 4 != 3 || name != "fork-guard" {
+                    fs::write(restored.join(name), bytes).unwrap();
+                    let file = fs::File::options().write(true).open(restored.join(name));
+                    if variant % 2 == 0 {
+                        let back = std::time::SystemTime::UNIX_EPOCH;
+                        file.unwrap().set_modified(back).unwrap();
+                    }
+                }
+            }
+            // What was longer in place is cut to what it was.
+            let core = options().open(restored).await.unwrap();
+            let before = fs::read(restored.join("signatures")).unwrap();
+            let refused = append(&core).await;
+            assert!(refused.is_err(), "variant {variant}: {refused:?}");
+            core.close().await.unwrap();
+            assert!(
+                fs::read(restored.join("signatures")).unwrap() == before,
+                "{variant}"
+            );
+        }
+    });
+}

@@ -10,6 +10,7 @@ mod durability;
 mod flips;
 mod fork;
 mod hashes;
+mod imported;
 mod indexing;
 mod model;
 mod network;

@@ -60,8 +60,27 @@ impl FeedFiles {
             }
             end = first;
             slots = (2 * slots).min((CHUNK / SIGNATURE) as u64);
+            if slots == (CHUNK / SIGNATURE) as u64 {
+                end = self.before_hole(end)?;
+            }
         }
         Ok(None)
+    }
+
+    /// Goes back from slot `end` over a hole, if one is there, in ever larger steps: a file with a hole
+    /// of a terabyte is not worth an hour.
+    fn before_hole(&self, mut end: u64) -> Result<u64> {
+        let mut step = (CHUNK / SIGNATURE) as u64;
+        while end > 0 {
+            let first = end.saturating_sub(step);
+            let data = self.signatures.next_data(signature_offset(first))?;
+            if data < signature_offset(end) {
+                break;
+            }
+            end = first;
+            step = step.saturating_mul(2);
+        }
+        Ok(end)
     }
 
     /// Stores the signature made when `block` was the last block of the log.

@@ -143,6 +143,34 @@ mod unix {
         }
     }
 
+    /// A backup made of hard links, or a file of somebody else: it can be read, and stays as it is.
+    #[test]
+    fn a_file_with_another_name_is_not_written_to() {
+        for file in FileName::ALL {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(file.as_str());
+            let target = directory.path().join("target");
+            attempt(directory.path(), file).unwrap();
+            let before = fs::read(&path).unwrap();
+            fs::hard_link(&path, &target).unwrap();
+            let handle = Directory::new(directory.path()).open(file).unwrap();
+            handle.read_at(0, &mut vec![0; before.len()]).unwrap();
+            for written in [handle.write_at(0, b"x"), handle.punch_hole(0, 1)] {
+                let error = written.unwrap_err();
+                assert!(error.to_string().contains("hard link"), "{file}: {error}");
+            }
+            if !before.is_empty() {
+                handle.truncate(0).unwrap_err();
+            }
+            assert_eq!(fs::read(&target).unwrap(), before, "{file}");
+
+            // Once it is the only one.
+            fs::remove_file(&target).unwrap();
+            let handle = Directory::new(directory.path()).open(file).unwrap();
+            handle.write_at(0, b"x").unwrap();
+        }
+    }
+
     /// Opens the log and writes to `file`.
     fn attempt(path: &Path, file: FileName) -> Result<(), Error> {
         let files = FeedFiles::open(Arc::new(Directory::new(path)))?;

@@ -161,10 +161,11 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
     let key = pair.public_key();
     check_target(dir, &pair).await?;
     let failed = |error| Failure::core(error, dir);
-    let core = options().key_pair(pair).open(dir).await.map_err(failed)?;
+    let mut options = options().key_pair(pair);
     if !args.accept_fork_risk {
-        core.lock_appends().await.map_err(failed)?;
+        options = options.signed_elsewhere(length);
     }
+    let core = options.open(dir).await.map_err(failed)?;
     close(&core, dir).await?;
     let (here, dir) = (core.length(), dir.display());
     let mut output = Output::new(&args.format, manners);

@@ -471,7 +471,8 @@ fn open_on(
         store_secret_key: true,
         may_lose: false,
         indexing: false,
-        state_directory: None,
+        state: None,
+        signed_elsewhere: None,
     };
     let log = Log::open(storage, setup).expect("memory holds a core");
     Hypercore::from_shared(Shared::new(log, sparse, false, Durability::Always))

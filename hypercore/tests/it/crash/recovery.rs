@@ -161,3 +161,27 @@ fn a_failed_append_leaves_the_log_open() {
         }
     });
 }
+
+/// A batch that was to go beyond a page of the bitfield had made room for the next page, and for its
+/// nodes, when the power went: whatever that page shows then claims nothing.
+#[test]
+fn room_for_the_next_page_claims_nothing() {
+    run(async {
+        for noise in 1..20_u8 {
+            let memory = Memory::new();
+            let open = || Hypercore::options().open_storage(memory.clone());
+            let core = open().await.unwrap();
+            let blocks = std::iter::repeat_n(&b"x"[..], 8184);
+            core.append_batch(blocks).await.unwrap();
+            core.close().await.unwrap();
+            for (file, grown) in [(FileName::Bitfield, noise), (FileName::Tree, 0)] {
+                let bytes = memory.read(file);
+                memory.write(file, &[&bytes[..], &[grown; 3584]].concat());
+            }
+            let core = open().await.unwrap();
+            assert!(core.is_writable(), "{noise}: {:?}", core.recovery());
+            assert_eq!(core.append("y").await.unwrap(), 8184);
+            assert!(core.verify().await.unwrap().is_ok(), "{noise}");
+        }
+    });
+}

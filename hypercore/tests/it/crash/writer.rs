@@ -187,6 +187,8 @@ pub(super) async fn open(
     let options = Hypercore::options().key_pair(key_pair("crash"));
     options
         .durability(durability)
+        // The same disk: what it says of the log must never be more than the log, either.
+        .state_storage(storage.clone())
         .open_storage(storage.clone())
         .await
 }
@@ -335,7 +337,8 @@ impl Program {
     }
 
     async fn check(&mut self, crash: Crash) {
-        assert!(self.core.is_writable(), "{:?}", self.core.recovery());
+        let (lock, recovery) = (self.core.append_lock(), self.core.recovery());
+        assert!(self.core.is_writable(), "{lock:?}, {recovery:?}");
         self.oracle.check(&self.core, crash).await;
     }
 
