@@ -1,8 +1,8 @@
 //! How much one process holds, on the disk of the directory that is given:
 //!
 //! * 10,000 logs open at the same time;
-//! * a log of 1,000,000 blocks with 1,000 readers, each over a connection of its own, that get a block
-//!   at random each second.
+//! * a log of 1,000,000 blocks with 1,000 readers, each over a connection of its own, that get one
+//!   block after another, one each second, each reader from another place on.
 //!
 //! ```text
 //! cargo run --release -p hypercore-examples --example load -- /var/tmp
@@ -184,7 +184,7 @@ async fn read_together(directory: &Path, blocks: u64, readers: u64) -> Result<Ve
     Ok(failures)
 }
 
-/// A block at random each second; how long each took.
+/// A block each second; how long each took.
 async fn read_at_intervals(
     reader: u64,
     readers: u64,
@@ -194,8 +194,9 @@ async fn read_at_intervals(
     task::sleep(INTERVAL.mul_f64(reader as f64 / readers as f64)).await;
     let mut times = Vec::new();
     for read in 0..READS {
-        // A prime far from the length, so that they lie apart.
-        let index = (reader * READS + read).wrapping_mul(2_654_435_761) % core.length();
+        // Each somewhere else, and one block after another from there on.
+        let start = core.length() / readers * reader;
+        let index = (start + read) % core.length();
         let start = Instant::now();
         let block = core.get(index).await?;
         times.push(start.elapsed());
