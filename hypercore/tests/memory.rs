@@ -115,13 +115,17 @@ fn search() -> Vec<String> {
 
 /// Nothing is found after what `hold` made of the seed is gone, though it was found before.
 fn leaves_nothing<T>(what: &str, hold: impl FnOnce(&[u8; 32]) -> T) {
-    let seed = Seed::new();
-    let held = hold(&seed.0);
-    drop(seed);
+    let held = with_seed(hold);
     assert!(!search().is_empty(), "{what} does not have the secret");
     drop(held);
     overwrite_stack();
     assert_eq!(search(), [""; 0], "of {what}");
+}
+
+/// In a part of the stack of its own, which is [overwritten](overwrite_stack).
+#[inline(never)]
+fn with_seed<T>(hold: impl FnOnce(&[u8; 32]) -> T) -> T {
+    hold(&Seed::new().0)
 }
 
 /// Does what any next calls do. A function that hands a secret on may leave a copy in the part of
