@@ -175,7 +175,7 @@ proptest! {
     fn pages(page in number(), len in number()) {
         let (files, length) = vast();
         within(files.write_page(page, &[1; 3584]), page, MAX_LENGTH / 8192);
-        if page < 1 << 20 || page > MAX_LENGTH {
+        if !(1 << 20..=MAX_LENGTH).contains(&page) {
             within(files.reserve_pages(page), page, MAX_LENGTH);
         }
         length.store(len, Relaxed);
