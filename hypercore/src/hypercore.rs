@@ -9,7 +9,7 @@ use std::{
 use async_channel::Receiver;
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite};
-use hypercore_merkle::{Block, DiscoveryKey, PublicKey};
+use hypercore_merkle::{Block, DiscoveryKey, MAX_BYTE_LENGTH, MAX_LENGTH, PublicKey};
 
 use crate::{
     core::Core,
@@ -347,7 +347,8 @@ impl Hypercore {
     /// # Errors
     ///
     /// As [`get`](Self::get); [`Error::BlockNotStored`], [`Error::NotAvailable`] and
-    /// [`Error::TimedOut`] as the options ask for.
+    /// [`Error::TimedOut`] as the options ask for; [`Error::BadRange`] for a block that no log has,
+    /// from [`MAX_LENGTH`] on.
     pub async fn get_with(&self, index: u64, options: GetOptions) -> Result<Bytes> {
         loop {
             let request = {
@@ -370,6 +371,14 @@ impl Hypercore {
                 }
                 if !options.wait {
                     return Err(Error::BlockNotStored { index });
+                }
+                if index >= MAX_LENGTH {
+                    // No peer may even be asked for it.
+                    return Err(Error::BadRange {
+                        start: index,
+                        end: index.saturating_add(1),
+                        length: core.log.length(),
+                    });
                 }
                 let (id, answer) = core.want_block(index, options.if_available);
                 Request::new(Arc::clone(&self.shared), id, answer)
@@ -475,7 +484,7 @@ impl Hypercore {
             if let Sought::Found { index, offset } = core.log.seek(offset)? {
                 return Ok(Position { index, offset });
             }
-            if !options.wait {
+            if !options.wait || offset > MAX_BYTE_LENGTH {
                 return Err(Error::OutOfBounds {
                     offset,
                     byte_length,

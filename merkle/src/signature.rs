@@ -106,14 +106,26 @@ impl KeyPair {
     /// If the two do not belong together. To sign with the wrong public half could reveal the
     /// secret.
     pub fn from_bytes(bytes: &[u8; 64]) -> Result<Self> {
-        let key = SigningKey::from_keypair_bytes(bytes).map_err(|_| Error::KeyPairMismatch)?;
-        Ok(Self(Box::new(key)))
+        let (seed, public) = bytes.split_at(32);
+        let seed = seed.try_into().map_err(|_| Error::KeyPairMismatch)?;
+        // `SigningKey::from_keypair_bytes` does the same and leaves copies on the stack.
+        let pair = Self::from_seed(seed);
+        if pair.0.verifying_key().as_bytes() == public {
+            Ok(pair)
+        } else {
+            Err(Error::KeyPairMismatch)
+        }
     }
 
     /// The key pair in libsodium's form: the seed, then the public key.
     #[must_use]
-    pub fn to_bytes(&self) -> Zeroizing<[u8; 64]> {
-        Zeroizing::new(self.0.to_keypair_bytes())
+    pub fn to_bytes(&self) -> Box<Zeroizing<[u8; 64]>> {
+        // Boxed, so that moving them leaves no copy of the secret behind.
+        let mut bytes = Box::new(Zeroizing::new([0; 64]));
+        let (seed, public) = bytes.split_at_mut(32);
+        seed.copy_from_slice(self.0.as_bytes());
+        public.copy_from_slice(self.0.verifying_key().as_bytes());
+        bytes
     }
 
     /// The public half.

@@ -261,7 +261,7 @@ impl FeedFiles {
     /// append wrote none, nothing changes; elsewhere the [mark](Self::mark_open) is left, because
     /// the append may have overwritten the one that stood there.
     pub fn drop_append(&self, length: u64) -> Result<()> {
-        if self.signatures.len()? <= signature_offset(length.min(MAX_LENGTH)) {
+        if self.signatures.len()? <= signature_offset(length) {
             return Ok(());
         }
         self.mark_open(length)
@@ -310,8 +310,7 @@ impl FeedFiles {
 
     /// Those of our files that grow with the log, and where each ends.
     fn ends(&self, length: u64, byte_length: u64) -> impl Iterator<Item = (&File, u64)> {
-        let length = length.min(MAX_LENGTH);
-        let records = (2 * length).saturating_sub(1);
+        let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
         [
             (&self.data, byte_length),
             (&self.tree, header::LEN + RECORD as u64 * records),
@@ -379,7 +378,8 @@ impl FeedFiles {
     /// and what a page claims has to be true.
     pub fn reserve_pages(&self, length: u64) -> Result<()> {
         const ZEROS: [u8; 1 << 14] = [0; 1 << 14];
-        let end = self.page_offset(length.min(MAX_LENGTH).div_ceil(PAGE_BLOCKS));
+        within(FileName::Bitfield, length, MAX_LENGTH)?;
+        let end = self.page_offset(length.div_ceil(PAGE_BLOCKS));
         let mut from = self.bitfield.len()?.max(header::LEN);
         if from >= end {
             return Ok(());
@@ -687,13 +687,15 @@ const PAGE_BLOCKS: u64 = 8192;
 /// How many pages one read fetches, as in Hypercore 9 `lib/storage.js` `statAndReadAll`.
 const PAGES: usize = 32;
 
-pub(crate) const fn node_offset(index: NodeIndex) -> u64 {
-    header::LEN + RECORD as u64 * index.get()
+/// Positions that no log has share the place behind all that logs have, where nothing is ever
+/// written.
+pub(crate) fn node_offset(index: NodeIndex) -> u64 {
+    header::LEN + RECORD as u64 * index.get().min(2 * MAX_LENGTH)
 }
 
-/// Callers keep `block` at or below [`MAX_LENGTH`].
-pub(crate) const fn signature_offset(block: u64) -> u64 {
-    header::LEN + SIGNATURE as u64 * block
+/// Blocks that no log has share a place behind all others, as [nodes](node_offset) do.
+pub(crate) fn signature_offset(block: u64) -> u64 {
+    header::LEN + SIGNATURE as u64 * block.min(MAX_LENGTH)
 }
 
 fn within(file: FileName, position: u64, max: u64) -> Result<()> {

@@ -24,6 +24,7 @@
 use snow::HandshakeState;
 use snow::params::NoiseParams;
 
+use crate::dh::Resolver;
 use crate::key::{equal, is_low_order};
 use crate::{Error, SessionOptions, Split, schema};
 
@@ -54,7 +55,7 @@ impl Handshake {
         fixed_ephemeral: Option<&[u8; 32]>,
     ) -> Result<Self, Error> {
         let suite: NoiseParams = SUITE.parse().map_err(|_| Error::Handshake)?;
-        let mut builder = snow::Builder::new(suite)
+        let mut builder = snow::Builder::with_resolver(suite, Box::new(Resolver))
             .local_private_key(options.key_pair.secret_key())
             .map_err(|_| Error::Handshake)?;
         if let Some(ephemeral) = fixed_ephemeral {

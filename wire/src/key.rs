@@ -62,7 +62,7 @@ impl StaticKeyPair {
     #[must_use]
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         Self {
-            secret: Box::new(Zeroizing::new(*secret)),
+            secret: boxed(secret),
             public: MontgomeryPoint::mul_base_clamped(*secret).to_bytes(),
         }
     }
@@ -71,7 +71,7 @@ impl StaticKeyPair {
     #[must_use]
     pub fn duplicate(&self) -> Self {
         Self {
-            secret: Box::new(Zeroizing::new(**self.secret)),
+            secret: boxed(&self.secret),
             public: self.public,
         }
     }
@@ -108,8 +108,9 @@ pub enum Direction {
 ///
 /// Never shown, never cloned, wiped when dropped.
 pub struct Split {
-    tx: Zeroizing<[u8; 32]>,
-    rx: Zeroizing<[u8; 32]>,
+    // Boxed, so that moving the split leaves no copy of the keys behind.
+    tx: Box<Zeroizing<[u8; 32]>>,
+    rx: Box<Zeroizing<[u8; 32]>>,
 }
 
 impl Split {
@@ -117,8 +118,8 @@ impl Split {
     #[must_use]
     pub fn new(tx: [u8; 32], rx: [u8; 32]) -> Self {
         Self {
-            tx: Zeroizing::new(tx),
-            rx: Zeroizing::new(rx),
+            tx: boxed(&Zeroizing::new(tx)),
+            rx: boxed(&Zeroizing::new(rx)),
         }
     }
 
@@ -134,10 +135,10 @@ impl Split {
         hash.copy_from_slice(
             Params::new()
                 .hash_length(32)
-                .key(&**hash_key)
+                .key(&***hash_key)
                 .to_state()
                 .update(b"hypercore capability")
-                .update(&**message)
+                .update(&***message)
                 .update(key)
                 .finalize()
                 .as_bytes(),
@@ -157,6 +158,13 @@ impl fmt::Debug for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Split").finish_non_exhaustive()
     }
+}
+
+/// A copy of the secret that can be moved without leaving another one behind.
+fn boxed(secret: &[u8; 32]) -> Box<Zeroizing<[u8; 32]>> {
+    let mut boxed = Box::new(Zeroizing::new([0; 32]));
+    boxed.copy_from_slice(secret);
+    boxed
 }
 
 /// Compares without telling by the time it takes where the first difference is.

@@ -70,6 +70,7 @@
 mod budget;
 mod buffer;
 mod cipher;
+mod dh;
 mod error;
 mod extension;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -16,6 +16,7 @@ mod page;
 mod process;
 mod reading;
 mod refusals;
+mod secrets;
 #[cfg(unix)]
 mod sharing;
 mod status;

@@ -22,7 +22,7 @@ fn key_pairs() {
     for case in list(&vectors("crypto.json"), "keyPairs") {
         let bytes: [u8; 64] = unhex_array(&get::<String>(&case, "secretKey"));
         let key_pair = KeyPair::from_seed(&unhex_array(&get::<String>(&case, "seed")));
-        assert_eq!(*key_pair.to_bytes(), bytes);
+        assert_eq!(**key_pair.to_bytes(), bytes);
         assert_eq!(
             key_pair.public_key().to_string(),
             get::<String>(&case, "publicKey")

@@ -3,6 +3,7 @@
 mod append;
 mod attacks;
 mod crypto;
+mod extremes;
 mod flat_tree;
 mod proofs;
 mod seek;

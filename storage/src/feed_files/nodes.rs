@@ -9,6 +9,9 @@ impl FeedFiles {
     /// The node at `index`, if it is stored.
     pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         let mut record = [0; RECORD];
+        if is_beyond(index) {
+            return Ok(None);
+        }
         let read = self.tree.read_up_to(node_offset(index), &mut record)?;
         Ok(Node::from_record(index, &record).filter(|_| read == RECORD))
     }
@@ -16,6 +19,7 @@ impl FeedFiles {
     /// The nodes at `indexes`, in the same order. Neighbours are read in one go.
     pub fn nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Option<Node>>> {
         let mut order: Vec<_> = indexes.iter().copied().zip(0..).collect();
+        order.retain(|&(index, _)| !is_beyond(index));
         order.sort_unstable();
         let mut nodes = vec![None; indexes.len()];
         let mut buffer = Vec::new();
@@ -82,7 +86,7 @@ impl FeedFiles {
 
     /// Stores nodes, in any order. Neighbours are written in one go.
     pub fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
-        let nodes = sorted(nodes);
+        let nodes = sorted(nodes)?;
         self.write_sorted(&nodes)
             .inspect(|()| self.known.written(&nodes))
             .inspect_err(|_| self.known.forget())
@@ -127,7 +131,7 @@ impl FeedFiles {
         nodes: &[Node],
     ) -> Result<()> {
         let (start, end) = (2 * old_length, 2 * new_length - 1);
-        let nodes = sorted(nodes);
+        let nodes = sorted(nodes)?;
         let position = |limit| nodes.partition_point(|node| node.index.get() < limit);
         let (inside, outside) = (position(start)..position(end), position(end)..);
         let before = &nodes[..inside.start];
@@ -181,8 +185,16 @@ fn near(sorted: &[(NodeIndex, usize)]) -> usize {
     (1..sorted.len()).find(far).unwrap_or(sorted.len())
 }
 
-fn sorted(nodes: &[Node]) -> Vec<Node> {
+/// Whether no log has this node: climbing leads above every root.
+const fn is_beyond(index: NodeIndex) -> bool {
+    index.get() >= 2 * MAX_LENGTH
+}
+
+/// Nodes in the order of the file, if all of them have a place there.
+fn sorted(nodes: &[Node]) -> Result<Vec<Node>> {
     let mut nodes = nodes.to_vec();
     nodes.sort_unstable_by_key(|node| node.index);
-    nodes
+    let last = nodes.last().map_or(0, |node| node.index.get());
+    within(FileName::Tree, last, 2 * MAX_LENGTH - 1)?;
+    Ok(nodes)
 }

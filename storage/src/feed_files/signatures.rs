@@ -99,11 +99,10 @@ impl FeedFiles {
 
     /// Removes the signatures of `blocks`, and cuts the file if they are its last.
     pub fn clear_signatures(&self, blocks: Range<u64>) -> Result<()> {
-        let [start, end] = [blocks.start, blocks.end].map(|block| block.min(MAX_LENGTH));
         self.clear(
             &self.signatures,
-            signature_offset(start),
-            signature_offset(end),
+            signature_offset(blocks.start),
+            signature_offset(blocks.end),
         )
     }
 }

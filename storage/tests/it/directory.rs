@@ -1,6 +1,6 @@
 //! Real files: what is created, what is refused, what stays as it was.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use hypercore_storage::{Directory, Error, FeedFiles, FileName, Storage};
 
@@ -194,5 +194,108 @@ mod unix {
             .unwrap();
         tree.write_at(0, b"x").unwrap_err();
         assert!(!directory.path().join("nowhere").exists());
+    }
+}
+
+/// What of many logs is open at one time.
+#[cfg(target_os = "linux")]
+mod handles {
+    use super::*;
+
+    /// The names of the files in `directory` that are open.
+    fn open_files(directory: &Path) -> Vec<String> {
+        let all = fs::read_dir("/proc/self/fd").unwrap();
+        let paths = all.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        paths
+            .filter(|path| path.starts_with(directory))
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Opens `count` copies of a log in `directory`, and reads all of their files.
+    fn logs(directory: &Path, count: u32) -> Vec<FeedFiles> {
+        let original = directory.join("original");
+        let files = open(&Directory::new(&original));
+        files.write_key(&[1; 32]).unwrap();
+        files.write_secret_key(&[2; 64]).unwrap();
+        files.write_headers().unwrap();
+        files.write_data(0, b"content").unwrap();
+        drop(files);
+        let logs = (0..count).map(|number| {
+            let copy = directory.join(number.to_string());
+            fs::create_dir(&copy).unwrap();
+            for file in FileName::ALL {
+                fs::copy(original.join(file.as_str()), copy.join(file.as_str())).unwrap();
+            }
+            let files = open(&Directory::new(copy));
+            files.key().unwrap();
+            files.secret_key().unwrap();
+            files.node(node(0).index).unwrap();
+            files.read_data(0, 7).unwrap();
+            files
+        });
+        logs.collect()
+    }
+
+    #[test]
+    fn only_locks_stay_open_in_many_logs() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = logs(directory.path(), 200);
+        // Forth and back: what was closed is opened again.
+        for files in logs.iter().chain(logs.iter().rev()) {
+            assert_eq!(files.read_data(0, 7).unwrap(), *b"content");
+            assert_eq!(files.key().unwrap(), Some([1; 32]));
+        }
+        let open = open_files(directory.path());
+        let locked = open.iter().filter(|name| *name == "bitfield").count();
+        assert_eq!(locked, logs.len());
+        assert!(open.len() <= locked + 256, "{} are open", open.len());
+    }
+
+    #[test]
+    fn what_is_not_synced_stays_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = logs(directory.path(), 200);
+        let first = &logs[0];
+        let is_open = || open_files(&directory.path().join("0")).contains(&"data".to_owned());
+        assert!(!is_open());
+        first.write_data(7, b"more").unwrap();
+        let read_all = || {
+            for files in &logs[1..] {
+                files.key().unwrap();
+                files.read_data(0, 7).unwrap();
+            }
+        };
+        read_all();
+        assert!(is_open());
+        first.sync_content().unwrap();
+        read_all();
+        assert!(!is_open());
+        assert_eq!(first.read_data(7, 4).unwrap(), *b"more");
+    }
+
+    /// The lock is on the bitfield that was opened: another process may own what is there now.
+    #[test]
+    fn another_file_in_the_place_of_one_that_was_closed_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let logs = logs(directory.path(), 200);
+        let data = |number: &str| directory.path().join(number).join("data");
+        fs::rename(data("1"), data("0")).unwrap();
+        for (files, kind) in logs
+            .iter()
+            .zip([io::ErrorKind::Other, io::ErrorKind::NotFound])
+        {
+            for error in [
+                files.read_data(0, 1).unwrap_err(),
+                files.write_data(0, b"x").unwrap_err(),
+            ] {
+                assert!(
+                    matches!(&error, Error::Io { file: FileName::Data, source, .. } if source.kind() == kind),
+                    "{error}"
+                );
+            }
+        }
+        assert_eq!(fs::read(data("0")).unwrap(), *b"content");
+        assert!(!data("1").exists());
     }
 }

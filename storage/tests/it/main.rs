@@ -1,6 +1,7 @@
 //! The storage from outside: real logs, real files, failing disks.
 
 mod directory;
+mod extremes;
 mod faults;
 mod feed_files;
 mod lock;

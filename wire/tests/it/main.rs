@@ -2,6 +2,7 @@
 
 mod channels;
 mod discreet;
+mod extremes;
 mod handshake;
 mod hazards;
 mod keys;

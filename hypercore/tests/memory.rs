@@ -1,0 +1,199 @@
+//! No secret stays in the memory of the process when what had it is gone.
+//!
+//! A program of its own, in which nothing else runs: it looks for the secrets in everything that
+//! the system says it can write to, stacks of all threads included. It knows them only in a disguise,
+//! so that it does not find itself.
+#![cfg(target_os = "linux")]
+
+use std::{fs::File, hint::black_box, io::Read, os::unix::fs::FileExt};
+
+use futures_lite::future::block_on;
+use hypercore::{
+    Hypercore, KeyPair, OpenOptions, ReplicateOptions, Role,
+    wire::{Split, StaticKeyPair},
+};
+
+const DISGUISE: u8 = 0xa5;
+
+/// The seed of a pair, the clamped scalar and the other half of its SHA-512 (RFC 8032, the first
+/// test), each byte disguised.
+const SEED: [u8; 32] =
+    disguised("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60");
+const SCALAR: [u8; 32] =
+    disguised("307c83864f2833cb427a2ef1c00a013cfdff2768d980c0a3a520f006904de94f");
+const PREFIX: [u8; 32] =
+    disguised("9b4f0afe280b746a778684e75442502057b7473a03f08f96f5a38e9287e01f8f");
+
+const fn disguised(digits: &str) -> [u8; 32] {
+    const fn value(digit: u8) -> u8 {
+        match digit {
+            b'0'..=b'9' => digit - b'0',
+            _ => digit - b'a' + 10,
+        }
+    }
+    let digits = digits.as_bytes();
+    let mut bytes = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        bytes[at] = (value(digits[2 * at]) << 4 | value(digits[2 * at + 1])) ^ DISGUISE;
+        at += 1;
+    }
+    bytes
+}
+
+/// The seed as it is, wiped when it is dropped.
+struct Seed(Box<[u8; 32]>);
+
+impl Seed {
+    fn new() -> Self {
+        let mut seed = Box::new([0; 32]);
+        for (byte, disguised) in seed.iter_mut().zip(black_box(&SEED)) {
+            *byte = disguised ^ DISGUISE;
+        }
+        Self(seed)
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        black_box(&self.0);
+    }
+}
+
+/// Where eight bytes in sequence of a secret are.
+fn search() -> Vec<String> {
+    let windows = [&SEED, &SCALAR, &PREFIX].map(|secret| secret.windows(8));
+    let mut starts_with = [const { Vec::<&[u8]>::new() }; 256];
+    for window in windows.into_iter().flatten() {
+        starts_with[usize::from(window[0] ^ DISGUISE)].push(window);
+    }
+    let mut found = Vec::new();
+    let memory = File::open("/proc/self/mem").unwrap();
+    let mut maps = String::new();
+    File::open("/proc/self/maps")
+        .unwrap()
+        .read_to_string(&mut maps)
+        .unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    for map in maps.lines() {
+        let mut words = map.split_whitespace();
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        let name = words.nth(3).unwrap_or("anonymous memory");
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|address| u64::from_str_radix(address, 16).unwrap());
+        let mut at = start;
+        while at < end {
+            let wanted = (end - at).min(buffer.len() as u64) as usize;
+            // What cannot be read, as the page that guards a stack, holds nothing.
+            if memory.read_exact_at(&mut buffer[..wanted], at).is_ok() {
+                let read = &buffer[..wanted];
+                for (offset, &first) in read.iter().enumerate() {
+                    let is_here = |window: &&[u8]| {
+                        let here = read[offset..].iter().map(|byte| byte ^ DISGUISE);
+                        read.len() - offset >= 8 && window.iter().copied().eq(here.take(8))
+                    };
+                    if starts_with[usize::from(first)].iter().any(is_here) {
+                        found.push(format!("{:x} in {name}", at + offset as u64));
+                    }
+                }
+            }
+            buffer.fill(0);
+            // Seven bytes again: a window may lie across the border.
+            at += if wanted == buffer.len() {
+                wanted as u64 - 7
+            } else {
+                wanted as u64
+            };
+        }
+    }
+    found
+}
+
+/// Nothing is found after what `hold` made of the seed is gone, though it was found before.
+fn leaves_nothing<T>(what: &str, hold: impl FnOnce(&[u8; 32]) -> T) {
+    let held = with_seed(hold);
+    assert!(!search().is_empty(), "{what} does not have the secret");
+    drop(held);
+    overwrite_stack();
+    assert_eq!(search(), [""; 0], "of {what}");
+}
+
+/// In a part of the stack of its own, which is [overwritten](overwrite_stack).
+#[inline(never)]
+fn with_seed<T>(hold: impl FnOnce(&[u8; 32]) -> T) -> T {
+    hold(&Seed::new().0)
+}
+
+/// Does what any next calls do. A function that hands a secret on may leave a copy in the part of
+/// the stack that it had, which nobody can wipe without `unsafe`.
+#[inline(never)]
+fn overwrite_stack() {
+    black_box(&mut [0_u8; 1 << 16]);
+}
+
+#[test]
+fn no_secret_stays() {
+    assert_eq!(search(), [""; 0], "before there was a secret");
+    let seed = Seed::new();
+    assert!(!search().is_empty(), "a secret is found while it is there");
+    drop(seed);
+    assert_eq!(search(), [""; 0], "the seed itself is wiped");
+
+    leaves_nothing("KeyPair::from_seed", KeyPair::from_seed);
+    leaves_nothing("KeyPair::to_bytes", |seed| {
+        KeyPair::from_seed(seed).to_bytes()
+    });
+    leaves_nothing("KeyPair::from_bytes", |seed| {
+        KeyPair::from_bytes(&KeyPair::from_seed(seed).to_bytes()).unwrap()
+    });
+    leaves_nothing("StaticKeyPair", StaticKeyPair::from_secret);
+    leaves_nothing("StaticKeyPair::duplicate", |seed| {
+        StaticKeyPair::from_secret(seed).duplicate()
+    });
+    leaves_nothing("OpenOptions", |seed| {
+        OpenOptions::new().key_pair(KeyPair::from_seed(seed))
+    });
+    leaves_nothing("a core in memory", |seed| {
+        block_on(async {
+            let core = OpenOptions::new()
+                .key_pair(KeyPair::from_seed(seed))
+                .open_memory()
+                .await
+                .unwrap();
+            core.append("a").await.unwrap();
+            core
+        })
+    });
+    let directory = tempfile::tempdir().unwrap();
+    leaves_nothing("a new core on the disk", |seed| {
+        block_on(async {
+            let core = OpenOptions::new()
+                .key_pair(KeyPair::from_seed(seed))
+                .open(&directory)
+                .await
+                .unwrap();
+            core.append("a").await.unwrap();
+            core
+        })
+    });
+    leaves_nothing("a core on the disk", |_| {
+        block_on(async {
+            let core = Hypercore::open(&directory).await.unwrap();
+            core.append("a").await.unwrap();
+            core
+        })
+    });
+    leaves_nothing("Split", |seed| Split::new(*seed, *seed));
+    leaves_nothing("a connection", |seed| {
+        block_on(async {
+            let core = Hypercore::options().open_memory().await.unwrap();
+            let mut options = ReplicateOptions::live();
+            options.key_pair = Some(StaticKeyPair::from_secret(seed));
+            core.replicate(Role::Initiator, options).unwrap()
+        })
+    });
+}
