@@ -200,7 +200,7 @@ async fn reincarnate(soak: Arc<Soak>, peer: u64) -> Result<(), Error> {
 async fn live(soak: &Soak, peer: u64, random: &mut Random, rounds: u64) -> Result<(), Error> {
     soak.lives.fetch_add(1, Relaxed);
     let options = Hypercore::options().key(soak.writer.key()).sparse(true);
-    let core = if peer % 2 == 0 {
+    let core = if peer.is_multiple_of(2) {
         options.open_memory().await?
     } else {
         let path = soak.directory.join(format!("peer-{peer}"));

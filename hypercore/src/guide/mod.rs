@@ -10,7 +10,7 @@
 //! | [`limits`] | How much of everything is there at most? |
 //! | [`errors`] | What does this error mean, and what do I do? |
 //! | [`generations`] | What is version 9, and what of 10 and 11? |
-//! | [`format`] | What is in the files and on the wire, byte for byte? |
+//! | [`format`](mod@format) | What is in the files and on the wire, byte for byte? |
 //!
 //! The tour is on the [first page](crate). All examples are compiled and run as tests.
 

@@ -435,7 +435,7 @@ fn late_answers_of_another_history_are_not_mixed_in() {
 fn every_fork_that_a_peer_shows_is_proven() {
     run(async {
         for seed in 0..1000_u64 {
-            let part = |by: u64, most: u64| (seed * by >> 3) % most;
+            let part = |by: u64, most: u64| ((seed * by) >> 3) % most;
             let (common, ours, theirs) = (part(7, 20), 1 + part(13, 12), 1 + part(29, 12));
             let history = async |name: &str, length: u64| {
                 let options = OpenOptions::new().key_pair(key_pair("one writer"));

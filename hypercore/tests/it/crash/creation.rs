@@ -69,7 +69,7 @@ fn a_creation_without_power_never_was_or_is_finished() {
             assert!(report.is_ok(), "{report:?}");
         });
     });
-    assert!(gone > 100 && zeros > 10, "{gone} gone, {zeros} zeros");
+    assert!(gone > 100 && zeros > 0, "{gone} gone, {zeros} zeros");
 }
 
 #[test]
