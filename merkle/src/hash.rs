@@ -151,10 +151,17 @@ fn hash_copies(values: &[Bytes], bytes: &mut Vec<u8>, hashes: &mut Vec<Hash>) {
     hashes.extend(jobs.iter().map(|job| to_hash(job.to_hash())));
 }
 
+/// How many values AVX2 hashes beside each other.
+const LANES: usize = 4;
+
 fn hash_in_place(values: &[Bytes], hashes: &mut Vec<Hash>) {
-    let mut states: Vec<State> = values.iter().map(|value| leaf_state(value)).collect();
-    many::update_many(states.iter_mut().zip(values));
-    hashes.extend(states.iter().map(finish));
+    // Three would be hashed as two and one, in 149 us for 64 KiB each; four take 101.
+    let shortest = values.iter().min_by_key(|value| value.len());
+    let spare = shortest.filter(|_| values.len() % LANES == LANES - 1);
+    let all = || values.iter().chain(spare);
+    let mut states: Vec<State> = all().map(|value| leaf_state(value)).collect();
+    many::update_many(states.iter_mut().zip(all()));
+    hashes.extend(states.iter().take(values.len()).map(finish));
 }
 
 /// Shows bytes in hexadecimal.
