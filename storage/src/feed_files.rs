@@ -373,22 +373,20 @@ impl FeedFiles {
         self.write(&self.bitfield, self.page_offset(page), bytes)
     }
 
-    /// Makes room for the pages of a log of `length` blocks, durably and before anything is
-    /// written that they will claim: a file that grows may show anything after a loss of power,
-    /// and what a page claims has to be true.
+    /// Makes room for the pages of a log of `length` blocks, durably. To be done before pages are
+    /// written that what is stored now, or next, will have: a file that grows may show anything after
+    /// a loss of power, and what a page claims has to be true.
     pub fn reserve_pages(&self, length: u64) -> Result<()> {
-        const ZEROS: [u8; 1 << 14] = [0; 1 << 14];
         within(FileName::Bitfield, length, MAX_LENGTH)?;
         let end = self.page_offset(length.div_ceil(PAGE_BLOCKS));
-        let mut from = self.bitfield.len()?.max(header::LEN);
-        if from >= end {
+        let page = u64::from(self.page_size);
+        let len = self.bitfield.len()?.max(header::LEN);
+        if len >= end {
             return Ok(());
         }
-        while from < end {
-            let wanted = (end - from).min(ZEROS.len() as u64);
-            self.write(&self.bitfield, from, &ZEROS[..wanted as usize])?;
-            from += wanted;
-        }
+        // What lies before becomes a hole, and that shows zeros.
+        let zeros = vec![0; page.min(end - len) as usize];
+        self.write(&self.bitfield, end - zeros.len() as u64, &zeros)?;
         self.sync_bitfield()
     }
 

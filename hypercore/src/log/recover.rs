@@ -506,6 +506,7 @@ impl End {
         files.cut(length, byte_length)?;
         files.sync_content()?;
         // Not before: what a page claims has to be true.
+        files.reserve_pages(length)?;
         for (page, bytes) in take_pages(&mut bitfield) {
             files.write_page(page, &bytes)?;
         }

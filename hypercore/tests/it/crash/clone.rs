@@ -195,3 +195,10 @@ fn a_clone_claims_nothing_false_after_a_loss_of_power() {
         block_on(download_and_lose_power(seed));
     });
 }
+
+/// With this seed, the bitfield had grown by a page when the power went, and what the disk had had there
+/// before looked like blocks.
+#[test]
+fn a_page_that_is_new_claims_nothing() {
+    block_on(download_and_lose_power(26060));
+}
