@@ -336,8 +336,10 @@ impl Shared {
             self.sync(|| files.sync_content())?;
             self.lock().announce(&head);
         }
-        // A writer has done that before.
-        self.sync(|| files.reserve_pages(head.length))?;
+        if !pages.is_empty() {
+            // A writer has done that before.
+            self.sync(|| files.reserve_pages(head.length))?;
+        }
         for (written, (page, bytes)) in pages.iter().enumerate() {
             if let Err(error) = files.write_page(*page, bytes) {
                 let mut core = self.lock();
