@@ -320,8 +320,14 @@ mod tests {
         replay("merkle_ops", merkle_ops);
     }
 
+    /// So many cases, or as many as `HYPERCORE_MODEL_CASES` says.
+    fn config(cases: u32) -> ProptestConfig {
+        let wanted = std::env::var("HYPERCORE_MODEL_CASES").map(|cases| cases.parse());
+        ProptestConfig::with_cases(wanted.map_or(cases, |cases| cases.expect("a number")))
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #![proptest_config(config(3000))]
 
         #[test]
         fn any_operations(data in vec(any::<u8>(), 0..=16 * 6)) {
@@ -335,7 +341,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(config(300))]
 
         #[test]
         fn any_batches(batches in vec(vec(vec(any::<u8>(), 0..300), 0..20), 0..8)) {

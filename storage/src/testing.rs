@@ -54,7 +54,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Tracked {
     durable: Vec<u8>,
-    unsynced: Vec<Change>,
+    /// With the number of the operation.
+    unsynced: Vec<(u64, Change)>,
 }
 
 /// A change of one file that was not synced.
@@ -123,7 +124,7 @@ impl FaultStorage {
     /// How many sectors a loss of power could still take.
     #[must_use]
     pub fn unsynced_sectors(&self) -> usize {
-        let sectors = |change: &Change| match change {
+        let sectors = |(_, change): &(u64, Change)| match change {
             Change::Write { offset, data } => sectors(*offset, data).count(),
             Change::Truncate { .. } => 1,
         };
@@ -152,12 +153,45 @@ impl FaultStorage {
             // That all or nothing of a file arrives has to happen often enough to be seen.
             let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
             let mut bytes = file.durable.clone();
-            for change in &file.unsynced {
+            for (_, change) in &file.unsynced {
                 change.arrive(&mut bytes, &mut random, odds);
             }
             image.write_named(name, &bytes);
         }
         image
+    }
+
+    /// What a program finds after a loss of power that took some of the `newest` changes of all files,
+    /// and nothing else: those whose bit in `taken` is set, the newest at the lowest bit.
+    #[must_use]
+    pub fn power_cut_among(&self, newest: usize, taken: u64) -> Memory {
+        let state = self.state();
+        let changes = state.files.values().flat_map(|file| &file.unsynced);
+        let mut numbers: Vec<_> = changes.map(|&(number, _)| number).collect();
+        numbers.sort_unstable_by_key(|&number| std::cmp::Reverse(number));
+        numbers.truncate(newest);
+        let is_taken = |number: u64| {
+            let bit = numbers.iter().position(|&other| other == number);
+            bit.is_some_and(|bit| taken >> bit & 1 == 1)
+        };
+        let image = Memory::new();
+        for (name, file) in &state.files {
+            let mut bytes = file.durable.clone();
+            for (number, change) in &file.unsynced {
+                if !is_taken(*number) {
+                    change.arrive(&mut bytes, &mut Random::new(0), ALWAYS);
+                }
+            }
+            image.write_named(name, &bytes);
+        }
+        image
+    }
+
+    /// How many changes a loss of power could still take.
+    #[must_use]
+    pub fn unsynced_changes(&self) -> usize {
+        let state = self.state();
+        state.files.values().map(|file| file.unsynced.len()).sum()
     }
 
     fn file(&self, name: &str, live: Arc<dyn RandomAccess>) -> FaultFile {
@@ -194,6 +228,9 @@ impl State {
         self.files.entry(name.to_owned()).or_default()
     }
 }
+
+/// The odds of what arrives for certain.
+const ALWAYS: u64 = 4;
 
 impl Change {
     /// Applies the sectors of the change that a power cut spares, `odds` of 4 on average.
@@ -268,7 +305,8 @@ struct FaultFile {
 impl FaultFile {
     fn log(&self, change: Change) {
         let mut state = self.storage.state();
-        state.file(&self.name).unsynced.push(change);
+        let number = state.operations;
+        state.file(&self.name).unsynced.push((number, change));
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use hypercore_bitfield::{Bitfield, PageSize, RemoteBitfield, rle};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::env;
 use std::ops::Range;
 
 /// Some 20 pages, small enough for the model to count one by one.
@@ -100,8 +101,14 @@ impl File {
     }
 }
 
+/// So many cases, or as many as `HYPERCORE_MODEL_CASES` says.
+fn config(cases: u32) -> ProptestConfig {
+    let wanted = env::var("HYPERCORE_MODEL_CASES").map(|cases| cases.parse());
+    ProptestConfig::with_cases(wanted.map_or(cases, |cases| cases.expect("a number")))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(80))]
+    #![proptest_config(config(80))]
 
     #[test]
     fn bitfield(size in page_size(), ops in prop::collection::vec(op(), 0..24), asked in prop::collection::vec(range(), 4)) {

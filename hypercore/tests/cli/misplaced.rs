@@ -231,12 +231,12 @@ fn a_directory_that_is_removed_is_not_made_again() {
 #[test]
 fn the_second_process_is_refused_at_once() {
     let scene = scene();
+    let mut times = Vec::new();
     for run in 0..50 {
         let (serving, _) = scene.serve("log", &[]);
         let start = std::time::Instant::now();
         scene.run(["append", "log", "x"]).fails(5, &["in use"]);
-        let took = start.elapsed();
-        assert!(took.as_secs() < 5, "{run}: {took:?}");
+        times.push(start.elapsed());
         if run % 2 == 0 {
             serving.kill();
         } else {
@@ -244,24 +244,59 @@ fn the_second_process_is_refused_at_once() {
         }
         scene.run(["append", "log", "x"]).ok();
     }
+    // With the start of the program. A machine that does much else may be slower at times.
+    times.sort();
+    assert!(times[times.len() / 4].as_millis() < 100, "{times:?}");
 }
 
-/// `cargo test -p hypercore --features cli --test cli misplaced::a_full -- --ignored`, as root: a file
-/// system of a megabyte is full, room is made, and it goes on.
+/// Makes or changes a file system at `disk`, which takes root.
+fn mount(scene: &Scene, options: &str) {
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(scene.path("disk"))
+        .status();
+    assert!(
+        mounted.is_ok_and(|status| status.success()),
+        "it takes root"
+    );
+}
+
+fn unmount(scene: &Scene) {
+    let unmounted = Command::new("umount").arg(scene.path("disk")).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}
+
+/// `cargo test -p hypercore --features cli --test cli misplaced:: -- --ignored`, as root.
+#[test]
+#[ignore = "mounts a file system, as root"]
+fn a_disk_that_may_not_be_written_is_read() {
+    for _ in 0..20 {
+        let scene = Scene::new();
+        fs::create_dir(scene.path("disk")).unwrap();
+        mount(&scene, "size=1m");
+        scene.run(["create", "disk/log"]).ok();
+        scene.run(["append", "disk/log", "a", "b"]).ok();
+        mount(&scene, "remount,ro");
+        assert_eq!(scene.run(["cat", "disk/log"]).ok().text(), "ab");
+        scene
+            .run(["append", "disk/log", "c"])
+            .fails(1, &["the file system is read-only"]);
+        scene.run(["verify", "disk/log"]).ok();
+        mount(&scene, "remount,rw");
+        scene.run(["append", "disk/log", "c"]).ok();
+        scene.run(["verify", "disk/log"]).ok();
+        unmount(&scene);
+    }
+}
+
+/// As the one before: a file system of a megabyte is full, room is made, and it goes on.
 #[test]
 #[ignore = "mounts a file system, as root"]
 fn a_full_disk_loses_nothing() {
     for run in 0..50 {
         let scene = Scene::new();
         fs::create_dir(scene.path("disk")).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-            .arg(scene.path("disk"))
-            .status();
-        assert!(
-            mounted.is_ok_and(|status| status.success()),
-            "it takes root"
-        );
+        mount(&scene, "size=1m");
         fs::write(scene.path("disk/ballast"), vec![1; 4096 * (40 + run)]).unwrap();
         scene.run(["create", "disk/log"]).ok();
         let block = "x".repeat(50_000);
@@ -282,7 +317,6 @@ fn a_full_disk_loses_nothing() {
         );
         scene.run(["append", "disk/log", "after"]).ok();
         scene.run(["verify", "disk/log"]).ok();
-        let unmounted = Command::new("umount").arg(scene.path("disk")).status();
-        assert!(unmounted.is_ok_and(|status| status.success()));
+        unmount(&scene);
     }
 }

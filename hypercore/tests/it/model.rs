@@ -1,5 +1,7 @@
 //! Any sequence of operations leaves what the same sequence leaves of a plain vector.
 
+use std::env;
+
 use futures_lite::future::block_on;
 use hypercore::{
     Durability, Error, GetOptions, Hypercore, OpenOptions, Position,
@@ -208,11 +210,10 @@ async fn seek(model: &Model, core: &Hypercore, byte: u64) {
     }
 }
 
+/// So many cases, or as many as `HYPERCORE_MODEL_CASES` says.
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        ..ProptestConfig::default()
-    }
+    let wanted = env::var("HYPERCORE_MODEL_CASES").map(|cases| cases.parse());
+    ProptestConfig::with_cases(wanted.map_or(cases, |cases| cases.expect("a number")))
 }
 
 fn durability() -> impl Strategy<Value = Durability> {
@@ -230,7 +231,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(20))]
+    #![proptest_config(ProptestConfig::with_cases(20))]
 
     #[test]
     fn in_a_directory(durability in durability(), operations in prop::collection::vec(operation(), 0..30)) {

@@ -122,9 +122,12 @@ impl DiskFile {
             }
         };
         if !handle.writable {
-            let shared = has_other_names(&handle.file.metadata()?);
-            let error = io::Error::from(io::ErrorKind::PermissionDenied);
-            return Err(if shared { other_names() } else { error });
+            if has_other_names(&handle.file.metadata()?) {
+                return Err(other_names());
+            }
+            // Why it could not be opened for that before.
+            let refused = options().write(true).open(&self.path).err();
+            return Err(refused.unwrap_or_else(|| io::ErrorKind::PermissionDenied.into()));
         }
         Ok(handle)
     }

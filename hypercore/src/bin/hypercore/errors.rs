@@ -122,8 +122,11 @@ impl fmt::Display for Failure {
 /// What happened to a file, in words.
 pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
+        // It has words of its own.
+        _ if error.get_ref().is_some() => error.to_string(),
         io::ErrorKind::NotFound => "it does not exist".into(),
         io::ErrorKind::PermissionDenied => "access is denied".into(),
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
         io::ErrorKind::StorageFull => "the disk is full".into(),
         io::ErrorKind::ConnectionRefused => "nobody listens there".into(),
         io::ErrorKind::TimedOut => "no answer".into(),
@@ -134,9 +137,9 @@ pub(crate) fn reason(error: &io::Error) -> String {
 /// What to do about it.
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "run it as the owner of the files"
-        }
+        _ if error.get_ref().is_some() => "change that and try again",
+        io::ErrorKind::PermissionDenied => "run it as the owner of the files",
+        io::ErrorKind::ReadOnlyFilesystem => "mount it for writing and try again",
         io::ErrorKind::StorageFull => "free some space and try again",
         _ => "check the disk and the path",
     }
