@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput};
 use hypercore_bitfield::{Bitfield, PageSize, rle};
 
 const BITS: u64 = 10_000_000;
@@ -10,8 +10,13 @@ const BITS: u64 = 10_000_000;
 /// How many of them a measurement reads or sets.
 const SOME: u64 = 10_000;
 
-criterion_group!(benches, bits, ranges, run_lengths);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    bits(&mut criterion);
+    ranges(&mut criterion);
+    run_lengths(&mut criterion);
+    criterion.final_summary();
+}
 
 fn bits(criterion: &mut Criterion) {
     let (ours, mut theirs) = half_set();

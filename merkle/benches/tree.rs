@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use blake2b_simd::Params;
 use bytes::Bytes;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput};
 use ed25519_dalek::{Signer, SigningKey};
 use hypercore_merkle::{
     Block, KeyPair, Node, NodeIndex, NodeSet, Proof, ProofPlan, RemoteTree, Roots, Verifier,
@@ -18,8 +18,14 @@ use hypercore_merkle::{
 /// The length of the log that is appended to and proven.
 const LENGTH: u64 = 1_000_000;
 
-criterion_group!(benches, hashes, signatures, appends, proofs);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    hashes(&mut criterion);
+    signatures(&mut criterion);
+    appends(&mut criterion);
+    proofs(&mut criterion);
+    criterion.final_summary();
+}
 
 fn hashes(criterion: &mut Criterion) {
     let blake2b = |bytes: &[u8]| Params::new().hash_length(32).hash(bytes);

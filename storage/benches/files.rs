@@ -5,15 +5,20 @@
 
 use std::{fs::File, hint::black_box, os::unix::fs::FileExt, sync::Arc};
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use hypercore_merkle::{Node, NodeIndex};
 use hypercore_storage::{Directory, FeedFiles};
 
 /// Blocks of the log that is written and read.
 const LENGTH: u64 = 100_000;
 
-criterion_group!(benches, nodes, blocks, pages);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    nodes(&mut criterion);
+    blocks(&mut criterion);
+    pages(&mut criterion);
+    criterion.final_summary();
+}
 
 fn nodes(criterion: &mut Criterion) {
     let log = Log::new();

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput};
 use hypercore_wire::{
     Body, ChannelId, Data, DataNode, Event, Frame, Have, Limits, Message, Session, SessionOptions,
 };
@@ -19,8 +19,13 @@ use salsa20::{
 
 const KEY: [u8; 32] = [7; 32];
 
-criterion_group!(benches, frames, handshakes, sessions);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    frames(&mut criterion);
+    handshakes(&mut criterion);
+    sessions(&mut criterion);
+    criterion.final_summary();
+}
 
 fn frames(criterion: &mut Criterion) {
     let limits = Limits::default();
