@@ -1,4 +1,4 @@
-//! `serve --announce`, and `clone` that is not told where peers are.
+//! `serve --announce`, and `clone`, `get` and `cat` that are not told where peers are.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,27 @@ fn a_clone_finds_its_peers() {
         .run(["clone", &one, "c"])
         .fails(1, &["nobody on the local network announces it", &one]);
     assert!(!scene.path("c").exists());
+}
+
+#[test]
+fn a_core_is_read_by_its_key_alone() {
+    let scene = Scene::new();
+    let key = core(&scene, "log", &["one", "two", "three"]);
+    let (server, address) = scene.serve("log", &["--announce"]);
+    let sparse = ["clone", &key, "empty", "--sparse", "--connect", &address];
+    scene.run(sparse).ok();
+    // Whichever of the two is found first, the one with the blocks is waited for.
+    let (other, _) = scene.serve("empty", &["--announce"]);
+    assert_eq!(scene.run(["get", &key, "1"]).ok().stdout, b"two");
+    let bytes = ["cat", &key, "--bytes", "2..7"];
+    assert_eq!(scene.run(bytes).ok().text(), "etwot");
+    assert!(!scene.path(&key).exists());
+    // What is in a directory is read from there alone.
+    other.stop().ok();
+    scene.run(["get", "empty", "1"]).fails(1, &["--connect"]);
+    server.stop().ok();
+    let nobody = ["nobody on the local network announces it", &key];
+    scene.run(["get", &key, "1"]).fails(1, &nobody);
 }
 
 #[test]

@@ -157,12 +157,13 @@ pub(crate) struct AppendArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore get copy 7 --connect 192.168.1.5:4000")]
 pub(crate) struct GetArgs {
-    /// Directory of the core; with --connect also the key of one
+    /// Directory of a core, or the key of one that is read from its peers alone
     #[arg(value_name = "DIR")]
     pub(crate) source: PathBuf,
     /// Which block; the first is 0
     pub(crate) index: u64,
-    /// Read what is not stored from this peer, and store it; repeat it for more peers
+    /// Read what is not stored from this peer, and store it; repeat it for more peers [default with
+    /// a key: those on the local network that announce it]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
     /// Wait so long for the block, even one that does not exist yet [default: until it is certain
@@ -177,7 +178,7 @@ pub(crate) struct GetArgs {
 #[command(after_help = "Examples:\n  hypercore cat letters --follow\n  \
     hypercore cat KEY --connect 192.168.1.5:4000 --bytes 0..1000")]
 pub(crate) struct CatArgs {
-    /// Directory of the core; with --connect also the key of one
+    /// Directory of a core, or the key of one that is read from its peers alone
     #[arg(value_name = "DIR")]
     pub(crate) source: PathBuf,
     /// First block
@@ -193,7 +194,8 @@ pub(crate) struct CatArgs {
     /// Go on with the blocks that come, until interrupted or until --end
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// Read what is not stored from this peer, and store it; repeat it for more peers
+    /// Read what is not stored from this peer, and store it; repeat it for more peers [default with
+    /// a key: those on the local network that announce it]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
     /// Wait no longer than this for any block [default: until it is certain that no connected peer

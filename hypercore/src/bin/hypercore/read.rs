@@ -10,8 +10,8 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Bytes, Download, Error, Event, GetOptions, Hypercore, OpenOptions, SeekOptions, UpdateOptions,
-    wire::StaticKeyPair,
+    Bytes, Download, Error, Event, GetOptions, Hypercore, OpenOptions, PublicKey, SeekOptions,
+    UpdateOptions, wire::StaticKeyPair,
 };
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     errors::{Exit, Failure, Result},
     identity,
     output::{blocks, bytes},
-    peers::{Gathering, Peers},
+    peers::{Gathering, Member, Peers},
     signals::Signals,
     tail,
 };
@@ -38,7 +38,7 @@ const AHEAD: u64 = 16 * 1024 * 1024;
 pub(crate) async fn get(args: GetArgs) -> Result<()> {
     let source = Source::open(&args.source, &args.connect, &args.identity).await?;
     let wait = match args.timeout {
-        _ if args.connect.is_empty() => Wait::No,
+        _ if source.offline => Wait::No,
         None => Wait::ForThoseConnected,
         Some(limit) => Wait::For(limit),
     };
@@ -48,32 +48,37 @@ pub(crate) async fn get(args: GetArgs) -> Result<()> {
         output.write(&block)?;
         output.flush().map(|_| ())
     };
-    if source.core.has(args.index) || args.connect.is_empty() {
+    if source.core.has(args.index) || source.offline {
         read.await?;
         return source.close().await;
     }
-    source.read_from(args.connect, false, read).await
+    source.read_from_peers(false, read).await
 }
 
 pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
-    if args.connect.is_empty() && args.follow {
+    let key = parse_name(&args.source);
+    if args.connect.is_empty() && args.follow && key.is_none() {
         return tail::follow(args, manners).await;
     }
     let source = Source::open(&args.source, &args.connect, &args.identity).await?;
     let wait = match args.timeout {
-        _ if args.connect.is_empty() => Wait::No,
+        _ if source.offline => Wait::No,
         _ if args.follow => Wait::ForEver,
         None => Wait::ForThoseConnected,
         Some(limit) => Wait::For(limit),
     };
-    if args.connect.is_empty() {
-        copy(&source, &args, wait).await?;
+    let work = copy(&source, &args, wait);
+    if source.offline {
+        work.await?;
         return source.close().await;
     }
-    let work = copy(&source, &args, wait);
-    source
-        .read_from(args.connect.clone(), args.follow, work)
-        .await
+    source.read_from_peers(args.follow, work).await
+}
+
+/// The key that a core is named by, unless a directory is called like that.
+fn parse_name(name: &Path) -> Option<PublicKey> {
+    let key = name.to_str().and_then(|text| parse_key(text).ok());
+    key.filter(|_| !name.exists())
 }
 
 /// What to do about a block that is not stored.
@@ -93,6 +98,10 @@ struct Source {
     name: PathBuf,
     /// It was named by its key, and what was read is dropped.
     in_memory: bool,
+    /// Only what is stored is read.
+    offline: bool,
+    /// Where its peers are; without any they are looked for on the local network.
+    peers: Vec<String>,
     /// Who we are to its peers.
     identity: Option<StaticKeyPair>,
 }
@@ -100,32 +109,25 @@ struct Source {
 impl Source {
     /// Opens the core in a directory, or in memory the one of a key.
     async fn open(name: &Path, peers: &[String], identity: &Identity) -> Result<Self> {
-        let identity = match peers {
-            [] => None,
-            _ => identity::load(identity.path.as_deref())?,
+        let key = parse_name(name);
+        let offline = key.is_none() && peers.is_empty();
+        let identity = match offline {
+            true => None,
+            false => identity::load(identity.path.as_deref())?,
         };
-        let name = name.to_owned();
-        let key = name.to_str().and_then(|text| parse_key(text).ok());
-        let Some(key) = key.filter(|_| !name.exists()) else {
-            let core = open(&name).await?;
-            return Ok(Self {
-                core,
-                name,
-                in_memory: false,
-                identity,
-            });
+        let core = match key {
+            None => open(name).await?,
+            Some(key) => {
+                let core = OpenOptions::new().key(key).sparse(true).open_memory().await;
+                core.map_err(|error| Failure::core(error, name))?
+            }
         };
-        if peers.is_empty() {
-            return Err(Failure::failed(
-                "a core that is named by its key is read from peers; say with --connect where \
-                 they are",
-            ));
-        }
-        let core = OpenOptions::new().key(key).sparse(true).open_memory().await;
         Ok(Self {
-            core: core.map_err(|error| Failure::core(error, &name))?,
-            name,
-            in_memory: true,
+            core,
+            name: name.to_owned(),
+            in_memory: key.is_some(),
+            offline,
+            peers: peers.to_vec(),
             identity,
         })
     }
@@ -134,11 +136,9 @@ impl Source {
         close(&self.core, &self.name).await
     }
 
-    /// Does `work` while the core is exchanged with the peers at `addresses`, as soon as these are
-    /// there.
-    async fn read_from(
+    /// Does `work` while the core is exchanged with its peers, as soon as these are there.
+    async fn read_from_peers(
         &self,
-        addresses: Vec<String>,
         follow: bool,
         work: impl Future<Output = Result<()>>,
     ) -> Result<()> {
@@ -159,9 +159,12 @@ impl Source {
         );
         let tasks = Gathering::default();
         let mut calls = Calls::new();
-        calls.start(&peers, addresses, follow, &tasks.member());
+        if self.peers.is_empty() {
+            calls.search(&self.core, follow)?;
+        }
+        calls.start(&peers, self.peers.clone(), follow, &tasks.member());
         let (ready, is_ready) = async_channel::bounded(1);
-        let watch = self.watch(calls, &peers, follow, ready);
+        let watch = self.watch(calls, &peers, follow, tasks.member(), ready);
         let work = async {
             // An error is the end of the watch, which then says more.
             let _ = is_ready.recv().await;
@@ -182,6 +185,7 @@ impl Source {
         mut calls: Calls,
         peers: &Peers,
         follow: bool,
+        member: Member,
         ready: async_channel::Sender<()>,
     ) -> Result<()> {
         enum Step {
@@ -211,6 +215,9 @@ impl Source {
                 }
                 Step::Event(Some(_)) => continue,
                 Step::News(news) => {
+                    if let News::Found { address } = &news {
+                        calls.start(peers, vec![address.clone()], follow, &member);
+                    }
                     let lost = match news {
                         News::Lost { id, .. } => Some(id),
                         _ => None,
@@ -225,7 +232,8 @@ impl Source {
             }
             let connected = self.core.peers();
             let all_opened = !connected.is_empty() && connected.iter().all(|peer| peer.opened);
-            if calls.are_answered() && all_opened {
+            // Behind the first that is found there may come another.
+            if calls.are_answered() && all_opened && !self.peers.is_empty() {
                 let _ = ready.try_send(());
             }
             if calls.are_over() {
