@@ -1,7 +1,8 @@
 //! What goes out as an answer.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use hypercore_wire::{Data, DataNode, Have, Message, Request, Unhave, Want};
 
 use super::{
@@ -10,16 +11,42 @@ use super::{
 };
 use crate::{
     core::Core,
-    error::Result,
+    error::{Error, Result},
     event::{Event, PeerId},
-    log::{Log, Sought, read_trusted},
+    log::{Log, Sought, read_run},
     shared::SharedCore,
 };
+
+/// Blocks that were read together with one before them, because the remote asks for them next.
+///
+/// Who downloads asks for many blocks in a row. Read together they are hashed side by side, which
+/// takes less than half of the time.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    next: u64,
+    values: VecDeque<Bytes>,
+}
+
+impl ReadAhead {
+    /// So many blocks are read together at most.
+    const MAX: u64 = 32;
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn take(&mut self, index: u64) -> Option<Bytes> {
+        let value = (index == self.next).then(|| self.values.pop_front())?;
+        self.next += 1;
+        value
+    }
+}
 
 /// The messages that answer the next question of a peer; `None` when it has asked no more.
 pub(super) fn answer_next(
     shared: &SharedCore,
     peer: PeerId,
+    ahead: &mut ReadAhead,
     now: Instant,
 ) -> Result<Option<Vec<Message>>> {
     let mut core = shared.lock();
@@ -34,7 +61,7 @@ pub(super) fn answer_next(
         Some(Question::Want(want)) => Some(answer_want(state, &want, log)),
         Some(Question::Request(request)) => {
             drop(core);
-            let answer = answer_request(shared, peer, request)?;
+            let answer = answer_request(shared, peer, ahead, request)?;
             let refused = matches!(answer, Some(Message::Unhave(_)));
             let may_refuse = || {
                 let mut core = shared.lock();
@@ -55,6 +82,7 @@ pub(super) fn answer_next(
 fn answer_request(
     shared: &SharedCore,
     peer: PeerId,
+    ahead: &mut ReadAhead,
     mut request: Request,
 ) -> Result<Option<Message>> {
     let mut core = shared.lock();
@@ -82,16 +110,14 @@ fn answer_request(
     let Some(proof) = log.prove(index, request.nodes, &mut state.remote_tree, request.hash)? else {
         return Ok(Some(unhave(index)));
     };
-    let files = Arc::clone(log.files()?);
-    let trust = log.trust(index);
     drop(core);
 
-    // The block is read and checked without holding up others.
     let value = match (!request.hash)
-        .then(|| read_trusted(&files, index, trust))
+        .then(|| read_block(shared, peer, ahead, index))
         .transpose()
     {
         Ok(value) => value,
+        Err(Error::BlockNotStored { .. }) => return Ok(Some(unhave(index))),
         Err(error) if error.is_corruption() => {
             tracing::error!(%error, "a damaged block was not sent");
             return Ok(Some(unhave(index)));
@@ -101,7 +127,6 @@ fn answer_request(
     if let Some(value) = &value {
         let bytes = value.len() as u64;
         let mut core = shared.lock();
-        core.log.mark_checked(index);
         if let Some(state) = core.replicator.peer(peer) {
             state.stats.uploaded_blocks += 1;
             state.stats.uploaded_bytes += bytes;
@@ -126,6 +151,40 @@ fn answer_request(
         nodes,
         signature,
     })))
+}
+
+/// Block `index`, read and checked without holding up others.
+fn read_block(
+    shared: &SharedCore,
+    peer: PeerId,
+    ahead: &mut ReadAhead,
+    index: u64,
+) -> Result<Bytes> {
+    if let Some(value) = ahead.take(index) {
+        return Ok(value);
+    }
+    let mut core = shared.lock();
+    let asked = match core.replicator.peer(peer) {
+        Some(state) => state.requested_run(index + 1).min(ReadAhead::MAX),
+        None => 0,
+    };
+    let (run, trust) = core.log.stored_run(index..index + 1 + asked);
+    let files = Arc::clone(core.log.files()?);
+    drop(core);
+
+    if run.is_empty() {
+        return Err(Error::BlockNotStored { index });
+    }
+    let read = read_run(&files, run, trust)
+        // Another one of them may be the damaged one.
+        .or_else(|_| read_run(&files, index..index + 1, trust))?;
+    let blocks = index..index + read.len() as u64;
+    shared.lock().log.mark_run_checked(blocks);
+    *ahead = ReadAhead {
+        next: index,
+        values: read.into(),
+    };
+    ahead.take(index).ok_or(Error::BlockNotStored { index })
 }
 
 /// Says which blocks we have in the range that was asked about (`onwant`).

@@ -12,8 +12,13 @@ use std::{
 use hypercore_wire::{ChannelId, Data, Event as WireEvent, Message, Session, SessionOptions};
 
 use super::{
-    CloseReason, Ended, ReplicateOptions, Role, Wake, answer::answer_next, load::Load,
-    options::PeerOptions, peer::Stage, questions::Question, receive::receive_data,
+    CloseReason, Ended, ReplicateOptions, Role, Wake,
+    answer::{ReadAhead, answer_next},
+    load::Load,
+    options::PeerOptions,
+    peer::Stage,
+    questions::Question,
+    receive::receive_data,
 };
 use crate::{
     core::Core,
@@ -26,9 +31,9 @@ use crate::{
 /// Bytes waiting to be sent above which no more requests are answered.
 const SEND_BUFFER: usize = 1024 * 1024;
 
-/// Bytes that are made ready at once, so that others get their turn: a few milliseconds of reading,
-/// checking and encrypting blocks.
-const PORTION: usize = 128 * 1024;
+/// Bytes that are made ready at once, so that others get their turn, and the remote has the first while
+/// we read the next. Blocks that were read together go together.
+const PORTION: usize = 32 * 1024;
 
 /// Bytes waiting to be sent above which nothing more is read.
 const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
@@ -287,8 +292,9 @@ impl Connection {
         };
         let (shared, peer) = (Arc::clone(core), *peer);
         let enough = self.session.buffered() + PORTION;
-        while self.may_answer() && self.session.buffered() < enough {
-            let Some(answers) = answer_next(&shared, peer, now)? else {
+        let mut ahead = ReadAhead::default();
+        while self.may_answer() && (self.session.buffered() < enough || !ahead.is_empty()) {
+            let Some(answers) = answer_next(&shared, peer, &mut ahead, now)? else {
                 break;
             };
             self.send(channel, &answers)?;

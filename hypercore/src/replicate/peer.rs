@@ -648,6 +648,11 @@ impl Peer {
         self.questions.next(now)
     }
 
+    /// How many of the next questions are requests for the blocks from `index` on, one by one.
+    pub(crate) fn requested_run(&self, index: u64) -> u64 {
+        self.questions.requested_run(index)
+    }
+
     /// Whether a request may be answered with an Unhave; otherwise it is not answered.
     pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
         self.questions.may_refuse(now)

@@ -96,6 +96,19 @@ impl Questions {
         Some(question)
     }
 
+    /// How many of the next questions are requests for the blocks from `index` on, one by one.
+    pub(crate) fn requested_run(&self, index: u64) -> u64 {
+        let asks_for = |question: &Question, index| {
+            let Question::Request(request) = question else {
+                return false;
+            };
+            request.index == index && request.bytes == 0 && !request.hash
+        };
+        let asked = self.queue.iter().zip(index..);
+        let run = asked.take_while(|(question, index)| asks_for(question, *index));
+        run.count() as u64
+    }
+
     /// When the first of those that wait for their time may be answered.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.queue
@@ -200,6 +213,34 @@ mod tests {
         assert!(!cores[4].is_congested());
         cores.truncate(1);
         assert_eq!(load.questions.total(), 0);
+    }
+
+    #[test]
+    fn a_run_ends_at_the_first_other_question() {
+        let mut questions = Questions::new(&Load::default(), Instant::now());
+        (5..8).for_each(|index| questions.ask(request(index)));
+        let others = [
+            request(9),
+            want(0),
+            Question::Request(Request {
+                index: 8,
+                hash: true,
+                ..Request::default()
+            }),
+            Question::Request(Request {
+                index: 8,
+                bytes: 1,
+                ..Request::default()
+            }),
+        ];
+        assert_eq!(questions.requested_run(6), 0);
+        for other in others {
+            questions.ask(other);
+            assert_eq!(questions.requested_run(5), 3, "{other:?}");
+            questions.queue.pop_back();
+        }
+        questions.ask(request(8));
+        assert_eq!(questions.requested_run(5), 4);
     }
 
     #[test]
