@@ -139,6 +139,10 @@ impl RandomAccess for MemoryFile {
         Ok(self.shared.pages().len)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<u64> {
+        Ok(self.shared.pages().next_data(offset))
+    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let pages = self.shared.pages();
         match offset.checked_add(buffer.len() as u64) {
@@ -246,6 +250,13 @@ impl Pages {
                 None => to.fill(0),
             }
         }
+    }
+
+    /// The first byte at or after `offset` that is on a page, or else the end of the file.
+    fn next_data(&self, offset: u64) -> u64 {
+        let next = self.pages.range(offset / PAGE as u64..).next();
+        let start = next.map_or(self.len, |(&number, _)| number * PAGE as u64);
+        start.max(offset)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {

@@ -53,6 +53,12 @@ fn check(storage: &impl Storage, changes: &[Change]) {
         let mut bytes = vec![9; model.len()];
         file.read_at(0, &mut bytes).unwrap();
         assert!(bytes == model, "{change:?}");
+        for offset in (0..=model.len()).step_by(1777) {
+            let next = file.next_data(offset as u64).unwrap() as usize;
+            assert!(next >= offset, "{change:?}");
+            let skipped = &model[offset..next.min(model.len())];
+            assert!(skipped.iter().all(|&byte| byte == 0), "{change:?}");
+        }
         let beyond = file.read_at(model.len() as u64, &mut [0]).unwrap_err();
         assert_eq!(beyond.kind(), ErrorKind::UnexpectedEof);
     }
@@ -68,6 +74,18 @@ proptest! {
         check(&FaultStorage::new(), &changes);
         check(&Directory::new(tempfile::tempdir().unwrap().path()), &changes);
     }
+}
+
+#[test]
+fn a_hole_in_memory_is_passed_at_once() {
+    const FAR: u64 = 1 << 40;
+    let file = Memory::new().open(FileName::Tree).unwrap();
+    file.write_at(10, &[1]).unwrap();
+    file.write_at(FAR, &[1]).unwrap();
+    assert_eq!(file.next_data(10).unwrap(), 10);
+    let next = file.next_data(100_000).unwrap();
+    assert!((FAR - 100_000..=FAR).contains(&next), "{next}");
+    assert_eq!(file.next_data(FAR + 1_000_000).unwrap(), FAR + 1_000_000);
 }
 
 #[test]
