@@ -235,6 +235,40 @@ impl Bitfield {
         self.tree.bound()
     }
 
+    /// The blocks that are here while the tree node of their leaf is not: a page was torn while it was
+    /// written.
+    pub fn blocks_without_leaf(&self) -> impl Iterator<Item = u64> {
+        let blocks = self.data.runs(0..crate::MAX_BLOCKS);
+        let pieces = blocks.flat_map(|run| {
+            let starts = run.clone().step_by(PAGE_BLOCKS as usize);
+            starts.map(move |start| start..run.end.min(start + PAGE_BLOCKS))
+        });
+        // Where a tree is whole there is nothing to look for.
+        let suspects =
+            pieces.filter(|piece| !self.tree.has_all(2 * piece.start..2 * piece.end - 1));
+        suspects
+            .flatten()
+            .filter(|&block| !self.tree.get(2 * block))
+    }
+
+    /// The tree nodes that are here while their parent is not: roots, those of shorter logs, and what
+    /// is left in a page that was torn while it was written.
+    pub fn orphans(&self) -> impl Iterator<Item = u64> {
+        let mut end = 0;
+        let gaps = self
+            .tree
+            .runs(0..MAX_BITS)
+            .chain(std::iter::once(MAX_BITS..MAX_BITS));
+        let gaps = gaps.map(move |run| {
+            let gap = end..run.start;
+            end = run.end;
+            gap
+        });
+        gaps.flat_map(parents_of_others)
+            .flat_map(|(parent, half)| [parent - half, parent + half])
+            .filter(|&child| self.tree.get(child))
+    }
+
     /// Replaces the bits of a page by those stored in `bytes`, without making it dirty.
     ///
     /// A page cut short by the end of the file is completed with zeros. Index bytes are not read.
@@ -390,4 +424,22 @@ fn store(bits: &Bits, first: u64, out: &mut [u8]) {
     for (chunk, to) in (first..).zip(out.chunks_exact_mut(CHUNK_BYTES)) {
         to.copy_from_slice(&to_bytes(&bits.words(chunk)));
     }
+}
+
+/// The tree nodes of a range that have a child outside of it, and how far away their children are.
+fn parents_of_others(range: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
+    let Range { start, end } = range;
+    let halves = (0..u64::BITS - 2).map(|depth| 1_u64 << depth);
+    let halves = halves.take_while(move |half| half * 2 <= end && start < end);
+    halves.flat_map(move |half| {
+        // At this height they stand at 2 half - 1, and then every 4 half.
+        let next = |from: u64| from + (4 * half - (from + 1 + 2 * half) % (4 * half)) % (4 * half);
+        let left = next(start);
+        let right = next(start.max(end.saturating_sub(half)));
+        let left = (left < end.min(start + half)).then_some(left);
+        let right = (right < end && left != Some(right)).then_some(right);
+        left.into_iter()
+            .chain(right)
+            .map(move |parent| (parent, half))
+    })
 }

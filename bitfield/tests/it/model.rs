@@ -164,6 +164,35 @@ proptest! {
         prop_assert_eq!(read, bitfield);
     }
 
+    /// A tree with few holes and few blocks without a leaf, as a torn page leaves it.
+    #[test]
+    fn what_a_torn_page_has_lost(start in position(), height in 0..13u32, holes in prop::collection::vec((any::<prop::sample::Index>(), 1..20u64), 0..6), blocks in range()) {
+        let span = 1_u64 << height;
+        let nodes = 2 * (start / span * span)..2 * (start / span * span + span) - 1;
+        let mut tree: BTreeSet<u64> = nodes.clone().collect();
+        for (at, length) in holes {
+            let hole = nodes.start + at.index(2 * span as usize) as u64;
+            tree.retain(|node| !(hole..hole + length).contains(node));
+        }
+        let mut bitfield = Bitfield::new(PageSize::Current);
+        for &node in &tree {
+            bitfield.tree_set(node);
+        }
+        bitfield.set_range(blocks.clone(), true);
+
+        let lacking = blocks.filter(|block| !tree.contains(&(2 * block)));
+        prop_assert_eq!(bitfield.blocks_without_leaf().collect::<Vec<_>>(), lacking.collect::<Vec<_>>());
+        let half = |node: u64| (1_u64 << (!node).trailing_zeros()) / 2;
+        let parent = |node: u64| {
+            let side = 2 * (half(node) * 2).max(1);
+            if node & side == 0 { node + side / 2 } else { node - side / 2 }
+        };
+        let orphans = tree.iter().copied().filter(|&node| !tree.contains(&parent(node)));
+        let mut found: Vec<_> = bitfield.orphans().collect();
+        found.sort_unstable();
+        prop_assert_eq!(found, orphans.collect::<Vec<_>>());
+    }
+
     #[test]
     fn remote(far in prop_oneof![Just(0u64), Just(1 << 40), Just((1 << 53) - 2 * END)], ops in prop::collection::vec(op(), 0..24), asked in prop::collection::vec(range(), 4)) {
         let mut remote = RemoteBitfield::new(1 << 20);

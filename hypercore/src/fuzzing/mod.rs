@@ -12,7 +12,7 @@ use hypercore_storage::{FileName, Memory, Storage};
 
 use crate::{Audit, Error, GetOptions, Hypercore};
 
-/// Six files with arbitrary content, opened as a core.
+/// Six files with arbitrary content, opened as a core, and repaired.
 ///
 /// Each file is a length of two bytes, big endian, and so many bytes; the upper bit of the length
 /// adds one byte far away, which leaves a file that is nearly all hole.
@@ -20,8 +20,12 @@ use crate::{Audit, Error, GetOptions, Hypercore};
 /// * There is a core, or an error that blames the files.
 /// * An audit and single reads agree on every block, and neither changes a byte.
 /// * A block that such a core takes is there when the core is opened again.
+/// * What is found to be whole, or was made whole by a repair, opens and passes the audit.
 pub fn hypercore_open(data: &[u8]) {
-    block_on(use_core(&six_files(data)));
+    block_on(async {
+        use_core(&six_files(data)).await;
+        repair_core(&six_files(data)).await;
+    });
 }
 
 async fn use_core(memory: &Memory) {
@@ -30,15 +34,14 @@ async fn use_core(memory: &Memory) {
         Err(Error::NoCore) => return,
         Err(error) => return assert_blames_files(&error),
     };
-    let before = FileName::ALL.map(|file| head_of(memory, file));
+    let before = heads_of(memory);
     let audit = core
         .audit()
         .await
         .expect("an audit tells, and does not fail");
     check_reads(&core, &audit).await;
     drop(core);
-    let after = FileName::ALL.map(|file| head_of(memory, file));
-    assert_eq!(before, after, "reading changed a file");
+    assert_eq!(before, heads_of(memory), "reading changed a file");
 
     let core = open(memory).await.expect("it was opened before");
     let length = core.length();
@@ -56,6 +59,48 @@ async fn use_core(memory: &Memory) {
         let last = core.get_with(length, GetOptions::local()).await;
         assert_eq!(last.expect("it was just appended"), "one more");
     }
+}
+
+async fn repair_core(memory: &Memory) {
+    let before = heads_of(memory);
+    let verified = Hypercore::verify_storage(memory.clone()).await;
+    assert_eq!(before, heads_of(memory), "looking changed a file");
+    let whole = match verified {
+        Ok(verification) => verification.is_ok(),
+        Err(Error::NoCore) => false,
+        Err(error) => {
+            assert_blames_files(&error);
+            false
+        }
+    };
+    if whole {
+        assert_passes_audit(memory).await;
+    }
+    let repair = match Hypercore::repair_storage(memory.clone()).await {
+        Ok(repair) => repair,
+        Err(Error::NoCore) => return,
+        Err(error) => {
+            assert!(!whole, "nothing was wrong, but: {error:?}");
+            return assert_blames_files(&error);
+        }
+    };
+    if whole {
+        assert_eq!((repair.repaired, repair.dropped.len()), (0, 0));
+    }
+    if !repair.remaining.is_ok() {
+        return;
+    }
+    assert_passes_audit(memory).await;
+    let again = Hypercore::repair_storage(memory.clone()).await;
+    let again = again.expect("nothing was left to repair");
+    assert_eq!((again.repaired, again.dropped.len()), (0, 0));
+    assert!(again.remaining.is_ok());
+}
+
+async fn assert_passes_audit(memory: &Memory) {
+    let core = open(memory).await.expect("nothing is wrong with it");
+    let audit = core.audit().await.expect("an audit does not fail");
+    assert_eq!(audit.invalid, [0; 0]);
 }
 
 async fn open(memory: &Memory) -> Result<Hypercore, Error> {
@@ -113,6 +158,10 @@ fn six_files(mut data: &[u8]) -> Memory {
         }
     }
     memory
+}
+
+fn heads_of(memory: &Memory) -> [(u64, Vec<u8>); FileName::ALL.len()] {
+    FileName::ALL.map(|file| head_of(memory, file))
 }
 
 /// The length of a file and its first bytes: all but the holes.

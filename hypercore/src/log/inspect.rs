@@ -13,7 +13,7 @@
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
-use hypercore_bitfield::{Bitfield, PageSize};
+use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
     KeyPair, MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, PublicKey, Roots, Verifier, full_roots,
     leaf_hash, tree_index,
@@ -22,7 +22,7 @@ use hypercore_storage::{FeedFiles, FileName, Storage};
 
 use super::{
     TreeBits, open,
-    recover::{self, Examined, PAGE_BLOCKS, load_bitfield, verifies},
+    recover::{self, Examined, PAGE_BLOCKS, contradictory_pages, load_bitfield, verifies},
 };
 use crate::error::{Corruption, Error, Result};
 
@@ -121,17 +121,22 @@ pub(super) fn verify_files(files: &FeedFiles, watch: Watch<'_>) -> Result<Verifi
     };
     let verifier = Verifier::new(&key);
     let mut overlay = Vec::new();
+    let mut torn_signatures = Vec::new();
     // Why the log cannot be opened, or not to be written to. What is found below says it better.
     let mut reason = None;
     let (bitfield, length) = match recover::examine(files, &verifier, writer, false) {
         Ok(Examined::Closed(content)) => {
             let length = content.roots.length();
-            check_pages(files, &content.bitfield, length, &mut report)?;
+            for page in contradictory_pages(files, &content.bitfield, length)? {
+                let problem = format!("page {page} contradicts itself");
+                report.add(FileName::Bitfield, page * PAGE_BLOCKS, problem);
+            }
             (content.bitfield, length)
         }
         Ok(Examined::Open(end)) => {
             check_claims(files, &end, &mut report)?;
             overlay = end.nodes;
+            torn_signatures = end.torn_signatures;
             (end.bitfield, end.roots.length())
         }
         Ok(Examined::Damaged(content)) => {
@@ -152,6 +157,7 @@ pub(super) fn verify_files(files: &FeedFiles, watch: Watch<'_>) -> Result<Verifi
         bitfield: &bitfield,
         length,
         overlay: &overlay,
+        torn_signatures: &torn_signatures,
     };
     let mut report = log.check(report, &|_| true, watch)?;
     match reason {
@@ -199,6 +205,7 @@ impl Snapshot {
             bitfield: &self.bitfield,
             length: self.length,
             overlay: &[],
+            torn_signatures: &[],
         };
         log.check(Verification::default(), is_stored, &mut |_, _| {})
     }
@@ -279,31 +286,6 @@ fn check_claims(files: &FeedFiles, end: &recover::End, report: &mut Verification
     Ok(())
 }
 
-/// Checks that the pages of a closed log are what their bits make them: they have bytes besides.
-fn check_pages(
-    files: &FeedFiles,
-    bitfield: &Bitfield,
-    length: u64,
-    report: &mut Verification,
-) -> Result<()> {
-    if bitfield.page_size() == PageSize::Legacy {
-        // Old logs have them elsewhere, or not at all.
-        return Ok(());
-    }
-    let mut expected = vec![0; bitfield.page_size().bytes()];
-    Ok(files.pages(|page, bytes| {
-        // An append that was killed may have made room and no more.
-        let is_room = page >= length.div_ceil(PAGE_BLOCKS) && bytes.iter().all(|&byte| byte == 0);
-        if page < MAX_LENGTH / PAGE_BLOCKS && !is_room {
-            bitfield.encode_page(page, &mut expected);
-            if !expected.starts_with(bytes) {
-                let problem = format!("page {page} contradicts itself");
-                report.add(FileName::Bitfield, page * PAGE_BLOCKS, problem);
-            }
-        }
-    })?)
-}
-
 /// A log to be checked.
 struct Checked<'a> {
     files: &'a FeedFiles,
@@ -312,6 +294,8 @@ struct Checked<'a> {
     length: u64,
     /// Nodes that the files do not have yet, because the log was not closed.
     overlay: &'a [Node],
+    /// Lengths with a signature that is none, in ascending order; opening removes them.
+    torn_signatures: &'a [u64],
 }
 
 impl Checked<'_> {
@@ -487,7 +471,10 @@ impl Checked<'_> {
             }
             next = block + 1;
             let length = block + 1;
-            if full_roots(length).any(|root| !self.is_known(root) || suspects.contains(&root)) {
+            let is_unsure = |root| !self.is_known(root) || suspects.contains(&root);
+            let is_torn =
+                self.torn_signatures.binary_search(&length).is_ok() || recover::is_half(&signature);
+            if is_torn || full_roots(length).any(is_unsure) {
                 continue;
             }
             let Some(roots) = window.roots(self, length, None)? else {

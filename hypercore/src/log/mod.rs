@@ -33,6 +33,7 @@ pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
 pub(crate) use self::recover::CHECKPOINT_BLOCKS;
 pub use self::recover::Recovery;
+use self::recover::is_half;
 pub use self::repair::Repair;
 pub(crate) use self::repair::repair_storage;
 pub(crate) use self::witness::Witness;
@@ -460,9 +461,11 @@ impl Log {
         let signature = match (plan.verified_by / 2, self.vouched) {
             (0, _) | (_, Vouched::Static) => None,
             (length, _) => match files.signature(length - 1)? {
-                Some(signature) => Some(Signature::try_from(&signature[..])?),
-                // A sparse log may know a subtree whose own signature it never saw.
-                None => return Ok(None),
+                Some(signature) if !is_half(&signature) => {
+                    Some(Signature::try_from(&signature[..])?)
+                }
+                // A sparse log may know a subtree whose own signature it never saw, or lost.
+                _ => return Ok(None),
             },
         };
         Ok(Some(Proof { nodes, signature }))

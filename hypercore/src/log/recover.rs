@@ -22,7 +22,7 @@ use std::{fmt, ops::Range};
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{
     MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, Roots, Signature, TreeHead, Verifier, full_roots,
-    leaf_hash, tree_index,
+    leaf_hash, parent_hash, tree_index,
 };
 use hypercore_storage::{FeedFiles, Quarantine};
 
@@ -100,8 +100,12 @@ pub(super) fn load(
 ) -> Result<Content> {
     match examine(files, verifier, writer, may_lose)? {
         Examined::Closed(mut content) => {
+            let length = content.roots.length();
             // A page that had only grown when the power went shows anything.
-            content.bitfield.truncate(content.roots.length());
+            content.bitfield.truncate(length);
+            if !writer {
+                mend_clone(files, &mut content.bitfield, length)?;
+            }
             Ok(content)
         }
         Examined::Open(end) => end.adopt(files, files.quarantine()),
@@ -189,6 +193,136 @@ pub(super) fn load_bitfield(files: &FeedFiles, length: u64) -> Result<Bitfield> 
     Ok(bitfield)
 }
 
+/// Puts the pages of a clone right, which has no mark of an open log: a loss of power may have torn
+/// one of them.
+fn mend_clone(files: &FeedFiles, bitfield: &mut Bitfield, length: u64) -> Result<()> {
+    restore_nodes(files, bitfield, length)?;
+    let is_whole = bitfield.dirty_pages().next().is_none()
+        && contradictory_pages(files, bitfield, length)?.is_empty();
+    if is_whole {
+        return Ok(());
+    }
+    // Nodes may have been written by a process that was killed.
+    files.distrust();
+    let synced = files.sync_content().map_err(Error::from);
+    if let Err(error) = synced.and_then(|()| write_pages(files, bitfield, length)) {
+        // Where nothing can be written, what is here can be read all the same.
+        tracing::warn!(%error, "a torn page of the bitfield was not put right");
+        for page in contradictory_pages(files, bitfield, length)? {
+            bitfield.mark_dirty(page);
+        }
+    }
+    Ok(())
+}
+
+/// Sets the bits of nodes that a torn page has lost, where those of their blocks or children are
+/// left.
+///
+/// What a page claims was durable before it was written: the nodes are there.
+fn restore_nodes(files: &FeedFiles, bitfield: &mut Bitfield, length: u64) -> Result<()> {
+    let blocks: Vec<_> = bitfield.blocks_without_leaf().collect();
+    for block in blocks {
+        let whole = match read_block(files, block) {
+            Ok(_) => true,
+            Err(error) if error.is_corruption() => false,
+            Err(error) => return Err(error),
+        };
+        let leaf = NodeIndex::leaf(block).filter(|_| whole);
+        let nodes = match leaf {
+            Some(leaf) => way_up(files, bitfield, leaf, length)?,
+            None => None,
+        };
+        match nodes {
+            Some(nodes) => claim_nodes(bitfield, leaf.into_iter().chain(nodes)),
+            // It is downloaded again.
+            None => {
+                bitfield.set(block, false);
+            }
+        }
+    }
+    let orphans: Vec<_> = bitfield.orphans().filter_map(NodeIndex::new).collect();
+    for orphan in orphans {
+        // Roots of shorter logs have nothing above them that is stored.
+        if let Some(nodes) = way_up(files, bitfield, orphan, length)? {
+            claim_nodes(bitfield, nodes);
+        }
+    }
+    Ok(())
+}
+
+fn claim_nodes(bitfield: &mut Bitfield, nodes: impl IntoIterator<Item = NodeIndex>) {
+    for node in nodes {
+        bitfield.tree_set(node.get());
+    }
+}
+
+/// The nodes from `node` up to the first that is claimed or a root, and those beside the way, if
+/// each is the parent of those below it.
+fn way_up(
+    files: &FeedFiles,
+    bitfield: &Bitfield,
+    node: NodeIndex,
+    length: u64,
+) -> Result<Option<Vec<NodeIndex>>> {
+    let mut way = Vec::new();
+    let mut parent = node.parent();
+    while parent.end() <= length {
+        let Some((left, right)) = parent.children() else {
+            return Ok(None);
+        };
+        let nodes = files.nodes(&[left, right, parent])?;
+        let &[Some(left), Some(right), Some(stored)] = &nodes[..] else {
+            return Ok(None);
+        };
+        if parent_hash(&left, &right) != stored.hash || left.size + right.size != stored.size {
+            return Ok(None);
+        }
+        way.extend([left.index, right.index, parent]);
+        if bitfield.tree_get(parent.get()) {
+            return Ok(Some(way));
+        }
+        parent = parent.parent();
+    }
+    Ok(Some(way))
+}
+
+/// Writes the pages that changed, and those that a loss of power has torn. What they claim has to be
+/// durable.
+fn write_pages(files: &FeedFiles, bitfield: &mut Bitfield, length: u64) -> Result<()> {
+    for page in contradictory_pages(files, bitfield, length)? {
+        bitfield.mark_dirty(page);
+    }
+    for (page, bytes) in take_pages(bitfield) {
+        files.write_page(page, &bytes)?;
+    }
+    Ok(())
+}
+
+/// The pages that are not what their bits make them: they have bytes besides.
+pub(super) fn contradictory_pages(
+    files: &FeedFiles,
+    bitfield: &Bitfield,
+    length: u64,
+) -> Result<Vec<u64>> {
+    let mut found = Vec::new();
+    if bitfield.page_size() == PageSize::Legacy {
+        // Old logs have them elsewhere, or not at all.
+        return Ok(found);
+    }
+    let mut expected = vec![0; bitfield.page_size().bytes()];
+    files.pages(|page, bytes| {
+        // An append that was killed may have made room and no more.
+        let is_room = page >= length.div_ceil(PAGE_BLOCKS) && bytes.iter().all(|&byte| byte == 0);
+        if page < MAX_LENGTH / PAGE_BLOCKS && !is_room {
+            bitfield.encode_page(page, &mut expected);
+            if !expected.starts_with(bytes) {
+                found.push(page);
+            }
+        }
+    })?;
+    Ok(found)
+}
+
 /// The peaks of the tree that the bitfield speaks of, and who vouches for them.
 fn load_claimed(
     files: &FeedFiles,
@@ -220,6 +354,14 @@ fn vouch(files: &FeedFiles, verifier: &Verifier, head: &TreeHead) -> Result<Vouc
 
 pub(super) fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64]) -> bool {
     Signature::try_from(&signature[..]).is_ok_and(|signature| verifier.verify(head, &signature))
+}
+
+/// Whether one half of a signature is blank and the other is not: a loss of power took one of the two
+/// sectors that it lies across. What rots in a blank place has fewer bytes.
+pub(super) fn is_half(signature: &[u8; 64]) -> bool {
+    let set = |half: &[u8]| half.iter().filter(|&&byte| byte != 0).count();
+    let (point, scalar) = signature.split_at(32);
+    matches!((set(point), set(scalar)), (0, 17..) | (17.., 0))
 }
 
 /// The roots of the greatest length that has a signature; `None` when none of the last ones is
@@ -290,6 +432,19 @@ pub(super) struct End {
     pub(super) claimed: u64,
     /// Nodes that are not as the blocks say.
     pub(super) nodes: Vec<Node>,
+    /// Before which lengths something stands that is no signature over them, in ascending order:
+    /// what a loss of power left of one.
+    pub(super) torn_signatures: Vec<u64>,
+}
+
+/// What the blocks themselves lead to.
+struct Recomputed {
+    /// The roots of the last length that is signed.
+    roots: Roots,
+    /// The nodes below them that the file has wrong.
+    nodes: Vec<Node>,
+    /// See [`End::torn_signatures`].
+    torn_signatures: Vec<u64>,
 }
 
 struct Search<'a> {
@@ -309,7 +464,15 @@ impl Search<'_> {
             return Ok(Found::Damage(Corruption::Signature { length: claimed }));
         };
         let checkpoint = start.length();
-        let (roots, nodes) = self.recompute(start)?;
+        let Recomputed {
+            roots,
+            nodes,
+            mut torn_signatures,
+        } = self.recompute(start)?;
+        if !may_lose {
+            // Of appends that were waited for none is torn between others: it is damage.
+            torn_signatures.clear();
+        }
         let length = roots.length();
 
         let damage = Corruption::Block { index: length };
@@ -335,6 +498,7 @@ impl Search<'_> {
             checkpoint,
             claimed,
             nodes,
+            torn_signatures,
         })))
     }
 
@@ -357,12 +521,15 @@ impl Search<'_> {
         for root in roots.nodes() {
             bitfield.tree_set(root.index.get());
         }
+        restore_nodes(self.files, &mut bitfield, length)?;
+        let claimed = claimed.min(length);
         Ok(Found::End(Box::new(End {
             bitfield,
             checkpoint: length,
-            claimed: claimed.min(length),
+            claimed,
             roots,
             nodes: Vec::new(),
+            torn_signatures: self.torn_signatures(claimed..length)?,
         })))
     }
 
@@ -374,17 +541,35 @@ impl Search<'_> {
             let Some((block, signature)) = self.files.previous_signature(below)? else {
                 return Ok(Some(Roots::new()));
             };
-            let wanted: Vec<_> = full_roots(block + 1).collect();
-            let nodes = self.files.nodes(&wanted)?.into_iter().collect();
-            let roots = Option::and_then(nodes, |nodes| Roots::from_nodes(block + 1, nodes).ok());
-            if let Some(roots) =
-                roots.filter(|roots| verifies(self.verifier, &roots.head(), &signature))
-            {
+            if let Some(roots) = self.signed_roots(block + 1, &signature)? {
                 return Ok(Some(roots));
             }
             below = block;
         }
         Ok(None)
+    }
+
+    /// The roots of this length as they are stored, if `signature` is over them.
+    fn signed_roots(&self, length: u64, signature: &[u8; 64]) -> Result<Option<Roots>> {
+        let wanted: Vec<_> = full_roots(length).collect();
+        let nodes = self.files.nodes(&wanted)?.into_iter().collect();
+        let roots = Option::and_then(nodes, |nodes| Roots::from_nodes(length, nodes).ok());
+        Ok(roots.filter(|roots| verifies(self.verifier, &roots.head(), signature)))
+    }
+
+    /// The lengths in a range, ends excluded, with a signature that is none.
+    fn torn_signatures(&self, lengths: Range<u64>) -> Result<Vec<u64>> {
+        let mut torn = Vec::new();
+        let mut next = lengths.start;
+        while let Some((block, signature)) = self.files.next_signature(next)?
+            && block + 1 < lengths.end
+        {
+            if self.signed_roots(block + 1, &signature)?.is_none() {
+                torn.push(block + 1);
+            }
+            next = block + 1;
+        }
+        Ok(torn)
     }
 
     /// How many lengths above `length` have a signature that is right, up to 2.
@@ -400,13 +585,13 @@ impl Search<'_> {
         Ok(2)
     }
 
-    /// Follows the blocks from `roots` on, as long as they are whole, and returns the roots of the
-    /// last length that is signed, with the nodes below them that the file has wrong.
-    fn recompute(&self, mut roots: Roots) -> Result<(Roots, Vec<Node>)> {
+    /// Follows the blocks from `roots` on, as long as they are whole.
+    fn recompute(&self, mut roots: Roots) -> Result<Recomputed> {
         let files = self.files;
         let mut signed = roots.clone();
         let mut wrong = Vec::new();
         let mut unsigned = Vec::new();
+        let mut torn_signatures = Vec::new();
         loop {
             let group = (roots.length()..MAX_LENGTH).take(GROUP);
             let leaves: Vec<_> = group.filter_map(NodeIndex::leaf).collect();
@@ -419,11 +604,19 @@ impl Search<'_> {
                     _ => false,
                 };
                 if !whole {
-                    return Ok((signed, wrong));
+                    torn_signatures.retain(|&length| length < signed.length());
+                    return Ok(Recomputed {
+                        roots: signed,
+                        nodes: wrong,
+                        torn_signatures,
+                    });
                 }
-                let signature = files.signature(roots.length() - 1)?;
-                let head = || roots.head();
-                if signature.is_some_and(|signature| verifies(self.verifier, &head(), &signature)) {
+                let Some(signature) = files.signature(roots.length() - 1)? else {
+                    continue;
+                };
+                if !verifies(self.verifier, &roots.head(), &signature) {
+                    torn_signatures.push(roots.length());
+                } else {
                     signed = roots.clone();
                     let indexes: Vec<_> = unsigned.iter().map(|node| node.index).collect();
                     let stored = files.nodes(&indexes)?;
@@ -490,11 +683,15 @@ impl End {
             mut bitfield,
             roots,
             nodes,
+            torn_signatures,
             ..
         } = self;
         let (length, byte_length) = (roots.length(), roots.byte_length());
         super::open::write_headers(files)?;
         files.quarantine_end(length, byte_length, &mut quarantine)?;
+        for length in &torn_signatures {
+            quarantine.add_signature(length - 1)?;
+        }
         let dropped_bytes = quarantine.finish()?;
         files.write_nodes(&nodes)?;
         for node in unfinished_parents(&roots) {
@@ -504,12 +701,12 @@ impl End {
             }
         }
         files.cut(length, byte_length)?;
-        files.sync_content()?;
-        // Not before: what a page claims has to be true.
-        files.reserve_pages(length)?;
-        for (page, bytes) in take_pages(&mut bitfield) {
-            files.write_page(page, &bytes)?;
+        for length in torn_signatures {
+            files.clear_signatures(length - 1..length)?;
         }
+        files.sync_content()?;
+        files.reserve_pages(length)?;
+        write_pages(files, &mut bitfield, length)?;
         files.truncate_pages(bitfield.page_count())?;
         files.sync_bitfield()?;
         files.mark_closed(length)?;

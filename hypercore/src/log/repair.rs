@@ -505,6 +505,7 @@ impl Work<'_> {
             checkpoint: length,
             claimed: length,
             nodes: self.nodes.into_values().collect(),
+            torn_signatures: Vec::new(),
             roots,
         };
         end.adopt(self.files, self.quarantine)?;

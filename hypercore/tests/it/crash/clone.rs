@@ -11,7 +11,7 @@ use hypercore::{
     },
 };
 
-use super::{Random, for_all_seeds};
+use super::{Random, assert_verifies, for_all_seeds};
 use crate::support::key_pair;
 
 /// A clone, its writer, and what the clone must still have after a loss of power.
@@ -140,6 +140,7 @@ impl Download {
             assert_eq!(block.unwrap(), self.writer.get(index).await.unwrap());
             self.stored.insert(index);
         }
+        assert_verifies(&self.disk).await;
     }
 
     /// It takes what it lacks, and has everything then.

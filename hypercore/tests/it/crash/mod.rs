@@ -22,6 +22,8 @@ use std::{
     thread,
 };
 
+use hypercore::{Hypercore, storage::testing::FaultStorage};
+
 /// SplitMix64, so that a seed means the same everywhere.
 struct Random(u64);
 
@@ -38,6 +40,12 @@ impl Random {
     fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
+}
+
+/// What was opened after a crash leaves nothing behind that anybody would find fault with.
+async fn assert_verifies(disk: &FaultStorage) {
+    let report = Hypercore::verify_storage(disk.image()).await.unwrap();
+    assert!(report.is_ok(), "{:?}", report.problems);
 }
 
 /// The seeds to try, by default the first 1,000.

@@ -15,7 +15,7 @@ use hypercore::{
     },
 };
 
-use super::{Random, for_all_seeds};
+use super::{Random, assert_verifies, for_all_seeds};
 use crate::support::key_pair;
 
 /// How a program ended that did not close its log.
@@ -340,6 +340,7 @@ impl Program {
         let (lock, recovery) = (self.core.append_lock(), self.core.recovery());
         assert!(self.core.is_writable(), "{lock:?}, {recovery:?}");
         self.oracle.check(&self.core, crash).await;
+        assert_verifies(&self.disk).await;
     }
 
     /// Closed, a log opens as it is, whatever it went through.
