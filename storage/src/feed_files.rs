@@ -327,7 +327,8 @@ impl FeedFiles {
         Ok(self.bitfield.content_len()?.div_ceil(self.page_size.into()))
     }
 
-    /// Hands every page with its number to `visit`. The last one may be short.
+    /// Hands every page with its number to `visit`, but for some of those in a hole. The last one may be
+    /// short.
     pub fn pages(&self, mut visit: impl FnMut(u64, &[u8])) -> Result<()> {
         let size = usize::from(self.page_size);
         let mut rest = self.bitfield.content_len()?;

@@ -73,12 +73,12 @@ fn read_all(files: &FeedFiles) {
     );
     let mut pages = 0;
     let visit = |page, bytes: &[u8]| {
-        assert_eq!(page, pages);
+        assert!(page >= pages, "in order, but for those in a hole");
         assert!(!bytes.is_empty() && bytes.len() <= usize::from(files.page_size()));
-        pages += 1;
+        pages = page + 1;
     };
     files.pages(visit).expect("memory does not fail");
-    assert_eq!(pages, files.page_count().expect("memory does not fail"));
+    assert!(pages <= files.page_count().expect("memory does not fail"));
     let len = files.data_len().expect("memory does not fail");
     for (offset, wanted) in [
         (0, 1),
