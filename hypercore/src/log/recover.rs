@@ -15,7 +15,8 @@
 //! Whether a log was closed shows in the lengths of its files: there is something behind the
 //! length that the bitfield claims, if only the [mark](FeedFiles::mark_open) of an open log. Of one
 //! that was closed, nothing is read here but the bitfield, the roots and one signature, and
-//! nothing is written. Every step of a recovery can be cut short, and is then done again.
+//! nothing is written, unless a loss of power has torn a page. Every step of a recovery can be cut
+//! short, and is then done again.
 
 use std::{fmt, ops::Range};
 
@@ -103,9 +104,7 @@ pub(super) fn load(
             let length = content.roots.length();
             // A page that had only grown when the power went shows anything.
             content.bitfield.truncate(length);
-            if !writer {
-                mend_clone(files, &mut content.bitfield, length)?;
-            }
+            mend_closed(files, &mut content.bitfield, length)?;
             Ok(content)
         }
         Examined::Open(end) => end.adopt(files, files.quarantine()),
@@ -193,9 +192,9 @@ pub(super) fn load_bitfield(files: &FeedFiles, length: u64) -> Result<Bitfield> 
     Ok(bitfield)
 }
 
-/// Puts the pages of a clone right, which has no mark of an open log: a loss of power may have torn
-/// one of them.
-fn mend_clone(files: &FeedFiles, bitfield: &mut Bitfield, length: u64) -> Result<()> {
+/// Puts the pages right of a log without the mark of an open one. Downloads and clears make none: a
+/// loss of power may have torn a page.
+fn mend_closed(files: &FeedFiles, bitfield: &mut Bitfield, length: u64) -> Result<()> {
     restore_nodes(files, bitfield, length)?;
     let is_whole = bitfield.dirty_pages().next().is_none()
         && contradictory_pages(files, bitfield, length)?.is_empty();
