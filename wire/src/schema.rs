@@ -466,13 +466,19 @@ pub(crate) mod oracle {
     use bytes::Bytes;
     use prost::Message as _;
 
-    use super::{Checked, Repeated, walk};
+    use super::{Checked, Fields, Repeated, Value, walk};
     use crate::{Data, DataNode, Limits, MessageKind};
 
     /// `None` if the body is not valid.
     pub(crate) fn data(body: &Bytes, limits: &Limits) -> Option<Data> {
         let (field, max) = (3, limits.nodes);
         walk(body, Repeated { field, max }).ok()?;
+        for part in Fields(body) {
+            // As strictly: prost takes longer forms of a number than are needed.
+            if let (3, Value::Bytes(node)) = part.ok()? {
+                walk(node, Repeated { field: 0, max: 0 }).ok()?;
+            }
+        }
         let data = Proto::decode(body.clone()).ok()?;
         let checked = Checked {
             kind: MessageKind::Data,
