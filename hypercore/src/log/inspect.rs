@@ -22,7 +22,8 @@ use hypercore_storage::{FeedFiles, FileName, Storage};
 
 use super::{
     TreeBits, open,
-    recover::{self, Examined, PAGE_BLOCKS, contradictory_pages, load_bitfield, verifies},
+    recover::{self, Examined, PAGE_BLOCKS, load_bitfield, verifies},
+    torn,
 };
 use crate::error::{Corruption, Error, Result};
 
@@ -127,7 +128,7 @@ pub(super) fn verify_files(files: &FeedFiles, watch: Watch<'_>) -> Result<Verifi
     let (bitfield, length) = match recover::examine(files, &verifier, writer, false) {
         Ok(Examined::Closed(content)) => {
             let length = content.roots.length();
-            for page in contradictory_pages(files, &content.bitfield, length)? {
+            for page in torn::contradictory_pages(files, &content.bitfield, length)? {
                 let problem = format!("page {page} contradicts itself");
                 report.add(FileName::Bitfield, page * PAGE_BLOCKS, problem);
             }
@@ -473,7 +474,7 @@ impl Checked<'_> {
             let length = block + 1;
             let is_unsure = |root| !self.is_known(root) || suspects.contains(&root);
             let is_torn =
-                self.torn_signatures.binary_search(&length).is_ok() || recover::is_half(&signature);
+                self.torn_signatures.binary_search(&length).is_ok() || torn::is_half(&signature);
             if is_torn || full_roots(length).any(is_unsure) {
                 continue;
             }

@@ -12,6 +12,7 @@ mod inspect;
 mod open;
 mod recover;
 mod repair;
+mod torn;
 mod witness;
 
 use std::{ops::Range, sync::Arc};
@@ -33,9 +34,9 @@ pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
 pub(crate) use self::recover::CHECKPOINT_BLOCKS;
 pub use self::recover::Recovery;
-use self::recover::is_half;
 pub use self::repair::Repair;
 pub(crate) use self::repair::repair_storage;
+use self::torn::is_half;
 pub(crate) use self::witness::Witness;
 use crate::{
     error::{Corruption, Error, Result},
