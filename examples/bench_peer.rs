@@ -180,6 +180,8 @@ async fn read(store: &str, name: &str) -> Result<(), Error> {
 async fn serve(store: &str, name: &str) -> Result<(), Error> {
     let core = open(store, &format!("repl-{name}-server"), None, name == "L").await?;
     fill(&core, name).await?;
+    // At this level peers hear of nothing before.
+    core.flush().await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("READY {} {}", listener.local_addr()?.port(), core.key());
     let (stream, _) = listener.accept().await?;
