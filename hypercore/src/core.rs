@@ -64,7 +64,7 @@ impl Core {
         let indexes: Vec<_> = answers.iter().map(|answer| answer.index).collect();
         let (taken, result) = self.log.put(answers);
         self.replicator.demand.hashes.proven(&self.log);
-        let mut any_new = false;
+        let mut new: Vec<Range<u64>> = Vec::new();
         for (taken, index) in taken.iter().zip(indexes) {
             match taken {
                 Taken::Stored {
@@ -77,7 +77,12 @@ impl Core {
                     }
                     if let Some(value) = value {
                         self.received(peer, index, value, *is_new);
-                        any_new |= is_new;
+                    }
+                    if *is_new {
+                        match new.last_mut().filter(|run| run.end == index) {
+                            Some(run) => run.end += 1,
+                            None => new.push(index..index + 1),
+                        }
                     }
                 }
                 Taken::Refused(theirs) => self.may_be_behind(theirs),
@@ -85,9 +90,15 @@ impl Core {
                 Taken::Conflict => {}
             }
         }
-        let length = self.log.length();
-        if any_new && self.log.bitfield().total() == length {
-            self.events.emit(Event::Sync { length });
+        if !new.is_empty() {
+            for blocks in new {
+                self.replicator.blocks_stored(blocks, Some(peer));
+            }
+            self.answer_seeks();
+            let length = self.log.length();
+            if self.log.bitfield().total() == length {
+                self.events.emit(Event::Sync { length });
+            }
         }
         (taken, result)
     }
@@ -104,8 +115,6 @@ impl Core {
         self.replicator
             .demand
             .deliver(index, value, self.log.bitfield());
-        self.replicator.blocks_stored(index..index + 1, Some(peer));
-        self.answer_seeks();
     }
 
     /// Wants block `index`, which is not stored here, and asks for it at once.

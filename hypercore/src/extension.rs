@@ -51,10 +51,13 @@ impl Extensions {
     }
 
     /// `peer` sent a message of the extension `name`.
-    pub(crate) fn receive(&self, name: &str, peer: PeerId, payload: Bytes) {
-        if let Some(extension) = self.registered.get(name)
-            && extension.inbox.try_send((peer, payload)).is_err()
-        {
+    pub(crate) fn receive(&self, name: &str, peer: PeerId, payload: &[u8]) {
+        let Some(extension) = self.registered.get(name) else {
+            return;
+        };
+        // A copy, or each would keep all that was received with it while it waits.
+        let message = || (peer, Bytes::copy_from_slice(payload));
+        if extension.inbox.is_full() || extension.inbox.try_send(message()).is_err() {
             extension.missed.fetch_add(1, Ordering::Relaxed);
         }
     }

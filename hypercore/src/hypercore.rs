@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     event::Events,
     fork::ForkProof,
-    log::{self, AppendLock, Recovery, Sought, Trust},
+    log::{AppendLock, Recovery, Sought},
     replicate::{
         Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
     },
@@ -251,13 +251,9 @@ impl Hypercore {
     /// known here, or when the storage fails.
     // JS: leaves the bits of the blocks, and no signature of the new end.
     pub async fn truncate(&self, length: u64) -> Result<()> {
-        let turn = self.shared.turn.lock_arc().await;
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || {
-            let _turn = turn;
-            shared.truncate(length)
-        })
-        .await
+        self.shared
+            .alone(move |shared| shared.truncate(length))
+            .await
     }
 
     /// Finishes a core that was created with [`live(false)`](crate::OpenOptions::live): its key is the
@@ -269,13 +265,7 @@ impl Hypercore {
     ///
     /// When the core is closed or the storage fails. Then it can be tried again.
     pub async fn finalize(&self) -> Result<PublicKey> {
-        let turn = self.shared.turn.lock_arc().await;
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || {
-            let _turn = turn;
-            shared.finalize()
-        })
-        .await
+        self.shared.alone(Shared::finalize).await
     }
 
     /// Makes everything durable that was written before.
@@ -284,13 +274,7 @@ impl Hypercore {
     ///
     /// When the storage fails.
     pub async fn flush(&self) -> Result<()> {
-        let turn = self.shared.turn.lock_arc().await;
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || {
-            let _turn = turn;
-            shared.flush()
-        })
-        .await
+        self.shared.alone(Shared::flush).await
     }
 
     /// Makes everything durable and releases the files, for all handles of this core. What waits
@@ -300,18 +284,15 @@ impl Hypercore {
     ///
     /// When the storage fails; the core is closed then, too.
     pub async fn close(&self) -> Result<()> {
-        let turn = self.shared.turn.lock_arc().await;
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || {
-            let _turn = turn;
+        let close = |shared: &Shared| {
             let finished = match shared.finish() {
                 Err(Error::Closed) => return Ok(()),
                 finished => finished,
             };
             shared.lock().close();
             finished
-        })
-        .await
+        };
+        self.shared.alone(close).await
     }
 
     /// Closes the core, for all handles, and removes its files. A directory stays. Whoever has a
@@ -321,13 +302,7 @@ impl Hypercore {
     ///
     /// When the core is closed already or the storage fails; the core is closed then, too.
     pub async fn destroy(&self) -> Result<()> {
-        let turn = self.shared.turn.lock_arc().await;
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || {
-            let _turn = turn;
-            shared.destroy()
-        })
-        .await
+        self.shared.alone(Shared::destroy).await
     }
 
     // ---- reading ----------------------------------------------------------------------------
@@ -351,23 +326,21 @@ impl Hypercore {
     /// from [`MAX_LENGTH`] on.
     pub async fn get_with(&self, index: u64, options: GetOptions) -> Result<Bytes> {
         loop {
+            match self.shared.read_run(index..index.saturating_add(1)) {
+                Ok(mut blocks) => {
+                    if let Some(block) = blocks.pop() {
+                        return Ok(block);
+                    }
+                }
+                Err(error) if self.has(index) => return Err(error),
+                // It was cleared before it was read.
+                Err(_) => {}
+            }
             let request = {
                 let mut core = self.shared.lock();
-                let files = Arc::clone(core.log.files()?);
+                core.log.files()?;
                 if core.log.has(index) {
-                    let trust = core.log.trust(index);
-                    drop(core);
-                    match log::read_trusted(&files, index, trust) {
-                        // Cleared between the look and the read: look again.
-                        Err(_) if !self.has(index) => continue,
-                        Ok(block) => {
-                            if trust == Trust::Unknown {
-                                self.shared.lock().log.mark_checked(index);
-                            }
-                            return Ok(block);
-                        }
-                        Err(error) => return Err(error),
-                    }
+                    continue;
                 }
                 if !options.wait {
                     return Err(Error::BlockNotStored { index });
@@ -385,28 +358,6 @@ impl Hypercore {
             };
             return within(options.timeout, request).await;
         }
-    }
-
-    /// The first of `blocks`, and those after it that are stored and cost little to read with it.
-    /// None if the first is not stored, or if one of them cannot be read.
-    pub(crate) fn read_run(&self, blocks: Range<u64>) -> Vec<Bytes> {
-        let core = self.shared.lock();
-        let (run, trust) = core.log.stored_run(blocks);
-        let Ok(files) = core.log.files().cloned() else {
-            return Vec::new();
-        };
-        drop(core);
-        if run.is_empty() {
-            return Vec::new();
-        }
-        let Ok(read) = log::read_run(&files, run.clone(), trust) else {
-            return Vec::new();
-        };
-        if trust == Trust::Unknown {
-            let blocks = run.start..run.start + read.len() as u64;
-            self.shared.lock().log.mark_run_checked(blocks);
-        }
-        read
     }
 
     /// The last block.
@@ -444,7 +395,8 @@ impl Hypercore {
         let mut batch = Vec::new();
         let mut rest = blocks;
         while !rest.is_empty() {
-            let mut run = self.read_run(rest.clone());
+            // If one of them cannot be read, it is found out which.
+            let mut run = self.shared.read_run(rest.clone()).unwrap_or_default();
             if run.is_empty() {
                 run.push(self.get_with(rest.start, options).await?);
             }

@@ -11,6 +11,23 @@ use crate::{
     runtime,
 };
 
+/// While it exists, a writer takes in what others have of its log. Whoever gives up on
+/// [`Hypercore::resume`] drops it.
+struct Resuming<'a>(&'a Hypercore);
+
+impl<'a> Resuming<'a> {
+    fn start(core: &'a Hypercore) -> Self {
+        core.shared().lock().log.start_resuming();
+        Self(core)
+    }
+}
+
+impl Drop for Resuming<'_> {
+    fn drop(&mut self) {
+        self.0.shared().lock().log.end_resuming();
+    }
+}
+
 impl Hypercore {
     /// Makes a core whose appends are [locked](Self::append_lock) whole again: takes in from the
     /// connected peers what they have of it, until none has more, and then lets appends go on. The
@@ -22,12 +39,11 @@ impl Hypercore {
     /// less than was signed here, or when there are two histories: then appends stay locked. Also when
     /// the storage fails.
     pub async fn resume(&self) -> Result<u64> {
-        self.shared().lock().log.set_resuming(true);
-        let resumed = self.take_in().await;
+        let resuming = Resuming::start(self);
+        self.take_in().await?;
+        drop(resuming);
         let head = {
-            let mut core = self.shared().lock();
-            core.log.set_resuming(false);
-            resumed?;
+            let core = self.shared().lock();
             core.log.check_signed()?;
             core.log.head()
         };

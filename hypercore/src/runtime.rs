@@ -68,17 +68,21 @@ pub(crate) async fn timeout<T>(limit: Duration, work: impl Future<Output = T>) -
 }
 
 /// A timer that can be set again and again without being made anew.
+///
+/// A later time than before is only set once the old one has passed: with every message the time
+/// moves on a little, and each time that is set wakes the thread that waits for all of them.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     timer: system::Timer,
-    at: Option<Instant>,
+    /// What the timer is set to.
+    set: Option<Instant>,
 }
 
 impl Alarm {
     pub(crate) fn new() -> Self {
         Self {
             timer: system::Timer::never(),
-            at: None,
+            set: None,
         }
     }
 
@@ -88,17 +92,24 @@ impl Alarm {
         if let Some(simulated) = simulated::current() {
             return at.map_or(Poll::Pending, |at| simulated.poll_timer(at));
         }
-        if at != self.at {
-            self.at = at;
-            self.timer.set(at);
-        }
-        if at.is_none() {
+        let Some(at) = at else {
             return Poll::Pending;
+        };
+        if self.set.is_none_or(|set| at < set) {
+            self.set(at);
         }
-        let rang = self.timer.poll(cx);
-        if rang.is_ready() {
-            self.at = None;
+        while self.timer.poll(cx).is_ready() {
+            self.set = None;
+            if at <= now() {
+                return Poll::Ready(());
+            }
+            self.set(at);
         }
-        rang
+        Poll::Pending
+    }
+
+    fn set(&mut self, at: Instant) {
+        self.set = Some(at);
+        self.timer.set(at);
     }
 }

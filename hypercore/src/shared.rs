@@ -9,6 +9,7 @@
 //! A bit goes to the disk when what it claims is durable, at every level: recovery rests on that.
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,6 +17,7 @@ use std::{
 };
 
 use async_channel::Sender;
+use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots, TreeHead};
 use hypercore_storage::{FeedFiles, RandomAccess};
 
@@ -24,7 +26,7 @@ use crate::{
     core::Core,
     error::{Corruption, Error, Result},
     event::PeerId,
-    log::{self, CHECKPOINT_BLOCKS, Durable, Log, Unsynced},
+    log::{self, CHECKPOINT_BLOCKS, Durable, Log, Trust, Unsynced},
     options::OnWrite,
     request::Audit,
     runtime,
@@ -42,9 +44,7 @@ pub(crate) struct Shared {
     waits: bool,
     sparse: bool,
     pub(crate) on_write: Option<OnWrite>,
-    /// Appends that wait for their turn, oldest first. The next turn takes all of them.
-    queue: Mutex<Vec<Append>>,
-    pub(crate) turn: Arc<async_lock::Mutex<()>>,
+    turns: Mutex<Turns>,
     checkpoint: Mutex<Checkpoint>,
     /// Held while bitfield pages go to the disk, so that no older page overwrites a newer one.
     pages: Mutex<Pages>,
@@ -68,10 +68,62 @@ impl fmt::Debug for Shared {
     }
 }
 
+/// What changes the log and waits for its turn.
+///
+/// Whoever finds nobody at work goes to work, on a thread if it takes long, and stays until nothing
+/// waits any more. Those who wait need not be polled for that: a future that nobody looks at holds
+/// up no other.
+#[derive(Default)]
+struct Turns {
+    /// Oldest first.
+    waiting: VecDeque<Turn>,
+    at_work: bool,
+}
+
+enum Turn {
+    /// Appends that follow each other are made as one.
+    Append(Append),
+    /// Says what came of it.
+    Alone(Box<dyn FnOnce(&Shared) -> Answer + Send>),
+}
+
 /// Blocks that wait to be appended.
 struct Append {
     blocks: Vec<Block>,
     done: Sender<Result<Range<u64>>>,
+}
+
+/// Tells whoever waits what came of it.
+type Answer = Box<dyn FnOnce() + Send>;
+
+/// Whoever is at work. A thread takes over what is left when it goes, or when a hook panics.
+struct AtWork(Option<Arc<Shared>>);
+
+impl AtWork {
+    /// Takes the next turn, if anything waits.
+    fn take_turn(&mut self) -> bool {
+        let Some(shared) = &self.0 else {
+            return false;
+        };
+        let answers = shared.next_turn();
+        if !shared.may_go_on() {
+            // Before anybody hears of it: whoever drops the last handle then has closed the core.
+            self.0 = None;
+        }
+        answers.into_iter().for_each(|answer| answer());
+        true
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take()
+            && shared.may_go_on()
+        {
+            let mut other = Self(Some(shared));
+            runtime::spawn_blocking(move || while other.take_turn() {});
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -109,8 +161,7 @@ impl Shared {
             waits: durability.waits() && !never_waits,
             sparse,
             on_write: None,
-            queue: Mutex::default(),
-            turn: Arc::default(),
+            turns: Mutex::default(),
             checkpoint: Mutex::new(Checkpoint {
                 running: false,
                 last: runtime::now(),
@@ -141,28 +192,71 @@ impl Shared {
             return Err(error.into());
         }
         let (done, result) = async_channel::bounded(1);
-        lock(&self.queue).push(Append { blocks, done });
-        let turn = self.turn.lock_arc().await;
-        if let Ok(result) = result.try_recv() {
-            return result;
-        }
-        let shared = Arc::clone(self);
-        let commit = move || {
-            let _turn = turn;
-            shared.commit_queue();
-            shared.sync_later();
-        };
-        if self.waits || may_take_long {
-            runtime::unblock(commit).await;
-        } else {
-            commit();
-        }
-        result.try_recv().unwrap_or(Err(Error::Closed))
+        let turn = Turn::Append(Append { blocks, done });
+        self.take_turn(turn, self.waits || may_take_long);
+        result.recv().await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Appends everything that waits, as one unit.
-    fn commit_queue(&self) {
-        let mut queue = std::mem::take(&mut *lock(&self.queue));
+    /// Does `work` when its turn comes, while nothing else changes the log.
+    pub(crate) async fn alone<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (done, result) = async_channel::bounded(1);
+        let work = move |shared: &Self| -> Answer {
+            // Nobody wants it any more if the future was dropped before.
+            let answer = (!done.is_closed()).then(|| work(shared));
+            Box::new(move || drop(answer.map(|answer| done.try_send(answer))))
+        };
+        self.take_turn(Turn::Alone(Box::new(work)), true);
+        result.recv().await.unwrap_or(Err(Error::Closed))
+    }
+
+    fn take_turn(self: &Arc<Self>, turn: Turn, may_take_long: bool) {
+        let mut turns = lock(&self.turns);
+        turns.waiting.push_back(turn);
+        if std::mem::replace(&mut turns.at_work, true) {
+            return;
+        }
+        drop(turns);
+        let mut at_work = AtWork(Some(Arc::clone(self)));
+        if !may_take_long {
+            at_work.take_turn();
+        }
+    }
+
+    /// Whether something waits; otherwise nobody is at work any more.
+    fn may_go_on(&self) -> bool {
+        let mut turns = lock(&self.turns);
+        turns.at_work = !turns.waiting.is_empty();
+        turns.at_work
+    }
+
+    /// Does what waits for longest, with all appends that follow if it is one.
+    fn next_turn(self: &Arc<Self>) -> Vec<Answer> {
+        let mut turns = lock(&self.turns);
+        let mut appends = Vec::new();
+        while let Some(turn) = turns.waiting.pop_front() {
+            match turn {
+                Turn::Append(append) => appends.push(append),
+                Turn::Alone(work) if appends.is_empty() => {
+                    drop(turns);
+                    return vec![work(self)];
+                }
+                turn @ Turn::Alone(_) => {
+                    turns.waiting.push_front(turn);
+                    break;
+                }
+            }
+        }
+        drop(turns);
+        let answers = self.commit_appends(appends);
+        self.sync_later();
+        answers
+    }
+
+    /// Makes these appends, as one.
+    fn commit_appends(&self, mut queue: Vec<Append>) -> Vec<Answer> {
         // Those whose future was dropped before their turn came no longer want it.
         queue.retain(|append| !append.done.is_closed());
         if let Some(on_write) = &self.on_write {
@@ -174,28 +268,29 @@ impl Shared {
             sizes.push(append.blocks.len() as u64);
             blocks.append(&mut append.blocks);
         }
+        let mut results: Vec<Result<Range<u64>>> = Vec::with_capacity(queue.len());
         match self.commit(blocks) {
             Ok(mut next) => {
-                for (append, size) in queue.iter().zip(sizes) {
+                for size in sizes {
                     let end = next.start + size;
-                    let _ = append.done.try_send(Ok(next.start..end));
+                    results.push(Ok(next.start..end));
                     next.start = end;
                 }
             }
-            Err(error) if queue.len() == 1 => {
-                let _ = queue[0].done.try_send(Err(error));
-            }
+            Err(error) if queue.len() == 1 => results.push(Err(error)),
             Err(error) => {
                 let error = Arc::new(error);
-                for append in queue {
-                    let _ = append.done.try_send(Err(Error::Append(Arc::clone(&error))));
-                }
+                results.extend(queue.iter().map(|_| Err(Error::Append(Arc::clone(&error)))));
             }
         }
         // Seldom, and the appends are durable without it.
         if let Err(error) = self.sync_pages_if_due() {
             tracing::warn!(%error, "the bitfield could not be synced");
         }
+        let answer = |(Append { done, .. }, result)| -> Answer {
+            Box::new(move || drop(done.try_send(result)))
+        };
+        queue.into_iter().zip(results).map(answer).collect()
     }
 
     /// Fails the appends that the hook refuses. They are asked for at the indexes they will have.
@@ -319,6 +414,36 @@ impl Shared {
             files.write_page(*page, bytes)?;
         }
         files.sync_bitfield()
+    }
+
+    // ---- reading ----------------------------------------------------------------------------
+
+    /// The first of `blocks`, and those after it that are stored and cost little to read with it;
+    /// each is checked unless that was done before. None if the first is not stored.
+    pub(crate) fn read_run(&self, blocks: Range<u64>) -> Result<Vec<Bytes>> {
+        let core = self.lock();
+        let files = Arc::clone(core.log.files()?);
+        let (run, trust) = core.log.stored_run(blocks);
+        let cleared = core.log.cleared();
+        drop(core);
+        if run.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = log::read_run(&files, run.clone(), trust)?;
+        let mut core = self.lock();
+        match (trust, core.log.cleared() == cleared) {
+            (Trust::Unknown, true) => {
+                let end = run.start + read.len() as u64;
+                core.log.mark_checked(run.start..end);
+            }
+            (Trust::Unknown, false) | (Trust::Checked, true) => {}
+            // Perhaps one of them was dropped before it was read.
+            (Trust::Checked, false) => {
+                drop(core);
+                return log::read_run(&files, run, Trust::Unknown);
+            }
+        }
+        Ok(read)
     }
 
     // ---- checkpoints ------------------------------------------------------------------------

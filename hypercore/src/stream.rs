@@ -275,7 +275,12 @@ impl Blocks {
     /// The first of `blocks`, which is the one after the last; the others will be asked for later.
     async fn next(&mut self, blocks: Range<u64>, options: GetOptions) -> Result<Bytes> {
         if self.run.is_empty() {
-            self.run = self.core.read_run(blocks.clone()).into();
+            self.run = self
+                .core
+                .shared()
+                .read_run(blocks.clone())
+                .unwrap_or_default()
+                .into();
         }
         match self.run.pop_front() {
             Some(block) => Ok(block),

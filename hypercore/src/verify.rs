@@ -10,6 +10,7 @@ use crate::{
     log::{self, Repair, Verification},
     request::Audit,
     runtime,
+    shared::Shared,
 };
 
 impl Hypercore {
@@ -33,14 +34,11 @@ impl Hypercore {
     /// When the core is closed or the storage fails. Damage is no error, but told.
     pub async fn verify(&self) -> Result<Verification> {
         // Nothing is appended or cut off meanwhile.
-        let turn = self.shared().turn.lock_arc().await;
-        let shared = Arc::clone(self.shared());
-        runtime::unblock(move || {
-            let _turn = turn;
+        let verify = |shared: &Shared| {
             let snapshot = shared.lock().log.snapshot()?;
             snapshot.verify(&|block| shared.lock().log.has(block))
-        })
-        .await
+        };
+        self.shared().alone(verify).await
     }
 
     /// Checks everything that is stored in a storage, such as a

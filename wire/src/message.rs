@@ -360,8 +360,14 @@ impl BodyRef<'_> {
         length.0
     }
 
-    pub(crate) fn encoded_length(self, channel: u32) -> usize {
-        varint::length(self.header(channel)).saturating_add(self.body_length())
+    /// The number of bytes before a body.
+    pub(crate) fn header_length(self, channel: u32) -> usize {
+        varint::length(self.header(channel))
+    }
+
+    fn encoded_length(self, channel: u32) -> usize {
+        self.header_length(channel)
+            .saturating_add(self.body_length())
     }
 
     pub(crate) fn encode(self, channel: u32, out: &mut BytesMut) {

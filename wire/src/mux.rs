@@ -513,7 +513,7 @@ impl Mux {
         if buffered > max.saturating_add(room) {
             return Err(Error::SendBufferFull { buffered, max });
         }
-        let length = body.encoded_length(number);
+        let length = body.header_length(number).saturating_add(length);
         match &mut self.pending {
             Some(pending) => {
                 let mut bytes = BytesMut::with_capacity(length);

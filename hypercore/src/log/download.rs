@@ -103,7 +103,7 @@ impl Log {
                 return Ok(Taken::Conflict);
             }
             // Nobody can say which of two histories is to be followed.
-            if self.fork.is_some() || self.is_writer() && !self.resuming {
+            if self.fork.is_some() || self.is_writer() && self.resuming == 0 {
                 return Ok(Taken::Refused(head));
             }
         }

@@ -114,9 +114,14 @@ impl Log {
         self.fork.as_deref()
     }
 
-    /// From now on, or no longer, the writer takes in what peers have of its log.
-    pub(crate) fn set_resuming(&mut self, resuming: bool) {
-        self.resuming = resuming;
+    /// From now on the writer takes in what peers have of its log.
+    pub(crate) fn start_resuming(&mut self) {
+        self.resuming += 1;
+    }
+
+    /// Takes back one call of [`start_resuming`](Self::start_resuming).
+    pub(crate) fn end_resuming(&mut self) {
+        self.resuming -= 1;
     }
 
     /// Lets appends go on from here, which was [noted](Self::note_end).

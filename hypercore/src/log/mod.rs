@@ -25,7 +25,7 @@ use hypercore_merkle::{
 };
 use hypercore_storage::FeedFiles;
 
-pub(crate) use self::blocks::{drop_blocks, read_block, read_run, read_trusted};
+pub(crate) use self::blocks::{drop_blocks, read_block, read_run};
 pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
@@ -86,14 +86,16 @@ pub(crate) struct Log {
     bitfield: Bitfield,
     /// Blocks that were read and checked since the log was opened.
     checked: Bitfield,
+    /// How often blocks were taken out.
+    cleared: u64,
     roots: Roots,
     head: TreeHead,
     recovery: Option<Recovery>,
     guard: Option<Guard>,
     /// Why nothing may be appended, if that is so.
     lock: Option<AppendLock>,
-    /// Its writer takes in what others have of it.
-    resuming: bool,
+    /// How often its writer was asked to take in what others have of it.
+    resuming: u32,
     fork: Option<Box<ForkProof>>,
     /// Between `begin_append` and its end: nobody else may change the head.
     appending: bool,
@@ -237,7 +239,7 @@ impl Log {
     }
 
     /// Whether block `block` was found whole before, so that it need not be hashed again.
-    pub(crate) fn trust(&self, block: u64) -> Trust {
+    fn trust(&self, block: u64) -> Trust {
         if self.checked.get(block) {
             Trust::Checked
         } else {
@@ -260,18 +262,14 @@ impl Log {
         (blocks.start..end.clamp(blocks.start, blocks.end), trust)
     }
 
-    /// Block `block` was read and is whole.
-    pub(crate) fn mark_checked(&mut self, block: u64) {
-        if self.bitfield.get(block) {
-            self.checked.set(block, true);
-        }
+    /// Goes up whenever blocks are taken out: as long as it stays the same, what was stored is.
+    pub(crate) fn cleared(&self) -> u64 {
+        self.cleared
     }
 
     /// These blocks were read and are whole.
-    pub(crate) fn mark_run_checked(&mut self, blocks: Range<u64>) {
-        if self.bitfield.has_all(blocks.clone()) {
-            self.checked.set_range(blocks, true);
-        }
+    pub(crate) fn mark_checked(&mut self, blocks: Range<u64>) {
+        self.checked.set_range(blocks, true);
     }
 
     /// What [`verify`](crate::Hypercore::verify) needs, to do without the lock.
@@ -561,6 +559,7 @@ impl Log {
         if !runs.is_empty() {
             self.prepare_write()?;
         }
+        self.cleared += 1;
         self.checked.set_range(blocks.clone(), false);
         self.bitfield.set_range(blocks, false);
         Ok(runs)

@@ -1,8 +1,9 @@
 //! What goes out as an answer.
 
-use std::{collections::VecDeque, sync::Arc, time::Instant};
+use std::{collections::VecDeque, ops::Range, time::Instant};
 
 use bytes::Bytes;
+use hypercore_merkle::{Node, Proof};
 use hypercore_wire::{Data, DataNode, Have, Message, Request, Unhave, Want};
 
 use super::{
@@ -11,197 +12,193 @@ use super::{
 };
 use crate::{
     core::Core,
-    error::{Error, Result},
+    error::Result,
     event::{Event, PeerId},
-    log::{Log, Sought, read_run},
+    log::{Log, Sought},
     shared::SharedCore,
 };
 
-/// Blocks that were read together with one before them, because the remote asks for them next.
+/// What a peer is answered, one question after the other.
 ///
 /// Who downloads asks for many blocks in a row. Read together they are hashed side by side, which
 /// takes less than half of the time.
 #[derive(Debug, Default)]
-pub(super) struct ReadAhead {
+pub(super) struct Answers {
+    /// The first of the blocks that were read ahead,
     next: u64,
-    values: VecDeque<Bytes>,
+    /// and their bytes.
+    ahead: VecDeque<Bytes>,
+    /// Blocks that go out, and how many bytes they have.
+    uploads: Vec<(u64, u64)>,
 }
 
-impl ReadAhead {
+/// What a request asks for.
+enum Found {
+    /// The proof of a block, and the block.
+    Block(u64, Proof),
+    /// The proof alone.
+    Hash(u64, Proof),
+    /// It is not here.
+    Nothing(u64),
+    /// The same was asked for just before.
+    Repeated,
+}
+
+impl Answers {
     /// So many blocks are read together at most.
-    const MAX: u64 = 32;
+    const AHEAD: u64 = 32;
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.values.is_empty()
+    /// Whether blocks were read that are asked for next.
+    pub(super) fn has_read_ahead(&self) -> bool {
+        !self.ahead.is_empty()
     }
 
-    fn take(&mut self, index: u64) -> Option<Bytes> {
-        let value = (index == self.next).then(|| self.values.pop_front())?;
-        self.next += 1;
-        value
-    }
-}
-
-/// The messages that answer the next question of a peer; `None` when it has asked no more.
-pub(super) fn answer_next(
-    shared: &SharedCore,
-    peer: PeerId,
-    ahead: &mut ReadAhead,
-    now: Instant,
-) -> Result<Option<Vec<Message>>> {
-    let mut core = shared.lock();
-    let Core {
-        log, replicator, ..
-    } = &mut *core;
-    let Some(state) = replicator.peer(peer) else {
-        return Ok(None);
-    };
-    Ok(match state.next_question(now) {
-        None => None,
-        Some(Question::Want(want)) => Some(answer_want(state, &want, log)),
-        Some(Question::Request(request)) => {
-            drop(core);
-            let answer = answer_request(shared, peer, ahead, request)?;
-            let refused = matches!(answer, Some(Message::Unhave(_)));
-            let may_refuse = || {
-                let mut core = shared.lock();
-                let state = core.replicator.peer(peer);
-                state.is_some_and(|state| state.may_refuse(now))
-            };
-            Some(
-                answer
-                    .filter(|_| !refused || may_refuse())
-                    .into_iter()
-                    .collect(),
-            )
+    /// Adds the answer to the next question to `messages`, if it gets one. False when no question
+    /// is left.
+    pub(super) fn next(
+        &mut self,
+        shared: &SharedCore,
+        peer: PeerId,
+        messages: &mut Vec<Message>,
+        now: Instant,
+    ) -> Result<bool> {
+        let mut core = shared.lock();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        let Some(state) = replicator.peer(peer) else {
+            return Ok(false);
+        };
+        let found = match state.next_question(now) {
+            None => return Ok(false),
+            Some(Question::Want(want)) => {
+                answer_want(state, &want, log, messages);
+                return Ok(true);
+            }
+            Some(Question::Request(request)) => find(state, request, log)?,
+        };
+        match found {
+            Found::Repeated => {}
+            Found::Hash(index, proof) => messages.push(data(index, None, proof)),
+            Found::Nothing(index) => refuse(state, index, messages, now),
+            Found::Block(index, proof) => {
+                let run = index..index + 1 + state.requested_run(index + 1).min(Self::AHEAD);
+                drop(core);
+                if let Some(value) = self.read(shared, run)? {
+                    self.uploads.push((index, value.len() as u64));
+                    messages.push(data(index, Some(value), proof));
+                } else if let Some(state) = shared.lock().replicator.peer(peer) {
+                    refuse(state, index, messages, now);
+                }
+            }
         }
-    })
+        Ok(true)
+    }
+
+    /// The first of the blocks `run`, read and checked without holding up others, and perhaps more
+    /// of them for the next call. `None` if it is not stored, or not what it should be.
+    fn read(&mut self, shared: &SharedCore, run: Range<u64>) -> Result<Option<Bytes>> {
+        if run.start != self.next || self.ahead.is_empty() {
+            let first = run.start..run.start + 1;
+            let read = shared
+                .read_run(run)
+                // Another one of them may be the damaged one.
+                .or_else(|_| shared.read_run(first.clone()));
+            self.next = first.start;
+            self.ahead = match read {
+                Ok(read) => read.into(),
+                Err(error) if error.is_corruption() => {
+                    tracing::error!(%error, "a damaged block was not sent");
+                    VecDeque::new()
+                }
+                Err(error) => return Err(error),
+            };
+        }
+        self.next += 1;
+        Ok(self.ahead.pop_front())
+    }
+
+    /// Tells of what goes out.
+    pub(super) fn note_uploads(&mut self, core: &mut Core, peer: PeerId) {
+        for (index, bytes) in self.uploads.drain(..) {
+            if let Some(state) = core.replicator.peer(peer) {
+                state.stats.uploaded_blocks += 1;
+                state.stats.uploaded_bytes += bytes;
+            }
+            core.events.emit(Event::Upload { index, bytes, peer });
+        }
+    }
 }
 
-/// The answer to a request (`onrequest`, `_onbytes`), if it gets one.
-fn answer_request(
-    shared: &SharedCore,
-    peer: PeerId,
-    ahead: &mut ReadAhead,
-    mut request: Request,
-) -> Result<Option<Message>> {
-    let mut core = shared.lock();
-    let Core {
-        log, replicator, ..
-    } = &mut *core;
-    let Some(state) = replicator.peer(peer) else {
-        return Ok(None);
-    };
+/// Looks for what was asked for (`onrequest`, `_onbytes`).
+fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
     if request.bytes > 0
         && let Ok(Sought::Found { index, .. }) = log.seek(request.bytes)
         && log.has(index)
     {
-        if state.repeats_bytes(request.bytes) {
-            return Ok(None);
+        if peer.repeats_bytes(request.bytes) {
+            return Ok(Found::Repeated);
         }
         request.index = index;
         request.nodes = 0;
     }
-    let index = request.index;
-    let has_block = log.has(index) && index < log.public_length();
-    if !request.hash && !has_block {
-        return Ok(Some(unhave(index)));
+    let Request {
+        index, nodes, hash, ..
+    } = request;
+    if !hash && (!log.has(index) || index >= log.public_length()) {
+        return Ok(Found::Nothing(index));
     }
-    let Some(proof) = log.prove(index, request.nodes, &mut state.remote_tree, request.hash)? else {
-        return Ok(Some(unhave(index)));
-    };
-    drop(core);
-
-    let value = match (!request.hash)
-        .then(|| read_block(shared, peer, ahead, index))
-        .transpose()
-    {
-        Ok(value) => value,
-        Err(Error::BlockNotStored { .. }) => return Ok(Some(unhave(index))),
+    match log.prove(index, nodes, &mut peer.remote_tree, hash) {
+        Ok(Some(proof)) if hash => Ok(Found::Hash(index, proof)),
+        Ok(Some(proof)) => Ok(Found::Block(index, proof)),
+        Ok(None) => Ok(Found::Nothing(index)),
         Err(error) if error.is_corruption() => {
-            tracing::error!(%error, "a damaged block was not sent");
-            return Ok(Some(unhave(index)));
+            tracing::error!(%error, "a block that cannot be proven was not sent");
+            Ok(Found::Nothing(index))
         }
-        Err(error) => return Err(error),
-    };
-    if let Some(value) = &value {
-        let bytes = value.len() as u64;
-        let mut core = shared.lock();
-        if let Some(state) = core.replicator.peer(peer) {
-            state.stats.uploaded_blocks += 1;
-            state.stats.uploaded_bytes += bytes;
-        }
-        core.events.emit(Event::Upload { index, bytes, peer });
+        Err(error) => Err(error),
     }
-    let nodes = proof
-        .nodes
-        .iter()
-        .map(|node| DataNode {
-            index: node.index.get(),
-            hash: node.hash,
-            size: node.size,
-        })
-        .collect();
-    let signature = proof
-        .signature
-        .and_then(|signature| signature.as_bytes().try_into().ok());
-    Ok(Some(Message::Data(Data {
-        index,
-        value,
-        nodes,
-        signature,
-    })))
 }
 
-/// Block `index`, read and checked without holding up others.
-fn read_block(
-    shared: &SharedCore,
-    peer: PeerId,
-    ahead: &mut ReadAhead,
-    index: u64,
-) -> Result<Bytes> {
-    if let Some(value) = ahead.take(index) {
-        return Ok(value);
-    }
-    let mut core = shared.lock();
-    let asked = match core.replicator.peer(peer) {
-        Some(state) => state.requested_run(index + 1).min(ReadAhead::MAX),
-        None => 0,
+fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
+    let node = |node: &Node| DataNode {
+        index: node.index.get(),
+        hash: node.hash,
+        size: node.size,
     };
-    let (run, trust) = core.log.stored_run(index..index + 1 + asked);
-    let files = Arc::clone(core.log.files()?);
-    drop(core);
+    let signature = proof.signature;
+    Message::Data(Data {
+        index,
+        value,
+        nodes: proof.nodes.iter().map(node).collect(),
+        signature: signature.and_then(|signature| signature.as_bytes().try_into().ok()),
+    })
+}
 
-    if run.is_empty() {
-        return Err(Error::BlockNotStored { index });
+/// Says that we do not have block `index`, unless the peer has asked for too many such.
+fn refuse(peer: &mut Peer, index: u64, messages: &mut Vec<Message>, now: Instant) {
+    if peer.may_refuse(now) {
+        messages.push(Message::Unhave(Unhave {
+            start: index,
+            length: 1,
+        }));
     }
-    let read = read_run(&files, run, trust)
-        // Another one of them may be the damaged one.
-        .or_else(|_| read_run(&files, index..index + 1, trust))?;
-    let blocks = index..index + read.len() as u64;
-    shared.lock().log.mark_run_checked(blocks);
-    *ahead = ReadAhead {
-        next: index,
-        values: read.into(),
-    };
-    ahead.take(index).ok_or(Error::BlockNotStored { index })
 }
 
 /// Says which blocks we have in the range that was asked about (`onwant`).
-fn answer_want(peer: &mut Peer, want: &Want, log: &Log) -> Vec<Message> {
+fn answer_want(peer: &mut Peer, want: &Want, log: &Log, messages: &mut Vec<Message>) {
     let Want { start, length } = *want;
     let aligned = start.is_multiple_of(WANT_ALIGNMENT) && length.is_multiple_of(WANT_ALIGNMENT);
     if !peer.uploading || !aligned {
-        return Vec::new();
+        return;
     }
-    let mut answers = Vec::with_capacity(2);
     if peer.first_want()
         && let Some(last) = log
             .public_length()
             .checked_sub(1)
             .filter(|&last| log.has(last))
     {
-        answers.push(Message::Have(Have::block(last)));
+        messages.push(Message::Have(Have::block(last)));
     }
     // Peers before version 8 ask for everything with a length of 0.
     let end = match length {
@@ -209,19 +206,10 @@ fn answer_want(peer: &mut Peer, want: &Want, log: &Log) -> Vec<Message> {
         length => start.saturating_add(length).min(log.public_length()),
     };
     let bitfield = Some(log.bitfield().rle(start..end.max(start)).into());
-    answers.push(Message::Have(Have {
+    messages.push(Message::Have(Have {
         start,
         length,
         bitfield,
         ack: false,
     }));
-    answers
-}
-
-/// Says that we do not have block `index`, to a peer that asked for it.
-fn unhave(index: u64) -> Message {
-    Message::Unhave(Unhave {
-        start: index,
-        length: 1,
-    })
 }

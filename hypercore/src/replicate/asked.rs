@@ -90,12 +90,10 @@ impl Asked {
 
     /// Blocks are stored now, whoever was asked for them.
     pub(super) fn stored(&mut self, blocks: Range<u64>) {
-        if blocks.end - blocks.start == 1 {
-            self.received += u64::from(self.blocks.remove(&blocks.start).is_some());
-            self.late.remove(&blocks.start);
-        } else if !self.blocks.is_empty() {
-            self.blocks.retain(|index, _| !blocks.contains(index));
-            self.late.retain(|index, _| !blocks.contains(index));
+        while let Some((&index, _)) = self.blocks.range(blocks.clone()).next() {
+            self.blocks.remove(&index);
+            self.late.remove(&index);
+            self.received += 1;
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,13 +13,8 @@ use std::{
 use hypercore_wire::{ChannelId, Data, Event as WireEvent, Message, Session, SessionOptions};
 
 use super::{
-    CloseReason, Ended, ReplicateOptions, Role, Wake,
-    answer::{ReadAhead, answer_next},
-    load::Load,
-    options::PeerOptions,
-    peer::Stage,
-    questions::Question,
-    receive::receive_data,
+    CloseReason, Ended, ReplicateOptions, Role, Wake, answer::Answers, load::Load,
+    options::PeerOptions, peer::Stage, questions::Question, receive::receive_data,
 };
 use crate::{
     core::Core,
@@ -42,8 +38,8 @@ const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
 /// millisecond.
 const MAX_ANSWERS: usize = 64;
 
-/// How long the remote has to answer the last Close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the remote has to answer the last Close, and the transport to be closed.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A core on this connection.
 #[derive(Debug)]
@@ -126,6 +122,9 @@ impl Connection {
 
     /// Puts `core` on this connection: it is exchanged once the remote opens it too.
     pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<PeerId> {
+        if self.failed {
+            return Err(Error::Transport(io::ErrorKind::NotConnected.into()));
+        }
         let mut locked = core.lock();
         locked.log.files()?;
         if locked.log.is_unfinished() {
@@ -179,7 +178,7 @@ impl Connection {
     }
 
     /// The first `count` bytes of [`Self::receive_buffer`] came from the transport.
-    /// [`Self::handle_events`] follows.
+    /// [`Self::handle_events`] and [`Self::advance`] follow.
     pub(crate) fn received(&mut self, count: usize, now: Instant) -> Result<()> {
         self.note_arrival(now);
         Ok(self.session.received(now, count)?)
@@ -189,7 +188,9 @@ impl Connection {
     pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<()> {
         self.note_arrival(now);
         self.session.receive(now, bytes)?;
-        self.handle_events(now)
+        self.handle_events(now)?;
+        self.wake.wake();
+        Ok(())
     }
 
     /// Bytes came. If they go on with a long frame, nobody was silent until now.
@@ -199,9 +200,13 @@ impl Connection {
         }
     }
 
-    /// The remote sends nothing any more.
-    pub(crate) fn remote_ended(&mut self) {
+    /// The remote sends nothing any more. An error if that is not where a message ends.
+    pub(crate) fn remote_ended(&mut self) -> Result<()> {
         self.remote_ended = true;
+        if self.congested.is_empty() {
+            self.session.received_end()?;
+        }
+        Ok(())
     }
 
     /// Bytes for the transport.
@@ -229,6 +234,11 @@ impl Connection {
             || self.remote_ended
             || (self.has_nothing_left()
                 && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
+    }
+
+    /// Whether it has failed, or was ended here.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// How it ended, once it is finished.
@@ -279,6 +289,7 @@ impl Connection {
         }
         if was_congested && self.congested.is_empty() {
             self.handle_events(now)?;
+            self.wake.wake();
         }
         if self.has_nothing_left() && self.close_by.is_none() {
             self.close_by = Some(now + CLOSE_TIMEOUT);
@@ -292,14 +303,18 @@ impl Connection {
         };
         let (shared, peer) = (Arc::clone(core), *peer);
         let enough = self.session.buffered() + PORTION;
-        let mut ahead = ReadAhead::default();
-        while self.may_answer() && (self.session.buffered() < enough || !ahead.is_empty()) {
-            let Some(answers) = answer_next(&shared, peer, &mut ahead, now)? else {
-                break;
-            };
-            self.send(channel, &answers)?;
+        let mut answers = Answers::default();
+        let mut messages = Vec::new();
+        while self.may_answer() && (self.session.buffered() < enough || answers.has_read_ahead()) {
+            match answers.next(&shared, peer, &mut messages, now) {
+                Ok(true) => self.send(channel, &mut messages)?,
+                // The core was closed, which is no reason to let go of others.
+                Ok(false) | Err(Error::Closed) => break,
+                Err(error) => return Err(error),
+            }
         }
         let mut core = shared.lock();
+        answers.note_uploads(&mut core, peer);
         let Core {
             log, replicator, ..
         } = &mut *core;
@@ -311,10 +326,10 @@ impl Connection {
             self.congested.remove(&channel);
         }
         let done = state.stage == Stage::Done;
-        let messages = std::mem::take(&mut state.outbox);
+        let mut messages = std::mem::take(&mut state.outbox);
         let deadlines = [state.deadline(), state.question_deadline()];
         let starved = state.is_starved();
-        let is_behind = !state.is_idle() || !state.extension_outbox.is_empty();
+        let is_behind = !state.is_idle() || state.has_extension_messages();
         let unsynced = core.log.unsynced();
         drop(core);
         shared.checkpoint_if_due(unsynced, now);
@@ -324,7 +339,7 @@ impl Connection {
         if starved {
             self.starve(channel);
         }
-        self.send(channel, &messages)?;
+        self.send(channel, &mut messages)?;
         if is_behind {
             self.send_extensions(channel, &shared, peer);
             // As soon as the remote has taken something.
@@ -387,7 +402,7 @@ impl Connection {
             // What was said meanwhile comes first: it may declare the extension.
             peer.outbox
                 .is_empty()
-                .then(|| peer.extension_outbox.pop_front())?
+                .then(|| peer.next_extension_message())?
         };
         while self.may_answer()
             && let Some((name, payload)) = next()
@@ -405,9 +420,9 @@ impl Connection {
         self.session.buffered() < SEND_BUFFER && self.session.may_answer()
     }
 
-    fn send(&mut self, channel: ChannelId, messages: &[Message]) -> Result<()> {
-        for message in messages {
-            self.session.send(channel, message)?;
+    fn send(&mut self, channel: ChannelId, messages: &mut Vec<Message>) -> Result<()> {
+        for message in messages.drain(..) {
+            self.session.send(channel, &message)?;
         }
         Ok(())
     }
@@ -458,7 +473,8 @@ impl Connection {
                 } => {
                     if let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) {
                         let core = core.lock();
-                        core.replicator.extensions.receive(&name, *peer, payload);
+                        let extensions = &core.replicator.extensions;
+                        extensions.receive(&name, *peer, &payload);
                     }
                 }
                 // Nobody here has that core: let the remote know, so that it does not wait.
@@ -468,9 +484,7 @@ impl Connection {
                 _ => {}
             }
         }
-        self.handle_answers(answered, answers, now)?;
-        self.wake.wake();
-        Ok(())
+        self.handle_answers(answered, answers, now)
     }
 
     fn handle_answers(
@@ -495,16 +509,17 @@ impl Connection {
             return;
         };
         self.changed.insert(channel);
-        if !self
-            .options
-            .lets_in(core.lock().log.key(), remote_public_key)
-        {
+        // The hook may ask the core for something: it is called without the lock.
+        let key = core.lock().log.key();
+        if !self.options.lets_in(key, remote_public_key) {
             self.session.close(channel);
             return self.detach(channel, CloseReason::NotAllowed, "the remote was refused");
         }
         let mut core = core.lock();
         let extensions = core.replicator.extensions.names();
-        if let Some(state) = core.replicator.peer(*peer) {
+        if let Some(state) = core.replicator.peer(*peer)
+            && state.stage == Stage::Opening
+        {
             state.remote_public_key = remote_public_key;
             state.open(extensions);
             core.events.emit(Event::PeerOpen { peer: *peer });
@@ -601,7 +616,7 @@ impl Connection {
 /// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
 const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
 
-impl From<Error> for std::io::Error {
+impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Transport(error) => error,

@@ -232,6 +232,7 @@ impl Demand {
     /// Block `index` is stored now.
     pub(crate) fn deliver(&mut self, index: u64, value: &Bytes, bitfield: &Bitfield) {
         if let Some(get) = self.take_get(index) {
+            let value = detached(value);
             for waiter in get.waiters {
                 waiter.answer(Ok(value.clone()));
             }
@@ -379,4 +380,15 @@ fn refuse<T>(waiter: &Waiter<T>) -> bool {
         waiter.answer(Err(Error::NotAvailable));
     }
     waiter.if_available
+}
+/// Blocks up to this size are copied before they are handed out.
+const SMALL: usize = 4096;
+
+/// A small block must not keep the memory of all that came with it for as long as its reader keeps it.
+fn detached(value: &Bytes) -> Bytes {
+    if value.len() <= SMALL {
+        Bytes::copy_from_slice(value)
+    } else {
+        value.clone()
+    }
 }

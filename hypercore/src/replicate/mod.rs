@@ -184,6 +184,7 @@ impl Replicator {
         self.extensions.close();
         for peer in self.peers.values_mut() {
             peer.stage = Stage::Done;
+            peer.drop_questions();
             peer.wake();
         }
     }
@@ -218,7 +219,6 @@ impl Replicator {
                 let refused = peer.on_unhave(unhave)?;
                 self.release(id, refused);
                 self.settle();
-                self.wake_all();
             }
             Message::Options(options) => peer.remote_acks = options.ack,
             Message::Status(status) => self.on_status(id, status),

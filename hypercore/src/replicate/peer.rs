@@ -123,6 +123,11 @@ impl Stats {
     }
 }
 
+/// What a message of an extension takes that waits to be sent.
+const fn extension_cost(payload: &Bytes) -> usize {
+    payload.len() + size_of::<(Arc<str>, Bytes)>()
+}
+
 /// One remote, as one core sees it.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -169,7 +174,9 @@ pub(crate) struct Peer {
     given_up: usize,
     pub(crate) outbox: Vec<Message>,
     /// Messages of extensions, which come after those of the protocol.
-    pub(crate) extension_outbox: VecDeque<(Arc<str>, Bytes)>,
+    extension_outbox: VecDeque<(Arc<str>, Bytes)>,
+    /// What they take.
+    extension_bytes: usize,
     wake: Arc<Wake>,
     channel: ChannelId,
     pub(crate) stats: Stats,
@@ -215,6 +222,7 @@ impl Peer {
             given_up: 0,
             outbox: Vec::new(),
             extension_outbox: VecDeque::new(),
+            extension_bytes: 0,
             wake,
             channel,
             stats: Stats::default(),
@@ -262,17 +270,25 @@ impl Peer {
 
     /// Queues a message of an extension; false if that is not possible now.
     pub(crate) fn send_extension(&mut self, name: &Arc<str>, payload: Bytes) -> bool {
-        let waiting: usize = self
-            .extension_outbox
-            .iter()
-            .map(|(_, it)| it.len() + 1)
-            .sum();
-        if self.stage != Stage::Open || waiting + payload.len() > OUTBOX {
+        let waiting = self.extension_bytes + extension_cost(&payload);
+        if self.stage != Stage::Open || waiting > OUTBOX {
             return false;
         }
+        self.extension_bytes = waiting;
         self.extension_outbox.push_back((Arc::clone(name), payload));
         self.wake();
         true
+    }
+
+    pub(crate) fn has_extension_messages(&self) -> bool {
+        !self.extension_outbox.is_empty()
+    }
+
+    /// The next message of an extension, to be sent now.
+    pub(crate) fn next_extension_message(&mut self) -> Option<(Arc<str>, Bytes)> {
+        let message = self.extension_outbox.pop_front()?;
+        self.extension_bytes -= extension_cost(&message.1);
+        Some(message)
     }
 
     /// From now on we ask and answer the remote, or do not.
@@ -283,7 +299,7 @@ impl Peer {
         (self.downloading, self.uploading) = (downloading, uploading);
         if !uploading {
             // They are not refused: the remote hears that we answer nothing (`setUploading`).
-            self.questions.clear();
+            self.drop_questions();
         }
         if self.stage == Stage::Open {
             self.send_status();
@@ -642,6 +658,11 @@ impl Peer {
         if self.uploading && self.stage == Stage::Open {
             self.questions.ask(question);
         }
+    }
+
+    /// What the remote has asked is not answered any more.
+    pub(crate) fn drop_questions(&mut self) {
+        self.questions.clear();
     }
 
     pub(crate) fn next_question(&mut self, now: Instant) -> Option<Question> {

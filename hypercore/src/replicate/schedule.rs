@@ -132,14 +132,11 @@ impl Replicator {
             }
             (None, None) => {
                 self.demand.enqueue(index);
-                // Perhaps one of them has it.
-                for peer in self
-                    .peers
-                    .values()
-                    .filter(|peer| peer.can_be_asked_about(index))
-                {
-                    peer.wake();
-                }
+                // Perhaps one of them has it; and one that surely has it, and no room for another
+                // question, asks as soon as it has.
+                let holders = self.peers.values();
+                let holders = holders.filter(|peer| peer.can_download() && peer.may_have(index));
+                holders.for_each(|peer| peer.wake());
             }
             (Some(remaining), Some((_, expected))) if is_worthwhile(remaining, expected) => {
                 self.asked.offer(index);

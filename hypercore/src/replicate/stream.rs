@@ -9,7 +9,10 @@ use std::{
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
 
-use super::{CloseReason, Ended, ReplicateOptions, Role, Wake, connection::Connection};
+use super::{
+    CloseReason, Ended, ReplicateOptions, Role, Wake,
+    connection::{CLOSE_TIMEOUT, Connection},
+};
 use crate::{
     Hypercore,
     error::{Error, Result},
@@ -23,7 +26,8 @@ const FAIR_ROUNDS: usize = 64;
 /// and how many bytes are sent.
 const FAIR_BYTES: usize = 128 * 1024;
 
-/// How many bytes are received before they are looked at, if they are there.
+/// How many bytes are received before they are looked at, if they are there, and before other tasks
+/// get their turn.
 const TOGETHER: usize = 512 * 1024;
 
 /// One end of an encrypted connection that carries one core or many.
@@ -38,8 +42,11 @@ pub struct Replication {
     inner: Arc<Mutex<Connection>>,
     wake: Arc<Wake>,
     alarm: Alarm,
+    write_alarm: Alarm,
     /// Whoever waits in `poll_write` for the remote's requests to be answered.
     writer: Option<Waker>,
+    /// The transport was given bytes that it may not have passed on.
+    unflushed: bool,
 }
 
 impl fmt::Debug for Replication {
@@ -85,7 +92,9 @@ impl Replication {
             inner: Arc::new(Mutex::new(connection)),
             wake,
             alarm: Alarm::new(),
+            write_alarm: Alarm::new(),
             writer: None,
+            unflushed: false,
         })
     }
 
@@ -124,8 +133,9 @@ impl Replication {
             Err(error) => lock(&self.inner).fail(error),
         }
         if result.is_ok() {
-            // Both sides have said all: a transport that cannot say goodbye loses nothing.
-            let _ = transport.close().await;
+            // Both sides have said all: a transport that cannot say goodbye loses nothing, nor one
+            // whose other end does not listen any more.
+            runtime::timeout(CLOSE_TIMEOUT, transport.close()).await;
         }
         result
     }
@@ -137,7 +147,7 @@ impl Replication {
         transport: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Poll<Result<Ended>> {
         let mut connection = lock(&self.inner);
-        let mut sent = 0;
+        let (mut sent, mut all_received) = (0, 0);
         for _ in 0..FAIR_ROUNDS {
             self.wake.register(cx.waker());
             let now = runtime::now();
@@ -152,6 +162,7 @@ impl Replication {
                     }
                     Poll::Ready(Ok(count)) => {
                         connection.sent(count, now);
+                        self.unflushed = true;
                         sent += count;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
@@ -159,23 +170,24 @@ impl Replication {
                 }
                 moved = true;
             }
-            if moved {
-                // What a flush leaves behind goes with the next one.
-                if let Poll::Ready(Err(error)) = Pin::new(&mut *transport).poll_flush(cx) {
-                    return Poll::Ready(Err(Error::Transport(error)));
+            if self.unflushed {
+                match Pin::new(&mut *transport).poll_flush(cx) {
+                    Poll::Ready(Ok(())) => self.unflushed = false,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
+                    Poll::Pending => {}
                 }
             }
             if connection.is_finished(now) && connection.outgoing().is_empty() {
                 return Poll::Ready(Ok(connection.ended()));
             }
-            let mut received = 0;
+            let (mut received, mut ended) = (0, false);
             while received < TOGETHER && connection.may_receive() {
                 let buffer = connection.receive_buffer();
                 let room = buffer.len();
                 match Pin::new(&mut *transport).poll_read(cx, buffer) {
                     Poll::Ready(Ok(0)) => {
                         moved = true;
-                        connection.remote_ended();
+                        ended = true;
                     }
                     Poll::Ready(Ok(count)) => {
                         moved = true;
@@ -194,11 +206,15 @@ impl Replication {
             if received > 0 {
                 connection.handle_events(runtime::now())?;
             }
+            if ended {
+                connection.remote_ended()?;
+            }
             if !moved && poll_change(&self.wake, &mut self.alarm, cx, &mut connection).is_pending()
             {
                 return Poll::Pending;
             }
-            if sent >= FAIR_BYTES {
+            all_received += received;
+            if sent >= FAIR_BYTES || all_received >= TOGETHER {
                 break;
             }
         }
@@ -226,9 +242,17 @@ impl AsyncRead for Replication {
             this.wake.take();
             let now = runtime::now();
             let mut connection = lock(&this.inner);
-            if let Err(error) = connection.advance(now) {
-                connection.fail(&error);
-                return Poll::Ready(Err(error.into()));
+            let advanced = connection.advance(now);
+            if let Err(error) = &advanced {
+                connection.fail(error);
+            }
+            if connection.may_receive() || connection.is_finished(now) {
+                this.writer.take().into_iter().for_each(Waker::wake);
+            }
+            advanced?;
+            if connection.has_failed() {
+                // Whoever was refused, say, gets nothing of what was to be sent.
+                return Poll::Ready(Ok(0));
             }
             let outgoing = connection.outgoing();
             if !outgoing.is_empty() {
@@ -265,14 +289,28 @@ impl AsyncWrite for Replication {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let mut connection = lock(&this.inner);
-        if connection.is_finished(runtime::now()) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        if !connection.may_receive() {
+        let mut received = Ok(());
+        while received.is_ok() {
+            let now = runtime::now();
+            if connection.is_finished(now) {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            if connection.may_receive() {
+                received = connection.receive(bytes, now);
+                break;
+            }
             this.writer = Some(cx.waker().clone());
-            return Poll::Pending;
+            // Whoever cannot write what is read here does not read either: time passes all the same.
+            if this
+                .write_alarm
+                .poll(cx, connection.deadline())
+                .is_pending()
+            {
+                return Poll::Pending;
+            }
+            received = connection.advance(runtime::now());
         }
-        match connection.receive(bytes, runtime::now()) {
+        match received {
             Ok(()) => Poll::Ready(Ok(bytes.len())),
             Err(error) => {
                 connection.fail(&error);
@@ -288,9 +326,13 @@ impl AsyncWrite for Replication {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.inner).remote_ended();
+        let mut connection = lock(&self.inner);
+        let ended = connection.remote_ended();
+        if let Err(error) = &ended {
+            connection.fail(error);
+        }
         self.wake.wake();
-        Poll::Ready(Ok(()))
+        Poll::Ready(ended.map_err(Error::into))
     }
 }
 

@@ -28,8 +28,8 @@ impl Timer {
         Self(None)
     }
 
-    pub(crate) fn set(&mut self, at: Option<Instant>) {
-        self.0 = at;
+    pub(crate) fn set(&mut self, at: Instant) {
+        self.0 = Some(at);
     }
 
     pub(crate) fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {

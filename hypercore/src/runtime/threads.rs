@@ -59,11 +59,8 @@ impl Timer {
         Self(async_io::Timer::never())
     }
 
-    pub(crate) fn set(&mut self, at: Option<Instant>) {
-        match at {
-            Some(at) => self.0.set_at(at),
-            None => *self = Self::never(),
-        }
+    pub(crate) fn set(&mut self, at: Instant) {
+        self.0.set_at(at);
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {

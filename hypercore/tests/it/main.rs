@@ -28,4 +28,5 @@ mod secrets;
 mod signer;
 mod static_logs;
 mod support;
+mod turns;
 mod vectors;

@@ -1,11 +1,23 @@
 //! What schedules have found, each as a case of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use hypercore_storage::testing::{Fault, FaultStorage};
+use hypercore_merkle::KeyPair;
+use hypercore_storage::{
+    Memory,
+    testing::{Fault, FaultStorage},
+};
 
-use super::{World, network::Conditions, open_on, plain, schedules, schedules::good_conditions};
-use crate::{Ended, Error, GetOptions, SeekOptions, runtime::simulated::Runtime};
+use super::{
+    World,
+    network::{Cable, Conditions},
+    open, open_on, plain, schedules,
+    schedules::good_conditions,
+};
+use crate::{
+    Ended, Error, GetOptions, Hypercore, Replication, Role, SeekOptions,
+    replicate::load::OUR_QUESTIONS, runtime::simulated::Runtime,
+};
 
 /// Without this a failing seed could not be looked at again.
 #[test]
@@ -67,6 +79,59 @@ fn a_remote_that_ends_without_reading() {
         let result = world.links[link].results[1].take();
         assert!(matches!(result, Some(Err(Error::Wire(_)))), "{result:?}");
         assert!(world.nodes[0].core.peers().is_empty());
+    });
+}
+
+/// Others on the connection had taken all the room for questions when somebody asked for a block, and
+/// nobody came back to it when there was room again.
+#[test]
+fn a_block_that_is_asked_for_while_others_take_all_the_room() {
+    Runtime::run(0, |runtime| {
+        let mut originals = Vec::new();
+        for number in 0..8 {
+            let key_pair = KeyPair::from_seed(&[number; 32]);
+            let key = key_pair.public_key();
+            let core = open(&Memory::new(), key, Some(key_pair), false);
+            let append = core.clone();
+            runtime.spawn(async move {
+                let blocks = (0..3_000u32).map(|index| index.to_le_bytes().to_vec());
+                append.append_batch(blocks).await.expect("memory holds it");
+            });
+            originals.push(core);
+        }
+        runtime.run_for(Duration::from_secs(1));
+        let mut copies = Vec::new();
+        for (number, core) in originals.iter().enumerate() {
+            copies.push(open(&Memory::new(), core.key(), None, number == 0));
+        }
+        let (_cable, sockets) = Cable::new(runtime, [good_conditions(); 2]);
+        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
+        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
+            let replication = Replication::new(role, plain(true)).expect("there is randomness");
+            for core in cores {
+                replication.add(core).expect("it is open");
+            }
+            runtime.spawn(async move {
+                replication.run(socket).await.expect("an honest connection");
+            });
+        }
+        let busy = &copies[1..];
+        let asked = || -> usize {
+            let peers = busy.iter().flat_map(Hypercore::peers);
+            peers.map(|peer| peer.in_flight).sum()
+        };
+        while asked() < OUR_QUESTIONS {
+            assert!(busy.iter().any(|core| core.downloaded(..) < 3_000));
+            runtime.run_for(Duration::from_millis(1));
+        }
+        let got = Rc::new(Cell::new(false));
+        let (quiet, done) = (copies[0].clone(), Rc::clone(&got));
+        runtime.spawn(async move {
+            quiet.get(7).await.expect("it is there");
+            done.set(true);
+        });
+        runtime.run_for(Duration::from_secs(60));
+        assert!(got.get());
     });
 }
 

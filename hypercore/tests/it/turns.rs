@@ -1,0 +1,371 @@
+//! What one caller does, or leaves undone, holds up no other.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+
+use async_std::{net::TcpStream, task};
+use futures_lite::{
+    AsyncRead, AsyncWrite,
+    future::{block_on, poll_once, zip},
+};
+use hypercore::{
+    Ended, Error, GetOptions, Hypercore, ReplicateOptions, Replication, Role,
+    storage::{FileName, Memory, RandomAccess, Storage},
+};
+
+use crate::support::{Ends, clone_of, connect, options, run, soon, tcp_pair, writer};
+
+/// An append whose future nobody looks at any more, without being dropped, held up all others.
+#[test]
+fn an_append_that_nobody_looks_at_holds_up_no_other() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let core = Hypercore::open(directory.path()).await.unwrap();
+        for round in 0..20 {
+            let mut left_alone: Vec<_> = (0..3).map(|_| Box::pin(core.append("a"))).collect();
+            let mut flush = Box::pin(core.flush());
+            for append in &mut left_alone {
+                assert!(poll_once(append).await.is_none() || round > 0);
+            }
+            let _ = poll_once(&mut flush).await;
+            let index = soon("an append", core.append("b")).await.unwrap();
+            assert_eq!(index, 4 * round + 3);
+            soon("a flush", core.flush()).await.unwrap();
+        }
+        core.close().await.unwrap();
+    });
+}
+
+/// Whoever drops the last handle after an append was waited for can open the directory again.
+#[test]
+fn the_last_handle_releases_the_directory() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let core = Hypercore::open(directory.path()).await.unwrap();
+            assert_eq!(core.length(), 2 * round);
+            let (one, other) = zip(core.append("a"), core.append("b")).await;
+            assert_eq!(one.unwrap() + other.unwrap(), 4 * round + 1);
+        }
+    });
+}
+
+/// A core that is closed while it is busy ended what other cores had on the same connection.
+#[test]
+fn a_core_that_is_closed_lets_go_of_no_other() {
+    run(async {
+        for closes_writer in [true, false] {
+            let (kept, closed) = (writer(1).await, writer(2000).await);
+            let (kept_clone, clone) = (clone_of(&kept, true).await, clone_of(&closed, false).await);
+            let replication = Replication::new(Role::Initiator, ReplicateOptions::live()).unwrap();
+            let remote = Replication::new(Role::Responder, ReplicateOptions::live()).unwrap();
+            for core in [&kept, &closed] {
+                replication.add(core).unwrap();
+            }
+            for core in [&kept_clone, &clone] {
+                remote.add(core).unwrap();
+            }
+            let (ours, theirs) = tcp_pair().await;
+            let ends = task::spawn(zip(replication.run(ours), remote.run(theirs)));
+            soon("some blocks", clone.download(0..100)).await.unwrap();
+            let busy = if closes_writer { &closed } else { &clone };
+            busy.close().await.unwrap();
+            // The rest of what was asked for arrives, and is answered, meanwhile.
+            for index in 1..100 {
+                kept.append(format!("block {index}")).await.unwrap();
+                let block = soon("a block of the other", kept_clone.get(index)).await;
+                assert_eq!(block.unwrap(), format!("block {index}"));
+            }
+            drop(ends);
+        }
+    });
+}
+
+/// A core that was added to a connection that is over waited for it for ever.
+#[test]
+fn nothing_is_added_to_a_connection_that_is_over() {
+    run(async {
+        let (origin, other) = (writer(1).await, writer(1).await);
+        let clone = clone_of(&origin, false).await;
+        let (client, server) = tcp_pair().await;
+        let replication = clone
+            .replicate(Role::Initiator, ReplicateOptions::default())
+            .unwrap();
+        let handle = replication.handle();
+        let ends = zip(
+            replication.run(client),
+            origin.replicate_over(server, Role::Responder, ReplicateOptions::default()),
+        );
+        let (ours, _) = soon("the end", ends).await;
+        assert_eq!(ours.unwrap(), Ended::Complete);
+        assert!(matches!(handle.add(&other), Err(Error::Transport(_))));
+        assert!(other.peers().is_empty());
+    });
+}
+
+/// The hook was called with the core locked.
+#[test]
+fn the_hook_may_ask_the_core() {
+    run(async {
+        let origin = writer(1).await;
+        let clone = clone_of(&origin, true).await;
+        let asked = origin.clone();
+        let careful = ReplicateOptions::live()
+            .on_core_authenticate(move |key, _| asked.key() == key && asked.length() == 1);
+        let live = ReplicateOptions::live();
+        let _connection = connect(&clone, live, &origin, careful).await;
+        assert_eq!(soon("a block", clone.get(0)).await.unwrap(), "block 0");
+    });
+}
+
+// ---- a block that is dropped while it is read -------------------------------------------------
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// What to do before the next read of `data`.
+#[derive(Clone, Default)]
+struct Between(Arc<Mutex<Option<Work>>>);
+
+impl Between {
+    fn set(&self, work: impl FnOnce() + Send + 'static) {
+        *self.0.lock().unwrap() = Some(Box::new(work));
+    }
+}
+
+impl fmt::Debug for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Between")
+    }
+}
+
+#[derive(Debug)]
+struct Interrupted {
+    memory: Memory,
+    between: Between,
+}
+
+impl Storage for Interrupted {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let inner = self.memory.open(file)?;
+        Ok(match file {
+            FileName::Data => Arc::new(InterruptedFile {
+                inner,
+                between: self.between.clone(),
+            }),
+            _ => inner,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct InterruptedFile {
+    inner: Arc<dyn RandomAccess>,
+    between: Between,
+}
+
+impl RandomAccess for InterruptedFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let between = self.between.0.lock().unwrap().take();
+        if let Some(between) = between {
+            between();
+        }
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+}
+
+/// Zeros were handed out in place of a block that had been read and checked before.
+#[test]
+fn a_block_that_is_dropped_while_it_is_read_is_not_read_as_something_else() {
+    run(async {
+        let between = Between::default();
+        let storage = Interrupted {
+            memory: Memory::new(),
+            between: between.clone(),
+        };
+        let core = Hypercore::options().open_storage(storage).await.unwrap();
+        core.append_batch(["one", "two", "three"]).await.unwrap();
+        for index in 0..3 {
+            core.get(index).await.unwrap();
+        }
+        let other = core.clone();
+        between.set(move || assert_eq!(block_on(other.clear(1..2)).unwrap(), 2));
+        let mut now = GetOptions::default();
+        now.wait = false;
+        let read = core.get_with(1, now).await;
+        assert!(
+            matches!(read, Err(Error::BlockNotStored { index: 1 })),
+            "{read:?}"
+        );
+
+        let other = core.clone();
+        between.set(move || {
+            block_on(other.truncate(2)).unwrap();
+            block_on(other.append("seven")).unwrap();
+        });
+        assert_eq!(core.get(2).await.unwrap(), "seven");
+    });
+}
+
+// ---- transports that are not like a socket ------------------------------------------------------
+
+/// A transport of which every way to be odd is legal.
+struct Odd {
+    inner: TcpStream,
+    /// Keeps what it is given until it is flushed, and is not done with that at the first try.
+    keeps: Option<Vec<u8>>,
+    was_asked: bool,
+    /// Never done with closing.
+    stays_open: bool,
+    /// Ends after so many bytes, as if the network had been cut.
+    left: usize,
+}
+
+impl Odd {
+    fn new(inner: TcpStream) -> Self {
+        Self {
+            inner,
+            keeps: None,
+            was_asked: false,
+            stays_open: false,
+            left: usize::MAX,
+        }
+    }
+}
+
+impl AsyncRead for Odd {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let room = buffer.len().min(self.left);
+        let read = Pin::new(&mut self.inner).poll_read(cx, &mut buffer[..room]);
+        if let Poll::Ready(Ok(count)) = read {
+            self.left -= count;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Odd {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        match &mut this.keeps {
+            Some(kept) => {
+                kept.extend_from_slice(bytes);
+                this.was_asked = false;
+                Poll::Ready(Ok(bytes.len()))
+            }
+            None => Pin::new(&mut this.inner).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if let Some(kept) = &mut this.keeps {
+            if !std::mem::replace(&mut this.was_asked, true) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            while !kept.is_empty() {
+                let count = ready!(Pin::new(&mut this.inner).poll_write(cx, kept))?;
+                kept.drain(..count);
+            }
+        }
+        Pin::new(&mut this.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.stays_open {
+            return Poll::Pending;
+        }
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+/// Runs both ends of a connection of `a` and `b`, over transports that `change` makes odd.
+async fn oddly(
+    a: &Hypercore,
+    b: &Hypercore,
+    options: impl Fn() -> ReplicateOptions,
+    change: impl Fn(&mut Odd),
+) -> impl Future<Output = Ends> + Send + 'static {
+    let (client, server) = tcp_pair().await;
+    let (mut client, mut server) = (Odd::new(client), Odd::new(server));
+    change(&mut client);
+    change(&mut server);
+    zip(
+        a.replicate(Role::Initiator, options()).unwrap().run(client),
+        b.replicate(Role::Responder, options()).unwrap().run(server),
+    )
+}
+
+/// What a flush had left behind went out with the next message, for which the remote may wait.
+#[test]
+fn a_transport_is_flushed_to_the_end() {
+    run(async {
+        let origin = writer(3).await;
+        let clone = clone_of(&origin, true).await;
+        let quiet = || options(|options| (options.live, options.timeout) = (true, None));
+        let keep = |odd: &mut Odd| odd.keeps = Some(Vec::new());
+        let _connection = task::spawn(oddly(&clone, &origin, quiet, keep).await);
+        for index in 0..3 {
+            let block = soon("a block", clone.get(index)).await.unwrap();
+            assert_eq!(block, format!("block {index}"));
+        }
+    });
+}
+
+#[test]
+fn a_transport_that_cannot_be_closed_is_given_up() {
+    run(async {
+        let origin = writer(1).await;
+        let clone = clone_of(&origin, false).await;
+        let stay = |odd: &mut Odd| odd.stays_open = true;
+        let ends = oddly(&clone, &origin, ReplicateOptions::default, stay).await;
+        let ends = soon("the end", ends).await;
+        assert!(
+            matches!(ends, (Ok(Ended::Complete), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
+    });
+}
+
+/// It was said to be an end like any other.
+#[test]
+fn a_connection_that_is_cut_in_a_message_has_failed() {
+    run(async {
+        let origin = writer(0).await;
+        origin.append(vec![7; 100_000]).await.unwrap();
+        let clone = clone_of(&origin, false).await;
+        let cut = |odd: &mut Odd| odd.left = 50_000;
+        let ends = oddly(&clone, &origin, ReplicateOptions::live, cut).await;
+        let (ours, _) = soon("the end", ends).await;
+        assert!(matches!(ours, Err(Error::Wire(_))), "{ours:?}");
+    });
+}
