@@ -54,6 +54,14 @@ pub enum Error {
         /// The key that was asked for.
         requested: PublicKey,
     },
+    /// The key and the key pair, or signer, that were given do not belong together.
+    #[error("the key {key} is not that of the key pair or signer, which is {of_author}")]
+    KeyMismatch {
+        /// The key that was given.
+        key: PublicKey,
+        /// The public half of the key pair, or the key of the signer.
+        of_author: PublicKey,
+    },
     /// The files contradict each other, or a checksum does not hold.
     #[error("the core is damaged: {0}")]
     Corrupt(Corruption),
@@ -206,6 +214,11 @@ impl Error {
             Self::Storage(error) => error.is_corruption(),
             _ => false,
         }
+    }
+
+    /// Whether a sync failed, after which nobody knows what is on the disk.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.is_failed_sync())
     }
 
     /// Whether another handle or process has the core open.

@@ -50,7 +50,9 @@ impl ForkProof {
         let Some((node, siblings)) = self.path.split_first() else {
             return false;
         };
-        let differs = |root: &Node| root.index == node.index && root != node;
+        // The size of a node below a root is bound with that of its sibling only, in their sum. That of
+        // the whole is bound by the hash.
+        let differs = |root: &Node| root.index == node.index && root.hash != node.hash;
         if shorter.length() > longer.length() || !shorter.nodes().iter().any(differs) {
             return false;
         }
@@ -75,7 +77,7 @@ impl ForkProof {
             path: Vec::new(),
         };
         for root in proof.shorter.roots.nodes() {
-            let Some(other) = node(root.index).filter(|other| other != root) else {
+            let Some(other) = node(root.index).filter(|other| other.hash != root.hash) else {
                 continue;
             };
             let mut path = vec![other];

@@ -24,7 +24,6 @@ use crate::{
         Download, DownloadOptions, GetOptions, Position, Request, SeekOptions, UpdateOptions,
         within,
     },
-    runtime,
     shared::Shared,
 };
 
@@ -236,8 +235,7 @@ impl Hypercore {
     ///
     /// When the range does not lie within the log, or when the storage fails.
     pub async fn clear(&self, blocks: Range<u64>) -> Result<u64> {
-        let shared = Arc::clone(&self.shared);
-        runtime::unblock(move || shared.clear(blocks)).await
+        self.shared.alone(move |shared| shared.clear(blocks)).await
     }
 
     /// Takes back all blocks from `length` on.
@@ -278,7 +276,8 @@ impl Hypercore {
     }
 
     /// Makes everything durable and releases the files, for all handles of this core. What waits
-    /// fails with [`Error::Closed`], and connections let go of the core.
+    /// fails with [`Error::Closed`], and connections let go of the core. What still reads the files
+    /// then, such as an [`audit`](Self::audit), keeps them locked until it is done.
     ///
     /// # Errors
     ///

@@ -286,8 +286,8 @@ impl OpenOptions {
         self
     }
 
-    /// The key pair comes from elsewhere, where at least `length` blocks were signed with it. Where it
-    /// is stored first, appends are locked ([`AppendLock::Copied`](crate::AppendLock::Copied)) until
+    /// The key pair, or [`signer`](Self::signer), comes from elsewhere, where at least `length` blocks
+    /// were signed with it. Where it is used first, appends are locked ([`AppendLock::Copied`](crate::AppendLock::Copied)) until
     /// [`Hypercore::resume`] has found that many, or [`Hypercore::accept_fork_risk`] takes the risk. The
     /// lock is durable before the key pair is. A storage that keeps no files beside the log forgets it
     /// when the core is closed.

@@ -18,7 +18,9 @@ use std::{
 
 use async_channel::Sender;
 use bytes::Bytes;
-use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots, TreeHead};
+use hypercore_merkle::{
+    Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots, Signature, TreeHead, Verifier,
+};
 use hypercore_storage::{FeedFiles, RandomAccess};
 
 use crate::{
@@ -342,18 +344,16 @@ impl Shared {
             let (roots, author) = core.log.begin_append()?;
             (Arc::clone(core.log.files()?), roots, author)
         };
-        let written = self.write(&files, || author.append(&roots, blocks));
-        let mut core = self.lock();
-        let change = match written {
-            Ok(change) => change,
-            Err(error) => {
-                core.log.abort_append();
+        let appending = Appending(self);
+        let change = self
+            .write(&files, || author.append(&roots, blocks))
+            .map_err(|error| {
                 if error.leaves_files_unknown {
-                    core.log.poison();
+                    self.lock().log.poison();
                 }
-                return Err(error.source);
-            }
-        };
+                error.source
+            })?;
+        let mut core = self.lock();
         let durable = if self.durability.waits() {
             Durable::Yes
         } else {
@@ -361,6 +361,7 @@ impl Shared {
         };
         let appended = core.finish_append(&change, durable);
         drop(core);
+        drop(appending);
         if durable == Durable::Yes {
             // The blocks are safe whether or not their bits are: they are found again without them.
             if let Err(error) = self.write_pages() {
@@ -380,7 +381,10 @@ impl Shared {
     ) -> Result<ChangeSet, FailedWrite> {
         let change = change().map_err(FailedWrite::harmless)?;
         let length = change.start_block() + change.blocks().len() as u64;
-        files.reserve_pages(length).map_err(FailedWrite::unknown)?;
+        files.reserve_pages(length).map_err(|error| FailedWrite {
+            leaves_files_unknown: error.is_failed_sync(),
+            source: error.into(),
+        })?;
         if let Err(source) = log::write_append(files, &change) {
             // Without its signature the rest means nothing, and the next append overwrites it.
             let leaves_files_unknown = files.drop_append(change.start_block()).is_err();
@@ -423,25 +427,23 @@ impl Shared {
     pub(crate) fn read_run(&self, blocks: Range<u64>) -> Result<Vec<Bytes>> {
         let core = self.lock();
         let files = Arc::clone(core.log.files()?);
-        let (run, trust) = core.log.stored_run(blocks);
+        let (run, trust) = core.log.stored_run(blocks.clone());
         let cleared = core.log.cleared();
         drop(core);
         if run.is_empty() {
             return Ok(Vec::new());
         }
-        let read = log::read_run(&files, run.clone(), trust)?;
+        let read = log::read_run(&files, run.clone(), trust);
         let mut core = self.lock();
-        match (trust, core.log.cleared() == cleared) {
-            (Trust::Unknown, true) => {
-                let end = run.start + read.len() as u64;
-                core.log.mark_checked(run.start..end);
-            }
-            (Trust::Unknown, false) | (Trust::Checked, true) => {}
-            // Perhaps one of them was dropped before it was read.
-            (Trust::Checked, false) => {
-                drop(core);
-                return log::read_run(&files, run, Trust::Unknown);
-            }
+        if core.log.cleared() != cleared {
+            // Perhaps one of them was dropped before it was read: look again.
+            drop(core);
+            return self.read_run(blocks);
+        }
+        let read = read?;
+        if trust == Trust::Unknown {
+            let end = run.start + read.len() as u64;
+            core.log.mark_checked(run.start..end);
         }
         Ok(read)
     }
@@ -461,30 +463,38 @@ impl Shared {
             self.sync(|| files.sync_content())?;
             self.lock().announce(&head);
         }
-        if !pages.is_empty() {
-            // A writer has done that before.
-            self.sync(|| files.reserve_pages(head.length))?;
-        }
-        for (written, (page, bytes)) in pages.iter().enumerate() {
-            if let Err(error) = files.write_page(*page, bytes) {
-                let mut core = self.lock();
-                core.log.put_back_pages(&pages[written..]);
-                state.failures += 1;
-                if state.failures >= MAX_PAGE_FAILURES {
-                    core.log.poison();
-                }
-                return Err(error.into());
+        let mut written = 0;
+        let mut write = || {
+            if !pages.is_empty() {
+                // A writer has done that before.
+                files.reserve_pages(head.length)?;
             }
+            for (page, bytes) in &pages {
+                files.write_page(*page, bytes)?;
+                written += 1;
+            }
+            Ok(())
+        };
+        if let Err(error) = self.sync(&mut write) {
+            let mut core = self.lock();
+            core.log.put_back_pages(&pages[written..]);
+            state.failures += 1;
+            if state.failures >= MAX_PAGE_FAILURES {
+                core.log.poison();
+            }
+            return Err(error);
         }
         state.failures = 0;
         Ok(())
     }
 
-    /// Syncs something. When that fails nobody knows what is on the disk, and trying again would
-    /// not tell.
-    fn sync(&self, sync: impl FnOnce() -> Result<(), hypercore_storage::Error>) -> Result<()> {
-        sync().map_err(|error| {
-            self.lock().log.poison();
+    /// Does something that syncs. When a sync fails nobody knows what is on the disk, and trying again
+    /// would not tell.
+    fn sync(&self, work: impl FnOnce() -> Result<(), hypercore_storage::Error>) -> Result<()> {
+        work().map_err(|error| {
+            if error.is_failed_sync() {
+                self.lock().log.poison();
+            }
             error.into()
         })
     }
@@ -557,10 +567,10 @@ impl Shared {
     fn write_checkpoint(&self) {
         loop {
             let written = self.write_pages();
-            let mut core = self.lock();
+            let core = self.lock();
             if let Err(error) = written {
-                tracing::warn!(%error, "downloads could not be made durable");
-                return core.log.poison();
+                // It is tried again with what comes next.
+                return tracing::warn!(%error, "downloads could not be made durable");
             }
             // What came meanwhile is left to the connections, as long as there are any.
             if core.replicator.has_peers() || core.log.unsynced().blocks == 0 {
@@ -591,10 +601,7 @@ impl Shared {
             };
             match shared.write_pages() {
                 Ok(()) | Err(Error::Closed) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "appends could not be made durable");
-                    shared.lock().log.poison();
-                }
+                Err(error) => tracing::warn!(%error, "appends could not be made durable"),
             }
         });
     }
@@ -639,7 +646,7 @@ impl Shared {
 
     /// Takes back all blocks from `length` on.
     pub(crate) fn truncate(&self, length: u64) -> Result<()> {
-        let (files, roots, author, old) = {
+        let (files, roots, author, verifier, old) = {
             let mut core = self.lock();
             let old = core.log.length();
             if length > old {
@@ -650,20 +657,17 @@ impl Shared {
             let roots = core.log.roots_at(length)?;
             let files = Arc::clone(core.log.files()?);
             let (_, author) = core.log.begin_append()?;
-            (files, roots, author, old)
+            (files, roots, author, core.log.verifier(), old)
         };
+        let appending = Appending(self);
         // The signature first: a log that ends where it never ended before has none.
-        if let Err(error) = sign_end(&files, &roots, &author, old) {
-            self.lock().log.abort_append();
-            return Err(error);
-        }
+        sign_end(&files, &roots, &author, &verifier, old)?;
+        self.sync(|| files.sync_content())?;
         // Whoever cuts a log has said that its history is to be another one. Noted afterwards, a log
         // that was cut right before a loss of power would lack what was signed.
-        if let Err(error) = self.note_durably(&roots.head()) {
-            self.lock().log.abort_append();
-            return Err(error);
-        }
+        self.note_durably(&roots.head())?;
         let result = self.cut(&files, roots, length..old);
+        drop(appending);
         if result.is_err() {
             // The log in the files could be the old one or the new one.
             self.lock().log.poison();
@@ -731,7 +735,12 @@ impl Shared {
             // Never the other way round: a bit that says a block is here must be true.
             self.write_pages()?;
             self.sync_pages()?;
-            log::drop_blocks(&files, &runs)?;
+        }
+        for run in runs {
+            // Some may be here again meanwhile, and no more may come while the space is freed.
+            let core = self.lock();
+            let missing = core.log.missing(run);
+            log::drop_blocks(&files, &missing)?;
         }
         Ok(self.lock().log.bitfield().total())
     }
@@ -756,17 +765,28 @@ impl Shared {
 
 /// Makes the log ready to end with `roots` instead of after `old` blocks. Its pages may be torn from
 /// now on, so it counts as open.
-fn sign_end(files: &FeedFiles, roots: &Roots, author: &Author, old: u64) -> Result<()> {
+fn sign_end(
+    files: &FeedFiles,
+    roots: &Roots,
+    author: &Author,
+    verifier: &Verifier,
+    old: u64,
+) -> Result<()> {
     files.mark_open(old)?;
-    if let Some(last) = roots.length().checked_sub(1)
-        && files.signature(last)?.is_none()
-        && let Some(signature) = author.sign(&roots.head())?
-    {
+    let Some(last) = roots.length().checked_sub(1) else {
+        return Ok(());
+    };
+    let stored = files.signature(last)?;
+    let stored = stored.and_then(|stored| Signature::try_from(&stored[..]).ok());
+    if stored.is_some_and(|stored| verifier.verify(&roots.head(), &stored)) {
+        return Ok(());
+    }
+    if let Some(signature) = author.sign(&roots.head())? {
         let slot = signature.as_bytes().try_into();
         let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
         files.write_signature(last, slot)?;
     }
-    Ok(files.sync_content()?)
+    Ok(())
 }
 
 fn sync_all(files: &[Arc<dyn RandomAccess>]) -> io::Result<()> {
@@ -779,6 +799,16 @@ impl Drop for Shared {
         if self.lock().log.files().is_ok() {
             let _ = self.finish();
         }
+    }
+}
+
+/// The head of a log is reserved for an append, until that is over, whatever becomes of it: a signer
+/// may panic.
+struct Appending<'a>(&'a Shared);
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.0.lock().log.abort_append();
     }
 }
 

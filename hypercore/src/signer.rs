@@ -64,7 +64,7 @@ impl Signer for KeyPair {
     }
 
     fn sign(&self, head: &TreeHead) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.sign(head))
+        Ok(self.sign_checked(head)?)
     }
 }
 
@@ -123,7 +123,7 @@ impl Author {
     /// Signs a state of the log that it has had before, unless nobody signs it.
     pub(crate) fn sign(&self, head: &TreeHead) -> Result<Option<Signature>> {
         match self {
-            Self::KeyPair(pair) => Ok(Some(pair.sign(head))),
+            Self::KeyPair(pair) => Ok(Some(pair.sign_checked(head)?)),
             Self::Elsewhere { signer, verifier } => {
                 let signature = signer.sign(head).map_err(Error::Signer)?;
                 if verifier.verify(head, &signature) {

@@ -134,10 +134,23 @@ impl KeyPair {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
-    /// Signs the state of a log.
+    /// Signs the state of a log. [`sign_checked`](Self::sign_checked) is for what is written or sent.
     #[must_use]
     pub fn sign(&self, head: &TreeHead) -> Signature {
         Signature(self.0.sign(&head.signable()).to_bytes())
+    }
+
+    /// Signs the state of a log, and checks the signature before anybody sees it: a false one could
+    /// betray the secret.
+    ///
+    /// # Errors
+    /// [`Error::FaultySignature`] when this computer miscounts.
+    pub fn sign_checked(&self, head: &TreeHead) -> Result<Signature> {
+        let signature = self.sign(head);
+        let length = head.length;
+        self.signed(head, &signature)
+            .then_some(signature)
+            .ok_or(Error::FaultySignature { length })
     }
 
     /// Whether a signature just made is right: a computer that miscounts must not publish one.

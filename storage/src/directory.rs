@@ -74,13 +74,16 @@ impl Storage for Directory {
         }
     }
 
+    /// That of `secret_key`, or of `key` for a log whose secret key is elsewhere.
     fn place(&self) -> io::Result<Vec<u8>> {
-        let secret_key = self.shared.path.join(FileName::SecretKey.as_str());
-        match fs::symlink_metadata(secret_key) {
-            Ok(metadata) => Ok(place::of(&metadata)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
+        for file in [FileName::SecretKey, FileName::Key] {
+            match fs::symlink_metadata(self.shared.path.join(file.as_str())) {
+                Ok(metadata) => return Ok(place::of(&metadata)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Vec::new())
     }
 
     /// `quarantine-<n>`, for its owner alone, with the first number that is free.
@@ -110,6 +113,10 @@ impl Storage for Directory {
         }
         unsynced.clear();
         Ok(())
+    }
+
+    fn distrust_directory(&self) {
+        self.shared.note_new_entry(&self.shared.path);
     }
 
     fn syncs_in_parallel(&self) -> bool {

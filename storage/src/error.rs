@@ -97,6 +97,18 @@ impl Error {
         )
     }
 
+    /// Whether a sync failed, after which nobody knows what is on the disk.
+    #[must_use]
+    pub const fn is_failed_sync(&self) -> bool {
+        matches!(
+            self,
+            Self::Io {
+                operation: Operation::Sync,
+                ..
+            }
+        )
+    }
+
     /// Whether someone else has the log open.
     #[must_use]
     pub const fn is_locked(&self) -> bool {

@@ -430,12 +430,14 @@ impl FeedFiles {
         self.sync_directory()
     }
 
-    /// Counts all that the files of the log hold as not synced. Whoever wrote it may have been killed
-    /// before its sync, and Node never syncs: what is written now must not become durable without it.
+    /// Counts all that the files of the log hold, and the files themselves, as not synced. Whoever
+    /// wrote them may have been killed before the sync, and Node never syncs: what is written now must
+    /// not become durable without it.
     pub fn distrust(&self) {
-        for file in [&self.data, &self.tree, &self.signatures, &self.bitfield] {
-            file.dirty.store(true, Ordering::Release);
+        for name in FileName::ALL {
+            self.file(name).dirty.store(true, Ordering::Release);
         }
+        self.storage.distrust_directory();
     }
 
     /// Makes `bitfield` durable.

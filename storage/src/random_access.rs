@@ -61,6 +61,11 @@ pub trait Storage: Send + Sync {
         Ok(())
     }
 
+    /// Somebody else may have created files and not synced that: the next
+    /// [`sync_directory`](Self::sync_directory) does. The default is nothing, which is right where that
+    /// call syncs everything.
+    fn distrust_directory(&self) {}
+
     /// Whether several files are synced faster from several threads at once than one after the
     /// other. The default is no.
     fn syncs_in_parallel(&self) -> bool {

@@ -467,6 +467,10 @@ impl<S: Storage> Storage for Recording<S> {
         self.inner.place()
     }
 
+    fn distrust_directory(&self) {
+        self.inner.distrust_directory();
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         self.inner.sync_directory()
     }

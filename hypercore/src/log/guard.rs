@@ -205,6 +205,16 @@ impl Guard {
         storage.sync_directory()
     }
 
+    /// Whether the log in `storage` was written in its present place before.
+    pub(crate) fn was_noted(storage: &dyn Storage) -> io::Result<bool> {
+        let Some(file) = storage.beside(FILE)? else {
+            return Ok(false);
+        };
+        let place = leaf_hash(&storage.place()?);
+        let newest = Slots::read(file)?.newest;
+        Ok(newest.is_some_and(|record| record.place == place))
+    }
+
     /// Removes the file beside the log.
     pub(crate) fn remove(storage: &dyn Storage) -> io::Result<()> {
         storage.remove_beside(FILE)

@@ -36,8 +36,13 @@ impl Log {
         self.guard.as_ref().map_or_else(Vec::new, Guard::files)
     }
 
-    /// Compares the log with what was noted.
+    /// Compares the log with what was noted, and notes where a new one begins.
     pub(super) fn judge(&mut self, origin: Origin) {
+        if origin == Origin::New {
+            // What was noted was of another log.
+            let head = self.head;
+            self.note(&head);
+        }
         let lock = self
             .guard
             .as_ref()

@@ -185,6 +185,10 @@ impl Log {
         self.key
     }
 
+    pub(crate) fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier)
+    }
+
     pub(crate) fn discovery_key(&self) -> DiscoveryKey {
         self.discovery_key
     }
@@ -298,6 +302,14 @@ impl Log {
 
     /// The files, ready to be written to.
     fn prepare_write(&mut self) -> Result<Arc<FeedFiles>> {
+        self.prepare_files().inspect_err(|error| {
+            if error.is_failed_sync() {
+                self.poisoned = true;
+            }
+        })
+    }
+
+    fn prepare_files(&mut self) -> Result<Arc<FeedFiles>> {
         let files = Arc::clone(self.writable_files()?);
         if !self.headers_written {
             // What was put right at opening: bits that are false now could look true after this write.
@@ -563,6 +575,19 @@ impl Log {
         self.checked.set_range(blocks.clone(), false);
         self.bitfield.set_range(blocks, false);
         Ok(runs)
+    }
+
+    /// The runs of `blocks` that are not stored.
+    pub(crate) fn missing(&self, blocks: Range<u64>) -> Vec<Range<u64>> {
+        let mut missing = Vec::new();
+        let mut next = blocks.start;
+        for stored in self.bitfield.runs(blocks.clone()) {
+            missing.push(next..stored.start);
+            next = stored.end;
+        }
+        missing.push(next..blocks.end);
+        missing.retain(|run| !run.is_empty());
+        missing
     }
 
     pub(crate) fn unsynced(&self) -> Unsynced {

@@ -70,7 +70,6 @@ impl Log {
         let content = recover::load(&files, &verifier, author.is_some(), may_lose)?;
         let discovery_key = key.discovery_key();
         let storage = &**files.storage();
-        // A secret key that is not stored here cannot have been copied from here.
         let guard = match &author {
             Some(Author::KeyPair(_) | Author::Elsewhere { .. }) => {
                 Guard::open(storage, state.as_deref(), &discovery_key)
@@ -101,10 +100,6 @@ impl Log {
             unsynced: Unsynced::default(),
             withheld: None,
         };
-        if origin == Origin::New {
-            let head = log.head;
-            log.note(&head);
-        }
         log.judge(origin);
         Ok(log)
     }
@@ -129,6 +124,13 @@ pub(super) enum Origin {
 }
 
 fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
+    // Before anything is forgotten for the sake of a core that cannot be made.
+    let of_author = setup.author.as_ref().and_then(Author::public_key);
+    if let (Some(key), Some(of_author)) = (setup.key, of_author)
+        && key != of_author
+    {
+        return Err(Error::KeyMismatch { key, of_author });
+    }
     if setup.existing == Existing::Forgotten {
         files.reset()?;
     }
@@ -228,6 +230,9 @@ fn whole<T>(read: Result<Option<T>, hypercore_storage::Error>) -> Result<Option<
 /// Writes what follows the secret key in a creation.
 fn complete(files: &FeedFiles, key_pair: &KeyPair) -> Result<PublicKey> {
     let key = key_pair.public_key();
+    // Whoever wrote the secret key may not have come to sync it.
+    files.distrust();
+    files.sync_keys()?;
     files.write_key(key.as_bytes())?;
     files.sync_keys()?;
     write_headers(files)?;
@@ -241,12 +246,20 @@ fn open_author(
     key: PublicKey,
     setup: Setup,
 ) -> Result<(Option<Author>, Origin)> {
+    let storage = &**files.storage();
     let Some(secret) = files.secret_key()? else {
-        let mut origin = Origin::Stored;
-        if let (Some(Author::KeyPair(pair)), true) = (&setup.author, setup.store_secret_key) {
-            origin = store_secret_key(files, pair, setup.signed_elsewhere)?;
-            files.sync_keys()?;
-        }
+        let origin = match (&setup.author, setup.signed_elsewhere) {
+            (Some(Author::KeyPair(pair)), signed) if setup.store_secret_key => {
+                let origin = store_secret_key(files, pair, signed)?;
+                files.sync_keys()?;
+                origin
+            }
+            (Some(_), Some(signed)) if !Guard::was_noted(storage).map_err(Error::Guard)? => {
+                Guard::lock_beforehand(storage, signed).map_err(Error::Guard)?;
+                Origin::Elsewhere
+            }
+            _ => Origin::Stored,
+        };
         // What has a key is not static, or is finished.
         let author = setup.author.filter(|author| !author.is_unsigned());
         return Ok((author, origin));
@@ -278,29 +291,30 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
         None if setup.key.is_none() => Some(Author::KeyPair(KeyPair::generate()?)),
         author => author,
     };
-    let authors = author.as_ref().and_then(Author::public_key);
-    let key = match (authors, setup.key) {
-        (Some(stored), Some(requested)) if stored != requested => {
-            return Err(Error::OtherCore { stored, requested });
-        }
-        (Some(key), _) | (None, Some(key)) => key,
-        (None, None) => {
-            // The key of a static log is written when it is finished.
-            write_headers(files)?;
-            return Ok(Opened {
-                key: Roots::new().head().hash.into(),
-                author,
-                origin: Origin::New,
-            });
-        }
+    let of_author = author.as_ref().and_then(Author::public_key);
+    let Some(key) = of_author.or(setup.key) else {
+        // The key of a static log is written when it is finished.
+        write_headers(files)?;
+        return Ok(Opened {
+            key: Roots::new().head().hash.into(),
+            author,
+            origin: Origin::New,
+        });
     };
     // What is left of a creation that was cut short.
     files.reset()?;
-    let mut origin = Origin::New;
-    if let (Some(Author::KeyPair(pair)), true) = (&author, setup.store_secret_key) {
-        origin = store_secret_key(files, pair, setup.signed_elsewhere)?;
-        files.sync_keys()?;
-    }
+    let origin = match (&author, setup.signed_elsewhere) {
+        (Some(Author::KeyPair(pair)), signed) if setup.store_secret_key => {
+            let origin = store_secret_key(files, pair, signed)?;
+            files.sync_keys()?;
+            origin
+        }
+        (Some(_), Some(signed)) => {
+            Guard::lock_beforehand(&**files.storage(), signed).map_err(Error::Guard)?;
+            Origin::Elsewhere
+        }
+        _ => Origin::New,
+    };
     files.write_key(key.as_bytes())?;
     files.sync_keys()?;
     write_headers(files)?;
@@ -311,13 +325,15 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     })
 }
 
-/// Prepares files for the first write: the headers that are missing are written durably, because a
-/// file that has content must have its header, and what else is there is synced with that write.
+/// Prepares files for the first write: the keys are made durable, and the headers that are missing,
+/// because a file that has content must have its header. What else is there is synced with that write.
 pub(super) fn write_headers(files: &FeedFiles) -> Result<()> {
+    files.distrust();
+    files.sync_keys()?;
     if files.write_headers()? {
         files.sync_content()?;
         files.sync_bitfield()?;
+        files.distrust();
     }
-    files.distrust();
     Ok(())
 }

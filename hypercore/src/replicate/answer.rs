@@ -178,11 +178,15 @@ fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
 /// Says that we do not have block `index`, unless the peer has asked for too many such.
 fn refuse(peer: &mut Peer, index: u64, messages: &mut Vec<Message>, now: Instant) {
     if peer.may_refuse(now) {
-        messages.push(Message::Unhave(Unhave {
-            start: index,
-            length: 1,
-        }));
+        messages.push(unhave(index));
     }
+}
+
+pub(super) fn unhave(index: u64) -> Message {
+    Message::Unhave(Unhave {
+        start: index,
+        length: 1,
+    })
 }
 
 /// Says which blocks we have in the range that was asked about (`onwant`).

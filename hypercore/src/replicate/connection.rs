@@ -13,8 +13,13 @@ use std::{
 use hypercore_wire::{ChannelId, Data, Event as WireEvent, Message, Session, SessionOptions};
 
 use super::{
-    CloseReason, Ended, ReplicateOptions, Role, Wake, answer::Answers, load::Load,
-    options::PeerOptions, peer::Stage, questions::Question, receive::receive_data,
+    CloseReason, Ended, ReplicateOptions, Role, Wake,
+    answer::{Answers, unhave},
+    load::Load,
+    options::PeerOptions,
+    peer::Stage,
+    questions::Question,
+    receive::receive_data,
 };
 use crate::{
     core::Core,
@@ -422,7 +427,14 @@ impl Connection {
 
     fn send(&mut self, channel: ChannelId, messages: &mut Vec<Message>) -> Result<()> {
         for message in messages.drain(..) {
-            self.session.send(channel, &message)?;
+            match (self.session.send(channel, &message), message) {
+                // The longest blocks can be stored, and not sent: with their proof they are too long.
+                (Err(hypercore_wire::Error::MessageTooLarge { .. }), Message::Data(data)) => {
+                    tracing::error!(block = data.index, "a block is too long to be sent");
+                    self.session.send(channel, &unhave(data.index))?;
+                }
+                (sent, _) => sent?,
+            }
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ fn another_key_is_refused() {
             .key(key)
             .key_pair(KeyPair::from_seed(&[1; 32]));
         let error = mismatched.open_memory().await.unwrap_err();
-        assert!(matches!(error, Error::OtherCore { .. }), "{error}");
+        assert!(matches!(error, Error::KeyMismatch { .. }), "{error}");
     });
 }
 

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use hypercore::{
     Durability, Error, GetOptions, Hypercore,
-    storage::{FileName, Memory, testing::FaultStorage},
+    storage::{
+        FileName, Memory, Storage,
+        testing::{Fault, FaultStorage},
+    },
 };
 
 use crate::support::{
@@ -162,5 +165,43 @@ fn a_block_that_is_too_large_changes_nothing() {
         );
         assert_eq!(core.get_batch(0..core.length()).await.unwrap(), expected);
         assert!(core.verify().await.unwrap().is_ok());
+    });
+}
+
+/// The keys of a log that Node made, which syncs nothing, were never made durable: an append was, and
+/// nobody could open the log, or append to it.
+#[test]
+fn keys_are_durable_before_an_append_is() {
+    run(async {
+        let made = Memory::new();
+        let core = Hypercore::options().open_storage(made.clone()).await;
+        core.unwrap().close().await.unwrap();
+        let storage = FaultStorage::new();
+        for file in FileName::ALL {
+            let unsynced = storage.open(file).unwrap();
+            unsynced.write_at(0, &made.read(file)).unwrap();
+        }
+        let core = open(&storage, Durability::Always).await;
+        core.append("first").await.unwrap();
+        for seed in 0..100 {
+            let image = storage.power_cut(seed);
+            let core = Hypercore::options().open_storage(image).await.unwrap();
+            assert_eq!(core.get(0).await.unwrap(), "first");
+            assert!(core.is_writable());
+        }
+    });
+}
+
+/// The next sync succeeds, and says nothing of what the one before has lost.
+#[test]
+fn a_truncation_whose_sync_fails_ends_all_writing() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::OnClose).await;
+        core.append_batch(["one", "two", "three"]).await.unwrap();
+        storage.fail_at(0, Fault::Sync);
+        assert!(core.truncate(2).await.is_err());
+        let flushed = core.flush().await;
+        assert!(matches!(flushed, Err(Error::Poisoned)), "{flushed:?}");
     });
 }

@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use hypercore::{
-    AppendLock, Error, Event, ForkProof, Hypercore, OpenOptions, ReplicateOptions,
-    merkle::Signature,
+    AppendLock, Error, Event, ForkProof, Hypercore, OpenOptions, PublicKey, ReplicateOptions,
+    merkle::{Block, Node, Roots, Signature, append},
 };
 use tempfile::TempDir;
 
@@ -395,6 +395,99 @@ fn a_proof_that_proves_nothing_is_refused() {
 /// What was asked for when nothing was known comes from whoever was asked. The first answer decides
 /// which history is followed, and of another one nothing is taken that would overwrite it, or stand
 /// beside it.
+/// The size of a node below a root is bound with that of its sibling only, in their sum: so anybody
+/// could make a proof against a writer with one history.
+#[test]
+fn two_ends_of_one_history_prove_no_fork() {
+    let pair = key_pair("honest");
+    let mut roots = Roots::new();
+    let mut ends = Vec::new();
+    let mut path = Vec::new();
+    for block in ["hello", "world"] {
+        let change = append::append(&roots, vec![Block::hash(block.into())], &pair).unwrap();
+        roots = change.roots().unwrap().clone();
+        path.push(change.nodes()[0]);
+        ends.push((roots.clone(), change.signature().unwrap().1.clone()));
+    }
+    for by in [0, 1, 3] {
+        let mut path = path.clone();
+        path[0].size += by;
+        path[1].size -= by;
+        let mut text = format!("hypercore fork proof 1\nkey {}\n", pair.public_key());
+        let line = |node: &Node| {
+            let hash = PublicKey::from(node.hash);
+            format!("node {} {} {hash}\n", node.index.get(), node.size)
+        };
+        for (roots, signature) in &ends {
+            text += &format!("length {}\nsignature {signature}\n", roots.length());
+            roots.nodes().iter().for_each(|node| text += &line(node));
+        }
+        text += "path\n";
+        path.iter().for_each(|node| text += &line(node));
+        let proof: ForkProof = text.parse().unwrap();
+        assert!(!proof.verify(), "{text}");
+    }
+}
+
+/// A log whose secret key is not stored beside it was not guarded at all.
+#[test]
+fn a_log_that_is_signed_elsewhere_is_guarded_too() {
+    run(async {
+        for signer in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = tempfile::tempdir().unwrap();
+            let options = || {
+                let options = Hypercore::options().state_directory(state.path());
+                if signer {
+                    options.signer(key_pair("elsewhere"))
+                } else {
+                    let options = options.key_pair(key_pair("elsewhere"));
+                    options.store_secret_key(false)
+                }
+            };
+            let core = options().open(directory.path()).await.unwrap();
+            core.append("one").await.unwrap();
+            core.close().await.unwrap();
+            let backup = copy(directory.path());
+            let core = options().open(directory.path()).await.unwrap();
+            assert_eq!(append(&core).await, Ok(1));
+            core.close().await.unwrap();
+            // In place, so that each file stays the same one.
+            overwrite(backup.path(), directory.path());
+            let core = options().open(directory.path()).await.unwrap();
+            let lock = AppendLock::Shorter {
+                length: 1,
+                signed: 2,
+            };
+            assert_eq!(append(&core).await, Err(lock));
+            let copied = options().open(backup.path()).await.unwrap();
+            assert_eq!(append(&copied).await, Err(AppendLock::Copied));
+        }
+    });
+}
+
+#[test]
+fn a_key_pair_that_signed_elsewhere_is_locked_also_where_it_is_not_stored() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let options = || {
+            let options = Hypercore::options().key_pair(key_pair("elsewhere"));
+            options.store_secret_key(false).signed_elsewhere(1000)
+        };
+        for _ in 0..2 {
+            let core = options().open(directory.path()).await.unwrap();
+            assert_eq!(append(&core).await, Err(AppendLock::Copied));
+            core.close().await.unwrap();
+        }
+        let core = options().open(directory.path()).await.unwrap();
+        core.accept_fork_risk().await.unwrap();
+        assert_eq!(append(&core).await, Ok(0));
+        core.close().await.unwrap();
+        let again = options().open(directory.path()).await.unwrap();
+        assert_eq!(append(&again).await, Ok(1));
+    });
+}
+
 #[test]
 fn late_answers_of_another_history_are_not_mixed_in() {
     run(async {

@@ -244,6 +244,23 @@ fn overwrite_forgets_what_is_stored() {
         assert!(!clone.is_writable());
         clone.close().await.unwrap();
 
+        // What cannot be made takes nothing away.
+        let other_pair = || {
+            Hypercore::options()
+                .key(key)
+                .key_pair(KeyPair::from_seed(&[8; 32]))
+        };
+        for contradiction in [other_pair().overwrite(), other_pair().overwrite_other()] {
+            let refused = open(contradiction).await;
+            assert!(
+                matches!(refused, Err(Error::KeyMismatch { .. })),
+                "{refused:?}"
+            );
+        }
+        let kept = open(Hypercore::options()).await.unwrap();
+        assert_eq!(kept.key(), other.key());
+        kept.close().await.unwrap();
+
         let anew = open(Hypercore::options().overwrite()).await.unwrap();
         assert!(anew.is_writable());
         assert_ne!(anew.key(), other.key());

@@ -205,3 +205,18 @@ fn a_slow_signer_holds_up_no_reader() {
         });
     }
 }
+
+/// Every later append was refused, as if the log had been changed meanwhile.
+#[test]
+fn a_signer_that_panics_once_signs_again() {
+    run(async {
+        let (options, _) = scripted(|asked, head| {
+            assert!(asked != 1, "the cable is out");
+            Ok(pair().sign(head))
+        });
+        let core = options.open_memory().await.unwrap();
+        assert_eq!(core.append("a").await.unwrap(), 0);
+        assert!(core.append("b").await.is_err());
+        assert_eq!(core.append("c").await.unwrap(), 1);
+    });
+}

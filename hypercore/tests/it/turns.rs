@@ -3,8 +3,9 @@
 use std::{
     fmt, io,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use async_std::{net::TcpStream, task};
@@ -17,7 +18,9 @@ use hypercore::{
     storage::{FileName, Memory, RandomAccess, Storage},
 };
 
-use crate::support::{Ends, clone_of, connect, options, run, soon, tcp_pair, writer};
+use crate::support::{
+    Ends, clone_of, connect, connect_live, get_if_available, options, run, soon, tcp_pair, writer,
+};
 
 /// An append whose future nobody looks at any more, without being dropped, held up all others.
 #[test]
@@ -126,13 +129,20 @@ fn the_hook_may_ask_the_core() {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// What to do before the next read of `data`.
+/// What to do next time.
 #[derive(Clone, Default)]
 struct Between(Arc<Mutex<Option<Work>>>);
 
 impl Between {
     fn set(&self, work: impl FnOnce() + Send + 'static) {
         *self.0.lock().unwrap() = Some(Box::new(work));
+    }
+
+    fn go(&self) {
+        let work = self.0.lock().unwrap().take();
+        if let Some(work) = work {
+            work();
+        }
     }
 }
 
@@ -145,7 +155,8 @@ impl fmt::Debug for Between {
 #[derive(Debug)]
 struct Interrupted {
     memory: Memory,
-    between: Between,
+    before_read: Between,
+    before_cut: Between,
 }
 
 impl Storage for Interrupted {
@@ -154,7 +165,8 @@ impl Storage for Interrupted {
         Ok(match file {
             FileName::Data => Arc::new(InterruptedFile {
                 inner,
-                between: self.between.clone(),
+                before_read: self.before_read.clone(),
+                before_cut: self.before_cut.clone(),
             }),
             _ => inner,
         })
@@ -164,15 +176,13 @@ impl Storage for Interrupted {
 #[derive(Debug)]
 struct InterruptedFile {
     inner: Arc<dyn RandomAccess>,
-    between: Between,
+    before_read: Between,
+    before_cut: Between,
 }
 
 impl RandomAccess for InterruptedFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let between = self.between.0.lock().unwrap().take();
-        if let Some(between) = between {
-            between();
-        }
+        self.before_read.go();
         self.inner.read_at(offset, buffer)
     }
 
@@ -185,6 +195,7 @@ impl RandomAccess for InterruptedFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        self.before_cut.go();
         self.inner.truncate(len)
     }
 
@@ -200,7 +211,8 @@ fn a_block_that_is_dropped_while_it_is_read_is_not_read_as_something_else() {
         let between = Between::default();
         let storage = Interrupted {
             memory: Memory::new(),
-            between: between.clone(),
+            before_read: between.clone(),
+            before_cut: Between::default(),
         };
         let core = Hypercore::options().open_storage(storage).await.unwrap();
         core.append_batch(["one", "two", "three"]).await.unwrap();
@@ -223,6 +235,69 @@ fn a_block_that_is_dropped_while_it_is_read_is_not_read_as_something_else() {
             block_on(other.append("seven")).unwrap();
         });
         assert_eq!(core.get(2).await.unwrap(), "seven");
+    });
+}
+
+/// An append that was acknowledged was cut off, with the space of a block before it that was freed.
+#[test]
+fn an_append_beside_a_clear_stays() {
+    run(async {
+        let before_cut = Between::default();
+        let storage = Interrupted {
+            memory: Memory::new(),
+            before_read: Between::default(),
+            before_cut: before_cut.clone(),
+        };
+        let core = Hypercore::options().open_storage(storage).await.unwrap();
+        core.append_batch(["one", "two"]).await.unwrap();
+        let (other, (done, is_done)) = (core.clone(), mpsc::channel());
+        before_cut.set(move || {
+            std::thread::spawn(move || {
+                block_on(other.append("three")).unwrap();
+                let _ = done.send(());
+            });
+            // As long as it might take if nobody held it up.
+            let _ = is_done.recv_timeout(Duration::from_millis(300));
+        });
+        core.clear(1..2).await.unwrap();
+        assert_eq!(soon("the append", core.get(2)).await.unwrap(), "three");
+        assert_eq!(core.audit().await.unwrap().valid, 2);
+    });
+}
+
+/// Blocks that came again while their space was being freed were claimed, and gone.
+#[test]
+fn blocks_that_come_again_while_they_are_cleared_stay() {
+    run(async {
+        let origin = writer(2000).await;
+        let directory = tempfile::tempdir().unwrap();
+        let options = Hypercore::options().key(origin.key());
+        let clone = options.open(directory.path()).await.unwrap();
+        let _connection = connect_live(&clone, &origin).await;
+        for _ in 0..10 {
+            soon("all blocks", clone.download(0..2000)).await.unwrap();
+            clone.clear(100..1900).await.unwrap();
+        }
+        soon("all blocks", clone.download(0..2000)).await.unwrap();
+        assert_eq!(clone.audit().await.unwrap().valid, 2000);
+    });
+}
+
+/// It ended the connection of whoever asked for it.
+#[test]
+fn a_block_that_is_too_long_to_be_sent_is_not_here_for_others() {
+    run(async {
+        let origin = Hypercore::options().open_memory().await.unwrap();
+        let longest = vec![7; hypercore::merkle::MAX_BLOCK_SIZE as usize];
+        origin.append(longest.clone()).await.unwrap();
+        origin.append("short").await.unwrap();
+        let clone = clone_of(&origin, true).await;
+        let connection = connect_live(&clone, &origin).await;
+        let refused = soon("an answer", clone.get_with(0, get_if_available())).await;
+        assert!(matches!(refused, Err(Error::NotAvailable)), "{refused:?}");
+        assert_eq!(soon("a block", clone.get(1)).await.unwrap(), "short");
+        assert_eq!(origin.get(0).await.unwrap(), longest);
+        drop(connection);
     });
 }
 
