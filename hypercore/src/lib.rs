@@ -88,6 +88,11 @@
 //! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
 //! `tokio_util::compat`. No task is spawned: a connection runs while its future is polled.
 //!
+//! What waits for a disk to be done with something runs on those threads: syncs, and so appends, and
+//! `flush`, `clear`, `verify` and `close`. Reads, and writes of what was downloaded, which the
+//! system mostly answers from memory, are made while `get`, a stream or a connection is polled. With a
+//! [`Storage`](storage::Storage) that takes long for them, poll these on threads of their own.
+//!
 //! # Features
 //!
 //! None is on by default.

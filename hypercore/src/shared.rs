@@ -37,8 +37,9 @@ use crate::{
 
 /// What the handles of one core share.
 ///
-/// The lock on the core is held for microseconds: values are hashed before it is taken and blocks
-/// are read after it is let go. Nothing is synced under it.
+/// The lock on the core is held for as short as can be: values are hashed before it is taken, and
+/// blocks are read after it is let go. Under it are written what was downloaded, so that nobody
+/// else is asked for it meanwhile, and notes that are made once: headers, locks and proofs of forks.
 pub(crate) struct Shared {
     core: Mutex<Core>,
     durability: Durability,
