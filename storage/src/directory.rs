@@ -116,7 +116,10 @@ impl Storage for Directory {
     }
 
     fn distrust_directory(&self) {
-        self.shared.note_new_entry(&self.shared.path);
+        // Whoever creates it notes that.
+        if self.shared.path.exists() {
+            self.shared.note_new_entry(&self.shared.path);
+        }
     }
 
     fn syncs_in_parallel(&self) -> bool {

@@ -79,6 +79,19 @@ fn a_static_log_is_named_by_what_it_holds() {
 }
 
 #[test]
+fn a_static_log_makes_its_directory() {
+    run(async {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("not/there/yet");
+        let core = unfinished().open(&directory).await.unwrap();
+        core.append_batch(BLOCKS).await.unwrap();
+        assert_eq!(core.finalize().await.unwrap(), finished().await.key());
+        core.close().await.unwrap();
+        assert_whole(&Hypercore::open(&directory).await.unwrap()).await;
+    });
+}
+
+#[test]
 fn the_end_of_an_unfinished_log_is_taken_back() {
     run(async {
         let core = unfinished().open_memory().await.unwrap();
