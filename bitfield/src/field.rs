@@ -201,6 +201,11 @@ impl Bitfield {
         self.tree.get(index)
     }
 
+    /// The longest runs of tree nodes that are here, in order, cut to the range.
+    pub fn tree_runs(&self, nodes: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        self.tree.runs(nodes)
+    }
+
     /// Says that a tree node is here; true if that was news. Parents are left to the caller.
     pub fn tree_set(&mut self, index: u64) -> bool {
         let new = self.tree.set(index, true) != Change::Nothing;
@@ -314,6 +319,14 @@ impl Bitfield {
     /// The pages whose stored form changed since they were last marked clean, in ascending order.
     pub fn dirty_pages(&self) -> impl Iterator<Item = u64> {
         self.dirty.runs(0..MAX_PAGES).flatten()
+    }
+
+    /// Says that the file has a page for each of `length` blocks, if only a blank one: then some of them
+    /// have index bytes, though no bits.
+    pub fn reserve(&mut self, length: u64) {
+        if let Some(last) = length.min(MAX_BITS / 2).checked_sub(1) {
+            self.grow(last / PAGE_BLOCKS);
+        }
     }
 
     /// Says that a page must be written again, because writing it failed.

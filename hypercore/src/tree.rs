@@ -38,8 +38,12 @@ impl Hypercore {
     /// When the core is closed or the storage fails.
     pub async fn signature(&self, index: u64) -> Result<Option<(u64, Signature)>> {
         let files = Arc::clone(self.shared().lock().log.files()?);
-        files
-            .next_signature(index)?
+        let found = match files.signature(index)? {
+            Some(bytes) => Some((index, bytes)),
+            // The next one may be as far away as the log is long.
+            None => runtime::unblock(move || files.next_signature(index)).await?,
+        };
+        found
             .map(|(index, bytes)| Ok((index, Signature::try_from(&bytes[..])?)))
             .transpose()
     }

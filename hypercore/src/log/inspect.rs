@@ -1,7 +1,8 @@
 //! Checking all that is stored of a log against itself, without changing anything.
 //!
 //! Files are read from their beginnings to their ends in windows of [`WINDOW`] blocks, so that
-//! memory stays the same however long the log is. Within a window lie the nodes of a whole subtree:
+//! memory stays the same however long the log is. Windows of which nothing is here are passed over,
+//! because a clone may have one block of 2^50. Within a window lie the nodes of a whole subtree:
 //!
 //! ```text
 //!                    2047            <- above: read one by one, with their children
@@ -308,13 +309,21 @@ impl Checked<'_> {
     ) -> Result<Verification> {
         self.check_bounds(&mut report);
         let mut suspects = BTreeSet::new();
-        let mut signatures = Signatures::default();
-        for number in 0..self.length.div_ceil(WINDOW) {
+        let mut signatures = Signatures {
+            next: self.files.next_signature(0)?,
+            ..Signatures::default()
+        };
+        let mut parents = BTreeSet::new();
+        let mut next = 0;
+        while let Some(number) = self.next_window(next, &signatures, &parents) {
             watch(number * WINDOW, self.length);
             let window = Window::load(self, number)?;
             self.check_nodes(&window, &mut suspects, &mut report)?;
             self.check_blocks(&window, &mut suspects, is_stored, &mut report)?;
             self.check_signatures(&window, &suspects, &mut signatures, &mut report)?;
+            next = number + 1;
+            parents.retain(|&parent| parent >= next);
+            parents.extend(self.window_of_parent(number));
         }
         if signatures.valid == 0 && signatures.wrong > 1 {
             report.add(FileName::Key, 0, "no signature was made with it");
@@ -322,6 +331,35 @@ impl Checked<'_> {
         watch(self.length, self.length);
         self.check_head(&mut report)?;
         Ok(report)
+    }
+
+    /// The first window from number `from` on of which anything is here, or of which a node should
+    /// be: one of `parents`.
+    fn next_window(
+        &self,
+        from: u64,
+        signatures: &Signatures,
+        parents: &BTreeSet<u64>,
+    ) -> Option<u64> {
+        let first = from * WINDOW;
+        let mut nodes = self.bitfield.tree_runs(2 * first..2 * self.length);
+        let node = nodes.next().map(|run| run.start / 2);
+        let block = self.bitfield.next_set(first);
+        let signature = signatures.next.map(|(block, _)| block);
+        let blocks = [node, block, signature].into_iter().flatten();
+        let windows = blocks
+            .filter(|&block| block < self.length)
+            .map(|block| block / WINDOW);
+        windows.chain(parents.first().copied()).min()
+    }
+
+    /// The window of the parent of the last node of window `number`, if that node is known and its
+    /// parent stands right of it. All other nodes have their parents in the same window.
+    fn window_of_parent(&self, number: u64) -> Option<u64> {
+        let last = NodeIndex::new(2 * (number + 1) * WINDOW - 1)?;
+        let parent = last.parent();
+        let is_due = self.is_known(last) && parent > last && parent.end() <= self.length;
+        is_due.then_some(parent.get() / (2 * WINDOW))
     }
 
     fn is_known(&self, node: NodeIndex) -> bool {
@@ -462,16 +500,10 @@ impl Checked<'_> {
         report: &mut Verification,
     ) -> Result<()> {
         let end = (window.first_block + WINDOW).min(self.length);
-        let mut next = window.first_block;
-        while next < end {
-            let Some((block, signature)) = self.files.next_signature(next)? else {
-                break;
-            };
-            if block >= end {
-                break;
-            }
-            next = block + 1;
+        while let Some((block, signature)) = count.next.filter(|&(block, _)| block < end) {
             let length = block + 1;
+            // It may be far away, and is looked for once.
+            count.next = self.files.next_signature(length)?;
             let is_unsure = |root| !self.is_known(root) || suspects.contains(&root);
             let is_torn =
                 self.torn_signatures.binary_search(&length).is_ok() || torn::is_half(&signature);
@@ -513,6 +545,8 @@ impl Checked<'_> {
 
 #[derive(Default)]
 struct Signatures {
+    /// The first that was not looked at yet.
+    next: Option<(u64, [u8; 64])>,
     valid: u64,
     wrong: u64,
 }

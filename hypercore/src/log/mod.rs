@@ -602,6 +602,7 @@ impl Log {
             // is opened and closed stays as it is.
             return (Vec::new(), false);
         }
+        self.bitfield.reserve(self.head.length);
         let pages = take_pages(&mut self.bitfield);
         (pages, std::mem::take(&mut self.unsynced).blocks > 0)
     }

@@ -7,7 +7,7 @@
 //! cleared, and peers that have it are asked for it. Everything that is written over or cut off is
 //! copied to a quarantine before.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{
@@ -205,9 +205,6 @@ impl Work<'_> {
         length: u64,
         is_right: impl Fn(&Self, &Roots) -> bool,
     ) -> Result<Option<Roots>> {
-        if length > self.files.tree_blocks()? {
-            return Ok(None);
-        }
         for source in [Source::Stored, Source::Leaves, Source::Blocks] {
             let mut nodes = Vec::new();
             let mut offset = 0;
@@ -390,8 +387,11 @@ impl Work<'_> {
 
     /// Below a node of which the children are not both known, nothing can be recomputed.
     fn keep_below(&mut self, top: NodeIndex) -> Result<()> {
-        for index in below(top) {
-            if self.claims.tree_get(index.get()) && self.files.node(index)?.is_some() {
+        let nodes = top.left_span().get()..top.right_span().get() + 1;
+        // Above what is known there may be 2^50 nodes that are not.
+        let claimed = self.claims.tree_runs(nodes).flatten();
+        for index in claimed.filter_map(NodeIndex::new) {
+            if index != top && self.files.node(index)?.is_some() {
                 self.bitfield.tree_set(index.get());
             }
         }
@@ -406,13 +406,13 @@ impl Work<'_> {
 
     /// Claims the blocks that are whole.
     fn check_blocks(&mut self, roots: &Roots) -> Result<()> {
-        for block in 0..roots.length() {
+        // Blocks without their leaves are nothing, and of a sparse clone most are without.
+        let nodes: Vec<_> = self.bitfield.tree_runs(0..2 * roots.length()).collect();
+        let nodes = nodes.into_iter().flatten().filter_map(NodeIndex::new);
+        for index in nodes.filter(|index| index.is_leaf()) {
+            let block = index.get() / 2;
             let claimed = self.claims.get(block);
-            let Some(index) = NodeIndex::leaf(block).filter(|_| claimed || self.distrust_bits)
-            else {
-                continue;
-            };
-            if !self.bitfield.tree_get(index.get()) {
+            if !claimed && !self.distrust_bits {
                 continue;
             }
             let Some((leaf, offset)) = self.place(index)? else {
@@ -497,9 +497,13 @@ impl Work<'_> {
     fn write(self, roots: Roots) -> Result<Repair> {
         let length = roots.length();
         let mut bitfield = self.bitfield;
-        for page in 0..self.files.page_count()?.max(bitfield.page_count()) {
-            bitfield.mark_dirty(page);
-        }
+        // What is set anew is written anyway, and so are pages that show something else. A page in
+        // a hole shows nothing.
+        self.files.pages(|page, bytes| {
+            if bytes.iter().any(|&byte| byte != 0) {
+                bitfield.mark_dirty(page);
+            }
+        })?;
         let end = End {
             bitfield,
             checkpoint: length,
@@ -524,14 +528,6 @@ enum Source {
     Leaves,
     /// From the blocks below it.
     Blocks,
-}
-
-/// The nodes below `top`.
-fn below(top: NodeIndex) -> impl Iterator<Item = NodeIndex> {
-    let nodes: Range<u64> = top.left_span().get()..top.right_span().get() + 1;
-    nodes
-        .filter(move |&index| index != top.get())
-        .filter_map(NodeIndex::new)
 }
 
 /// So many signatures can be wrong one after the other before nothing is believed any more.

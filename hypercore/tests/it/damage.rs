@@ -11,8 +11,12 @@ use std::{
 use futures_lite::{StreamExt, future::block_on};
 use hypercore::{
     Corruption, Durability, Error, GetOptions, Hypercore, KeyPair, ReadOptions, Verification,
-    storage::{Directory, FileName, Memory},
+    storage::{
+        Directory, FileName, Memory, Storage,
+        testing::{FaultStorage, Recording},
+    },
 };
+use hypercore_merkle::{Block, Node, NodeIndex, Proof, Roots};
 
 use crate::support::{contents, copy_of, directories, key_pair};
 
@@ -381,4 +385,125 @@ fn verify_tells_how_far_it_is() {
     assert_eq!(told.first(), Some(&(0, 5000)));
     assert!(told.len() > 3, "{told:?}");
     assert_eq!(told.last(), Some(&(5000, 5000)));
+}
+
+/// A log that was appended at once has one signature, at its end.
+#[test]
+fn verify_looks_for_the_next_signature_once() {
+    let bytes_read = |count: u64| {
+        // Without holes, which would be passed over.
+        let storage = Recording::new(FaultStorage::new());
+        block_on(async {
+            let core = Hypercore::options().open_storage(storage.clone()).await;
+            let core = core.unwrap();
+            core.append_batch(vec!["x"; count as usize]).await.unwrap();
+            core.close().await.unwrap();
+            storage.take(FileName::Signatures);
+            let found = Hypercore::verify_storage(storage.clone()).await.unwrap();
+            assert_eq!((found.blocks, found.is_ok()), (count, true));
+        });
+        storage.take(FileName::Signatures).bytes_read
+    };
+    let (short, long) = (bytes_read(4096), bytes_read(4 * 4096));
+    assert!(long < 6 * short, "{short} and {long} bytes");
+}
+
+/// A writer can sign any length and prove the first block of it.
+fn proof_of_the_first(key_pair: &KeyPair, length_bits: u32) -> Proof {
+    let block = Block::hash("x".into());
+    let mut top = Node {
+        index: NodeIndex::leaf(0).unwrap(),
+        size: 1,
+        hash: *block.leaf_hash(),
+    };
+    let mut nodes = Vec::new();
+    for _ in 0..length_bits {
+        let sibling = Node {
+            index: top.index.sibling(),
+            size: 1,
+            hash: [7; 32],
+        };
+        nodes.push(sibling);
+        top = Node::parent(&top, &sibling).unwrap();
+    }
+    let roots = Roots::from_nodes(1 << length_bits, vec![top]).unwrap();
+    Proof {
+        nodes,
+        signature: Some(key_pair.sign(&roots.head())),
+    }
+}
+
+/// The last pages of such a clone have no bits, and still say something about those before.
+#[test]
+fn what_is_not_here_costs_nothing() {
+    let key_pair = key_pair("damage");
+    let proof = proof_of_the_first(&key_pair, 36);
+    let storage = Memory::new();
+    block_on(async {
+        let options = Hypercore::options().key(key_pair.public_key()).sparse(true);
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        core.put(0, Some("x".into()), &proof).await.unwrap();
+        assert_eq!(core.length(), 1 << 36);
+        let (block, _) = core.signature(0).await.unwrap().unwrap();
+        assert_eq!(block, (1 << 36) - 1);
+        assert!(core.verify().await.unwrap().is_ok());
+        core.close().await.unwrap();
+
+        let found = Hypercore::verify_storage(storage.clone()).await.unwrap();
+        assert_eq!((found.blocks, found.problems), (1, Vec::new()));
+        let damage = |file, offset, bytes: &[u8]| {
+            let file = storage.open(file).unwrap();
+            file.write_at(offset, bytes).unwrap();
+        };
+        // The bit of another block, a node that can be computed, and the block.
+        damage(FileName::Bitfield, 32 + 512, &[1]);
+        damage(FileName::Tree, 32 + 40, &[9]);
+        damage(FileName::Data, 0, b"y");
+        let found = Hypercore::verify_storage(storage.clone()).await.unwrap();
+        assert_eq!(found.problems.len(), 5, "{:?}", found.problems);
+        let repair = Hypercore::repair_storage(storage.clone()).await.unwrap();
+        assert_eq!(repair.dropped, [0]);
+        assert_eq!(repair.remaining.problems, []);
+        let found = Hypercore::verify_storage(storage.clone()).await.unwrap();
+        assert_eq!((found.blocks, found.problems), (0, Vec::new()));
+    });
+}
+
+/// The file `tree` of a clone ends with the last node that it knows.
+#[test]
+fn a_clone_without_the_last_leaf_is_repaired() {
+    let key_pair = key_pair("damage");
+    let proof = proof_of_the_first(&key_pair, 2);
+    let storage = Memory::new();
+    block_on(async {
+        let options = Hypercore::options().key(key_pair.public_key()).sparse(true);
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        core.put(0, Some("x".into()), &proof).await.unwrap();
+        core.close().await.unwrap();
+        storage.write(FileName::Data, b"y");
+        let repair = Hypercore::repair_storage(storage.clone()).await.unwrap();
+        assert_eq!(repair.dropped, [0]);
+        assert_eq!(repair.remaining.problems, []);
+    });
+}
+
+/// The parents of whole windows stand in others, of which nothing else may be here.
+#[test]
+fn a_parent_in_an_empty_window_is_missed() {
+    let (storage, _) = log(0);
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        core.append_batch(vec!["x"; 8192]).await.unwrap();
+        core.close().await.unwrap();
+    });
+    // A clone, which need not have everything.
+    storage.write(FileName::SecretKey, &[]);
+    let mut bitfield = storage.read(FileName::Bitfield);
+    bitfield[32..][1024 / 8..2048 / 8].fill(0);
+    bitfield[32 + 1024..][2048 / 8..4096 / 8].fill(0);
+    storage.write(FileName::Bitfield, &bitfield);
+    let found = verify(&storage);
+    let told = |problem: &hypercore::Problem| problem.problem.contains("claim node 4095,");
+    assert!(found.problems.iter().any(told), "{:?}", found.problems);
 }

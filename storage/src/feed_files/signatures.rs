@@ -5,7 +5,7 @@ use std::ops::Range;
 use hypercore_merkle::MAX_LENGTH;
 
 use super::{CHUNK, FeedFiles, SIGNATURE, signature_offset, within};
-use crate::{FileName, error::Result};
+use crate::{FileName, error::Result, header};
 
 impl FeedFiles {
     /// The signature made when `block` was the last block of the log, if it is stored.
@@ -36,6 +36,11 @@ impl FeedFiles {
                 return Ok(None);
             }
             first += slots.len() as u64;
+            if buffer.len() == CHUNK {
+                // A file with a hole of a terabyte is not worth an hour.
+                let data = self.signatures.next_data(signature_offset(first))?;
+                first = first.max(data.saturating_sub(header::LEN) / SIGNATURE as u64);
+            }
             // Usually the next slot or two have one; a long search is worth longer reads.
             buffer.resize((2 * buffer.len()).min(CHUNK), 0);
         }
