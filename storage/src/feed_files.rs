@@ -69,7 +69,7 @@ impl FeedFiles {
     }
 
     /// As [`open`](Self::open), for those who look into damage: with what is wrong with the first
-    /// header that is, if one is. Then the pages of the bitfield may have another size.
+    /// header that is, if one is. If it is that of the bitfield, the size of the pages is a guess.
     ///
     /// # Errors
     ///
@@ -102,18 +102,49 @@ impl FeedFiles {
         Ok((files, damage))
     }
 
-    /// Checks the headers, and learns the size of the pages.
+    /// Checks the headers, and learns the size of the pages, whatever the other headers are: who
+    /// repairs them must not change it.
     fn read_headers(&mut self) -> Result<()> {
+        let bitfield = self.read_page_size();
         self.tree.header()?;
         self.signatures.header()?;
-        match self.bitfield.header()? {
-            Some(found @ (PAGE_SIZE | OLD_PAGE_SIZE)) => self.page_size = found,
-            Some(found) if self.bitfield.content_len()? > 0 => {
+        bitfield
+    }
+
+    fn read_page_size(&mut self) -> Result<()> {
+        match self.bitfield.header() {
+            Ok(Some(found @ (PAGE_SIZE | OLD_PAGE_SIZE))) => self.page_size = found,
+            Ok(Some(found)) if self.bitfield.content_len()? > 0 => {
+                self.page_size = self.probable_page_size()?;
                 return Err(Error::BadPageSize { found });
             }
-            _ => {}
+            Ok(_) => {}
+            Err(error) => {
+                if error.is_corruption() {
+                    self.page_size = self.probable_page_size()?;
+                }
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// The size of the pages behind a header that is wrong: what it says all the same, or else what
+    /// goes into the length of the file.
+    fn probable_page_size(&self) -> Result<u16> {
+        let mut found = Header::default();
+        self.bitfield.read_up_to(0, &mut found)?;
+        let said = header::entry_size(&found);
+        if matches!(said, PAGE_SIZE | OLD_PAGE_SIZE) {
+            return Ok(said);
+        }
+        let len = self.bitfield.content_len()?;
+        let fits = |size: u16| len.is_multiple_of(size.into());
+        Ok(if fits(OLD_PAGE_SIZE) && !fits(PAGE_SIZE) {
+            OLD_PAGE_SIZE
+        } else {
+            PAGE_SIZE
+        })
     }
 
     /// Whether nothing is stored: no key, and no content behind any header.

@@ -45,10 +45,15 @@ pub(crate) fn encode(file: FileName, page_size: u16) -> Header {
     header
 }
 
+/// The entry size that a header says, right or wrong.
+pub(crate) fn entry_size(header: &Header) -> u16 {
+    u16::from_be_bytes([header[5], header[6]])
+}
+
 /// Checks the header of a file with content behind it and gives its entry size.
 // JS: overwrites whatever it finds; here: refused, because a foreign file would be destroyed.
 pub(crate) fn check(file: FileName, found: &Header) -> Result<u16> {
-    let entry_size = u16::from_be_bytes([found[5], found[6]]);
+    let entry_size = entry_size(found);
     let expected = encode(file, entry_size);
     let significant = 8 + usize::from(expected[7]);
     if !found

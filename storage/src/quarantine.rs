@@ -90,16 +90,30 @@ impl<'a> Quarantine<'a> {
         Ok(())
     }
 
-    /// Makes the copy durable. Returns how many bytes were added, blank pieces aside.
-    pub fn finish(self) -> Result<u64> {
+    /// Makes durable what was added so far, which may be written over from now on. More can be added.
+    ///
+    /// # Errors
+    ///
+    /// When the copy cannot be synced.
+    pub fn sync(&self) -> Result<()> {
         if let Some(Copy {
             file: Some(file), ..
-        }) = self.copy
+        }) = &self.copy
         {
             let failed = |error| self.files.data().error(Operation::Quarantine, 0, error);
             file.sync().map_err(failed)?;
             self.files.sync_directory()?;
         }
+        Ok(())
+    }
+
+    /// Makes the copy durable. Returns how many bytes were added, blank pieces aside.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync`](Self::sync).
+    pub fn finish(self) -> Result<u64> {
+        self.sync()?;
         Ok(self.bytes)
     }
 }

@@ -5,7 +5,7 @@
 //! everything below them in turn. Where they do not, they are computed anew from what stands below,
 //! in the end from the blocks themselves. What cannot be shown to be right is dropped: its bits are
 //! cleared, and peers that have it are asked for it. Everything that is written over or cut off is
-//! copied to a quarantine before.
+//! copied to a quarantine before, and that copy is durable before the first byte is written.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -44,11 +44,18 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
     }
     let mut repair = Repair::default();
     let mut quarantine = files.quarantine();
-    let keys = restore_keys(&files, &mut quarantine, &mut repair)?;
+    let keys = find_keys(&files)?;
+    if keys.is_public_new {
+        quarantine.add(FileName::Key, 0..u64::MAX)?;
+    }
     if damage.is_some() {
         for file in [FileName::Tree, FileName::Signatures, FileName::Bitfield] {
             quarantine.add(file, 0..32)?;
         }
+    }
+    quarantine.sync()?;
+    keys.restore(&files, &mut repair)?;
+    if damage.is_some() {
         super::open::write_headers(&files)?;
         repair.repaired += 1;
     }
@@ -75,6 +82,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
             PageSize::from_bytes(files.page_size()).unwrap_or(PageSize::Current),
         ),
         nodes: BTreeMap::new(),
+        signatures: BTreeMap::new(),
         quarantine,
         repair,
     };
@@ -92,14 +100,29 @@ struct Keys {
     pair: Option<KeyPair>,
     /// There is a secret key, whole or not.
     writer: bool,
+    /// The public key is not what its file has.
+    is_public_new: bool,
+    /// The pair is not what the file of the secret key has.
+    is_secret_new: bool,
 }
 
-/// Restores each of the two keys from the other, as far as it goes.
-fn restore_keys(
-    files: &FeedFiles,
-    quarantine: &mut Quarantine<'_>,
-    repair: &mut Repair,
-) -> Result<Keys> {
+impl Keys {
+    /// Writes what the files do not have.
+    fn restore(&self, files: &FeedFiles, repair: &mut Repair) -> Result<()> {
+        if let Some(pair) = self.pair.as_ref().filter(|_| self.is_secret_new) {
+            files.write_secret_key(&pair.to_bytes())?;
+            repair.repaired += 1;
+        }
+        if self.is_public_new {
+            files.write_key(self.public.as_bytes())?;
+            repair.repaired += 1;
+        }
+        Ok(files.sync_keys()?)
+    }
+}
+
+/// Finds each of the two keys, in its file or from the other.
+fn find_keys(files: &FeedFiles) -> Result<Keys> {
     let stored = files.key().ok().flatten().map(PublicKey::from);
     let secret = match files.secret_key() {
         Err(error) if error.is_corruption() => Err(error),
@@ -107,33 +130,27 @@ fn restore_keys(
     };
     let writer = !matches!(secret, Ok(None));
     let mut pair = None;
+    let mut is_secret_new = false;
     if let Ok(Some(secret)) = &secret {
         pair = KeyPair::from_bytes(secret).ok();
         if let (None, Some(stored), Some(seed)) = (&pair, stored, secret.first_chunk()) {
             // The seed is whole if the key comes of it: then only the public half is damaged.
             let derived = KeyPair::from_seed(seed);
             if derived.public_key() == stored {
-                files.write_secret_key(&derived.to_bytes())?;
-                repair.repaired += 1;
+                is_secret_new = true;
                 pair = Some(derived);
             }
         }
     }
-    let public = match (&pair, stored) {
-        (Some(pair), stored) if stored != Some(pair.public_key()) => {
-            quarantine.add(FileName::Key, 0..u64::MAX)?;
-            files.write_key(pair.public_key().as_bytes())?;
-            repair.repaired += 1;
-            pair.public_key()
-        }
-        (_, Some(stored)) => stored,
-        _ => return Err(Corruption::KeyMissing.into()),
-    };
-    files.sync_keys()?;
+    // Of the two, the secret key shows by itself whether it is whole.
+    let public = pair.as_ref().map(KeyPair::public_key).or(stored);
+    let public = public.ok_or(Corruption::KeyMissing)?;
     Ok(Keys {
         public,
         pair,
         writer,
+        is_public_new: stored != Some(public),
+        is_secret_new,
     })
 }
 
@@ -149,6 +166,8 @@ struct Work<'a> {
     bitfield: Bitfield,
     /// Nodes to be written.
     nodes: BTreeMap<NodeIndex, Node>,
+    /// Signatures to be written at the last of their blocks, or to be taken away.
+    signatures: BTreeMap<u64, Option<[u8; 64]>>,
     quarantine: Quarantine<'a>,
     repair: Repair,
 }
@@ -255,15 +274,22 @@ impl Work<'_> {
             return Ok(self.end_at(roots, probable));
         };
         let signature = pair.sign(&end.head());
-        let slot = signature.as_bytes().try_into();
-        let slot = slot.map_err(|_| Corruption::Signature { length: probable })?;
-        self.quarantine.add_signature(probable - 1)?;
-        self.files.write_signature(probable - 1, slot)?;
-        self.repair.repaired += 1;
+        let slot: [u8; 64] = signature
+            .as_bytes()
+            .try_into()
+            .map_err(|_| Corruption::Signature { length: probable })?;
+        self.replace_signature(probable - 1, Some(slot))?;
         for node in nodes {
             self.take(node)?;
         }
         Ok(end)
+    }
+
+    fn replace_signature(&mut self, block: u64, signature: Option<[u8; 64]>) -> Result<()> {
+        self.quarantine.add_signature(block)?;
+        self.signatures.insert(block, signature);
+        self.repair.repaired += 1;
+        Ok(())
     }
 
     /// A clone ends before it did: what follows is to be downloaded again.
@@ -460,7 +486,7 @@ impl Work<'_> {
                 break;
             }
             let known = |root: NodeIndex| self.bitfield.tree_get(root.get());
-            if !full_roots(next).all(known) {
+            if self.signatures.contains_key(&block) || !full_roots(next).all(known) {
                 continue;
             }
             let nodes: Option<Vec<_>> = full_roots(next)
@@ -472,12 +498,8 @@ impl Work<'_> {
             if verifies(self.verifier, &roots.head(), &signature) {
                 continue;
             }
-            self.quarantine.add_signature(block)?;
-            match self.sign_again(&roots, &signature) {
-                Some(again) => self.files.write_signature(block, &again)?,
-                None => self.files.clear_signatures(block..next)?,
-            }
-            self.repair.repaired += 1;
+            let again = self.sign_again(&roots, &signature);
+            self.replace_signature(block, again)?;
         }
         Ok(())
     }
@@ -512,6 +534,13 @@ impl Work<'_> {
             torn_signatures: Vec::new(),
             roots,
         };
+        self.quarantine.sync()?;
+        for (block, signature) in self.signatures {
+            match signature {
+                Some(signature) => self.files.write_signature(block, &signature)?,
+                None => self.files.clear_signatures(block..block + 1)?,
+            }
+        }
         end.adopt(self.files, self.quarantine)?;
         let mut repair = self.repair;
         repair.dropped.sort_unstable();
