@@ -175,6 +175,10 @@ impl RandomAccess for MemoryFile {
     }
 
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        if offset >= self.len()? {
+            // Nor is there a page behind the last one.
+            return Ok(());
+        }
         let first = offset.div_ceil(PAGE as u64);
         let end = offset.saturating_add(len) / PAGE as u64;
         if first < end {
@@ -182,7 +186,8 @@ impl RandomAccess for MemoryFile {
             pages.retain(|number, _| !(first..end).contains(number));
         }
         // The ends of the range, and nothing but zeros read back from the pages just dropped.
-        let head = (first * PAGE as u64).min(offset.saturating_add(len));
+        let head = first.saturating_mul(PAGE as u64);
+        let head = head.min(offset.saturating_add(len));
         random_access::write_zeros(self, offset, head - offset)?;
         let tail = (end * PAGE as u64).max(head);
         random_access::write_zeros(self, tail, offset.saturating_add(len).saturating_sub(tail))

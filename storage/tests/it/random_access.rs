@@ -106,3 +106,28 @@ fn a_refused_lock_can_be_asked_for_again() {
     check(&Memory::new());
     check(&Directory::new(tempfile::tempdir().unwrap().path()));
 }
+
+#[test]
+fn a_hole_behind_the_end_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let storages: [&dyn Storage; 3] = [
+        &Memory::new(),
+        &Directory::new(directory.path()),
+        &FaultStorage::new(),
+    ];
+    for storage in storages {
+        let file = storage.open(FileName::Data).unwrap();
+        file.write_at(0, &[7; 5000]).unwrap();
+        for (offset, len) in [
+            (u64::MAX, 1),
+            (u64::MAX, u64::MAX),
+            (5000, 1),
+            (u64::MAX - 4000, 9),
+        ] {
+            file.punch_hole(offset, len).unwrap();
+        }
+        let mut bytes = [0; 5000];
+        file.read_at(0, &mut bytes).unwrap();
+        assert_eq!((file.len().unwrap(), bytes), (5000, [7; 5000]));
+    }
+}
