@@ -37,9 +37,15 @@ pub enum Error {
          (`resume`), or accept that two histories may come of it"
     )]
     AppendLocked(crate::AppendLock),
-    /// The guard against forks, beside the files of a log, cannot be read or written.
-    #[error("the file `fork-guard` cannot be read or written: {0}")]
-    Guard(#[source] std::io::Error),
+    /// A file that keeps a log to one history, or proves that it has two, cannot be read or written.
+    #[error("the file `{file}` cannot be read or written: {source}")]
+    Guard {
+        /// `fork-guard` or `fork-proof-<length>` beside the log, or the discovery key, which is the
+        /// name of the file in the [state directory](crate::OpenOptions::state_directory).
+        file: String,
+        /// What the storage said.
+        source: std::io::Error,
+    },
     /// There is nothing to open.
     #[error("no core is stored here")]
     NoCore,

@@ -10,7 +10,7 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -21,14 +21,14 @@ use bytes::Bytes;
 use hypercore_merkle::{
     Block, ChangeSet, MAX_BLOCK_SIZE, Proof, PublicKey, Roots, Signature, TreeHead, Verifier,
 };
-use hypercore_storage::{FeedFiles, RandomAccess};
+use hypercore_storage::FeedFiles;
 
 use crate::{
     Durability,
     core::Core,
     error::{Corruption, Error, Result},
     event::PeerId,
-    log::{self, CHECKPOINT_BLOCKS, Durable, Log, Trust, Unsynced},
+    log::{self, CHECKPOINT_BLOCKS, Durable, GuardFile, Log, Trust, Unsynced},
     options::OnWrite,
     request::Audit,
     runtime,
@@ -703,7 +703,7 @@ impl Shared {
             core.log.note_end(head)?;
             core.log.noted()
         };
-        sync_all(&noted).map_err(Error::Guard)
+        sync_all(&noted)
     }
 
     /// Closes the core and removes its files.
@@ -790,8 +790,8 @@ fn sign_end(
     Ok(())
 }
 
-fn sync_all(files: &[Arc<dyn RandomAccess>]) -> io::Result<()> {
-    files.iter().try_for_each(|file| file.sync())
+fn sync_all(files: &[GuardFile]) -> Result<()> {
+    files.iter().try_for_each(GuardFile::sync)
 }
 
 impl Drop for Shared {

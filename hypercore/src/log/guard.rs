@@ -22,6 +22,8 @@ use std::{io, sync::Arc};
 use hypercore_merkle::{DiscoveryKey, Hash, TreeHead, leaf_hash};
 use hypercore_storage::{RandomAccess, Storage};
 
+use crate::error::{Error, Result};
+
 /// Why nothing may be appended, though the secret key is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -108,22 +110,48 @@ impl Record {
     }
 }
 
+/// A file with its name, so that errors can say which.
+#[derive(Debug, Clone)]
+pub(crate) struct GuardFile {
+    name: String,
+    access: Arc<dyn RandomAccess>,
+}
+
+impl GuardFile {
+    fn open(storage: &dyn Storage, name: &str) -> Result<Option<Self>> {
+        let access = storage.beside(name).map_err(|error| failed(name, error))?;
+        let name = name.to_owned();
+        Ok(access.map(|access| Self { name, access }))
+    }
+
+    /// Makes durable what was noted in it.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let synced = self.access.sync();
+        synced.map_err(|error| failed(&self.name, error))
+    }
+}
+
+fn failed(name: &str, source: io::Error) -> Error {
+    let file = name.to_owned();
+    Error::Guard { file, source }
+}
+
 /// A file of two slots.
 #[derive(Debug)]
 struct Slots {
-    file: Arc<dyn RandomAccess>,
+    file: GuardFile,
     newest: Option<Record>,
 }
 
 impl Slots {
-    fn read(file: Arc<dyn RandomAccess>) -> io::Result<Self> {
+    fn read(file: GuardFile) -> Result<Self> {
         let mut newest: Option<Record> = None;
         for slot in 0..2 {
             let mut bytes = [0; SLOT];
-            match file.read_at(slot * SLOT as u64, &mut bytes) {
+            match file.access.read_at(slot * SLOT as u64, &mut bytes) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(failed(&file.name, error)),
             }
             let record = Record::decode(&bytes);
             newest = newest.max_by_sequence(record);
@@ -131,14 +159,18 @@ impl Slots {
         Ok(Self { file, newest })
     }
 
-    fn write(&mut self, record: Record) -> io::Result<()> {
+    fn write(&mut self, record: Record) -> Result<()> {
         let sequence = self.newest.map_or(0, |newest| newest.sequence + 1);
         let record = Record { sequence, ..record };
         let slot = record.encode();
-        self.file.write_at((sequence % 2) * SLOT as u64, &slot)?;
+        let write = |offset, bytes: &[u8]| {
+            let written = self.file.access.write_at(offset, bytes);
+            written.map_err(|error| failed(&self.file.name, error))
+        };
+        write((sequence % 2) * SLOT as u64, &slot)?;
         if sequence == 0 {
             // The file has its full length from the beginning.
-            self.file.write_at(SLOT as u64, &[0; SLOT])?;
+            write(SLOT as u64, &[0; SLOT])?;
         }
         self.newest = Some(record);
         Ok(())
@@ -173,13 +205,14 @@ impl Guard {
         storage: &dyn Storage,
         elsewhere: Option<&dyn Storage>,
         discovery_key: &DiscoveryKey,
-    ) -> io::Result<Option<Self>> {
-        let place = storage.place()?;
-        let Some(here) = storage.beside(FILE)?.filter(|_| !place.is_empty()) else {
+    ) -> Result<Option<Self>> {
+        let place = storage.place().map_err(|error| failed(FILE, error))?;
+        let here = GuardFile::open(storage, FILE)?;
+        let Some(here) = here.filter(|_| !place.is_empty()) else {
             return Ok(None);
         };
         let elsewhere = match elsewhere {
-            Some(state) => state.beside(&discovery_key.to_string())?,
+            Some(state) => GuardFile::open(state, &discovery_key.to_string())?,
             None => None,
         };
         Ok(Some(Self {
@@ -191,8 +224,8 @@ impl Guard {
 
     /// Locks the log in `storage` durably, for a secret key that is not there yet and has signed
     /// `length` blocks elsewhere.
-    pub(crate) fn lock_beforehand(storage: &dyn Storage, length: u64) -> io::Result<()> {
-        let Some(file) = storage.beside(FILE)? else {
+    pub(crate) fn lock_beforehand(storage: &dyn Storage, length: u64) -> Result<()> {
+        let Some(file) = GuardFile::open(storage, FILE)? else {
             return Ok(());
         };
         let mut slots = Slots::read(file)?;
@@ -202,7 +235,8 @@ impl Guard {
             ..Record::default()
         })?;
         slots.file.sync()?;
-        storage.sync_directory()
+        let synced = storage.sync_directory();
+        synced.map_err(|error| failed(FILE, error))
     }
 
     /// Whether the log in `storage` was written in its present place before.
@@ -216,8 +250,9 @@ impl Guard {
     }
 
     /// Removes the file beside the log.
-    pub(crate) fn remove(storage: &dyn Storage) -> io::Result<()> {
-        storage.remove_beside(FILE)
+    pub(crate) fn remove(storage: &dyn Storage) -> Result<()> {
+        let removed = storage.remove_beside(FILE);
+        removed.map_err(|error| failed(FILE, error))
     }
 
     /// Why nothing may be appended to the log that ends with `head`, if that is so. `hash_at` knows
@@ -262,7 +297,7 @@ impl Guard {
     }
 
     /// Notes how long the log is, before anybody else hears of it.
-    pub(crate) fn note(&mut self, head: &TreeHead) -> io::Result<()> {
+    pub(crate) fn note(&mut self, head: &TreeHead) -> Result<()> {
         let record = Record {
             length: head.length,
             root: head.hash,
@@ -276,7 +311,7 @@ impl Guard {
     }
 
     /// Notes what peers have shown durably, so that it is not forgotten.
-    pub(crate) fn note_lock(&mut self, lock: AppendLock, theirs: &TreeHead) -> io::Result<()> {
+    pub(crate) fn note_lock(&mut self, lock: AppendLock, theirs: &TreeHead) -> Result<()> {
         let forked = match lock {
             AppendLock::Forked { length } => length,
             _ => 0,
@@ -292,10 +327,10 @@ impl Guard {
     }
 
     /// The files, to be synced.
-    pub(crate) fn files(&self) -> Vec<Arc<dyn RandomAccess>> {
+    pub(crate) fn files(&self) -> Vec<GuardFile> {
         let elsewhere = self.elsewhere.iter();
         let slots = std::iter::once(&self.here).chain(elsewhere);
-        slots.map(|slots| Arc::clone(&slots.file)).collect()
+        slots.map(|slots| slots.file.clone()).collect()
     }
 }
 
@@ -307,7 +342,8 @@ mod tests {
     fn a_torn_slot_leaves_the_one_before() {
         let directory = tempfile::tempdir().expect("a directory");
         let file = || {
-            let file = hypercore_storage::Directory::new(directory.path()).beside("x");
+            let storage = hypercore_storage::Directory::new(directory.path());
+            let file = GuardFile::open(&storage, "x");
             file.expect("a handle")
                 .expect("a directory has files beside")
         };
@@ -322,9 +358,10 @@ mod tests {
         let read = || Slots::read(file()).expect("a read").newest;
         assert_eq!(read().map(|record| record.length), Some(4));
         // The fourth, number 3, is in the second slot.
-        file().write_at(SLOT as u64 + 100, &[9]).expect("a write");
+        let write = |offset| file().access.write_at(offset, &[9]).expect("a write");
+        write(SLOT as u64 + 100);
         assert_eq!(read().map(|record| record.length), Some(3));
-        file().write_at(16, &[9]).expect("a write");
+        write(16);
         assert_eq!(read(), None);
     }
 }

@@ -1,11 +1,15 @@
 //! Keeping a log to one history: what is noted of it, what stops appends, and what lets them go on.
 
-use std::sync::Arc;
+use std::io;
 
-use hypercore_merkle::TreeHead;
+use hypercore_merkle::{PublicKey, TreeHead};
 use hypercore_storage::RandomAccess;
 
-use super::{AppendLock, Log, guard::Guard, open::Origin};
+use super::{
+    AppendLock, Log,
+    guard::{Guard, GuardFile},
+    open::Origin,
+};
 use crate::{
     error::{Error, Result},
     fork::ForkProof,
@@ -26,13 +30,13 @@ impl Log {
     /// Notes that the log may end at `head`, also if that is before what was noted.
     pub(crate) fn note_end(&mut self, head: &TreeHead) -> Result<()> {
         match &mut self.guard {
-            Some(guard) => guard.note(head).map_err(Error::Guard),
+            Some(guard) => guard.note(head),
             None => Ok(()),
         }
     }
 
     /// The files to be synced for what was noted.
-    pub(crate) fn noted(&self) -> Vec<Arc<dyn RandomAccess>> {
+    pub(crate) fn noted(&self) -> Vec<GuardFile> {
         self.guard.as_ref().map_or_else(Vec::new, Guard::files)
     }
 
@@ -99,11 +103,16 @@ impl Log {
             let Some(file) = file else {
                 return Ok(());
             };
-            file.write_at(0, fork.to_string().as_bytes())?;
+            // One proof is as good as another, and writing over it could leave none.
+            if !has_proof(&*file, &fork.key)? {
+                let text = fork.to_string();
+                file.write_at(0, text.as_bytes())?;
+                file.truncate(text.len() as u64)?;
+            }
             file.sync()?;
             storage.sync_directory()
         });
-        stored.map_err(Error::Guard)
+        stored.map_err(|source| Error::Guard { file: name, source })
     }
 
     fn lock_appends(&mut self, lock: AppendLock, theirs: &TreeHead) {
@@ -153,3 +162,16 @@ impl Log {
             .map_or(Ok(()), |lock| Err(Error::AppendLocked(lock)))
     }
 }
+
+/// Whether the file is a proof that two histories were signed with `key`.
+fn has_proof(file: &dyn RandomAccess, key: &PublicKey) -> io::Result<bool> {
+    let len = file.len()?.min(MAX_PROOF);
+    let mut text = vec![0; len as usize];
+    file.read_at(0, &mut text)?;
+    let proof = String::from_utf8(text).ok();
+    let proof = proof.and_then(|text| text.parse::<ForkProof>().ok());
+    Ok(proof.is_some_and(|proof| proof.key == *key && proof.verify()))
+}
+
+/// A proof is shorter: two ends have 53 roots each at most, and a path is no longer.
+const MAX_PROOF: u64 = 1 << 16;

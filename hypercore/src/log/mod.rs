@@ -29,6 +29,7 @@ pub(crate) use self::blocks::{drop_blocks, read_block, read_run};
 pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
+pub(crate) use self::guard::GuardFile;
 pub use self::inspect::{Problem, Verification};
 pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
@@ -696,7 +697,7 @@ fn signature_slot(change: &ChangeSet) -> Result<Option<(u64, [u8; 64])>> {
 
 /// Forgets what was noted of a log that is gone.
 pub(crate) fn forget(files: &FeedFiles) -> Result<()> {
-    Guard::remove(&**files.storage()).map_err(Error::Guard)
+    Guard::remove(&**files.storage())
 }
 
 /// Runs of small blocks are gathered up to this many bytes and written together.

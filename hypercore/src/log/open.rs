@@ -80,7 +80,7 @@ impl Log {
             files: Some(Arc::new(files)),
             key,
             discovery_key,
-            guard: guard.map_err(Error::Guard)?,
+            guard: guard?,
             lock: None,
             cleared: 0,
             resuming: 0,
@@ -277,7 +277,7 @@ fn open_author(
 /// before: at no moment is it here without its lock.
 fn store_secret_key(files: &FeedFiles, pair: &KeyPair, elsewhere: Option<u64>) -> Result<Origin> {
     if let Some(signed) = elsewhere {
-        Guard::lock_beforehand(&**files.storage(), signed).map_err(Error::Guard)?;
+        Guard::lock_beforehand(&**files.storage(), signed)?;
     }
     files.write_secret_key(&pair.to_bytes())?;
     Ok(elsewhere.map_or(Origin::New, |_| Origin::Elsewhere))

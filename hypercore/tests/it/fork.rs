@@ -314,10 +314,13 @@ fn two_histories_are_shown_with_a_proof() {
             let shown = format!("{common} + {ours} or {theirs}");
             let (directory, reader, second) = histories(common, ours, theirs).await;
             let before = reader.length();
+            let length = (common + ours.max(theirs)) as u64;
+            // What a loss of power left of an earlier proof.
+            let path = directory.path().join(format!("fork-proof-{length}"));
+            fs::write(path, "node 7 ".repeat(1000)).unwrap();
             let mut events = (reader.events(), second.events());
             let _connection = connect_live(&reader, &second).await;
             let forked = event(&mut events.0, |it| matches!(it, Event::Forked { .. })).await;
-            let length = (common + ours.max(theirs)) as u64;
             assert_eq!(forked, Event::Forked { length }, "{shown}");
 
             let proof = reader.fork_proof().expect("a proof");
@@ -626,5 +629,49 @@ fn nothing_is_signed_from_an_old_state() {
                 "{variant}"
             );
         }
+    });
+}
+
+#[test]
+fn a_proof_that_is_stored_stays() {
+    run(async {
+        let (directory, reader, second) = histories(3, 2, 5).await;
+        let path = directory.path().join("fork-proof-8");
+        let mut events = (reader.events(), second.events());
+        let connection = connect_live(&reader, &second).await;
+        event(&mut events.0, |it| matches!(it, Event::Forked { .. })).await;
+        event(&mut events.1, |it| matches!(it, Event::Forked { .. })).await;
+        connection.cancel().await;
+        second.close().await.unwrap();
+        // A proof as good as the other, and of other bytes.
+        let mut stored = reader.fork_proof().unwrap().to_string();
+        stored = stored.replace('\n', "\r\n");
+        fs::write(&path, &stored).unwrap();
+
+        let second = open(&directory).await;
+        let mut events = second.events();
+        let _connection = connect_live(&reader, &second).await;
+        event(&mut events, |it| matches!(it, Event::Forked { .. })).await;
+        assert_eq!(fs::read_to_string(&path).unwrap(), stored);
+    });
+}
+
+#[test]
+fn an_error_names_the_file_of_the_guard() {
+    run(async {
+        let directory = log(1).await;
+        let guard = directory.path().join("fork-guard");
+        fs::remove_file(&guard).unwrap();
+        fs::create_dir(&guard).unwrap();
+        let error = Hypercore::open(directory.path()).await.unwrap_err();
+        assert!(error.to_string().contains("`fork-guard`"), "{error}");
+
+        fs::remove_dir(&guard).unwrap();
+        let state = tempfile::tempdir().unwrap();
+        let name = open(&directory).await.discovery_key().to_string();
+        fs::create_dir(state.path().join(&name)).unwrap();
+        let options = OpenOptions::new().state_directory(state.path());
+        let error = options.open(directory.path()).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("`{name}`")), "{error}");
     });
 }

@@ -86,8 +86,8 @@ impl Failure {
                      --accept-fork-risk goes on from here"
                 ),
             ),
-            Error::Guard(source) => Self::failed(format!(
-                "the file `fork-guard` of the core in `{dir}`: {}; {}",
+            Error::Guard { file, source } => Self::failed(format!(
+                "the file `{file}` that guards the core in `{dir}`: {}; {}",
                 reason(source),
                 advice(source)
             )),
