@@ -140,7 +140,9 @@ impl Hypercore {
     /// # Errors
     ///
     /// When the proof does not prove the block ([`Error::is_peer_fault`]), when the core is closed
-    /// or the storage fails. Then nothing is changed.
+    /// or the storage fails. [`Error::AppendLocked`] when it proves that the log is longer than here,
+    /// where it is written, and [`Error::Conflict`] when it is of another history, or an append is
+    /// about to make the log longer. Then nothing is stored.
     pub async fn put(&self, index: u64, block: Option<Bytes>, proof: &Proof) -> Result<()> {
         let block = block.map(Block::hash);
         let shared = self.shared();
@@ -155,8 +157,14 @@ impl Hypercore {
         let mut core = shared.lock();
         let (taken, result) = core.put(PeerId::NOBODY, vec![answer]);
         result?;
-        if let [Taken::Forked(_) | Taken::Conflict] = taken[..] {
-            return Err(Error::Conflict);
+        match taken[..] {
+            [Taken::Forked(_) | Taken::Conflict] => return Err(Error::Conflict),
+            // A clone does so that knows of two histories.
+            [Taken::Refused(_)] => {
+                let lock = core.log.append_lock();
+                return Err(lock.map_or(Error::Conflict, Error::AppendLocked));
+            }
+            _ => {}
         }
         core.replicator.wake_all();
         let unsynced = core.log.unsynced();

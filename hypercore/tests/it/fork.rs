@@ -657,6 +657,24 @@ fn a_proof_that_is_stored_stays() {
 }
 
 #[test]
+fn a_writer_does_not_take_what_is_put_behind_its_end() {
+    run(async {
+        let (_backup, restored, reader) = old_backup(9).await;
+        let length = restored.length();
+        let proof = reader.proof(8).await.unwrap().unwrap();
+        let block = reader.get(8).await.unwrap();
+        let put = restored.put(8, Some(block), &proof).await;
+        let lock = AppendLock::Behind { ours: 5, theirs: 9 };
+        assert!(
+            matches!(put, Err(Error::AppendLocked(found)) if found == lock),
+            "{put:?}"
+        );
+        assert_eq!(restored.length(), length);
+        assert!(!restored.has(8));
+    });
+}
+
+#[test]
 fn an_error_names_the_file_of_the_guard() {
     run(async {
         let directory = log(1).await;
