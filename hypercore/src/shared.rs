@@ -756,11 +756,29 @@ impl Shared {
         for index in runs.into_iter().flatten() {
             match log::read_block(&files, index) {
                 Ok(_) => audit.valid += 1,
-                Err(error) if error.is_corruption() => audit.invalid.push(index),
+                Err(error) if error.is_corruption() => match self.is_damaged(&files, index)? {
+                    Some(true) => audit.invalid.push(index),
+                    Some(false) => audit.valid += 1,
+                    None => {}
+                },
                 Err(error) => return Err(error),
             }
         }
         Ok(audit)
+    }
+
+    /// Looks at a block again that was not whole: perhaps it was cleared meanwhile, and downloaded
+    /// again. `None` if it is not stored. Nothing changes it under the lock.
+    fn is_damaged(&self, files: &FeedFiles, index: u64) -> Result<Option<bool>> {
+        let core = self.lock();
+        if !core.log.has(index) {
+            return Ok(None);
+        }
+        match log::read_block(files, index) {
+            Ok(_) => Ok(Some(false)),
+            Err(error) if error.is_corruption() => Ok(Some(true)),
+            Err(error) => Err(error),
+        }
     }
 }
 

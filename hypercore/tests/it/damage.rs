@@ -7,12 +7,15 @@ use std::{
     fs, io,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use futures_lite::{StreamExt, future::block_on};
+use futures_lite::{
+    StreamExt,
+    future::{block_on, zip},
+};
 use hypercore::{
     Corruption, Durability, Error, GetOptions, Hypercore, KeyPair, ReadOptions, Verification,
     storage::{
@@ -651,4 +654,86 @@ fn a_repair_writes_over_nothing_before_its_copy_is_durable() {
             assert!(is_same, "{combined:b}: {file}");
         }
     }
+}
+
+/// A storage that holds up the first read of `data` after it was told to.
+#[derive(Clone)]
+struct HeldUp {
+    files: Memory,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    is_closed: AtomicBool,
+    reached: Barrier,
+    opened: Barrier,
+}
+
+#[derive(Debug)]
+struct HeldUpFile {
+    inner: Arc<dyn RandomAccess>,
+    gate: Arc<Gate>,
+}
+
+impl Storage for HeldUp {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let inner = self.files.open(file)?;
+        if file != FileName::Data {
+            return Ok(inner);
+        }
+        let gate = Arc::clone(&self.gate);
+        Ok(Arc::new(HeldUpFile { inner, gate }))
+    }
+}
+
+impl RandomAccess for HeldUpFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.gate.is_closed.swap(false, Ordering::Relaxed) {
+            self.gate.reached.wait();
+            self.gate.opened.wait();
+        }
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+}
+
+#[test]
+fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
+    let storage = HeldUp {
+        files: log(3).0,
+        gate: Arc::new(Gate {
+            is_closed: AtomicBool::new(false),
+            reached: Barrier::new(2),
+            opened: Barrier::new(2),
+        }),
+    };
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        storage.gate.is_closed.store(true, Ordering::Relaxed);
+        let clear = async {
+            storage.gate.reached.wait();
+            core.clear(0..1).await.unwrap();
+            storage.gate.opened.wait();
+        };
+        let (audit, ()) = zip(core.audit(), clear).await;
+        let audit = audit.unwrap();
+        assert_eq!((audit.valid, audit.invalid), (2, Vec::new()));
+    });
 }
