@@ -150,6 +150,10 @@ impl FeedFiles {
     /// Whether nothing is stored: no key, and no content behind any header.
     ///
     /// A log whose creation was interrupted before its keys were written counts as empty.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn is_empty(&self) -> Result<bool> {
         for file in self.ours() {
             if file.content_len()? > 0 {
@@ -163,6 +167,10 @@ impl FeedFiles {
     ///
     /// Headers are written after the keys are durable. Where there is none, a loss of power may have
     /// left anything in place of the keys.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn has_headers(&self) -> Result<bool> {
         for file in self.ours() {
             let is_key = matches!(file.name, FileName::Key | FileName::SecretKey);
@@ -180,11 +188,19 @@ impl FeedFiles {
     }
 
     /// The length of a file in bytes, header included; 0 when it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn len(&self, file: FileName) -> Result<u64> {
         self.file(file).len()
     }
 
     /// How many bytes a file occupies; less than its length when it has holes.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn allocated(&self, file: FileName) -> Result<u64> {
         let file = self.file(file);
         file.access
@@ -194,6 +210,10 @@ impl FeedFiles {
 
     /// Writes the headers of `tree`, `signatures` and `bitfield` where they are missing. Returns
     /// whether any was.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn write_headers(&self) -> Result<bool> {
         let mut any = false;
         for file in [&self.tree, &self.signatures, &self.bitfield] {
@@ -210,6 +230,10 @@ impl FeedFiles {
     /// Forgets everything: all files become empty, the secret key is overwritten first.
     ///
     /// Nothing is left to mix with what is written next. The size of the pages stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     // JS: `overwrite` leaves old keys, nodes and blocks behind, and reads them at the next open.
     pub fn reset(&self) -> Result<()> {
         // The bitfield goes first: without it nothing claims what is being removed.
@@ -221,6 +245,10 @@ impl FeedFiles {
 
     /// Removes the files, all six if `data` is ours. A directory stays. Nothing may be written
     /// afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn destroy(&self) -> Result<()> {
         self.reset()?;
         let remove = |file| {
@@ -242,29 +270,50 @@ impl FeedFiles {
     // Keys
 
     /// The public key, if there is one. As in Node, bytes after it do not matter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when the file is shorter than a key, and when the storage fails.
     pub fn key(&self) -> Result<Option<[u8; 32]>> {
         let mut key = [0; 32];
         Ok(self.key.read_key(&mut key)?.then_some(key))
     }
 
     /// Stores the public key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] when someone else has made a log here since this was opened, and when the storage
+    /// fails.
     pub fn write_key(&self, key: &[u8; 32]) -> Result<()> {
         self.write(&self.key, 0, key)
     }
 
     /// The secret key, if there is one: 32 bytes of seed, then the public key. It is not checked
     /// against the public key.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when the file is shorter than a key, and when the storage fails.
     pub fn secret_key(&self) -> Result<Option<Zeroizing<[u8; 64]>>> {
         let mut key = Zeroizing::new([0; 64]);
         Ok(self.secret_key.read_key(&mut *key)?.then_some(key))
     }
 
     /// Stores the secret key.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn write_secret_key(&self, key: &[u8; 64]) -> Result<()> {
         self.write(&self.secret_key, 0, key)
     }
 
     /// Overwrites the secret key with zeros and empties its file. The disk may keep a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn erase_secret_key(&self) -> Result<()> {
         let len = self.secret_key.len()?;
         if len == 0 {
@@ -281,6 +330,11 @@ impl FeedFiles {
     /// signature. It is as durable as the signatures are.
     ///
     /// Node passes over blank slots (Hypercore 9 `lib/storage.js` `nextSignature`).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn mark_open(&self, length: u64) -> Result<()> {
         within(FileName::Signatures, length, MAX_LENGTH - 1)?;
         // First the mark, then the cut: there is no moment without either.
@@ -291,6 +345,10 @@ impl FeedFiles {
     /// Takes back the signatures of an append to a log of `length` blocks that failed. Where the
     /// append wrote none, nothing changes; elsewhere the [mark](Self::mark_open) is left, because
     /// the append may have overwritten the one that stood there.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn drop_append(&self, length: u64) -> Result<()> {
         if self.signatures.len()? <= signature_offset(length) {
             return Ok(());
@@ -300,12 +358,20 @@ impl FeedFiles {
 
     /// Takes the [mark](Self::mark_open) of a log of `length` blocks away, whose bitfield is
     /// durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn mark_closed(&self, length: u64) -> Result<()> {
         self.clear_signatures(length..MAX_LENGTH)
     }
 
     /// How many bytes there are, in one of the files, behind the end of a log of this length: the
     /// mark of one that is open, or what was written after the bitfield.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn surplus(&self, length: u64, byte_length: u64) -> Result<u64> {
         let mut most = 0;
         for (file, end) in self.ends(length, byte_length) {
@@ -315,6 +381,10 @@ impl FeedFiles {
     }
 
     /// Copies what [`cut`](Self::cut) would remove to `quarantine`.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails, also that of the copy.
     pub fn quarantine_end(
         &self,
         length: u64,
@@ -333,6 +403,11 @@ impl FeedFiles {
     }
 
     /// Cuts everything behind a log of this length, and [marks](Self::mark_open) it as open.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn cut(&self, length: u64, byte_length: u64) -> Result<()> {
         self.mark_open(length)?;
         self.truncate_tree(length)?;
@@ -354,12 +429,20 @@ impl FeedFiles {
     // Bitfield
 
     /// How many pages the bitfield has; a short last one counts.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn page_count(&self) -> Result<u64> {
         Ok(self.bitfield.content_len()?.div_ceil(self.page_size.into()))
     }
 
     /// Hands every page with its number to `visit`, but for some of those in a hole. The last one may be
     /// short.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn pages(&self, mut visit: impl FnMut(u64, &[u8])) -> Result<()> {
         let size = usize::from(self.page_size);
         let mut rest = self.bitfield.content_len()?;
@@ -392,6 +475,11 @@ impl FeedFiles {
 
     /// Stores page number `page`.
     ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
+    ///
     /// # Panics
     ///
     /// When `bytes` is not exactly one page long.
@@ -408,6 +496,11 @@ impl FeedFiles {
     /// Makes room for the pages of a log of `length` blocks, durably. To be done before pages are
     /// written that what is stored now, or next, will have: a file that grows may show anything after
     /// a loss of power, and what a page claims has to be true.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn reserve_pages(&self, length: u64) -> Result<()> {
         within(FileName::Bitfield, length, MAX_LENGTH)?;
         let end = self.page_offset(length.div_ceil(PAGE_BLOCKS));
@@ -423,11 +516,19 @@ impl FeedFiles {
     }
 
     /// How many blocks the file `tree` has room for.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn tree_blocks(&self) -> Result<u64> {
         Ok((self.tree.content_len()? / RECORD as u64).div_ceil(2))
     }
 
     /// Cuts the bitfield to its first `count` pages.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn truncate_pages(&self, count: u64) -> Result<()> {
         let count = count.min(MAX_LENGTH / PAGE_BLOCKS + 1);
         self.truncate(&self.bitfield, self.page_offset(count))
@@ -437,6 +538,11 @@ impl FeedFiles {
 
     /// Makes `data`, `tree` and `signatures` durable, those that were written to since the last
     /// time. Several at once are synced beside each other where that is faster.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails. What did not become durable is synced again the next time, but whether the
+    /// system still has it then, nobody knows.
     pub fn sync_content(&self) -> Result<()> {
         let dirty: Vec<_> = [&self.data, &self.tree, &self.signatures]
             .into_iter()
@@ -472,12 +578,20 @@ impl FeedFiles {
     }
 
     /// Makes `bitfield` durable.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync_content`](Self::sync_content).
     pub fn sync_bitfield(&self) -> Result<()> {
         self.bitfield.sync()?;
         self.sync_directory()
     }
 
     /// Makes the keys durable, the secret one first: the public key can be derived from it.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync_content`](Self::sync_content).
     pub fn sync_keys(&self) -> Result<()> {
         self.secret_key.sync()?;
         self.key.sync()?;

@@ -37,18 +37,30 @@ impl<'a> Quarantine<'a> {
     }
 
     /// Adds the node at `index`.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
     pub fn add_node(&mut self, index: NodeIndex) -> Result<()> {
         let start = node_offset(index);
         self.add(FileName::Tree, start..start + RECORD as u64)
     }
 
     /// Adds the signature made when `block` was the last one.
+    ///
+    /// # Errors
+    ///
+    /// As [`add`](Self::add).
     pub fn add_signature(&mut self, block: u64) -> Result<()> {
         let start = signature_offset(block);
         self.add(FileName::Signatures, start..start + SIGNATURE as u64)
     }
 
     /// Adds bytes of a file, as far as the file goes.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or the copy not be written.
     pub fn add(&mut self, file: FileName, bytes: Range<u64>) -> Result<()> {
         let file = self.files.file(file);
         let end = bytes.end.min(file.len()?);

@@ -46,6 +46,10 @@ impl FeedFiles {
     }
 
     /// Fills `buffer` with block content from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingData`] when the file ends before, and when the storage fails.
     pub fn read_data_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let len = buffer.len() as u64;
         match self.data.access.read_at(offset, buffer) {
@@ -59,6 +63,11 @@ impl FeedFiles {
     }
 
     /// Stores block content at `offset`. Writing nothing does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn write_data(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -73,6 +82,10 @@ impl FeedFiles {
 
     /// Removes block content: cuts the file if the range is its end, otherwise the range reads as
     /// zeros from now on and gives its space back where the storage can do that.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     // JS: leaves the bytes of a range in the middle on disk.
     pub fn clear_data(&self, offset: u64, len: u64) -> Result<()> {
         if self.foreign_data {
@@ -82,6 +95,10 @@ impl FeedFiles {
     }
 
     /// Cuts the data to `byte_length`.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn truncate_data(&self, byte_length: u64) -> Result<()> {
         if self.foreign_data {
             return Ok(());
@@ -90,11 +107,19 @@ impl FeedFiles {
     }
 
     /// The length of the data in bytes; holes count.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn data_len(&self) -> Result<u64> {
         self.data.len()
     }
 
     /// How many bytes the data occupies; holes do not count.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn data_allocated(&self) -> Result<u64> {
         self.allocated(FileName::Data)
     }

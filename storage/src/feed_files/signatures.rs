@@ -9,6 +9,10 @@ use crate::{FileName, error::Result, header};
 
 impl FeedFiles {
     /// The signature made when `block` was the last block of the log, if it is stored.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn signature(&self, block: u64) -> Result<Option<[u8; 64]>> {
         if block >= MAX_LENGTH {
             return Ok(None);
@@ -21,6 +25,10 @@ impl FeedFiles {
     }
 
     /// The first signature at or after `block`, and its block.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn next_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
         let mut first = block;
         let mut buffer = vec![0; 8 * SIGNATURE];
@@ -48,6 +56,10 @@ impl FeedFiles {
     }
 
     /// The last signature before `block`, and its block.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn previous_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
         let stored = self.signatures.content_len()? / SIGNATURE as u64;
         let mut end = block.min(stored).min(MAX_LENGTH);
@@ -89,12 +101,22 @@ impl FeedFiles {
     }
 
     /// Stores the signature made when `block` was the last block of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn write_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
         within(FileName::Signatures, block, MAX_LENGTH - 1)?;
         self.write(&self.signatures, signature_offset(block), signature)
     }
 
     /// Stores the signature of an append, and behind it the [mark of an open log](Self::mark_open).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn write_last_signature(&self, block: u64, signature: &[u8; 64]) -> Result<()> {
         within(FileName::Signatures, block, MAX_LENGTH - 1)?;
         let mut slots = [0; 2 * SIGNATURE];
@@ -103,6 +125,10 @@ impl FeedFiles {
     }
 
     /// Removes the signatures of `blocks`, and cuts the file if they are its last.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn clear_signatures(&self, blocks: Range<u64>) -> Result<()> {
         self.clear(
             &self.signatures,
