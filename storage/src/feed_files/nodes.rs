@@ -7,6 +7,10 @@ use crate::{Error, FileName, error::Result, header};
 
 impl FeedFiles {
     /// The node at `index`, if it is stored.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         let mut record = [0; RECORD];
         if is_beyond(index) {
@@ -17,6 +21,10 @@ impl FeedFiles {
     }
 
     /// The nodes at `indexes`, in the same order. Neighbours are read in one go.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
     pub fn nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Option<Node>>> {
         let mut order: Vec<_> = indexes.iter().copied().zip(0..).collect();
         order.retain(|&(index, _)| !is_beyond(index));
@@ -85,6 +93,11 @@ impl FeedFiles {
     }
 
     /// Stores nodes, in any order. Neighbours are written in one go.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
         let nodes = sorted(nodes)?;
         self.write_sorted(&nodes)
@@ -109,6 +122,11 @@ impl FeedFiles {
     /// All records from the first new leaf to the last are written, with zeros where a node is not
     /// known yet; nodes elsewhere follow on their own (Hypercore 9 `index.js` `_append`). The zeros
     /// also remove what an append that was never completed left there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
+    /// [`write_key`](Self::write_key).
     pub fn write_append_nodes(
         &self,
         old_length: u64,
@@ -157,6 +175,10 @@ impl FeedFiles {
     }
 
     /// Removes the node at `index`.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn clear_node(&self, index: NodeIndex) -> Result<()> {
         let start = node_offset(index);
         let cleared = self.clear(&self.tree, start, start + RECORD as u64);
@@ -165,6 +187,10 @@ impl FeedFiles {
     }
 
     /// Cuts `tree` behind the last leaf of a log of `length` blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_key`](Self::write_key).
     pub fn truncate_tree(&self, length: u64) -> Result<()> {
         let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
         self.truncate(&self.tree, header::LEN + RECORD as u64 * records)
