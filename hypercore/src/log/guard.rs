@@ -240,13 +240,13 @@ impl Guard {
     }
 
     /// Whether the log in `storage` was written in its present place before.
-    pub(crate) fn was_noted(storage: &dyn Storage) -> io::Result<bool> {
-        let Some(file) = storage.beside(FILE)? else {
+    pub(crate) fn was_noted(storage: &dyn Storage) -> Result<bool> {
+        let Some(file) = GuardFile::open(storage, FILE)? else {
             return Ok(false);
         };
-        let place = leaf_hash(&storage.place()?);
+        let place = storage.place().map_err(|error| failed(FILE, error))?;
         let newest = Slots::read(file)?.newest;
-        Ok(newest.is_some_and(|record| record.place == place))
+        Ok(newest.is_some_and(|record| record.place == leaf_hash(&place)))
     }
 
     /// Removes the file beside the log.

@@ -254,8 +254,8 @@ fn open_author(
                 files.sync_keys()?;
                 origin
             }
-            (Some(_), Some(signed)) if !Guard::was_noted(storage).map_err(Error::Guard)? => {
-                Guard::lock_beforehand(storage, signed).map_err(Error::Guard)?;
+            (Some(_), Some(signed)) if !Guard::was_noted(storage)? => {
+                Guard::lock_beforehand(storage, signed)?;
                 Origin::Elsewhere
             }
             _ => Origin::Stored,
@@ -310,7 +310,7 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
             origin
         }
         (Some(_), Some(signed)) => {
-            Guard::lock_beforehand(&**files.storage(), signed).map_err(Error::Guard)?;
+            Guard::lock_beforehand(&**files.storage(), signed)?;
             Origin::Elsewhere
         }
         _ => Origin::New,

@@ -273,7 +273,7 @@ impl Work<'_> {
         let Some(pair) = &self.keys.pair else {
             return Ok(self.end_at(roots, probable));
         };
-        let signature = pair.sign(&end.head());
+        let signature = pair.sign_checked(&end.head())?;
         let slot: [u8; 64] = signature
             .as_bytes()
             .try_into()
@@ -507,7 +507,7 @@ impl Work<'_> {
     /// The signature over `roots` if `damaged` was that one, and not a blank slot: Ed25519 makes
     /// the same signature each time.
     fn sign_again(&self, roots: &Roots, damaged: &[u8; 64]) -> Option<[u8; 64]> {
-        let again = self.keys.pair.as_ref()?.sign(&roots.head());
+        let again = self.keys.pair.as_ref()?.sign_checked(&roots.head()).ok()?;
         let again: [u8; 64] = again.as_bytes().try_into().ok()?;
         let distance = |from: &[u8; 64]| -> u32 {
             let bits = damaged.iter().zip(from).map(|(a, b)| (a ^ b).count_ones());
