@@ -325,15 +325,8 @@ impl Hypercore {
     /// from [`MAX_LENGTH`] on.
     pub async fn get_with(&self, index: u64, options: GetOptions) -> Result<Bytes> {
         loop {
-            match self.shared.read_run(index..index.saturating_add(1)) {
-                Ok(mut blocks) => {
-                    if let Some(block) = blocks.pop() {
-                        return Ok(block);
-                    }
-                }
-                Err(error) if self.has(index) => return Err(error),
-                // It was cleared before it was read.
-                Err(_) => {}
+            if let Some(block) = self.shared.read_one(index)? {
+                return Ok(block);
             }
             let request = {
                 let mut core = self.shared.lock();

@@ -8,26 +8,135 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use hypercore_merkle::{Node, NodeIndex};
 
-/// How many nodes are kept: about 300 KB.
-const CAPACITY: usize = 4096;
+/// How many nodes are kept: as many as a table of 2^14 places takes, which has 930 KB. All roots
+/// before any block of a million are among them but for the low ones, which stand beside its leaf.
+const CAPACITY: usize = (1 << 14) / 8 * 7;
+
+/// How many are kept while many logs are open: 230 KB.
+const FEW: usize = CAPACITY / 4;
+
+/// How many the caches of a process have room for before each of them keeps but [`FEW`]: 60 MB.
+const MANY: usize = 64 * CAPACITY;
+
+/// Of how many blocks it is kept where they stand: 72 KB.
+const PLACES: usize = 1024;
+
+/// How many the caches of this process have room for.
+static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// Some nodes of a file, as they are stored there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct NodeCache(Mutex<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
-    nodes: HashMap<u64, Node, BuildHasherDefault<Spread>>,
+    nodes: Nodes,
+    /// Where blocks stand that were lately looked for, the last of those that share a slot: their
+    /// offsets, leaves, and generations. Empty at first.
+    places: Vec<Option<(u64, Node, u64)>>,
+    /// What a leaf was read into last.
+    buffer: Vec<u8>,
     /// Counts what was written, so that a read that was overtaken by a write is not kept.
     generation: u64,
+    /// How many all caches have room for,
+    held: &'static AtomicUsize,
+    /// and how many of those are counted for this one.
+    counted: usize,
+}
+
+type Nodes = HashMap<u64, Node, BuildHasherDefault<Spread>>;
+
+/// What is known of where a block stands.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Where it begins but for the roots before it that are unknown,
+    pub(crate) offset: u64,
+    /// which are these: a bit for the depth of each.
+    pub(crate) unknown: u64,
+    pub(crate) leaf: Option<Node>,
+    /// To read it into if it is unknown: one that was used before needs no zeros.
+    pub(crate) buffer: Vec<u8>,
+    /// What to [learn](NodeCache::learn) the others with.
+    pub(crate) generation: u64,
+}
+
+impl Default for NodeCache {
+    fn default() -> Self {
+        Self::counted_in(&HELD)
+    }
 }
 
 impl NodeCache {
+    fn counted_in(held: &'static AtomicUsize) -> Self {
+        Self(Mutex::new(Inner {
+            nodes: Nodes::default(),
+            places: Vec::new(),
+            buffer: Vec::new(),
+            generation: 0,
+            held,
+            counted: 0,
+        }))
+    }
+
+    /// What is known of `leaf` and the roots before it. Those below depth `near` are not looked for
+    /// unless the leaf is known: they are read with it.
+    pub(crate) fn locate(
+        &self,
+        roots: impl Iterator<Item = NodeIndex>,
+        leaf: NodeIndex,
+        near: u64,
+    ) -> Place {
+        let mut inner = self.lock();
+        let mut place = Place {
+            offset: 0,
+            unknown: 0,
+            leaf: None,
+            buffer: Vec::new(),
+            generation: inner.generation,
+        };
+        if let Some((offset, leaf)) = inner.place(leaf.get()) {
+            (place.offset, place.leaf) = (offset, Some(leaf));
+            return place;
+        }
+        place.leaf = inner.nodes.get(&leaf.get()).copied();
+        if place.leaf.is_none() {
+            place.buffer = std::mem::take(&mut inner.buffer);
+        }
+        let before = leaf.get().checked_sub(2);
+        if let Some((offset, before)) = before.and_then(|before| inner.place(before)) {
+            place.offset = offset + before.size;
+            return place;
+        }
+        let near = if place.leaf.is_some() { 0 } else { near };
+        for root in roots {
+            let depth = root.depth();
+            match inner.nodes.get(&root.get()).filter(|_| depth >= near) {
+                Some(node) => place.offset += node.size,
+                None => place.unknown |= 1 << depth,
+            }
+        }
+        place
+    }
+
+    /// The block of `leaf` was found at `offset`, after [`locate`](Self::locate) has returned
+    /// `generation` and perhaps `buffer`.
+    pub(crate) fn found(&self, offset: u64, leaf: Node, buffer: Vec<u8>, generation: u64) {
+        let mut inner = self.lock();
+        inner.buffer = buffer;
+        if inner.generation == generation {
+            inner.places.resize(PLACES, None);
+            inner.places[slot(leaf.index.get())] = Some((offset, leaf, generation));
+        }
+    }
+
     /// The nodes that are known, to `pending` first, in the order of `indexes`, and what to
     /// [learn](Self::learn) the others with.
     pub(crate) fn get(
@@ -60,7 +169,9 @@ impl NodeCache {
     pub(crate) fn forget(&self) {
         let mut inner = self.lock();
         inner.generation += 1;
-        inner.nodes.clear();
+        inner.nodes = Nodes::default();
+        inner.places = Vec::new();
+        inner.count();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -68,23 +179,73 @@ impl NodeCache {
     }
 }
 
+/// The slot of a block among the [`PLACES`].
+const fn slot(leaf: u64) -> usize {
+    (leaf / 2) as usize % PLACES
+}
+
 impl Inner {
+    /// Where the block of this leaf begins, and the leaf, if nothing was written since it was found.
+    fn place(&self, leaf: u64) -> Option<(u64, Node)> {
+        let &(offset, node, generation) = self.places.get(slot(leaf))?.as_ref()?;
+        (node.index.get() == leaf && generation == self.generation).then_some((offset, node))
+    }
+
     fn insert(&mut self, nodes: impl IntoIterator<Item = Node>) {
         for node in nodes {
-            if self.nodes.len() >= CAPACITY {
-                self.make_room();
+            let capacity = self.capacity();
+            if self.nodes.len() >= capacity {
+                self.make_room(capacity);
             }
             self.nodes.insert(node.index.get(), node);
         }
+        self.count();
     }
 
-    /// Forgets half of the nodes or more, the lowest first: they are the first to be of no use.
-    fn make_room(&mut self) {
-        let mut depth = 2;
-        while self.nodes.len() > CAPACITY / 2 {
-            depth += 2;
-            self.nodes.retain(|_, node| node.index.depth() >= depth);
+    fn capacity(&self) -> usize {
+        if self.held.load(Ordering::Relaxed) > MANY {
+            FEW
+        } else {
+            CAPACITY
         }
+    }
+
+    /// Forgets what does not fit into half of `capacity`, the lowest nodes first: they are the first to
+    /// be of no use.
+    fn make_room(&mut self, capacity: usize) {
+        let mut by_depth = [0; 65];
+        for node in self.nodes.values() {
+            by_depth[node.index.depth() as usize] += 1;
+        }
+        let mut kept = 0;
+        let fits = |&depth: &usize| {
+            kept += by_depth[depth];
+            kept <= capacity / 2
+        };
+        let depths = (0..by_depth.len()).rev().take_while(fits);
+        let lowest = depths.last().unwrap_or(by_depth.len()) as u64;
+        // Another table: one out of which nodes were taken may grow before it is full.
+        let mut high = Nodes::with_capacity_and_hasher(capacity, BuildHasherDefault::default());
+        let nodes = self.nodes.drain();
+        high.extend(nodes.filter(|(_, node)| node.index.depth() >= lowest));
+        self.nodes = high;
+    }
+
+    /// Tells the other caches for how many nodes there is room in this one.
+    fn count(&mut self) {
+        let room = self.nodes.capacity();
+        if room > self.counted {
+            self.held.fetch_add(room - self.counted, Ordering::Relaxed);
+        } else if room < self.counted {
+            self.held.fetch_sub(self.counted - room, Ordering::Relaxed);
+        }
+        self.counted = room;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -150,8 +311,7 @@ mod tests {
         for block in 0..20_000 {
             cache.written(&[node(2 * block), node(2 * block + 1)]);
         }
-        let length = cache.lock().nodes.len();
-        assert!(length <= CAPACITY, "{length}");
+        assert_eq!(cache.lock().nodes.capacity(), CAPACITY);
         assert!(
             cache
                 .get(&[top, index(39_998)], |_| None)
@@ -160,5 +320,51 @@ mod tests {
                 .all(Option::is_some)
         );
         assert_eq!(cache.get(&[index(0)], |_| None).0, [None]);
+    }
+
+    /// No lower node is worth more than a higher one, and none is forgotten without need.
+    #[test]
+    fn it_forgets_as_few_depths_as_it_can() {
+        let cache = NodeCache::default();
+        let depth = |depth: u64, count: u64| {
+            (0..count).map(move |n| node((n << (depth + 1)) + (1 << depth) - 1))
+        };
+        let half = CAPACITY as u64 / 2;
+        let all = depth(9, 100)
+            .chain(depth(8, half - 100))
+            .chain(depth(7, half));
+        cache.written(&all.collect::<Vec<_>>());
+        assert_eq!(cache.lock().nodes.len(), CAPACITY);
+        cache.written(&[node(0)]);
+        let kept = |node: Node| cache.get(&[node.index], |_| None).0[0].is_some();
+        assert!(depth(9, 100).chain(depth(8, half - 100)).all(kept));
+        assert!(!depth(7, half).any(kept));
+    }
+
+    #[test]
+    fn many_caches_keep_few_nodes_each() {
+        static ALL: AtomicUsize = AtomicUsize::new(0);
+        let leaves: Vec<_> = (0..30_000).map(|block| node(2 * block)).collect();
+        let mut caches = Vec::new();
+        for _ in 0..400 {
+            let cache = NodeCache::counted_in(&ALL);
+            leaves.chunks(1000).for_each(|some| cache.written(some));
+            caches.push(cache);
+        }
+        let held = ALL.load(Ordering::Relaxed);
+        assert!(held <= MANY + CAPACITY + 400 * FEW, "{held}");
+        let room = |cache: &NodeCache| cache.lock().nodes.capacity();
+        assert_eq!(room(&caches[0]), CAPACITY);
+        assert_eq!(room(&caches[399]), FEW);
+        // Also one that was there before the others, once it is used again.
+        leaves.chunks(1000).for_each(|some| caches[0].written(some));
+        assert_eq!(room(&caches[0]), FEW);
+
+        let cache = caches.swap_remove(0);
+        caches.clear();
+        leaves.chunks(1000).for_each(|some| cache.written(some));
+        assert_eq!(ALL.load(Ordering::Relaxed), CAPACITY);
+        cache.forget();
+        assert_eq!(ALL.load(Ordering::Relaxed), 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Node, NodeIndex, full_roots, leaf_hash};
+use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Node, NodeIndex, leaf_hash};
 use hypercore_storage::FeedFiles;
 
 use super::Trust;
@@ -17,13 +17,7 @@ pub(crate) struct Located {
 
 /// Looks block `index` up in the tree. The block must be stored.
 pub(crate) fn locate(files: &FeedFiles, index: u64) -> Result<Located> {
-    let leaf = NodeIndex::leaf(index).ok_or(Error::BlockNotStored { index })?;
-    let wanted: Vec<_> = full_roots(index).chain([leaf]).collect();
-    let mut nodes = files.required_nodes(&wanted)?;
-    let Some(leaf) = nodes.pop() else {
-        return Err(Error::BlockNotStored { index });
-    };
-    let offset = nodes.iter().map(|node| node.size).sum();
+    let (offset, leaf) = files.locate(index)?;
     Ok(Located { offset, leaf })
 }
 
@@ -33,13 +27,17 @@ pub(crate) fn read_block(files: &FeedFiles, index: u64) -> Result<Bytes> {
     read_located(files, index, offset, &leaf)
 }
 
-/// Reads block `index`, and checks it unless that was done before.
-fn read_trusted(files: &FeedFiles, index: u64, trust: Trust) -> Result<Bytes> {
+/// A block that is smaller is hashed whenever it is read alone: that takes no longer than to note that
+/// it need not be.
+pub(crate) const SMALL: usize = 512;
+
+/// Reads block `index`, and checks it unless that was done before and it is not [`SMALL`].
+pub(crate) fn read_one(files: &FeedFiles, index: u64, trust: Trust) -> Result<Bytes> {
     let Located { offset, leaf } = locate(files, index)?;
-    match trust {
-        Trust::Checked => Ok(read_unchecked(files, index, offset, &leaf)?.into()),
-        Trust::Unknown => read_located(files, index, offset, &leaf),
+    if trust == Trust::Checked && leaf.size >= SMALL as u64 {
+        return Ok(read_unchecked(files, index, offset, &leaf)?.into());
     }
+    read_located(files, index, offset, &leaf)
 }
 
 /// Reads blocks that follow each other, all of them stored, in one go, and checks those that were
@@ -48,7 +46,7 @@ fn read_trusted(files: &FeedFiles, index: u64, trust: Trust) -> Result<Bytes> {
 /// Stops short of `blocks.end` when that would be much to hold in memory.
 pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> Result<Vec<Bytes>> {
     if blocks.end - blocks.start == 1 {
-        return Ok(vec![read_trusted(files, blocks.start, trust)?]);
+        return Ok(vec![read_one(files, blocks.start, trust)?]);
     }
     let Located { offset, leaf } = locate(files, blocks.start)?;
     // No more leaves than are needed if all blocks are as large as the first.

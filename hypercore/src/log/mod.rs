@@ -18,14 +18,14 @@ mod witness;
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use hypercore_bitfield::Bitfield;
+use hypercore_bitfield::{Bitfield, RemoteBitfield};
 use hypercore_merkle::{
     Block, ChangeSet, DiscoveryKey, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey, RemoteTree,
     Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof, tree_index,
 };
 use hypercore_storage::FeedFiles;
 
-pub(crate) use self::blocks::{drop_blocks, read_block, read_run};
+pub(crate) use self::blocks::{SMALL, drop_blocks, read_block, read_one, read_run};
 pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
@@ -59,6 +59,9 @@ enum Vouched {
     Damaged,
 }
 
+/// How much memory it may take to know what was checked: enough for 28 million blocks anywhere.
+const CHECKED_BYTES: usize = 4 << 20;
+
 /// Whether what was written has been synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durable {
@@ -85,8 +88,8 @@ pub(crate) struct Log {
     verifier: Arc<Verifier>,
     vouched: Vouched,
     bitfield: Bitfield,
-    /// Blocks that were read and checked since the log was opened.
-    checked: Bitfield,
+    /// Blocks that were read and checked since the log was opened. A plain set: none is ever written.
+    checked: RemoteBitfield,
     /// How often blocks were taken out.
     cleared: u64,
     roots: Roots,
@@ -244,7 +247,7 @@ impl Log {
     }
 
     /// Whether block `block` was found whole before, so that it need not be hashed again.
-    fn trust(&self, block: u64) -> Trust {
+    pub(crate) fn trust(&self, block: u64) -> Trust {
         if self.checked.get(block) {
             Trust::Checked
         } else {
@@ -274,7 +277,8 @@ impl Log {
 
     /// These blocks were read and are whole.
     pub(crate) fn mark_checked(&mut self, blocks: Range<u64>) {
-        self.checked.set_range(blocks, true);
+        // Where there is no room for that, they are hashed again.
+        let _ = self.checked.set_range(blocks, true);
     }
 
     /// What [`verify`](crate::Hypercore::verify) needs, to do without the lock.
@@ -573,7 +577,9 @@ impl Log {
             self.prepare_write()?;
         }
         self.cleared += 1;
-        self.checked.set_range(blocks.clone(), false);
+        if self.checked.set_range(blocks.clone(), false).is_err() {
+            self.checked.clear();
+        }
         self.bitfield.set_range(blocks, false);
         Ok(runs)
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use hypercore_bitfield::{Bitfield, PageSize};
+use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::{KeyPair, PublicKey, Roots, Verifier};
 use hypercore_storage::{FeedFiles, FileName, Storage};
 
-use super::{Log, Unsynced, guard::Guard, recover};
+use super::{CHECKED_BYTES, Log, Unsynced, guard::Guard, recover};
 use crate::{
     error::{Corruption, Error, Result},
     signer::Author,
@@ -89,7 +89,7 @@ impl Log {
             verifier: Arc::new(verifier),
             vouched: content.vouched,
             bitfield: content.bitfield,
-            checked: Bitfield::new(PageSize::Current),
+            checked: RemoteBitfield::new(CHECKED_BYTES),
             head: content.roots.head(),
             roots: content.roots,
             recovery: content.recovery,

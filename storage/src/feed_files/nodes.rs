@@ -1,9 +1,9 @@
 //! The nodes of the tree: 40 bytes each, in the order of their positions.
 
-use hypercore_merkle::{MAX_LENGTH, Node, NodeIndex};
+use hypercore_merkle::{MAX_LENGTH, Node, NodeIndex, full_roots};
 
 use super::{CHUNK, FeedFiles, RECORD, node_offset, within};
-use crate::{Error, FileName, error::Result, header};
+use crate::{Error, FileName, error::Result, header, node_cache::Place};
 
 impl FeedFiles {
     /// The node at `index`, if it is stored.
@@ -26,27 +26,90 @@ impl FeedFiles {
     ///
     /// When the storage fails.
     pub fn nodes(&self, indexes: &[NodeIndex]) -> Result<Vec<Option<Node>>> {
-        let mut order: Vec<_> = indexes.iter().copied().zip(0..).collect();
-        order.retain(|&(index, _)| !is_beyond(index));
-        order.sort_unstable();
         let mut nodes = vec![None; indexes.len()];
+        self.fill(&missing(indexes, &nodes), &mut nodes)?;
+        Ok(nodes)
+    }
+
+    /// Reads what is [missing](missing) of `nodes`.
+    fn fill(&self, missing: &[(NodeIndex, usize)], nodes: &mut [Option<Node>]) -> Result<()> {
         let mut buffer = Vec::new();
-        let mut rest = &order[..];
+        let mut rest = missing;
         while let [(first, _), ..] = *rest {
             let (group, others) = rest.split_at(near(rest));
             rest = others;
             let record = |index: NodeIndex| (index.get() - first.get()) as usize;
             buffer.clear();
             buffer.resize(RECORD * (record(group[group.len() - 1].0) + 1), 0);
-            let read = self.tree.read_up_to(node_offset(first), &mut buffer)?;
-            // A record that the end of the file cuts is none.
-            buffer[read - read % RECORD..].fill(0);
-            let (records, _) = buffer.as_chunks();
+            let records = self.read_records(first, &mut buffer)?;
             for &(index, at) in group {
                 nodes[at] = Node::from_record(index, &records[record(index)]);
             }
         }
-        Ok(nodes)
+        Ok(())
+    }
+
+    /// The records from that of `first` on, for which `buffer` has room. Those that are not there are
+    /// zeros.
+    fn read_records<'a>(
+        &self,
+        first: NodeIndex,
+        buffer: &'a mut [u8],
+    ) -> Result<&'a [[u8; RECORD]]> {
+        let read = self.tree.read_up_to(node_offset(first), buffer)?;
+        // A record that the end of the file cuts is none.
+        buffer[read - read % RECORD..].fill(0);
+        Ok(buffer.as_chunks().0)
+    }
+
+    /// Where block `block` begins in the data, and its leaf.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingNode`] names a node that is needed for that and not stored.
+    pub fn locate(&self, block: u64) -> Result<(u64, Node)> {
+        let leaf = NodeIndex::leaf(block).ok_or(Error::OutOfRange {
+            file: FileName::Tree,
+            position: block,
+        })?;
+        let Place {
+            mut offset,
+            unknown,
+            leaf: known,
+            mut buffer,
+            generation,
+        } = self.known.locate(full_roots(block), leaf, NEAR_DEPTH);
+
+        let is_unknown = |root: &NodeIndex| unknown & (1 << root.depth()) != 0;
+        // From the highest to the lowest: those that are near come last.
+        let is_near = |root: &NodeIndex| root.depth() < NEAR_DEPTH;
+        let roots = || full_roots(block).filter(is_unknown);
+        for root in roots().take_while(|root| !is_near(root)) {
+            let node = self.node(root)?;
+            let node = node.ok_or(Error::MissingNode { node: root })?;
+            self.known.learn([node], generation);
+            offset += node.size;
+        }
+        let first = roots().find(is_near);
+        if let (Some(leaf), None) = (known, first) {
+            return Ok((offset, leaf));
+        }
+        // None of these nodes is learned: the next block at random needs other ones. Who reads this block
+        // again, or the one after it, is served by what is found.
+        let first = first.unwrap_or(leaf);
+        let record = |index: NodeIndex| (index.get() - first.get()) as usize;
+        buffer.resize(RECORD * NEAR_RECORDS, 0);
+        let records = self.read_records(first, &mut buffer[..RECORD * (record(leaf) + 1)])?;
+        let node = |node: NodeIndex| {
+            let found = Node::from_record(node, &records[record(node)]);
+            found.ok_or(Error::MissingNode { node })
+        };
+        for root in roots().filter(is_near) {
+            offset += node(root)?.size;
+        }
+        let leaf = node(leaf)?;
+        self.known.found(offset, leaf, buffer, generation);
+        Ok((offset, leaf))
     }
 
     /// The nodes at `indexes`, in the same order, all of them. Those that were read or written
@@ -70,26 +133,19 @@ impl FeedFiles {
         indexes: &[NodeIndex],
         pending: impl Fn(NodeIndex) -> Option<Node>,
     ) -> Result<Vec<Node>> {
-        let (known, generation) = self.known.get(indexes, pending);
-        let mut nodes = Vec::with_capacity(indexes.len());
-        nodes.extend(known.iter().copied().map_while(|node| node));
-        if nodes.len() == indexes.len() {
-            return Ok(nodes);
+        let (mut nodes, generation) = self.known.get(indexes, pending);
+        if nodes.iter().any(Option::is_none) {
+            let missing = missing(indexes, &nodes);
+            self.fill(&missing, &mut nodes)?;
+            let read = missing.iter().filter_map(|&(_, at)| nodes[at]);
+            self.known.learn(read, generation);
         }
-        let unknown: Vec<_> = indexes
-            .iter()
-            .zip(&known)
-            .filter_map(|(&index, known)| known.is_none().then_some(index))
-            .collect();
-        let read = self.nodes(&unknown)?;
-        self.known.learn(read.iter().copied().flatten(), generation);
-        let mut read = read.into_iter();
-        nodes.clear();
-        for (&node, known) in indexes.iter().zip(known) {
-            let found = known.or_else(|| read.next().flatten());
-            nodes.push(found.ok_or(Error::MissingNode { node })?);
+        // Not collected: that would begin with room for a few.
+        let mut all = Vec::with_capacity(indexes.len());
+        for (&node, found) in indexes.iter().zip(nodes) {
+            all.push(found.ok_or(Error::MissingNode { node })?);
         }
-        Ok(nodes)
+        Ok(all)
     }
 
     /// Stores nodes, in any order. Neighbours are written in one go.
@@ -200,8 +256,26 @@ impl FeedFiles {
 /// Nodes at most this far apart are read together: 4 KiB cost no more than another call.
 const NEAR: u64 = 100;
 
+/// Roots below this depth are read with the leaf that follows them: they stand less than 8 KiB before
+/// it, and those above stand alone.
+const NEAR_DEPTH: u64 = 7;
+
+/// How many records there are at most from such a root to the leaf, both included: half of those of its
+/// blocks, and those of as many blocks that follow, of which the leaf is the last.
+const NEAR_RECORDS: usize = 3 << (NEAR_DEPTH - 1);
+
 /// How many nodes one write covers at most: 1 MiB.
 const RUN: usize = (1 << 20) / RECORD;
+
+/// Those of `indexes` whose nodes are missing, in the order of the file, and which they are.
+fn missing(indexes: &[NodeIndex], nodes: &[Option<Node>]) -> Vec<(NodeIndex, usize)> {
+    let all = indexes.iter().copied().zip(0..);
+    let mut missing: Vec<_> = all
+        .filter(|&(index, at)| nodes[at].is_none() && !is_beyond(index))
+        .collect();
+    missing.sort_unstable();
+    missing
+}
 
 /// How many of the sorted nodes, which are at least one, are worth one read.
 fn near(sorted: &[(NodeIndex, usize)]) -> usize {

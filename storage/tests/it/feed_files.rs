@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH};
+use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH, Node, full_roots};
 use hypercore_storage::{
     Error, FeedFiles, FileName, Memory,
     testing::{Counts, Recording},
@@ -293,6 +293,105 @@ fn truncating_keeps_what_is_before() {
     assert_eq!(memory.read(FileName::Tree).len(), 32 + 40 * 5);
     files.truncate_tree(0).unwrap();
     assert_eq!(memory.read(FileName::Tree).len(), 32);
+}
+
+/// Where a block stands is the total size of the roots before it, however much of that is known.
+#[test]
+fn blocks_are_located_as_by_their_roots() {
+    let blocks: u64 = 3000;
+    // The sizes of blocks are 0 to 4.
+    let whole = |node: Node| {
+        let blocks = node.index.left_span().get() / 2..node.index.end();
+        let size = blocks.map(|block| block % 5).sum();
+        Node { size, ..node }
+    };
+    let nodes: Vec<_> = (0..2 * blocks).map(|n| whole(node(n))).collect();
+    let (memory, files) = created();
+    files.write_nodes(&nodes).unwrap();
+    let slow = |files: &FeedFiles, block| {
+        let wanted: Vec<_> = full_roots(block).chain([index(2 * block)]).collect();
+        let mut nodes = files.nodes(&wanted).unwrap();
+        let leaf = nodes.pop().unwrap().unwrap();
+        let sizes = nodes.iter().map(|node| node.unwrap().size);
+        (sizes.sum::<u64>(), leaf)
+    };
+    drop(files);
+    let mut files = open(&memory);
+    let orders: [&dyn Fn(u64) -> u64; 4] = [
+        &|n| n,
+        &|n| blocks - 1 - n,
+        &|n| n * 1009 % blocks,
+        // The same few again and again.
+        &|n| n % 7 * 400,
+    ];
+    for order in orders {
+        for n in 0..blocks {
+            let block = order(n);
+            assert_eq!(files.locate(block).unwrap(), slow(&files, block), "{block}");
+            if n % 100 == 0 {
+                // Some of the low nodes are known, too.
+                files.required_nodes(&[index(n + 1), index(2 * n)]).unwrap();
+            }
+        }
+        files = {
+            drop(files);
+            open(&memory)
+        };
+    }
+    // What was found before is not true any more.
+    for block in [2000, 2001] {
+        files.locate(block).unwrap();
+    }
+    let root = full_roots(2000).next().unwrap();
+    let larger = Node {
+        size: 1 << 40,
+        ..node(root.get())
+    };
+    files.write_nodes(&[larger]).unwrap();
+    for block in [2000, 2001, 2002] {
+        assert_eq!(files.locate(block).unwrap(), slow(&files, block), "{block}");
+    }
+    files.truncate_tree(2001).unwrap();
+    assert!(files.locate(2000).is_ok());
+    let error = files.locate(2001).unwrap_err();
+    assert!(matches!(error, Error::MissingNode { node } if node == index(4002)));
+    assert!(files.locate(MAX_LENGTH).is_err());
+    assert!(files.locate(MAX_LENGTH - 1).is_err());
+}
+
+#[test]
+fn a_block_is_located_with_one_read() {
+    let blocks = 100_000;
+    let memory = Memory::new();
+    let files = open(&memory);
+    files.write_headers().unwrap();
+    let nodes: Vec<_> = (0..2 * blocks).map(node).collect();
+    files.write_nodes(&nodes).unwrap();
+    drop(files);
+    let recording = Recording::new(memory);
+    let files = open(&recording);
+    for block in (0..blocks).step_by(128) {
+        files.locate(block).unwrap();
+    }
+    recording.take(FileName::Tree);
+    // In an order in which no two stand together.
+    let random = |n: u64| n * 7919 % blocks;
+    for n in 0..1000 {
+        files.locate(random(n)).unwrap();
+    }
+    assert_eq!(recording.take(FileName::Tree).reads, 1000);
+
+    let one_record = Counts {
+        reads: 1,
+        bytes_read: 40,
+        ..Counts::default()
+    };
+    files.locate(5000).unwrap();
+    recording.take(FileName::Tree);
+    for (block, counts) in [(5001, one_record), (5001, Counts::default())] {
+        files.locate(block).unwrap();
+        assert_eq!(recording.take(FileName::Tree), counts);
+    }
 }
 
 /// Nodes are remembered that were just read or written.

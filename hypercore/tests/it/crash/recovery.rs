@@ -109,16 +109,23 @@ fn what_was_acknowledged_is_not_cut_off() {
 fn a_block_is_hashed_when_it_is_first_read() {
     run(async {
         let memory = Memory::new();
-        let core = Hypercore::options()
-            .open_storage(memory.clone())
+        let core = Hypercore::options().open_storage(memory.clone());
+        let core = core.await.unwrap();
+        let large = |byte: u8| vec![byte; 512];
+        core.append_batch([large(1), large(2), b"small".to_vec()])
             .await
             .unwrap();
-        core.append_batch(["one", "two"]).await.unwrap();
-        assert_eq!(core.get(0).await.unwrap(), "one");
-        memory.write(FileName::Data, b"ONETWO");
-        assert_eq!(core.get(0).await.unwrap(), "ONE");
+        assert_eq!(core.get(0).await.unwrap(), large(1));
+        assert_eq!(core.get(2).await.unwrap(), "small");
+        memory.write(
+            FileName::Data,
+            &[&large(3)[..], &large(4), b"SMALL"].concat(),
+        );
+        assert_eq!(core.get(0).await.unwrap(), large(3));
         assert!(core.get(1).await.unwrap_err().is_corruption());
-        assert_eq!(core.audit().await.unwrap().invalid, [0, 1]);
+        // That takes no longer than to know that it was.
+        assert!(core.get(2).await.unwrap_err().is_corruption());
+        assert_eq!(core.audit().await.unwrap().invalid, [0, 1, 2]);
     });
 }
 
