@@ -62,6 +62,20 @@ fn a_file_that_is_no_identity_is_left_alone() {
         scene.run(["identity", "--identity", "me"]).fails(1, &words);
         assert_eq!(fs::read(scene.path("me")).unwrap(), content.as_bytes());
     }
+    // Nor are its rights changed, and those of a directory are not, either.
+    fs::create_dir(scene.path("dir")).unwrap();
+    for (name, mode) in [("me", 0o644), ("dir", 0o755)] {
+        let path = scene.path(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for args in [
+            &["identity", "--identity", name][..],
+            &["serve", "log", "--identity", name],
+        ] {
+            scene.run(args).fails(1, &[name]);
+        }
+        let kept = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(kept & 0o777, mode, "{name}");
+    }
     scene
         .run(["serve", "log", "--identity", "nothing"])
         .fails(1, &["`nothing` does not exist", "hypercore identity"]);

@@ -76,7 +76,6 @@ fn read(path: &Path) -> Result<Option<StaticKeyPair>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(cannot(error)),
     };
-    keep_private(&file, path).map_err(cannot)?;
     // One byte more than there should be, so that a longer file is noticed.
     let mut text = Zeroizing::new([0; DIGITS + 2]);
     let mut length = 0;
@@ -99,6 +98,8 @@ fn read(path: &Path) -> Result<Option<StaticKeyPair>> {
              identity` makes one"
         )));
     }
+    // Only now: what is not an identity is not ours to change.
+    keep_private(&file, path).map_err(cannot)?;
     Ok(Some(StaticKeyPair::from_secret(&secret)))
 }
 
