@@ -602,9 +602,14 @@ impl Shared {
         loop {
             let written = self.write_pages();
             let core = self.lock();
-            if let Err(error) = written {
-                // It is tried again with what comes next.
-                return tracing::warn!(%error, "downloads could not be made durable");
+            match written {
+                Ok(()) => {}
+                // Whoever closes a core has made everything durable.
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    // It is tried again with what comes next.
+                    return tracing::warn!(%error, "downloads could not be made durable");
+                }
             }
             // What came meanwhile is left to the connections, as long as there are any.
             if core.replicator.has_peers() || core.log.unsynced().blocks == 0 {

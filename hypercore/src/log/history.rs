@@ -53,7 +53,8 @@ impl Log {
             .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)))
             .or_else(|| (origin == Origin::Elsewhere).then_some(AppendLock::Copied));
         if let Some(lock) = lock {
-            tracing::warn!("nothing can be appended: {lock}");
+            // Whoever appends gets the error, and whoever asks finds the lock.
+            tracing::debug!("nothing can be appended: {lock}");
         }
         self.lock = lock;
     }

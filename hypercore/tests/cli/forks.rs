@@ -27,11 +27,15 @@ fn a_copy_takes_no_appends_until_somebody_takes_the_risk() {
     ];
     scene.run(["append", "copy", "c"]).fails(1, &words);
     scene.run(["serve", "copy", "--lines"]).fails(1, &words);
-    assert_eq!(
-        scene.run(["info", "copy", "--json"]).ok().json()["writable"],
-        false
-    );
-    assert_eq!(scene.run(["cat", "copy"]).ok().text(), "ab");
+    let info = scene.run(["info", "copy", "--json"]).ok().json();
+    assert_eq!(info["writable"], false);
+    assert!(info["lock"].as_str().unwrap().contains("copied"), "{info}");
+    let info = scene.run(["info", "copy"]).ok();
+    assert!(info.text().contains("no, because"), "{}", info.text());
+    // Whoever does not append is told nothing of it.
+    let cat = scene.run(["cat", "copy"]).ok();
+    assert_eq!((cat.text(), &*cat.stderr), ("ab", ""));
+    assert_eq!(info.stderr, "");
     assert!(scene.files("copy") == before);
 
     scene.run(["resume", "copy"]).fails(2, &["--from"]);

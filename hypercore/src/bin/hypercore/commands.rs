@@ -12,7 +12,7 @@ use crate::{
     args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs},
     errors::{Exit, Failure, Result, reason},
     input::{self, Batches},
-    output::{Output, blocks, bytes},
+    output::{Output, blocks, bytes, complain},
     signals::Signals,
 };
 
@@ -223,6 +223,12 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
     let disk_usage = core.disk_usage().map_err(failed)?;
     let apparent_size = core.apparent_size().map_err(failed)?;
     let writable = core.is_writable();
+    let lock = core.append_lock();
+    let shown = match &lock {
+        Some(lock) => format!("no, because {lock}"),
+        None if writable => "yes".into(),
+        None => "no, the secret key is not here".into(),
+    };
     Output::new(&args.format, manners).result(
         &[
             ("key", core.key().to_string().into()),
@@ -233,6 +239,7 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
             ("downloaded", downloaded.into()),
             ("diskUsage", disk_usage.into()),
             ("apparentSize", apparent_size.into()),
+            ("lock", lock.map(|lock| lock.to_string()).into()),
         ],
         format_args!(
             "key            {}\ndiscovery key  {}\nlength         {}, {}\nstored here    {}\non the \
@@ -244,7 +251,7 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
             blocks(downloaded),
             bytes(disk_usage),
             bytes(apparent_size),
-            if writable { "yes" } else { "no" },
+            shown,
         ),
     )
 }
