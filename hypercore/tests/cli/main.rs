@@ -10,6 +10,8 @@ mod kills;
 mod liars;
 mod looking;
 #[cfg(target_os = "linux")]
+mod manners;
+#[cfg(target_os = "linux")]
 mod misplaced;
 mod network;
 mod page;

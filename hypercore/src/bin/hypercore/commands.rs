@@ -75,7 +75,7 @@ pub(crate) fn tell_recovery(core: &Hypercore, dir: &Path) {
         return;
     };
     if found.recovered > 0 || found.dropped_bytes > 0 || found.damage.is_some() {
-        eprintln!("`{}`: {found}", dir.display());
+        complain(format_args!("`{}`: {found}", dir.display()));
     }
 }
 

@@ -4,6 +4,8 @@
 //! arguments there), [`commands`] is what is done about it, [`errors`] is what is said when it
 //! cannot be done, and [`net`] is the only place that knows about the network.
 #![forbid(unsafe_code)]
+// They panic where standard error cannot be written to; see `output::complain`.
+#![warn(clippy::print_stderr)]
 
 mod args;
 mod calls;
@@ -46,7 +48,7 @@ fn main() {
         Ok(()) => 0,
         Err(failure) => {
             let error = output::error_style();
-            eprintln!("{error}error:{error:#} {failure}");
+            output::complain(format_args!("{error}error:{error:#} {failure}"));
             failure.code()
         }
     };
@@ -114,5 +116,7 @@ fn start_logging(verbose: u8) {
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
         .with_ansi(output::has_colours())
+        // That a line was not written would be told on standard error, and panic there.
+        .log_internal_errors(false)
         .init();
 }

@@ -69,7 +69,7 @@ impl Output {
     /// A word to the person at the terminal, who may have asked for silence.
     pub(crate) fn remark(&self, text: impl Display) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| complain(text));
         }
     }
 
@@ -106,6 +106,12 @@ impl Output {
             written => written.map_err(|error| Failure::output(&error)),
         }
     }
+}
+
+/// A line on standard error. That nobody takes it is no reason to end, as `eprintln` would.
+pub(crate) fn complain(text: impl Display) {
+    let line = format!("{text}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 fn object(fields: Fields<'_>) -> String {

@@ -21,7 +21,7 @@ use crate::{
     args::{CatArgs, Manners},
     commands::require_directory,
     errors::{Failure, Result},
-    output::blocks,
+    output::{blocks, complain},
     read::Output,
     signals::Signals,
 };
@@ -53,11 +53,11 @@ async fn write_all(args: &CatArgs, manners: &Manners) -> Result<()> {
             }
             if index < log.head.length && !told && !manners.quiet {
                 told = true;
-                eprintln!(
+                complain(format_args!(
                     "block {index} of {} is not stored in `{}` yet; waiting for it",
                     blocks(log.head.length),
                     dir.display()
-                );
+                ));
             }
             Timer::after(LOOK).await;
         };
