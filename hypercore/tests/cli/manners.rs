@@ -1,13 +1,33 @@
-//! What a process does when nobody listens to it.
+//! What a process does when nobody listens to it, and when somebody tells it to stop.
 
-use std::fs::File;
+use std::{
+    fs::{self, File},
+    process::{Command, Stdio},
+};
 
-use crate::process::{KEY, Scene};
+use crate::process::{KEY, Process, Scene};
 
 /// A pipe to which nothing can be written.
 fn nobody() -> std::io::PipeWriter {
     let (_, writer) = std::io::pipe().unwrap();
     writer
+}
+
+/// Waits until SIGTERM does not end the process at once any more.
+fn await_handlers(process: &Process) {
+    let path = format!("/proc/{}/status", process.id());
+    loop {
+        let status = fs::read_to_string(&path).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .unwrap();
+        let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+        if caught & (1 << 14) != 0 {
+            return;
+        }
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -32,4 +52,71 @@ fn what_nobody_reads_ends_nothing() {
         scene.run(["clone", KEY, dir, "--connect", address]).ok();
     }
     server.stop().ok();
+}
+
+/// `timeout` sends its signal to the process and to its group.
+#[test]
+fn a_signal_that_comes_twice_is_one() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (server, _) = scene.serve("log", &[]);
+    // Both are there when it goes on.
+    for signal in ["-STOP", "-TERM", "-INT", "-CONT"] {
+        server.signal(signal);
+    }
+    server.end().ok();
+}
+
+#[test]
+fn a_signal_is_seen_while_there_is_always_more_to_do() {
+    let scene = Scene::new();
+    let zeros = scene.path("zeros");
+    File::create(&zeros).unwrap().set_len(16 << 20).unwrap();
+    for (dir, input) in [("named", "zeros"), ("piped", "-")] {
+        scene.core(dir, &[]);
+        let args = ["append", dir, "--file", input, "--block-size", "64"];
+        let append = scene.start_with(args, |command| {
+            command.stdin(File::open(&zeros).unwrap());
+        });
+        // It has begun in earnest.
+        let data = scene.path(dir).join("data");
+        while fs::metadata(&data).map_or(0, |found| found.len()) < 16 << 10 {
+            std::thread::yield_now();
+        }
+        append.signal("-INT");
+        append.end().fails(6, &["interrupted"]);
+    }
+
+    scene.core("lines", &[]);
+    let yes = Command::new("yes").stdout(Stdio::piped()).spawn();
+    let mut yes = yes.unwrap();
+    let lines = yes.stdout.take().unwrap();
+    let append = scene.start_with(["append", "lines", "--lines"], |command| {
+        command.stdin(lines);
+    });
+    await_handlers(&append);
+    append.signal("-INT");
+    append.end().ok();
+    let _ = yes.kill();
+    yes.wait().unwrap();
+    scene.run(["verify", "lines"]).ok();
+}
+
+#[test]
+fn a_check_before_a_repair_can_be_stopped() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let lines: String = (0..100_000).map(|index| format!("{index}\n")).collect();
+    scene
+        .feed(["append", "log", "--lines"], lines.as_bytes())
+        .ok();
+    let before = scene.files("log");
+    let repair = scene.start(["repair", "log"]);
+    await_handlers(&repair);
+    repair.signal("-INT");
+    repair
+        .end()
+        .fails(6, &["interrupted", "hypercore repair log"]);
+    assert!(scene.files("log") == before);
+    scene.run(["repair", "log"]).ok();
 }

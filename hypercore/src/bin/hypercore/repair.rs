@@ -1,7 +1,8 @@
 //! `hypercore repair`: puts right what can be, and fetches the rest from peers.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
+use async_channel::Receiver;
 use futures_lite::future;
 use hypercore::{Error, GetOptions, Hypercore, storage::Directory};
 
@@ -28,9 +29,26 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     require_directory(&dir)?;
     let failed = |error| Failure::core(error, &dir);
     let mut output = Output::new(&format, manners);
-    let watch = watch(&mut output);
-    let repair = Hypercore::repair_storage_with(Directory::new(&dir), watch).await;
+    let (watch, halted) = halting(watch(&mut output), signals.clone());
+    let check = async { Some(Hypercore::repair_storage_with(Directory::new(&dir), watch).await) };
+    let halt = async {
+        if halted.recv().await.is_err() {
+            // It is through.
+            future::pending().await
+        }
+        None
+    };
+    let repair = future::or(check, halt).await;
     output.done();
+    let Some(repair) = repair else {
+        return Err(Failure::new(
+            Exit::Incomplete,
+            format!(
+                "interrupted while `{0}` was checked; `hypercore repair {0}` begins anew",
+                dir.display()
+            ),
+        ));
+    };
     let repair = repair.map_err(failed)?;
 
     let dropped = repair.dropped.len() as u64;
@@ -90,6 +108,24 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What watches a check, and stops it for ever after a signal; and who hears of that. Nothing is
+/// written during a check, so that is a good moment to end.
+fn halting(
+    mut watch: impl FnMut(u64, u64) + Send + 'static,
+    signals: Signals,
+) -> (impl FnMut(u64, u64) + Send + 'static, Receiver<()>) {
+    let (halt, halted) = async_channel::bounded(1);
+    let watch = move |checked, all| {
+        watch(checked, all);
+        while signals.are_here() {
+            let _ = halt.try_send(());
+            // The end of the process is the end of this thread.
+            thread::park();
+        }
+    };
+    (watch, halted)
 }
 
 /// Fetches as many of the blocks as the peers have.
