@@ -419,13 +419,94 @@ fn a_peer_that_dies() {
     server.kill();
     let done = copy.end();
     assert!(!names(&done.events()).contains(&"synced"));
-    done.fails(6, &["100 blocks of 300 are missing: 200..300", &address]);
+    let words = ["100 blocks of 300 are missing: 200..300", &address, "again"];
+    done.fails(6, &words);
 
     let (_server, address) = scene.serve("log", &[]);
     let done = scene
         .run(["clone", KEY, "copy", "--json", "--connect", &address])
         .ok();
     assert_eq!(done.json()["downloaded"], 300);
+}
+
+/// Goes between a clone and a server, and cuts the first connection after `count` bytes of the
+/// server's.
+fn cut_once(server: &str, count: u64) -> String {
+    use std::{
+        io::{Read, copy},
+        net::{TcpListener, TcpStream},
+        thread::spawn,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = server.to_owned();
+    spawn(move || {
+        for limit in [count, u64::MAX] {
+            let (near, _) = listener.accept().unwrap();
+            let far = TcpStream::connect(&server).unwrap();
+            let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            // The ends of the connections are the ends of these.
+            spawn(move || copy(&mut from, &mut to));
+            let _ = copy(&mut (&far).take(limit), &mut &near);
+            for stream in [near, far] {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn a_peer_that_the_network_lost_is_called_again() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 1000);
+    let (_server, address) = scene.serve("log", &[]);
+    let address = cut_once(&address, 100_000);
+    let done = scene
+        .run(["clone", KEY, "copy", "--json", "--connect", &address])
+        .ok();
+    assert_eq!(done.json()["downloaded"], 300);
+    let words = format!("{address} was lost");
+    assert!(done.stderr.contains(&words), "{}", done.stderr);
+    assert!(done.stderr.contains("calling again"), "{}", done.stderr);
+}
+
+/// One that follows a log waits for whoever shares it, and says so.
+#[test]
+fn nobody_listens_yet() {
+    let scene = Scene::new();
+    let address = dead_address();
+    let line = format!("hyper://{KEY}@{address}/app.log?live");
+    let receiver = scene.start(["receive", &line, "copy.log"]);
+    let told = receiver.complaint();
+    let words = format!("{address}: nobody listens there; calling again");
+    assert!(told.contains(&words), "{told}");
+    receiver.stop().ok();
+}
+
+/// A disk that is full is not a peer's fault.
+#[cfg(target_os = "linux")]
+#[test]
+fn there_is_no_room_for_a_clone() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 1000);
+    let (_server, address) = scene.serve("log", &[]);
+    // No file may have more than 64 KiB.
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 128; exec {} clone {KEY} copy --connect {address}",
+        env!("CARGO_BIN_EXE_hypercore")
+    );
+    let done = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(scene.path("."))
+        .env("XDG_STATE_HOME", scene.path("state"))
+        .env("XDG_CONFIG_HOME", scene.path("no-config"))
+        .output()
+        .unwrap();
+    let told = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(told.contains("of the core in `copy`"), "{told}");
+    assert!(!told.contains("peer"), "{told}");
 }
 
 /// An interrupted clone says what is missing, and goes on later.

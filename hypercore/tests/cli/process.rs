@@ -237,6 +237,13 @@ impl Process {
         String::from_utf8(line).expect("text")
     }
 
+    /// The next line of what it says on standard error.
+    pub(crate) fn complaint(&self) -> String {
+        let line = wait(&self.stderr, &self.name);
+        let line = line.unwrap_or_else(|| panic!("{} ended too early", self.name));
+        String::from_utf8(line).expect("text")
+    }
+
     /// Waits for its end, which comes without the end of its input.
     pub(crate) fn end_open(mut self) -> Done {
         let open = self.stdin.take();

@@ -1,6 +1,10 @@
 //! Calling peers, and calling them again.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
@@ -19,12 +23,27 @@ use crate::{
 /// A lost peer is called again after this time, and after twice as long each time that fails,
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// but never after more than this.
+/// but never after more than this,
 const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// nor after more than this while it is hoped to be back soon.
+const SOON_RETRY: Duration = Duration::from_secs(8);
+
+/// So long a peer that the network has lost is hoped to be back: it is started again, or a cable is.
+const HOPE: Duration = Duration::from_secs(60);
 
 /// How long peers on the local network are looked for before it is said that there are none. Those
 /// who are there answer within a second.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether an address is called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Never,
+    /// For a while, if the network has lost a peer that had the core.
+    WhenLost,
+    Always,
+}
 
 /// What the tasks that find peers and hold the connections tell.
 pub(crate) enum News {
@@ -35,13 +54,17 @@ pub(crate) enum News {
     /// Nobody answered the first call.
     Unreachable { address: String, reason: String },
     /// Somebody answered, for the first time or again.
-    Connected { first: bool },
+    Connected { first: bool, returned: bool },
     /// A connection is over.
     Lost {
         id: PeerId,
         address: String,
         ended: Ended,
+        /// The peer is hoped to be back soon: it [returns](Self::Connected), or is given up.
+        may_return: bool,
     },
+    /// One that was lost is not hoped to be back any more.
+    GivenUp { address: String, reason: String },
 }
 
 /// The calls of one command.
@@ -58,8 +81,12 @@ pub(crate) struct Calls {
     /// Addresses whose first call is neither answered nor failed yet.
     calling: usize,
     connected: usize,
+    /// Lost peers that are hoped to be back.
+    missed: usize,
     /// Why addresses were of no use.
     reasons: Vec<String>,
+    /// The same of those that were not reached by the first call, until it is told.
+    unreached: Vec<String>,
 }
 
 impl Calls {
@@ -73,7 +100,9 @@ impl Calls {
             found: false,
             calling: 0,
             connected: 0,
+            missed: 0,
             reasons: Vec::new(),
+            unreached: Vec::new(),
         }
     }
 
@@ -114,12 +143,12 @@ impl Calls {
         Ok(())
     }
 
-    /// Calls every address that is new, and with `again` whenever it is lost.
+    /// Calls every address that is new.
     pub(crate) fn start(
         &mut self,
         peers: &Peers,
         addresses: Vec<String>,
-        again: bool,
+        again: Again,
         member: &Member,
     ) {
         for address in addresses {
@@ -151,16 +180,29 @@ impl Calls {
                     self.blame("nobody on the local network announces it".to_owned());
                 }
             }
-            News::Connected { first } => {
+            News::Connected { first, returned } => {
                 self.calling -= usize::from(first);
+                self.missed -= usize::from(returned);
                 self.connected += 1;
             }
             News::Unreachable { address, reason } => {
                 self.calling -= 1;
+                let words = format!("{address}: {reason}");
+                self.unreached.push(words.clone());
+                self.blame(words);
+            }
+            News::GivenUp { address, reason } => {
+                self.missed -= 1;
                 self.blame(format!("{address}: {reason}"));
             }
-            News::Lost { address, ended, .. } => {
+            News::Lost {
+                address,
+                ended,
+                may_return,
+                ..
+            } => {
                 self.connected -= 1;
+                self.missed += usize::from(may_return);
                 match ended {
                     // Who does not have it, or lets nobody in, hangs up without a word.
                     Ended::Failed(Error::Transport(_)) | Ended::Closed if !had_core => {
@@ -185,7 +227,15 @@ impl Calls {
 
     /// Whether nobody is connected, and nobody is about to be.
     pub(crate) fn are_over(&self) -> bool {
-        self.calling == 0 && self.connected == 0 && !self.searching
+        self.calling == 0 && self.connected == 0 && self.missed == 0 && !self.searching
+    }
+
+    /// Which first calls were not answered and why, each once, as soon as all were made.
+    pub(crate) fn take_unreached(&mut self) -> Vec<String> {
+        if self.calling > 0 {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.unreached)
     }
 
     /// Why addresses were of no use since the last time that was asked.
@@ -199,13 +249,16 @@ impl Calls {
     }
 }
 
-async fn keep_connected(peers: &Peers, address: &str, again: bool, sender: &Sender<News>) {
+async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sender<News>) {
     // Nobody listens any more when the program is ending.
     let tell = |news| {
         let _ = sender.try_send(news);
     };
     let mut first = true;
     let mut pause = FIRST_RETRY;
+    // Since when a lost peer is hoped to be back, and the blocks that had come until then.
+    let mut missed: Option<(Instant, u64)> = None;
+    let mut is_missed = false;
     loop {
         let mut options = ReplicateOptions::live();
         // The owner of the secret key, too, may have cleared what others still hold.
@@ -218,25 +271,51 @@ async fn keep_connected(peers: &Peers, address: &str, again: bool, sender: &Send
         };
         match link {
             Ok(link) => {
-                tell(News::Connected { first });
+                let returned = std::mem::take(&mut is_missed);
+                tell(News::Connected { first, returned });
                 let (id, address) = (link.id, address.to_owned());
+                let opened = link.opened();
                 let ended = link.run().await;
                 if matches!(ended, Ended::Closed) {
                     pause = FIRST_RETRY;
                 }
-                tell(News::Lost { id, address, ended });
+                let came = peers.received();
+                if missed.is_none_or(|(_, before)| came > before) {
+                    // One that is lost again before it has sent anything gets no more time.
+                    missed = Some((Instant::now(), came));
+                    pause = FIRST_RETRY;
+                }
+                let is_recent = missed.is_some_and(|(since, _)| since.elapsed() < HOPE);
+                is_missed = again != Again::Never
+                    && opened.load(Ordering::Acquire)
+                    && ended.is_loss()
+                    && is_recent;
+                tell(News::Lost {
+                    id,
+                    address,
+                    ended,
+                    may_return: is_missed,
+                });
             }
             Err(reason) if first => {
                 let address = address.to_owned();
                 tell(News::Unreachable { address, reason });
             }
-            Err(reason) => tracing::info!(address, reason, "not reached"),
+            Err(reason) => {
+                tracing::info!(address, reason, "not reached");
+                if is_missed && missed.is_none_or(|(since, _)| since.elapsed() >= HOPE) {
+                    is_missed = false;
+                    let address = address.to_owned();
+                    tell(News::GivenUp { address, reason });
+                }
+            }
         }
-        if !again || peers.hang_up.is_set() {
+        if peers.hang_up.is_set() || !(again == Again::Always || is_missed) {
             return;
         }
         first = false;
         Timer::after(pause).await;
-        pause = (pause * 2).min(LAST_RETRY);
+        let longest = if is_missed { SOON_RETRY } else { LAST_RETRY };
+        pause = (pause * 2).min(longest);
     }
 }

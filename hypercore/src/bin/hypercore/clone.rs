@@ -12,7 +12,7 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Error, Event, Events, Hypercore, PeerId, Progress, UpdateOptions,
+    CloseReason, Error, Event, Events, Hypercore, PeerId, Progress, UpdateOptions,
     bitfield::{Bitfield, PageSize},
     storage::{Directory, FileName, Storage},
     wire::StaticKeyPair,
@@ -20,12 +20,12 @@ use hypercore::{
 
 use crate::{
     args::{CloneArgs, Manners},
-    calls::{Calls, News},
+    calls::{Again, Calls, News},
     commands::{close, options, tell_recovery},
     errors::{Exit, Failure, Result},
     identity,
     output::{Output, blocks, bytes},
-    peers::{Gathering, Member, Peers},
+    peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
     status,
 };
@@ -221,8 +221,12 @@ impl Job {
             self.output
                 .remark("Looking for peers on the local network.");
         }
-        self.calls
-            .start(&self.peers, addresses, self.args.live, member);
+        let again = if self.args.live {
+            Again::Always
+        } else {
+            Again::WhenLost
+        };
+        self.calls.start(&self.peers, addresses, again, member);
         let mut ticks = Timer::interval(PROGRESS);
         let news = self.calls.news();
         let mut fetching: Fetching = Box::pin(self.ask_early());
@@ -257,12 +261,8 @@ impl Job {
                 Step::Tick => self.tell_progress()?,
                 Step::News(news) => {
                     if let News::Found { address } = &news {
-                        self.calls.start(
-                            &self.peers,
-                            vec![address.clone()],
-                            self.args.live,
-                            member,
-                        );
+                        let found = vec![address.clone()];
+                        self.calls.start(&self.peers, found, again, member);
                     }
                     let is_answer = !matches!(news, News::Lost { .. });
                     if self.take(news)? {
@@ -347,14 +347,33 @@ impl Job {
             self.calls.note(news, false);
             return Ok(false);
         }
-        let had_core = match news {
-            News::Lost { id, .. } => {
-                self.peers.forget(id);
-                self.open.remove(&id)
+        let mut had_core = false;
+        if let News::Lost {
+            id,
+            address,
+            ended,
+            may_return,
+        } = &news
+        {
+            self.peers.forget(*id);
+            had_core = self.open.remove(id);
+            if let Ended::Failed(error) = ended {
+                if error.close_reason() == CloseReason::Internal {
+                    // Something is wrong here, as a full disk is, and no peer can help it.
+                    return Err(Failure::core_ref(error, &self.args.dir));
+                }
+                if *may_return {
+                    self.output
+                        .remark(format_args!("{address} was lost ({error}); calling again."));
+                }
             }
-            _ => false,
-        };
+        }
         self.calls.note(news, had_core);
+        if self.args.live && !self.calls.are_over() {
+            for reason in self.calls.take_unreached() {
+                self.output.remark(format_args!("{reason}; calling again."));
+            }
+        }
         if self.calls.are_over() {
             self.alone()
         } else {
@@ -384,7 +403,10 @@ impl Job {
         }
         Err(Failure::new(
             Exit::Incomplete,
-            format!("the last peer is gone ({reasons}) and the clone is not complete: {blocks}"),
+            format!(
+                "the last peer is gone ({reasons}) and the clone is not complete: {blocks}; run it \
+                 again to go on"
+            ),
         ))
     }
 
@@ -538,10 +560,17 @@ impl Job {
         self.progress = (Instant::now(), downloaded, received);
         let peers = self.open.len();
         let bar = self.output.bar();
-        bar.set_length(length);
+        // Of a length that is not known yet nothing is here, and not all.
+        match length {
+            0 => bar.unset_length(),
+            length => bar.set_length(length),
+        }
         bar.set_position(downloaded);
         let peers_now = if peers == 1 { "peer" } else { "peers" };
-        let left = self.time_left(downloaded, length);
+        let left = match peers {
+            0 => String::new(),
+            _ => self.time_left(downloaded, length),
+        };
         bar.set_message(format!(
             "{}  {}/s from {peers} {peers_now}{left}",
             bytes(received),

@@ -46,11 +46,16 @@ impl Failure {
 
     /// What the library said about the core in `dir`.
     pub(crate) fn core(error: Error, dir: &Path) -> Self {
+        Self::core_ref(&error, dir)
+    }
+
+    /// The same, for whoever does not own the error.
+    pub(crate) fn core_ref(error: &Error, dir: &Path) -> Self {
         // Appends are grouped, and share the error that befell all of them.
-        if let Error::Append(shared) = &error {
-            return Self::sentence(shared, dir);
+        match error {
+            Error::Append(shared) => Self::sentence(shared, dir),
+            error => Self::sentence(error, dir),
         }
-        Self::sentence(&error, dir)
     }
 
     /// The one table of messages.

@@ -14,7 +14,7 @@ use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use futures_lite::future;
 use hypercore::{
-    Error, Hypercore, PeerId, ReplicateOptions, Replication, Role, wire::StaticKeyPair,
+    CloseReason, Error, Hypercore, PeerId, ReplicateOptions, Replication, Role, wire::StaticKeyPair,
 };
 
 use crate::net::{HangUp, Tcp};
@@ -127,6 +127,11 @@ impl Peers {
         self.core.peers().iter().any(|peer| peer.opened)
     }
 
+    /// How many blocks came from all peers that ever were.
+    pub(crate) fn received(&self) -> u64 {
+        self.core.stats().downloaded_blocks
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, String>> {
         self.addresses
             .lock()
@@ -134,7 +139,25 @@ impl Peers {
     }
 }
 
+impl Ended {
+    /// Whether the network is to blame, and not one of the peers.
+    pub(crate) fn is_loss(&self) -> bool {
+        let Self::Failed(error) = self else {
+            return false;
+        };
+        matches!(
+            error.close_reason(),
+            CloseReason::Network | CloseReason::Timeout
+        )
+    }
+}
+
 impl Link {
+    /// Whether the peer has shown that it knows the core.
+    pub(crate) fn opened(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.opened)
+    }
+
     /// Exchanges blocks until the connection ends.
     pub(crate) async fn run(self) -> Ended {
         let Self {

@@ -16,7 +16,7 @@ use hypercore::{
 
 use crate::{
     args::{CatArgs, GetArgs, Identity, Manners, parse_key},
-    calls::{Calls, News},
+    calls::{Again, Calls, News},
     commands::{close, open},
     errors::{Exit, Failure, Result},
     identity,
@@ -79,6 +79,11 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
 fn parse_name(name: &Path) -> Option<PublicKey> {
     let key = name.to_str().and_then(|text| parse_key(text).ok());
     key.filter(|_| !name.exists())
+}
+
+/// Whoever only reads what is there asks another peer when one is lost.
+fn again(follow: bool) -> Again {
+    if follow { Again::Always } else { Again::Never }
 }
 
 /// What to do about a block that is not stored.
@@ -162,7 +167,7 @@ impl Source {
         if self.peers.is_empty() {
             calls.search(&self.core, follow)?;
         }
-        calls.start(&peers, self.peers.clone(), follow, &tasks.member());
+        calls.start(&peers, self.peers.clone(), again(follow), &tasks.member());
         let (ready, is_ready) = async_channel::bounded(1);
         let watch = self.watch(calls, &peers, follow, tasks.member(), ready);
         let work = async {
@@ -216,7 +221,15 @@ impl Source {
                 Step::Event(Some(_)) => continue,
                 Step::News(news) => {
                     if let News::Found { address } = &news {
-                        calls.start(peers, vec![address.clone()], follow, &member);
+                        calls.start(peers, vec![address.clone()], again(follow), &member);
+                    }
+                    if let News::Lost {
+                        address,
+                        may_return: true,
+                        ..
+                    } = &news
+                    {
+                        tracing::warn!("{address} was lost; calling again");
                     }
                     let lost = match news {
                         News::Lost { id, .. } => Some(id),

@@ -4,7 +4,7 @@ use futures_lite::{StreamExt, future};
 use hypercore::{Event, Events, Hypercore};
 
 use crate::{
-    calls::Calls,
+    calls::{Again, Calls},
     errors::{Failure, Result},
     peers::{Gathering, Peers},
 };
@@ -23,7 +23,7 @@ impl Sources {
         let tasks = Gathering::default();
         let mut events = core.events();
         let mut calls = Calls::new();
-        calls.start(&peers, addresses.to_vec(), false, &tasks.member());
+        calls.start(&peers, addresses.to_vec(), Again::Never, &tasks.member());
         let over = async {
             let news = calls.news();
             while let Ok(news) = news.recv().await {
