@@ -14,6 +14,8 @@ mod manners;
 #[cfg(target_os = "linux")]
 mod misplaced;
 mod network;
+#[cfg(unix)]
+mod originals;
 mod page;
 mod process;
 mod reading;

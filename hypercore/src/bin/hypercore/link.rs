@@ -39,6 +39,23 @@ impl Link {
         let is_path = name.is_empty() || name == "." || name == "..";
         (!is_path && name.len() <= MAX_NAME && name.chars().all(is_plain)).then(|| name.to_owned())
     }
+
+    /// The like of `name` that others may use.
+    pub(crate) fn make_safe(name: &str) -> String {
+        let mut safe = String::new();
+        for c in name.chars() {
+            let c = if Self::safe_name(c.encode_utf8(&mut [0; 4])).is_some() || c == '.' {
+                c
+            } else {
+                '_'
+            };
+            if safe.len() + c.len_utf8() > MAX_NAME {
+                break;
+            }
+            safe.push(c);
+        }
+        Self::safe_name(&safe).unwrap_or_else(|| "_".to_owned())
+    }
 }
 
 impl fmt::Display for Link {
@@ -136,6 +153,21 @@ mod tests {
         check(&line, "app.log", Kind::Log, address);
         let line = format!("hyper://{KEY}/%C3%A4%20%3F%25");
         check(&line, "ä ?%", Kind::File, None);
+    }
+
+    #[test]
+    fn names_that_others_cannot_use_are_made_so() {
+        let long = "ä".repeat(MAX_NAME);
+        for (name, safe) in [
+            ("a.txt", "a.txt"),
+            ("10:30 a\\b\n", "10_30 a_b_"),
+            ("..", "_"),
+            ("", "_"),
+            (&long, &long[..MAX_NAME]),
+        ] {
+            assert_eq!(Link::make_safe(name), safe);
+            assert!(Link::safe_name(safe).is_some());
+        }
     }
 
     #[test]

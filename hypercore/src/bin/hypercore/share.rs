@@ -1,16 +1,18 @@
 //! `hypercore share`: a file, a folder or a growing log becomes a core, and one line says how to get it.
 
+mod archive;
+mod note;
+mod state;
+
 use std::{
     env,
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    io::{self, Read, Seek, SeekFrom},
+    net::SocketAddr,
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
-use async_channel::Sender;
 use async_io::Timer;
 use clap::Args;
 use futures_lite::future;
@@ -23,9 +25,10 @@ use crate::{
     identity,
     input::{self, Batches},
     link::{Kind, Link},
-    net,
+    net::{self, Listener},
     output::{Output, blocks, bytes},
     serve::{Door, Service, listen_on},
+    share::{archive::Archive, note::Note},
     signals::Signals,
 };
 
@@ -43,7 +46,8 @@ const MAX_PEERS: u32 = 1024;
     after_help = "Examples:\n  hypercore share holiday.mp4\n  hypercore share photos\n  \
     hypercore share app.log --follow\n  journalctl -f | hypercore share - --follow\n\n\
     Whoever has the line that is printed can read what is shared, and so can whoever they give it \
-    to. Run it\nagain to go on sharing under the same line; a file that has grown is appended to."
+    to. Run it\nagain to go on sharing under the same line; a file that has grown is appended to. \
+    With --follow, a log that\nis rotated or cut off goes on with the new file."
 )]
 pub(crate) struct ShareArgs {
     /// A file, a folder, or `-` for standard input
@@ -55,10 +59,9 @@ pub(crate) struct ShareArgs {
     /// Directory of the core [default: NAME.hypercore in the working directory]
     #[arg(long, value_name = "DIR")]
     core: Option<PathBuf>,
-    /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:0",
-        value_parser = parse_address)]
-    listen: String,
+    /// Where to listen [default: everywhere, on the port of the last time if that is free]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    listen: Option<String>,
     #[command(flatten)]
     identity: Identity,
     #[command(flatten)]
@@ -70,21 +73,32 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(args.identity.path.as_deref())?;
     let mut output = Output::new(&args.format, manners);
-    let (listener, address) = listen_on(&args.listen).await?;
-    let core = source.open(&output).await?;
-    if source.kind != Kind::Log {
+    let (listener, address) = source.listen(args.listen.as_deref()).await?;
+    let mut opened = None;
+    let ready = {
         let stopped = async {
             signals.stopped().await;
             let words = "interrupted before all was read; run it again to go on";
             Err(Failure::new(Exit::Incomplete, words))
         };
-        let taken = future::or(stopped, source.take_in(&core, &mut output)).await;
-        output.done();
-        if let Err(failure) = taken {
-            close(&core, &source.dir).await?;
-            return Err(failure);
+        future::or(stopped, source.ready(&mut opened, &mut output)).await
+    };
+    output.done();
+    let ready = ready.and_then(|mut note| {
+        note.complete = true;
+        note.port = address.port();
+        note.write(&source.dir)?;
+        Ok(note)
+    });
+    let (core, note) = match (opened, ready) {
+        (Some(core), Ok(note)) => (core, note),
+        (opened, ready) => {
+            if let Some(core) = opened {
+                close(&core, &source.dir).await?;
+            }
+            return ready.map(|_| ());
         }
-    }
+    };
 
     let announcement = net::announce(&core, address);
     if let Err(failure) = &announcement {
@@ -93,26 +107,36 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
     let reached_at = reachable(address);
     let link = Link {
         key: core.key(),
-        address: Some(reached_at.to_string()),
+        address: reached_at.map(|address| address.to_string()),
         name: source.name.clone(),
         kind: source.kind,
+    };
+    let without = match reached_at {
+        Some(reached_at) => format!(" On the same network `@{reached_at}` may be left out."),
+        None => String::new(),
+    };
+    let there = if source.kind == Kind::Log {
+        "so far "
+    } else {
+        ""
     };
     output.result(
         &[
             ("event", "sharing".into()),
             ("line", link.to_string().into()),
             ("key", core.key().to_string().into()),
-            ("address", reached_at.to_string().into()),
+            ("address", reached_at.unwrap_or(address).to_string().into()),
             ("core", source.dir.display().to_string().into()),
             ("length", core.length().into()),
             ("byteLength", core.byte_length().into()),
         ],
         format_args!(
-            "Sharing `{}`: {}, {}. Elsewhere:\n\n  hypercore receive '{link}'\n\nOn the same \
-             network `@{reached_at}` may be left out. Stop with Ctrl-C.",
+            "Sharing `{}`: {there}{}, {}. Elsewhere:\n\n  hypercore receive '{link}'\n\nWhat is \
+             shared is copied to `{}`.{without} Stop with Ctrl-C.",
             source.name,
             blocks(core.length()),
             bytes(core.byte_length()),
+            source.dir.display(),
         ),
     )?;
     let service = Service {
@@ -124,19 +148,16 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         identity,
         signals,
     };
-    service.run(source.follow(&core), &mut output).await
+    let follow = source.follow(&core, note, manners.quiet);
+    service.run(follow, &mut output).await
 }
 
 /// Where others reach us, as far as we can know.
-fn reachable(listening: SocketAddr) -> SocketAddr {
+fn reachable(listening: SocketAddr) -> Option<SocketAddr> {
     if !listening.ip().is_unspecified() {
-        return listening;
+        return Some(listening);
     }
-    let own = net::own_address();
-    SocketAddr::new(
-        own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        listening.port(),
-    )
+    Some(SocketAddr::new(net::own_address()?, listening.port()))
 }
 
 /// What is shared, and where its core is.
@@ -145,19 +166,21 @@ struct Source {
     name: String,
     kind: Kind,
     dir: PathBuf,
+    /// It can be read once only: standard input, a pipe or a device.
+    is_stream: bool,
 }
 
 impl Source {
     fn of(args: &ShareArgs) -> Result<Self> {
         let is_stdin = args.source == Path::new("-");
         let shown = args.source.display();
-        let (path, is_folder) = if is_stdin {
-            (args.source.clone(), false)
+        let (path, is_folder, is_stream) = if is_stdin {
+            (args.source.clone(), false, true)
         } else {
-            let found = fs::canonicalize(&args.source)
-                .and_then(|path| Ok((fs::metadata(&path)?.is_dir(), path)));
-            let (is_folder, path) = found.map_err(|error| unreadable(&args.source, &error))?;
-            (path, is_folder)
+            let found =
+                fs::canonicalize(&args.source).and_then(|path| Ok((fs::metadata(&path)?, path)));
+            let (found, path) = found.map_err(|error| unreadable(&args.source, &error))?;
+            (path, found.is_dir(), !found.is_dir() && !found.is_file())
         };
         let kind = match (is_folder, args.follow) {
             (true, true) => {
@@ -171,32 +194,26 @@ impl Source {
         };
         let name = match path.file_name() {
             _ if is_stdin => "stdin".to_owned(),
-            name => {
-                let name = name.unwrap_or_default().to_string_lossy();
-                Link::safe_name(&name).ok_or_else(|| {
-                    Failure::failed(format!(
-                        "`{shown}` has a name that others may not be able to use"
-                    ))
-                })?
-            }
+            Some(name) => Link::make_safe(&name.to_string_lossy()),
+            None => "root".to_owned(),
         };
-        let dir = args.core.clone();
-        let dir = dir.unwrap_or_else(|| PathBuf::from(format!("{name}.hypercore")));
-        if kind == Kind::Folder {
-            let absolute = env::current_dir().map(|here| here.join(&dir));
-            if absolute.is_ok_and(|absolute| absolute.starts_with(&path)) {
-                return Err(Failure::failed(format!(
-                    "the core `{}` would lie in the folder that it archives; choose a directory \
-                     outside with --core",
-                    dir.display()
-                )));
-            }
+        let dir = match &args.core {
+            Some(dir) => dir.clone(),
+            None => default_core(&name, &path),
+        };
+        if kind == Kind::Folder && real(&dir).starts_with(&path) {
+            return Err(Failure::failed(format!(
+                "the core `{}` would lie in the folder that it archives; choose a directory \
+                 outside with --core DIR",
+                dir.display()
+            )));
         }
         Ok(Self {
             path,
             name,
             kind,
             dir,
+            is_stream,
         })
     }
 
@@ -204,91 +221,240 @@ impl Source {
         self.path == Path::new("-")
     }
 
-    /// The core of an earlier run, or a new one.
-    async fn open(&self, output: &Output) -> Result<Hypercore> {
-        let open = || async {
-            let core = options().open(&self.dir).await;
-            core.map_err(|error| Failure::core(error, &self.dir))
-        };
-        let mut core = open().await?;
-        tell_recovery(&core, &self.dir);
-        require_writable(&core, &self.dir)?;
-        if core.length() == 0 {
-            return Ok(core);
+    /// Listens where the command line says, or where others have called the last time.
+    async fn listen(&self, wanted: Option<&str>) -> Result<(Listener, SocketAddr)> {
+        if let Some(wanted) = wanted {
+            return listen_on(wanted).await;
         }
-        let dir = self.dir.display();
-        match self.kind {
-            Kind::Folder if is_archive(&core).await => output.remark(format_args!(
-                "Sharing the archive in `{dir}` again; remove that to archive anew."
-            )),
-            Kind::Folder => {
-                // Nobody has seen it: it is served when it is whole.
-                let destroyed = core.destroy().await;
-                destroyed.map_err(|error| Failure::core(error, &self.dir))?;
-                core = open().await?;
+        let before = Note::read(&self.dir)?.map_or(0, |note| note.port);
+        match listen_on(&format!("0.0.0.0:{before}")).await {
+            Err(_) if before != 0 => listen_on("0.0.0.0:0").await,
+            listening => listening,
+        }
+    }
+
+    // ---- what is there --------------------------------------------------------------------------
+
+    /// The core with everything that is to be read before others may know of it. Whatever becomes
+    /// of this, `opened` is to be closed.
+    async fn ready(&self, opened: &mut Option<Hypercore>, output: &mut Output) -> Result<Note> {
+        let (mut core, mut note) = self.open(opened).await?;
+        if core.length() > 0 && !self.goes_on(&core, &mut note, output).await? {
+            // Nobody knows it: its line was never printed.
+            note.key = None;
+            note.write(&self.dir)?;
+            let destroyed = core.destroy().await;
+            destroyed.map_err(|error| Failure::core(error, &self.dir))?;
+            *opened = None;
+            (core, note) = self.open(opened).await?;
+        }
+        self.take_in(&core, &mut note, output).await?;
+        Ok(note)
+    }
+
+    /// The core of an earlier run of this, or a new one.
+    async fn open(&self, opened: &mut Option<Hypercore>) -> Result<(Hypercore, Note)> {
+        let fresh = self.note();
+        match Note::read(&self.dir)? {
+            Some(note) => self.check(&note)?,
+            None if note::has_core(&self.dir) => {
+                return Err(self.refusal("a core that `hypercore share` did not make"));
             }
-            Kind::File if self.is_stdin() => {
+            None => fresh.write(&self.dir)?,
+        }
+        let core = options().open(&self.dir).await;
+        let core = core.map_err(|error| Failure::core(error, &self.dir))?;
+        *opened = Some(core.clone());
+        tell_recovery(&core, &self.dir);
+        // Again, because nobody else is at it now.
+        let mut note = Note::read(&self.dir)?.unwrap_or(fresh);
+        self.check(&note)?;
+        let key = core.key().to_string();
+        if note.key.is_none() && core.length() == 0 {
+            note.key = Some(key.clone());
+            note.write(&self.dir)?;
+        }
+        if note.key != Some(key) {
+            return Err(self.refusal("a core that `hypercore share` did not make"));
+        }
+        require_writable(&core, &self.dir)?;
+        Ok((core, note))
+    }
+
+    /// What is to be remembered of this.
+    fn note(&self) -> Note {
+        Note {
+            key: None,
+            source: self.path.to_string_lossy().into_owned(),
+            folder: self.kind == Kind::Folder,
+            complete: false,
+            state: None,
+            start: 0,
+            port: 0,
+        }
+    }
+
+    /// Fails if `note` is that of something else.
+    fn check(&self, note: &Note) -> Result<()> {
+        let ours = self.note();
+        if (&note.source, note.folder) == (&ours.source, ours.folder) {
+            return Ok(());
+        }
+        let what = match note.source.as_str() {
+            "-" => "standard input".to_owned(),
+            path => format!("`{path}`"),
+        };
+        Err(self.refusal(&format!("what was shared from {what}")))
+    }
+
+    fn refusal(&self, what: &str) -> Failure {
+        let dir = self.dir.display();
+        Failure::failed(format!(
+            "`{dir}` holds {what}; choose another directory with --core DIR"
+        ))
+    }
+
+    /// Whether what was read before is the beginning of what is there now. If it is not, and others
+    /// may know of it, this fails, or goes on with the new file where that is a log.
+    async fn goes_on(&self, core: &Hypercore, note: &mut Note, output: &Output) -> Result<bool> {
+        let dir = self.dir.display();
+        let is_log = self.kind == Kind::Log;
+        if self.kind == Kind::Folder {
+            if !note.complete {
+                return Ok(false);
+            }
+            let path = self.path.clone();
+            let now = blocking::unblock(move || state::of_folder(&path)).await?;
+            if note.state != Some(now) {
+                return Err(self.changed("anything in it was changed"));
+            }
+            output.remark(format_args!("Sharing the archive in `{dir}` again."));
+            return Ok(true);
+        }
+        if self.is_stream {
+            if note.complete && !is_log {
                 return Err(Failure::failed(format!(
-                    "`{dir}` holds what was shared before; choose another directory with --core, \
-                     or append to it with --follow"
+                    "`{dir}` holds what was shared before; choose another directory with --core \
+                     DIR, or append to it with --follow"
                 )));
             }
-            Kind::Log if self.is_stdin() => {}
-            Kind::File | Kind::Log => {
-                if !self.begins_with(&core).await? {
-                    return Err(Failure::failed(format!(
-                        "`{}` is not what was shared from `{dir}` before: it was changed other than \
-                         by appending; remove that directory to share it under a new key",
-                        self.path.display()
-                    )));
-                }
-                output.remark(format_args!(
-                    "Going on after {} in `{dir}`.",
-                    bytes(core.byte_length())
-                ));
-            }
+            return Ok(is_log);
         }
-        Ok(core)
+        let metadata = fs::metadata(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+        let before = core.byte_length() - note.start;
+        // A file that was rotated is not all of what is shared.
+        let may_begin = is_log || note.start == 0;
+        let is_same = metadata.len() == before && note.state == Some(state::of_file(&metadata));
+        if may_begin && (is_same || self.begins_with(core, note.start).await?) {
+            if metadata.len() > before {
+                output.remark(format_args!("Going on after {} in `{dir}`.", bytes(before)));
+            }
+            return Ok(true);
+        }
+        if !note.complete {
+            return Ok(false);
+        }
+        if !is_log {
+            return Err(self.changed("it was changed other than by appending"));
+        }
+        output.remark(self.begins_anew());
+        note.start = core.byte_length();
+        note.write(&self.dir)?;
+        Ok(true)
     }
 
-    /// Whether the file still has, as far as its last block shows, what the core has of it.
-    async fn begins_with(&self, core: &Hypercore) -> Result<bool> {
-        let last = core.get_with(core.length() - 1, GetOptions::local()).await;
-        let last = last.map_err(|error| Failure::core(error, &self.dir))?;
-        let start = core.byte_length() - last.len() as u64;
-        let mut there = vec![0; last.len()];
-        let read = File::open(&self.path).and_then(|mut file| {
-            file.seek(SeekFrom::Start(start))?;
-            file.read_exact(&mut there)
-        });
-        match read {
-            Ok(()) => Ok(there == last),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-            Err(error) => Err(unreadable(&self.path, &error)),
-        }
+    fn changed(&self, how: &str) -> Failure {
+        Failure::failed(format!(
+            "`{}` is not what was shared from `{}` before: {how}; share it under a new line with \
+             --core DIR, another directory",
+            self.path.display(),
+            self.dir.display()
+        ))
     }
+
+    fn begins_anew(&self) -> String {
+        let path = self.path.display();
+        format!("`{path}` was replaced or cut off: going on with it from its start.")
+    }
+
+    /// Whether the file begins with all that the core has from byte `start` on.
+    async fn begins_with(&self, core: &Hypercore, start: u64) -> Result<bool> {
+        if start == core.byte_length() {
+            return Ok(true);
+        }
+        let failed = |error| Failure::core(error, &self.dir);
+        let mut file = File::open(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+        let first = core.seek(start).await.map_err(failed)?.index;
+        let mut there = Vec::new();
+        for index in first..core.length() {
+            let block = core.get_with(index, GetOptions::local()).await;
+            let block = block.map_err(failed)?;
+            there.resize(block.len(), 0);
+            match file.read_exact(&mut there) {
+                Ok(()) if there == block => {}
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(unreadable(&self.path, &error));
+                }
+                _ => return Ok(false),
+            }
+            // Signals are to be seen in the middle of a large file.
+            future::yield_now().await;
+        }
+        Ok(true)
+    }
+
+    // ---- what is new ----------------------------------------------------------------------------
 
     /// Appends everything there is and is not in the core yet.
-    async fn take_in(&self, core: &Hypercore, output: &mut Output) -> Result<()> {
-        let batches = if self.kind == Kind::Folder {
+    async fn take_in(&self, core: &Hypercore, note: &mut Note, output: &mut Output) -> Result<()> {
+        if self.kind == Kind::Folder {
             if core.length() > 0 {
                 return Ok(());
             }
             output.draw(0, "{spinner} {binary_bytes}  {binary_bytes_per_sec}");
-            archive(self.path.clone())
-        } else {
-            let (batches, size) = input::file(&self.path, core.byte_length(), BLOCK_SIZE)?;
-            let style =
-                "{bar:40} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
-            output.draw(size.unwrap_or(0), style);
-            batches
+            let archive = Archive::of(self.path.clone());
+            append_all(core, &self.dir, &archive.batches, u64::MAX, output).await?;
+            while let Ok(remark) = archive.remarks.try_recv() {
+                output.remark(remark);
+            }
+            note.state = archive.state.try_recv().ok();
+            return Ok(());
+        }
+        if self.is_stream && self.kind == Kind::Log {
+            return Ok(());
+        }
+        let look = || match fs::metadata(&self.path) {
+            _ if self.is_stream => Ok(None),
+            found => found.map(Some),
         };
-        output.bar().inc(core.byte_length());
-        append_all(core, &self.dir, &batches, output).await
+        let failed = |error| unreadable(&self.path, &error);
+        let before = look().map_err(failed)?;
+        let there = core.byte_length() - note.start;
+        let (batches, size) = input::file(&self.path, there, BLOCK_SIZE)?;
+        let style = "{bar:40} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
+        output.draw(size.unwrap_or(0), style);
+        output.bar().inc(there);
+        // A log may be written to faster than it is read: the rest comes while it is served.
+        let end = match &before {
+            Some(before) if self.kind == Kind::Log => note.start + before.len(),
+            _ => u64::MAX,
+        };
+        append_all(core, &self.dir, &batches, end, output).await?;
+        let after = look().map_err(failed)?;
+        let [before, after] = [before, after].map(|found| found.as_ref().map(state::of_file));
+        note.state = before.filter(|before| after.as_ref() == Some(before));
+        let was_written = after.is_some() && note.state.is_none();
+        if was_written && self.kind == Kind::File && !self.begins_with(core, 0).await? {
+            return Err(Failure::failed(format!(
+                "`{}` was changed while it was read; share it when nobody writes to it",
+                self.path.display()
+            )));
+        }
+        Ok(())
     }
 
     /// Appends what is written to a log, without end.
-    async fn follow(&self, core: &Hypercore) -> Result<()> {
+    async fn follow(&self, core: &Hypercore, mut note: Note, quiet: bool) -> Result<()> {
         if self.kind != Kind::Log {
             return future::pending().await;
         }
@@ -301,32 +467,80 @@ impl Source {
         }
         let failure = |error: io::Error| unreadable(&self.path, &error);
         let mut file = File::open(&self.path).map_err(failure)?;
+        // Another one that is there now under the same name.
+        let mut next = None;
         loop {
-            let end = core.byte_length();
-            if file.metadata().map_err(failure)?.len() < end {
-                return Err(Failure::failed(format!(
-                    "`{}` was cut off: what others have of it cannot be taken back",
-                    self.path.display()
-                )));
+            let there = core.byte_length() - note.start;
+            let metadata = file.metadata().map_err(failure)?;
+            let is_cut = metadata.is_file() && metadata.len() < there;
+            if !is_cut {
+                if metadata.is_file() {
+                    file.seek(SeekFrom::Start(there)).map_err(failure)?;
+                }
+                let batch = input::read_batch(&mut file, BLOCK_SIZE, 64).map_err(failure)?;
+                if !batch.is_empty() {
+                    append_batch(core, &self.dir, batch).await?;
+                    continue;
+                }
             }
-            file.seek(SeekFrom::Start(end)).map_err(failure)?;
-            let batch = input::read_batch(&mut file, BLOCK_SIZE, 64).map_err(failure)?;
-            if batch.is_empty() {
+            if is_cut || next.is_some() {
+                file = next.take().unwrap_or(file);
+                note.start = core.byte_length();
+                note.write(&self.dir)?;
+                if !quiet {
+                    eprintln!("{}", self.begins_anew());
+                }
+                continue;
+            }
+            next = self.replacement(&metadata);
+            if next.is_none() {
                 Timer::after(LOOK).await;
-            } else {
-                append_batch(core, &self.dir, batch).await?;
             }
+            // Otherwise what was written to the old one until now is read first.
         }
+    }
+
+    /// The file that has the name now, if it is not the one that `metadata` describes. While there
+    /// is none, or it cannot be read, the old one is all there is.
+    fn replacement(&self, metadata: &fs::Metadata) -> Option<File> {
+        let now = fs::metadata(&self.path).ok()?;
+        if state::inode(&now) == state::inode(metadata) || !now.is_file() {
+            return None;
+        }
+        File::open(&self.path).ok()
     }
 }
 
+/// `NAME.hypercore` in the working directory, or beside `path` if that is a folder we are in.
+fn default_core(name: &str, path: &Path) -> PathBuf {
+    let dir = PathBuf::from(format!("{name}.hypercore"));
+    match (env::current_dir(), path.parent()) {
+        (Ok(here), Some(parent)) if here.starts_with(path) => parent.join(dir),
+        _ => dir,
+    }
+}
+
+/// `dir` without links and dots, as far as it exists.
+fn real(dir: &Path) -> PathBuf {
+    let whole = env::current_dir().map_or_else(|_| dir.to_owned(), |here| here.join(dir));
+    let known = whole.ancestors().find_map(|part| {
+        let known = fs::canonicalize(part).ok()?;
+        Some(known.join(whole.strip_prefix(part).ok()?))
+    });
+    known.unwrap_or(whole)
+}
+
+/// Appends what comes, until the core has `end` bytes.
 async fn append_all(
     core: &Hypercore,
     dir: &Path,
     batches: &Batches,
+    end: u64,
     output: &Output,
 ) -> Result<()> {
-    while let Ok(batch) = batches.recv().await {
+    while core.byte_length() < end
+        && let Ok(batch) = batches.recv().await
+    {
         let batch = batch?;
         let size: usize = batch.iter().map(Bytes::len).sum();
         append_batch(core, dir, batch).await?;
@@ -338,79 +552,4 @@ async fn append_all(
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
     Failure::failed(format!("`{shown}` cannot be read: {}", reason(error)))
-}
-
-// ---- folders --------------------------------------------------------------------------------
-
-/// A tar archive ends with so many zeros.
-const END_OF_ARCHIVE: usize = 1024;
-
-/// Whether the core holds the whole of an archive.
-async fn is_archive(core: &Hypercore) -> bool {
-    let Some(start) = core.byte_length().checked_sub(END_OF_ARCHIVE as u64) else {
-        return false;
-    };
-    let Ok(position) = core.seek(start).await else {
-        return false;
-    };
-    let mut zeros = 0;
-    for index in position.index..core.length() {
-        let Ok(block) = core.get_with(index, GetOptions::local()).await else {
-            return false;
-        };
-        zeros += block.iter().rev().take_while(|&&byte| byte == 0).count();
-    }
-    zeros >= END_OF_ARCHIVE
-}
-
-/// The blocks of an archive of `folder`.
-fn archive(folder: PathBuf) -> Batches {
-    let (sender, batches) = async_channel::bounded(4);
-    thread::spawn(move || {
-        let mut builder = tar::Builder::new(BlockWriter {
-            buffer: Vec::new(),
-            sender: sender.clone(),
-        });
-        builder.follow_symlinks(false);
-        let written = builder.append_dir_all(".", &folder);
-        let written = written.and_then(|()| builder.into_inner()?.flush());
-        if let Err(error) = written {
-            // Nobody listens any more when the program is ending.
-            let _ = sender.send_blocking(Err(unreadable(&folder, &error)));
-        }
-    });
-    batches
-}
-
-/// Cuts what is written into blocks.
-struct BlockWriter {
-    buffer: Vec<u8>,
-    sender: Sender<Result<Vec<Bytes>>>,
-}
-
-impl BlockWriter {
-    fn send(&mut self) -> io::Result<()> {
-        let block = std::mem::take(&mut self.buffer).into();
-        let sent = self.sender.send_blocking(Ok(vec![block]));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
-}
-
-impl Write for BlockWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = BLOCK_SIZE as usize - self.buffer.len();
-        let part = &bytes[..bytes.len().min(room)];
-        self.buffer.extend_from_slice(part);
-        if part.len() == room {
-            self.send()?;
-        }
-        Ok(part.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        self.send()
-    }
 }

@@ -1,0 +1,233 @@
+//! The archive of a folder, as the blocks of a core.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::PathBuf,
+    thread,
+};
+
+use async_channel::{Receiver, Sender};
+use hypercore::Bytes;
+
+use super::{
+    BLOCK_SIZE,
+    state::{State, Walk, is_gone},
+    unreadable,
+};
+use crate::{errors::Result, input::Batches};
+
+/// An archive that is being made.
+pub(super) struct Archive {
+    pub(super) batches: Batches,
+    /// What people should know about it.
+    pub(super) remarks: Receiver<String>,
+    /// How the folder looked, once all was read.
+    pub(super) state: Receiver<String>,
+}
+
+impl Archive {
+    pub(super) fn of(folder: PathBuf) -> Self {
+        let (sender, batches) = async_channel::bounded(4);
+        let (remark, remarks) = async_channel::unbounded();
+        let (done, state) = async_channel::bounded(1);
+        thread::spawn(move || {
+            // Nobody listens any more when the program is ending.
+            let _ = match write(folder, &sender, &remark) {
+                Ok(state) => done.try_send(state).is_ok(),
+                Err(failure) => sender.send_blocking(Err(failure)).is_ok(),
+            };
+        });
+        Self {
+            batches,
+            remarks,
+            state,
+        }
+    }
+}
+
+/// Writes everything that is in `folder`, and tells how it looked.
+fn write(
+    folder: PathBuf,
+    sender: &Sender<Result<Vec<Bytes>>>,
+    remarks: &Sender<String>,
+) -> Result<String> {
+    let mut builder = tar::Builder::new(BlockWriter {
+        buffer: Vec::new(),
+        sender: sender.clone(),
+    });
+    let mut state = State::default();
+    let remark = |text| drop(remarks.try_send(text));
+    for entry in Walk::of(&folder) {
+        let entry = entry?;
+        let shown = entry.path.display();
+        if !entry.is_archived() {
+            remark(format!(
+                "`{shown}` is left out: it is no file, folder or link."
+            ));
+            continue;
+        }
+        let kind = entry.metadata.file_type();
+        let mut metadata = entry.metadata.clone();
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(&metadata);
+        let written = if kind.is_dir() {
+            builder.append_data(&mut header, &entry.name, io::empty())
+        } else if kind.is_symlink() {
+            header.set_size(0);
+            fs::read_link(&entry.path)
+                .and_then(|to| builder.append_link(&mut header, &entry.name, to))
+        } else {
+            File::open(&entry.path).and_then(|file| {
+                metadata = file.metadata()?;
+                header.set_metadata(&metadata);
+                let mut content = Exactly::of(file, metadata.len());
+                builder.append_data(&mut header, &entry.name, &mut content)?;
+                if content.has_changed()? {
+                    remark(format!("`{shown}` was written to while it was read."));
+                }
+                Ok(())
+            })
+        };
+        match written {
+            // Nothing of it was written yet.
+            Err(error) if is_gone(&error) => continue,
+            written => written.map_err(|error| unreadable(&entry.path, &error))?,
+        }
+        state.add(&entry, &metadata);
+    }
+    let ended = builder.into_inner().and_then(|mut blocks| blocks.flush());
+    ended.map_err(|error| unreadable(&folder, &error))?;
+    Ok(state.finish())
+}
+
+/// As much of a file as its header says, whatever becomes of the file meanwhile: what was more or
+/// less would spoil everything after it.
+struct Exactly {
+    file: File,
+    size: u64,
+    left: u64,
+    padded: bool,
+}
+
+impl Exactly {
+    fn of(file: File, size: u64) -> Self {
+        Self {
+            file,
+            size,
+            left: size,
+            padded: false,
+        }
+    }
+
+    fn has_changed(&self) -> io::Result<bool> {
+        Ok(self.padded || self.file.metadata()?.len() != self.size)
+    }
+}
+
+impl Read for Exactly {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let wanted = wanted.min(buffer.len());
+        let mut count = self.file.read(&mut buffer[..wanted])?;
+        if count == 0 && wanted > 0 {
+            buffer[..wanted].fill(0);
+            (count, self.padded) = (wanted, true);
+        }
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+/// Cuts what is written into blocks.
+struct BlockWriter {
+    buffer: Vec<u8>,
+    sender: Sender<Result<Vec<Bytes>>>,
+}
+
+impl BlockWriter {
+    fn send(&mut self) -> io::Result<()> {
+        let block = std::mem::take(&mut self.buffer).into();
+        let sent = self.sender.send_blocking(Ok(vec![block]));
+        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Write for BlockWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = BLOCK_SIZE as usize - self.buffer.len();
+        let part = &bytes[..bytes.len().min(room)];
+        self.buffer.extend_from_slice(part);
+        if part.len() == room {
+            self.send()?;
+        }
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.send()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The files of the archive, in their order.
+    fn unpacked(archive: &Archive) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        while let Ok(batch) = archive.batches.recv_blocking() {
+            bytes.extend(batch.unwrap().concat());
+        }
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries().unwrap();
+        entries
+            .map(|entry| {
+                let mut entry = entry.unwrap();
+                let mut content = Vec::new();
+                entry.read_to_end(&mut content).unwrap();
+                (entry.path().unwrap().into_owned(), content)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_file_has_the_size_that_was_announced() {
+        let scene = tempfile::tempdir().unwrap();
+        let path = scene.path().join("file");
+        for (now, expected) in [("abcdef", "abc"), ("a", "a\0\0"), ("abc", "abc")] {
+            fs::write(&path, now).unwrap();
+            let mut content = Exactly::of(File::open(&path).unwrap(), 3);
+            let mut read = String::new();
+            content.read_to_string(&mut read).unwrap();
+            assert_eq!(read, expected);
+            assert_eq!(content.has_changed().unwrap(), now != expected);
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_meanwhile_spoils_nothing_after_it() {
+        let scene = tempfile::tempdir().unwrap();
+        let grows = scene.path().join("a");
+        fs::write(&grows, vec![1; 8 << 20]).unwrap();
+        fs::write(scene.path().join("b"), "after it").unwrap();
+        let archive = Archive::of(scene.path().to_owned());
+        // The archive waits until its first blocks are taken, in the middle of the file.
+        while archive.batches.len() < 4 {
+            thread::yield_now();
+        }
+        fs::write(&grows, vec![1; 9 << 20]).unwrap();
+        let files = unpacked(&archive);
+        assert_eq!(files.len(), 2);
+        assert_eq!(files[0].1.len(), 8 << 20);
+        assert_eq!(files[1], ("b".into(), b"after it".to_vec()));
+        let remark = archive.remarks.recv_blocking().unwrap();
+        assert!(
+            remark.contains("was written to while it was read"),
+            "{remark}"
+        );
+    }
+}

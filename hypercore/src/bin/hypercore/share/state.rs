@@ -1,0 +1,183 @@
+//! How files and folders look from outside, to tell whether they are what they were.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use data_encoding::HEXLOWER;
+use hypercore::merkle::leaf_hash;
+
+use crate::{
+    errors::{Failure, Result},
+    share::unreadable,
+};
+
+/// How a file looks. Whoever writes to it changes that.
+pub(super) fn of_file(metadata: &Metadata) -> String {
+    let (inode, changed) = (inode(metadata), changed(metadata));
+    format!("{} {inode:?} {changed}", plain(metadata))
+}
+
+fn plain(metadata: &Metadata) -> String {
+    let modified = metadata.modified().ok();
+    let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified = modified.unwrap_or_default().as_nanos();
+    format!("{} {modified}", metadata.len())
+}
+
+/// Which file it is, as long as it exists.
+#[cfg(unix)]
+pub(super) fn inode(metadata: &Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+pub(super) fn inode(_: &Metadata) -> Option<(u64, u64)> {
+    None
+}
+
+/// Unlike the time of modification, this one cannot be set.
+#[cfg(unix)]
+fn changed(metadata: &Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    format!("{}.{:09}", metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn changed(_: &Metadata) -> String {
+    String::new()
+}
+
+#[cfg(unix)]
+fn mode(metadata: &Metadata) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions())
+}
+
+#[cfg(not(unix))]
+fn mode(metadata: &Metadata) -> u32 {
+    metadata.permissions().readonly().into()
+}
+
+/// How a folder looks, from what is in it.
+#[derive(Debug, Default)]
+pub(super) struct State([u8; 32]);
+
+impl State {
+    pub(super) fn add(&mut self, entry: &Entry, metadata: &Metadata) {
+        let mut bytes = self.0.to_vec();
+        let (mode, name) = (mode(metadata), entry.name.as_os_str().as_encoded_bytes());
+        bytes.extend(format!("{} {mode:o} ", name.len()).bytes());
+        bytes.extend(name);
+        // The time of a directory tells only of what is in it.
+        if !metadata.is_dir() {
+            bytes.extend(plain(metadata).bytes());
+        }
+        self.0 = leaf_hash(&bytes);
+    }
+
+    pub(super) fn finish(self) -> String {
+        HEXLOWER.encode(&self.0)
+    }
+}
+
+/// How `folder` looks now.
+pub(super) fn of_folder(folder: &Path) -> Result<String> {
+    let mut state = State::default();
+    for entry in Walk::of(folder) {
+        let entry = entry?;
+        if entry.is_archived() {
+            state.add(&entry, &entry.metadata);
+        }
+    }
+    Ok(state.finish())
+}
+
+/// Something in a folder.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    /// The path within the folder.
+    pub(super) name: PathBuf,
+    pub(super) metadata: Metadata,
+}
+
+impl Entry {
+    /// Whether others can have it: a socket, for example, is only good where it is.
+    pub(super) fn is_archived(&self) -> bool {
+        let kind = self.metadata.file_type();
+        kind.is_file() || kind.is_dir() || kind.is_symlink()
+    }
+}
+
+/// Everything in a folder, in the same order every time, without following links.
+pub(super) struct Walk {
+    folder: PathBuf,
+    /// Names within the folder that come next, the first of them last.
+    next: Vec<PathBuf>,
+    failure: Option<Failure>,
+}
+
+impl Walk {
+    pub(super) fn of(folder: &Path) -> Self {
+        let mut walk = Self {
+            folder: folder.to_owned(),
+            next: Vec::new(),
+            failure: None,
+        };
+        walk.enter(Path::new(""));
+        walk
+    }
+
+    fn enter(&mut self, name: &Path) {
+        let path = self.folder.join(name);
+        let names = fs::read_dir(&path).and_then(|entries| {
+            let names = entries.map(|entry| Ok(name.join(entry?.file_name())));
+            names.collect::<io::Result<Vec<_>>>()
+        });
+        match names {
+            Ok(mut names) => {
+                names.sort_unstable_by(|a, b| b.cmp(a));
+                self.next.append(&mut names);
+            }
+            // Somebody has removed it meanwhile.
+            Err(error) if is_gone(&error) && name != Path::new("") => {}
+            Err(error) => self.failure = Some(unreadable(&path, &error)),
+        }
+    }
+}
+
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+impl Iterator for Walk {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(failure) = self.failure.take() {
+            self.next.clear();
+            return Some(Err(failure));
+        }
+        let (name, path, metadata) = loop {
+            let name = self.next.pop()?;
+            let path = self.folder.join(&name);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) => break (name, path, metadata),
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Some(Err(unreadable(&path, &error))),
+            }
+        };
+        if metadata.is_dir() {
+            self.enter(&name);
+        }
+        Some(Ok(Entry {
+            path,
+            name,
+            metadata,
+        }))
+    }
+}

@@ -1,0 +1,341 @@
+//! `share`: what is there already stays, and what is shared is what is there.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::symlink, net::UnixListener},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    process::{Process, Scene},
+    sharing::{content, share},
+};
+
+fn key(line: &str) -> &str {
+    line.split('@').next().unwrap()
+}
+
+/// Waits until `path` has this text.
+fn arrives(scene: &Scene, path: &str, expected: &str) {
+    let start = Instant::now();
+    loop {
+        let found = fs::read_to_string(scene.path(path)).unwrap_or_default();
+        if found == expected {
+            return;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{found:?}, not {expected:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn append(scene: &Scene, path: &str, text: &str) {
+    let mut file = File::options()
+        .append(true)
+        .create(true)
+        .open(scene.path(path))
+        .unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+}
+
+/// The words of the line for people.
+fn told(server: &Process) -> String {
+    (0..5).map(|_| server.text()).collect()
+}
+
+#[test]
+fn a_core_that_share_did_not_make_is_left_alone() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("photos")).unwrap();
+    fs::write(scene.path("photos/one"), b"one").unwrap();
+    fs::write(scene.path("notes"), b"two").unwrap();
+    scene.core("letters", &["Dear reader,"]);
+    scene.core("photos.hypercore", &["mine"]);
+    scene.core("empty", &[]);
+    for dir in ["letters", "photos.hypercore", "empty"] {
+        let before = scene.files(dir);
+        for what in ["photos", "notes"] {
+            scene
+                .run(["share", what, "--core", dir])
+                .fails(1, &[&format!("`{dir}`"), "did not make", "--core"]);
+        }
+        assert!(scene.files(dir) == before, "{dir}");
+    }
+    scene.run(["share", "photos"]).fails(1, &["did not make"]);
+    // Nor is a file overwritten that has the name of the note.
+    fs::create_dir(scene.path("other")).unwrap();
+    fs::write(scene.path("other/share"), b"of mine").unwrap();
+    scene
+        .run(["share", "notes", "--core", "other"])
+        .fails(1, &["`other/share` was not written by"]);
+    assert_eq!(fs::read(scene.path("other/share")).unwrap(), b"of mine");
+    assert_eq!(scene.files("other").len(), 1);
+}
+
+#[test]
+fn a_core_in_place_of_the_one_that_share_made_is_left_alone() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("photos")).unwrap();
+    let (server, _) = share(&scene, "photos", &[]);
+    server.stop().ok();
+    let note = fs::read_to_string(scene.path("photos.hypercore/share")).unwrap();
+    fs::remove_dir_all(scene.path("photos.hypercore")).unwrap();
+    scene.core("photos.hypercore", &["mine"]);
+    // Also if that run was never finished.
+    for note in [
+        note.clone(),
+        note.replace("\"complete\":true", "\"complete\":false"),
+    ] {
+        fs::write(scene.path("photos.hypercore/share"), &note).unwrap();
+        scene.run(["share", "photos"]).fails(1, &["did not make"]);
+        assert!(scene.run(["cat", "photos.hypercore"]).ok().text() == "mine");
+    }
+}
+
+#[test]
+fn two_sources_of_one_name() {
+    let scene = Scene::new();
+    for folder in ["x/photos", "y/photos"] {
+        fs::create_dir_all(scene.path(folder)).unwrap();
+        fs::write(scene.path(folder).join("one"), folder).unwrap();
+        fs::write(scene.path(folder).join("../notes"), folder).unwrap();
+    }
+    for what in ["photos", "notes"] {
+        let (first, second) = (format!("x/{what}"), format!("y/{what}"));
+        let (server, line) = share(&scene, &first, &[]);
+        // While the first one is shared, and afterwards.
+        let fails = || {
+            scene
+                .run(["share", &second])
+                .fails(1, &["holds what was shared from", &first, "--core DIR"])
+        };
+        fails();
+        server.stop().ok();
+        fails();
+        let (server, other) = share(&scene, &second, &["--core", &format!("other-{what}")]);
+        assert_ne!(key(&line), key(&other));
+        let copy = format!("copy-{what}");
+        scene.run(["receive", &other, &copy]).ok();
+        let file = if what == "photos" {
+            format!("{copy}/one")
+        } else {
+            copy
+        };
+        assert_eq!(fs::read_to_string(scene.path(&file)).unwrap(), "y/photos");
+        server.stop().ok();
+    }
+    // A folder in the place of a file.
+    fs::remove_file(scene.path("x/notes")).unwrap();
+    fs::create_dir(scene.path("x/notes")).unwrap();
+    scene.run(["share", "x/notes"]).fails(1, &["--core"]);
+}
+
+#[test]
+fn a_folder_that_was_changed() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("photos/a")).unwrap();
+    fs::write(scene.path("photos/a/one"), b"one").unwrap();
+    let (server, first) = share(&scene, "photos", &[]);
+    server.stop().ok();
+    let (server, second) = share(&scene, "photos", &[]);
+    assert_eq!(key(&first), key(&second));
+    server.stop().ok();
+    let fails = || {
+        scene
+            .run(["share", "photos"])
+            .fails(1, &["was changed", "`photos.hypercore`", "--core"])
+    };
+    fs::write(scene.path("photos/two"), b"two").unwrap();
+    fails();
+    fs::remove_file(scene.path("photos/two")).unwrap();
+    let (server, _) = share(&scene, "photos", &[]);
+    server.stop().ok();
+    fs::write(scene.path("photos/a/one"), b"eno").unwrap();
+    fails();
+}
+
+#[test]
+fn a_file_that_was_changed_before_its_last_block() {
+    let scene = Scene::new();
+    fs::write(scene.path("notes"), content(300_000)).unwrap();
+    let (server, _) = share(&scene, "notes", &[]);
+    server.stop().ok();
+    let mut changed = content(400_000);
+    changed[10] ^= 1;
+    fs::write(scene.path("notes"), changed).unwrap();
+    scene
+        .run(["share", "notes"])
+        .fails(1, &["other than by appending", "--core"]);
+}
+
+#[test]
+fn a_half_made_archive_is_made_anew_and_only_a_mark_makes_it_whole() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("photos")).unwrap();
+    // It ends with what an archive ends with, too.
+    fs::write(scene.path("photos/one"), vec![0; 200_000]).unwrap();
+    let (server, line) = share(&scene, "photos", &[]);
+    server.stop().ok();
+    let note = scene.path("photos.hypercore/share");
+    let text = fs::read_to_string(&note).unwrap();
+    fs::write(
+        &note,
+        text.replace("\"complete\":true", "\"complete\":false"),
+    )
+    .unwrap();
+    let (server, again) = share(&scene, "photos", &[]);
+    assert_ne!(key(&line), key(&again));
+    scene.run(["receive", &again, "copy"]).ok();
+    assert_eq!(fs::read(scene.path("copy/one")).unwrap(), vec![0; 200_000]);
+    server.stop().ok();
+}
+
+#[test]
+fn what_in_a_folder_nobody_else_can_have_is_left_out() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("photos")).unwrap();
+    fs::write(scene.path("photos/one"), b"one").unwrap();
+    symlink("nowhere", scene.path("photos/link")).unwrap();
+    let _socket = UnixListener::bind(scene.path("photos/socket")).unwrap();
+    let (server, line) = share(&scene, "photos", &[]);
+    scene.run(["receive", &line, "copy"]).ok();
+    let mut names: Vec<_> = scene.path("copy").read_dir().unwrap().collect();
+    names.sort_by_key(|entry| entry.as_ref().unwrap().file_name());
+    assert_eq!(names.len(), 2);
+    assert_eq!(fs::read(scene.path("copy/one")).unwrap(), b"one");
+    let done = server.stop().ok();
+    assert!(
+        done.stderr.contains("/photos/socket` is left out"),
+        "{}",
+        done.stderr
+    );
+}
+
+#[test]
+fn a_log_that_is_rotated_and_cut_off() {
+    let scene = Scene::new();
+    append(&scene, "app.log", "one\n");
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    let receiver = scene.start(["receive", &line, "copy.log", "--json"]);
+    arrives(&scene, "copy.log", "one\n");
+    fs::rename(scene.path("app.log"), scene.path("app.log.1")).unwrap();
+    // Whoever writes may do so until it knows.
+    append(&scene, "app.log.1", "two\n");
+    append(&scene, "app.log", "three, which is longer\n");
+    let mut expected = "one\ntwo\nthree, which is longer\n".to_owned();
+    arrives(&scene, "copy.log", &expected);
+    fs::write(scene.path("app.log"), "four\n").unwrap();
+    expected += "four\n";
+    arrives(&scene, "copy.log", &expected);
+    let done = server.stop().ok();
+    let times = done.stderr.matches("was replaced or cut off").count();
+    assert_eq!(times, 2, "{}", done.stderr);
+    receiver.stop().ok();
+
+    // Nothing is told twice when it goes on, and what was rotated meanwhile is noticed.
+    append(&scene, "app.log", "five\n");
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    let receiver = scene.start(["receive", &line, "copy.log", "--json"]);
+    expected += "five\n";
+    arrives(&scene, "copy.log", &expected);
+    server.stop().ok();
+    fs::write(scene.path("app.log"), "six, anew\n").unwrap();
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    receiver.stop().ok();
+    let receiver = scene.start(["receive", &line, "copy.log", "--json"]);
+    expected += "six, anew\n";
+    arrives(&scene, "copy.log", &expected);
+    receiver.stop().ok();
+    server.stop().ok();
+    scene
+        .run(["share", "app.log"])
+        .fails(1, &["other than by appending"]);
+}
+
+#[test]
+fn names_that_others_cannot_use() {
+    let scene = Scene::new();
+    fs::write(scene.path("10:30"), b"time").unwrap();
+    let (server, line) = share(&scene, "10:30", &[]);
+    assert!(line.ends_with("/10_30"), "{line}");
+    fs::create_dir(scene.path("there")).unwrap();
+    scene.run(["receive", &line, "there"]).ok();
+    assert_eq!(fs::read(scene.path("there/10_30")).unwrap(), b"time");
+    server.stop().ok();
+}
+
+#[test]
+fn the_folder_that_one_is_in() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.path("photos/2026")).unwrap();
+    fs::write(scene.path("photos/one"), b"one").unwrap();
+    let arguments = ["share", ".", "--json", "--listen", "127.0.0.1:0"];
+    let server = scene.start_with(arguments, |command| {
+        command.current_dir(scene.path("photos"));
+    });
+    let line = server.event("sharing")["line"].as_str().unwrap().to_owned();
+    assert!(line.ends_with("/photos/"), "{line}");
+    assert!(scene.path("photos.hypercore").is_dir());
+    scene.run(["receive", &line, "copy"]).ok();
+    assert_eq!(fs::read(scene.path("copy/one")).unwrap(), b"one");
+    server.stop().ok();
+}
+
+#[test]
+fn where_no_core_can_be_made() {
+    let scene = Scene::new();
+    fs::write(scene.path("notes"), b"text").unwrap();
+    fs::write(scene.path("file"), b"in the way").unwrap();
+    scene
+        .run(["share", "notes", "--core", "file/core"])
+        .fails(1, &["`file/core` cannot be made", "--core DIR"]);
+}
+
+#[test]
+fn the_port_of_the_last_time() {
+    let scene = Scene::new();
+    fs::write(scene.path("notes"), b"text").unwrap();
+    let port = || {
+        let server = scene.start(["share", "notes", "--json"]);
+        let address = server.event("sharing")["address"].clone();
+        let address = address.as_str().unwrap();
+        let port = address.rsplit_once(':').unwrap().1.to_owned();
+        (server, port)
+    };
+    let (server, first) = port();
+    server.stop().ok();
+    let (server, second) = port();
+    assert_eq!(first, second);
+    server.stop().ok();
+    let taken = std::net::TcpListener::bind(format!("0.0.0.0:{first}")).unwrap();
+    let (server, third) = port();
+    assert_ne!(first, third);
+    drop(taken);
+    server.stop().ok();
+}
+
+#[test]
+fn what_is_told_of_a_share() {
+    let scene = Scene::new();
+    append(&scene, "app.log", "twelve bytes");
+    let follow = ["share", "app.log", "--follow", "--listen", "127.0.0.1:0"];
+    let server = scene.start(follow);
+    let text = told(&server);
+    assert!(
+        text.contains("so far 1 block, 12 bytes") && text.contains("`app.log.hypercore`"),
+        "{text}"
+    );
+    let done = server.stop().ok();
+    assert!(!done.stderr.contains("Going on"), "{}", done.stderr);
+    let done = share(&scene, "app.log", &[]).0.stop().ok();
+    assert!(!done.stderr.contains("Going on"), "{}", done.stderr);
+    append(&scene, "app.log", "more");
+    let done = share(&scene, "app.log", &[]).0.stop().ok();
+    assert!(
+        done.stderr.contains("Going on after 12 bytes"),
+        "{}",
+        done.stderr
+    );
+}
