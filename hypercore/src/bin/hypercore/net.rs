@@ -83,13 +83,26 @@ pub(crate) fn announce(core: &Hypercore, address: SocketAddr) -> Result<Announce
     })
 }
 
-/// The address of this machine on the network that leads to others, if there is one.
+/// The address of this machine on a network that leads to others, if there is one.
 pub(crate) fn own_address() -> Option<IpAddr> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent: this asks which way it would go to an address of nobody (RFC 5737).
-    socket.connect("192.0.2.1:9").ok()?;
-    let own = socket.local_addr().ok()?.ip();
-    (!own.is_unspecified()).then_some(own)
+    let route = || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+        // Nothing is sent: this asks which way it would go to an address of nobody (RFC 5737).
+        socket.connect("192.0.2.1:9").ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Without a way to everywhere there may still be neighbours.
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let interfaces = interfaces.into_iter().map(|interface| interface.ip());
+    route().into_iter().chain(interfaces).find(leads_to_others)
+}
+
+fn leads_to_others(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_unspecified() && !v4.is_loopback() && !v4.is_link_local(),
+        // Nobody listens there.
+        IpAddr::V6(_) => false,
+    }
 }
 
 /// The addresses of `host`, which may be one itself.
@@ -156,5 +169,23 @@ impl AsyncWrite for Tcp {
     fn poll_close(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.closed = true;
         Poll::Ready(self.stream.shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_only_this_machine_knows_are_told_to_nobody() {
+        for (address, expected) in [
+            ("192.168.1.5", true),
+            ("127.0.0.1", false),
+            ("0.0.0.0", false),
+            ("169.254.3.4", false),
+            ("::1", false),
+        ] {
+            assert_eq!(leads_to_others(&address.parse().unwrap()), expected);
+        }
     }
 }
