@@ -25,3 +25,5 @@ mod secrets;
 mod sharing;
 mod status;
 mod storing;
+#[cfg(unix)]
+mod targets;

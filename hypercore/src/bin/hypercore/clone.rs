@@ -616,7 +616,7 @@ impl Job {
             ("byteLength", byte_length.into()),
             ("downloaded", downloaded.into()),
         ];
-        if self.args.target.is_some() && !self.args.live {
+        if self.args.target.is_some() {
             // Who asked for it has more to do before people are told.
             return self.output.event("synced", &fields[1..]);
         }

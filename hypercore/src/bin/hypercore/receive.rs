@@ -5,10 +5,11 @@
 //! so that it is never there in part. A log is written to as its blocks come.
 
 use std::{
+    error,
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use clap::Args;
@@ -19,22 +20,25 @@ use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
     commands::{close, open},
-    errors::{Failure, Result, reason},
+    errors::{Exit, Failure, Result, reason},
     link::{Kind, Link},
     output::{Output, bytes},
+    signals::Signals,
 };
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     hypercore receive 'hyper://KEY@192.168.1.5:4000/holiday.mp4'\n  \
-    hypercore receive 'hyper://KEY/photos/' ~/Pictures/holiday\n\n\
+    hypercore receive 'hyper://KEY/photos/' ~/Pictures/holiday\n  \
+    hypercore receive 'hyper://KEY/app.log?live' - | grep error\n\n\
     Run it again after an interruption: it goes on where it was. A log (?live) is followed until \
     Ctrl-C.")]
 pub(crate) struct ReceiveArgs {
     /// What `hypercore share` printed
     #[arg(value_name = "LINE")]
     link: Link,
-    /// What to write [default: the name in the line, in the working directory]
+    /// What to write, a directory to put it in, or `-` for standard output [default: the name in
+    /// the line, in the working directory]
     target: Option<PathBuf>,
     /// Keep the core beside the target, to serve it to others
     #[arg(long)]
@@ -46,23 +50,42 @@ pub(crate) struct ReceiveArgs {
 }
 
 pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> {
+    let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let ReceiveArgs { link, keep, .. } = args;
-    let target = args.target.unwrap_or_else(|| PathBuf::from(&link.name));
-    let dir = with_suffix(&target, ".hypercore");
-    let shown = target.display();
-    let is_log = link.kind == Kind::Log;
-    if target.exists() && !(is_log && dir.exists()) {
-        return Err(Failure::failed(format!(
-            "`{shown}` exists already; name another target after the line"
-        )));
-    }
     let json = args.format.json;
+    let to_stdout = args.target.as_deref() == Some(Path::new("-"));
+    let target = target(&link, args.target.as_deref().filter(|_| !to_stdout));
+    let dir = match to_stdout {
+        // Of its own, because the target of that name may have one.
+        true => PathBuf::from(format!(
+            "{}.{:.8}.hypercore",
+            link.name,
+            link.key.to_string()
+        )),
+        false => with_suffix(&target, ".hypercore"),
+    };
+    let shown = target.display();
+    if to_stdout {
+        if link.kind == Kind::Folder || json {
+            let what = if json { "--json" } else { "a folder" };
+            return Err(Failure::failed(format!(
+                "`-` writes the bytes of a file or a log, which does not go together with {what}; \
+                 name a target after the line"
+            )));
+        }
+    } else {
+        check(&target, link.kind)?;
+    }
+    let (had_dir, had_target) = (dir.exists(), target.exists());
+    // Made for the target alone, if it is not there yet.
+    let parent = target.parent().filter(|parent| !parent.exists());
+    let parent = parent.map(Path::to_owned);
     let download = CloneArgs {
         key: link.key,
         dir: dir.clone(),
-        connect: link.address.into_iter().collect(),
+        connect: link.address.iter().cloned().collect(),
         more: Vec::new(),
-        live: is_log,
+        live: link.kind == Kind::Log,
         sparse: false,
         range: Vec::new(),
         search: true,
@@ -70,36 +93,80 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         identity: args.identity,
         format: args.format,
     };
-    if is_log {
-        let log = target.clone();
-        return clone::download(download, manners, |core| async move {
-            append_to(&core, &log).await
+    let mut output = Output::new(&Format { json }, manners);
+    if link.kind == Kind::Log {
+        let log = (!to_stdout).then(|| target.clone());
+        if log.is_some() {
+            output.remark(format_args!("Following into `{shown}`; stop with Ctrl-C."));
+        }
+        let path = log.clone();
+        let followed = clone::download(download, manners, |core| async move {
+            match path {
+                Some(path) => append_to(&core, &path).await,
+                None => print(&core).await,
+            }
         })
         .await;
+        // Nothing goes on from it: the next run begins at the start again, or with another target.
+        let is_useless = log.is_none() || !had_dir && had_target && followed.is_err();
+        if is_useless
+            && !keep
+            && dir.exists()
+            && let Ok(core) = open(&dir).await
+        {
+            remove(core, &dir).await?;
+        }
+        return followed;
     }
-    clone::download(download, manners, |_| future::pending()).await?;
+    let core = match clone::download(download, manners, |_| future::pending()).await {
+        Ok(()) => open(&dir).await?,
+        Err(failure) => {
+            let is_stopped = future::poll_once(signals.stopped()).await.is_some();
+            let whole = match is_stopped {
+                true => None,
+                false => whole(&dir, &link, &failure).await,
+            };
+            let Some(core) = whole else {
+                if let Some(parent) = parent {
+                    // What was made for nothing; if there is something in it, it stays.
+                    let _ = fs::remove_dir(parent);
+                }
+                return Err(failure);
+            };
+            output.remark(format_args!("{failure}; all of it is here already."));
+            core
+        }
+    };
 
-    let core = open(&dir).await?;
     let (length, byte_length) = (core.length(), core.byte_length());
-    let (source, part, kind) = (core.clone(), with_suffix(&target, ".part"), link.kind);
+    // Nothing of others is there.
+    let (source, part, kind) = (core.clone(), dir.join("part"), link.kind);
     let path = target.clone();
     let written = blocking::unblock(move || match kind {
+        _ if to_stdout => copy(source, &mut io::stdout()),
         Kind::Folder => unpack(source, &part, &path),
         _ => write(source, &part, &path),
     });
-    if let Err(error) = written.await {
-        close(&core, &dir).await?;
-        return Err(unwritable(&target, &error));
+    match written.await {
+        Err(error) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            close(&core, &dir).await?;
+            return Err(match to_stdout {
+                true => Failure::output(&error),
+                false => unwritable(&target, &dir, &error),
+            });
+        }
+        Ok(()) => {}
     }
     if keep {
         close(&core, &dir).await?;
     } else {
-        let removed = core.destroy().await;
-        removed.map_err(|error| Failure::core(error, &dir))?;
-        // If somebody has put something else there meanwhile, it stays.
-        let _ = fs::remove_dir(&dir);
+        remove(core, &dir).await?;
     }
-    Output::new(&Format { json }, manners).result(
+    if to_stdout {
+        return Ok(());
+    }
+    output.result(
         &[
             ("event", "received".into()),
             ("target", shown.to_string().into()),
@@ -110,38 +177,144 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     )
 }
 
+/// Where it goes.
+fn target(link: &Link, wanted: Option<&Path>) -> PathBuf {
+    let Some(wanted) = wanted else {
+        return PathBuf::from(&link.name);
+    };
+    let ends_as_directory = wanted
+        .as_os_str()
+        .as_encoded_bytes()
+        .last()
+        .is_some_and(|&byte| path::is_separator(char::from(byte)));
+    if wanted.is_dir() || ends_as_directory && link.kind != Kind::Folder {
+        return wanted.join(&link.name);
+    }
+    // Without a slash at its end.
+    wanted.components().collect()
+}
+
+/// Fails if `target` is in the way, or could not be written.
+fn check(target: &Path, kind: Kind) -> Result<()> {
+    let shown = target.display();
+    let found = fs::symlink_metadata(target);
+    // What a log has already is compared when its blocks come.
+    if found.is_ok() && (kind != Kind::Log || !target.is_file()) {
+        return Err(Failure::failed(format!(
+            "`{shown}` exists already; name another target after the line"
+        )));
+    }
+    let mut above = target.ancestors().skip(1);
+    match above.find_map(|dir| Some((dir, fs::metadata(dir).ok()?))) {
+        Some((dir, metadata)) if !metadata.is_dir() => Err(Failure::failed(format!(
+            "`{shown}` cannot be written: `{}` is not a directory; name another target after the \
+             line",
+            dir.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
 }
 
-fn unwritable(target: &Path, error: &io::Error) -> Failure {
-    let shown = target.display();
+/// The core in `dir`, if it has all of what is to be received, and what failed is only that nobody
+/// was there to ask.
+async fn whole(dir: &Path, link: &Link, failure: &Failure) -> Option<Hypercore> {
+    let lonely = [Exit::Failed as i32, Exit::Incomplete as i32];
+    if !lonely.contains(&failure.code()) || !dir.exists() {
+        return None;
+    }
+    let core = open(dir).await.ok()?;
+    let length = core.length();
+    if core.key() == link.key && length > 0 && core.downloaded(..) == length {
+        return Some(core);
+    }
+    let _ = core.close().await;
+    None
+}
+
+/// Removes a core that was only there for the transfer.
+async fn remove(core: Hypercore, dir: &Path) -> Result<()> {
+    let removed = core.destroy().await;
+    removed.map_err(|error| Failure::core(error, dir))?;
+    // If somebody has put something else there meanwhile, it stays.
+    let _ = fs::remove_dir(dir);
+    Ok(())
+}
+
+/// What is wrong, down to its cause, and what can be done about it.
+fn unwritable(target: &Path, dir: &Path, error: &io::Error) -> Failure {
+    let mut reasons = vec![reason(error)];
+    let mut cause = error::Error::source(error);
+    while let Some(error) = cause {
+        let error_of_system = error.downcast_ref::<io::Error>();
+        let words = error_of_system.map_or_else(|| error.to_string(), reason);
+        if reasons.last() != Some(&words) {
+            reasons.push(words);
+        }
+        cause = error.source();
+    }
+    // The kind is that of the cause. Of the others it is not known that they would ever pass.
+    let advice = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ": change that",
+        _ => "",
+    };
+    let advice = match advice {
+        "" => String::new(),
+        advice => format!("{advice} and run it again"),
+    };
     Failure::failed(format!(
-        "`{shown}` cannot be written: {}; the blocks are kept, so run it again",
-        reason(error)
+        "`{}` cannot be written: {}; what was received is kept in `{}`{advice}",
+        target.display(),
+        reasons.join(": "),
+        dir.display()
     ))
 }
 
 /// Writes a file, which is there when it is whole.
 fn write(core: Hypercore, part: &Path, target: &Path) -> io::Result<()> {
-    let mut file = File::create(part)?;
-    io::copy(&mut Content::of(core), &mut file)?;
+    clean(part)?;
+    let mut file = File::create_new(part)?;
+    copy(core, &mut file)?;
     file.sync_all()?;
-    fs::rename(part, target)
+    give(part, target)
 }
 
 /// Unpacks an archive, of which nothing leads out of `part`.
 fn unpack(core: Hypercore, part: &Path, target: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(part) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    clean(part)?;
     fs::create_dir(part)?;
     let mut archive = tar::Archive::new(Content::of(core));
     archive.set_preserve_mtime(true);
     archive.unpack(part)?;
+    give(part, target)
+}
+
+fn copy(core: Hypercore, to: &mut impl Write) -> io::Result<()> {
+    io::copy(&mut Content::of(core), to)?;
+    to.flush()
+}
+
+/// Removes what an earlier run has left of a target.
+fn clean(part: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(part) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(part),
+        Ok(_) => fs::remove_file(part),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives what is whole its name, unless somebody else has taken that meanwhile.
+fn give(part: &Path, target: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(io::Error::other("something else is there meanwhile"));
+    }
     fs::rename(part, target)
 }
 
@@ -178,24 +351,63 @@ impl Read for Content {
     }
 }
 
-/// Appends to `target` what it does not have of the log, without end.
-async fn append_to(core: &Hypercore, target: &Path) -> Result<()> {
-    let failure = |error: io::Error| unwritable(target, &error);
-    let file = OpenOptions::new().append(true).create(true).open(target);
-    let mut file = file.map_err(failure)?;
-    let written = file.metadata().map_err(failure)?.len();
-    // After a crash the core may know less than was written: this waits until it knows it again.
-    let position = core.seek(written).await;
-    let position = position.map_err(|error| Failure::core(error, target))?;
-    let (mut index, mut skip) = (position.index, position.offset);
-    loop {
-        let block = match core.get(index).await {
-            // The end of the program.
-            Err(Error::Closed) => return future::pending().await,
-            block => block.map_err(|error| Failure::core(error, target))?,
+/// Writes the log to standard output, without end.
+async fn print(core: &Hypercore) -> Result<()> {
+    for index in 0.. {
+        let Some(block) = block(core, index, Path::new("-")).await? else {
+            return future::pending().await;
         };
-        // Within the block, whose length is a usize.
-        file.write_all(&block[skip as usize..]).map_err(failure)?;
-        (index, skip) = (index + 1, 0);
+        let mut stdout = io::stdout();
+        match stdout.write_all(&block).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            written => written.map_err(|error| Failure::output(&error))?,
+        }
+    }
+    Ok(())
+}
+
+/// Appends to `target` what it does not have of the log, without end. What it has already must be
+/// the beginning of the log.
+async fn append_to(core: &Hypercore, target: &Path) -> Result<()> {
+    let failure = |error: io::Error| {
+        let shown = target.display();
+        Failure::failed(format!("`{shown}` cannot be written: {}", reason(&error)))
+    };
+    let mut options = OpenOptions::new();
+    let file = options.read(true).append(true).create(true).open(target);
+    let mut file = file.map_err(failure)?;
+    let len = |file: &File| file.metadata().map(|found: Metadata| found.len());
+    let before = len(&file).map_err(failure)?;
+    let (mut position, mut there) = (0, Vec::new());
+    for index in 0.. {
+        // After a crash the core may know less than was written: this waits until it knows it again.
+        let Some(block) = block(core, index, target).await? else {
+            return future::pending().await;
+        };
+        let size = block.len() as u64;
+        let known = size.min(before.saturating_sub(position)) as usize;
+        there.resize(known, 0);
+        let is_same = file.read_exact(&mut there).is_ok() && there == block[..known];
+        let expected = before.max(position);
+        if !is_same || len(&file).map_err(failure)? != expected {
+            return Err(Failure::failed(format!(
+                "`{}` is not as it was received: it differs from the log after byte {position}, \
+                 and nothing more is appended; name another target after the line",
+                target.display()
+            )));
+        }
+        file.write_all(&block[known..]).map_err(failure)?;
+        position += size;
+    }
+    Ok(())
+}
+
+/// A block, once it is here; none at the end of the program.
+async fn block(core: &Hypercore, index: u64, target: &Path) -> Result<Option<Bytes>> {
+    match core.get(index).await {
+        Err(Error::Closed) => Ok(None),
+        block => block
+            .map(Some)
+            .map_err(|error| Failure::core(error, target)),
     }
 }

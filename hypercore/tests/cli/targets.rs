@@ -1,0 +1,237 @@
+//! `receive`: where it goes, and what is there already.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    process::{Process, Scene},
+    sharing::{content, share},
+};
+
+fn served(scene: &Scene) -> (Process, String) {
+    fs::write(scene.path("file"), content(200_000)).unwrap();
+    share(scene, "file", &[])
+}
+
+#[test]
+fn files_of_ones_own_beside_the_target_stay() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    fs::write(scene.path("copy.part"), b"mine").unwrap();
+    scene.run(["receive", &line, "copy"]).ok();
+    assert_eq!(fs::read(scene.path("copy.part")).unwrap(), b"mine");
+    server.stop().ok();
+    fs::create_dir(scene.path("photos")).unwrap();
+    fs::write(scene.path("photos/one"), b"one").unwrap();
+    let (server, line) = share(&scene, "photos", &[]);
+    fs::create_dir(scene.path("album.part")).unwrap();
+    fs::write(scene.path("album.part/mine"), b"mine").unwrap();
+    scene.run(["receive", &line, "album"]).ok();
+    assert_eq!(fs::read(scene.path("album.part/mine")).unwrap(), b"mine");
+    assert!(!scene.path("album.hypercore").exists());
+    server.stop().ok();
+}
+
+#[test]
+fn directories_to_put_it_in() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    fs::create_dir(scene.path("there")).unwrap();
+    for (target, place) in [
+        ("there", "there/file"),
+        ("new/", "new/file"),
+        ("a/b", "a/b"),
+    ] {
+        scene.run(["receive", &line, target]).ok();
+        assert!(fs::read(scene.path(place)).unwrap() == content(200_000));
+    }
+    assert_eq!(fs::read_dir(scene.path("new")).unwrap().count(), 1);
+    scene
+        .run(["receive", &line, "there"])
+        .fails(1, &["`there/file` exists already"]);
+    // Before anything is asked of anybody.
+    scene
+        .run(["receive", &line, "file/below"])
+        .fails(1, &["`file` is not a directory"]);
+    server.stop().ok();
+
+    fs::create_dir(scene.path("photos")).unwrap();
+    fs::write(scene.path("photos/one"), b"one").unwrap();
+    let (server, line) = share(&scene, "photos", &[]);
+    for (target, place) in [("there", "there/photos/one"), ("album/", "album/one")] {
+        scene.run(["receive", &line, target]).ok();
+        assert_eq!(fs::read(scene.path(place)).unwrap(), b"one");
+    }
+    server.stop().ok();
+
+    let nobody = format!("hyper://{}@127.0.0.1:1/file", "00".repeat(32));
+    scene
+        .run(["receive", &nobody, "never/"])
+        .fails(1, &["can be reached"]);
+    assert!(!scene.path("never").exists());
+}
+
+#[test]
+fn standard_output() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    let before = fs::read_dir(scene.path("")).unwrap().count();
+    let done = scene.run(["receive", &line, "-"]).ok();
+    assert!(done.stdout == content(200_000));
+    assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), before);
+    scene
+        .run(["receive", &line, "-", "--json"])
+        .fails(1, &["--json"]);
+    server.stop().ok();
+
+    fs::write(scene.path("app.log"), "one\n").unwrap();
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    let receiver = scene.start(["receive", &line, "-"]);
+    assert_eq!(receiver.text(), "one\n");
+    fs::write(scene.path("app.log"), "one\ntwo\n").unwrap();
+    assert_eq!(receiver.text(), "two\n");
+    let done = receiver.stop().ok();
+    assert_eq!(done.text(), "");
+    let key = &line["hyper://".len()..][..8];
+    let dir = format!("app.log.{key}.hypercore");
+    assert!(!scene.path(&dir).exists());
+    server.stop().ok();
+
+    fs::create_dir(scene.path("photos")).unwrap();
+    let (server, line) = share(&scene, "photos", &[]);
+    scene.run(["receive", &line, "-"]).fails(1, &["a folder"]);
+    server.stop().ok();
+}
+
+#[test]
+fn a_log_whose_copy_was_changed() {
+    let scene = Scene::new();
+    let text = |name: &str| fs::read_to_string(scene.path(name)).unwrap_or_default();
+    fs::write(scene.path("app.log"), "one\n").unwrap();
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    let arrives = |expected: &str| {
+        let start = Instant::now();
+        while text("copy.log") != expected {
+            let found = text("copy.log");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{found:?}, not {expected:?}"
+            );
+            std::thread::yield_now();
+        }
+    };
+    let receiver = scene.start(["receive", &line, "copy.log"]);
+    arrives("one\n");
+    fs::write(scene.path("app.log"), "one\ntwo\n").unwrap();
+    arrives("one\ntwo\n");
+    // People are not told of each line.
+    let done = receiver.stop().ok();
+    assert_eq!(done.text(), "");
+    assert!(done.stderr.contains("Following"), "{}", done.stderr);
+
+    for changed in ["One\ntwo\n", "one\ntwo\nmine\n"] {
+        fs::write(scene.path("copy.log"), changed).unwrap();
+        fs::write(scene.path("app.log"), "one\ntwo\nthree, which is longer\n").unwrap();
+        scene
+            .start(["receive", &line, "copy.log"])
+            .end()
+            .fails(1, &["`copy.log` is not as it was received"]);
+        assert_eq!(text("copy.log"), changed);
+    }
+    // While it runs, too.
+    fs::write(scene.path("copy.log"), "one\n").unwrap();
+    let receiver = scene.start(["receive", &line, "copy.log"]);
+    arrives("one\ntwo\nthree, which is longer\n");
+    fs::write(scene.path("copy.log"), "mine\n").unwrap();
+    fs::write(
+        scene.path("app.log"),
+        "one\ntwo\nthree, which is longer\nfour\n",
+    )
+    .unwrap();
+    receiver.end().fails(1, &["is not as it was received"]);
+    assert_eq!(text("copy.log"), "mine\n");
+    server.stop().ok();
+}
+
+#[test]
+fn a_file_that_was_received_goes_on_as_a_log_and_another_one_does_not() {
+    let scene = Scene::new();
+    fs::write(scene.path("app.log"), "one\n").unwrap();
+    fs::write(scene.path("copy.log"), "one\n").unwrap();
+    fs::write(scene.path("other"), "mine\n").unwrap();
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    scene
+        .run(["receive", &line, "other"])
+        .fails(1, &["is not as it was received"]);
+    assert_eq!(fs::read(scene.path("other")).unwrap(), b"mine\n");
+    assert!(!scene.path("other.hypercore").exists());
+    let receiver = scene.start(["receive", &line, "copy.log", "--json"]);
+    receiver.event("synced");
+    fs::write(scene.path("app.log"), "one\ntwo\n").unwrap();
+    let start = Instant::now();
+    while fs::read(scene.path("copy.log")).unwrap() != b"one\ntwo\n" {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    receiver.stop().ok();
+    server.stop().ok();
+}
+
+#[test]
+fn what_is_here_already_needs_nobody() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    // What a run leaves whose target could not be written.
+    let (key, rest) = line.split_once('@').unwrap();
+    let address = rest.split('/').next().unwrap();
+    let whole = ["clone", key, "copy.hypercore", "--connect", address];
+    scene.run(whole).ok();
+    let part = [
+        "clone",
+        key,
+        "some.hypercore",
+        "--sparse",
+        "--range",
+        "0..2",
+    ];
+    scene.run(part.iter().chain(&["--connect", address])).ok();
+    server.stop().ok();
+    let done = scene.run(["receive", &line, "copy"]).ok();
+    assert!(
+        done.stderr.contains("all of it is here already"),
+        "{}",
+        done.stderr
+    );
+    assert!(fs::read(scene.path("copy")).unwrap() == content(200_000));
+    assert!(!scene.path("copy.hypercore").exists());
+    let done = scene.run(["receive", &line, "some"]);
+    assert!(matches!(done.code, Some(1 | 6)), "{}", done.stderr);
+    assert!(!scene.path("some").exists());
+}
+
+#[test]
+fn an_archive_that_cannot_be_unpacked() {
+    let scene = Scene::new();
+    // Blocks that are none at all.
+    scene.run(["create", "core"]).ok();
+    let garbage = "x".repeat(2000);
+    scene.run(["append", "core", &garbage]).ok();
+    let (server, address) = scene.serve("core", &[]);
+    let key = fs::read(scene.path("core/key")).unwrap();
+    let key: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    let line = format!("hyper://{key}@{address}/photos/");
+    let done = scene.run(["receive", &line, "copy"]);
+    let done = done.fails(
+        1,
+        &[
+            "`copy` cannot be written",
+            "numeric field",
+            "`copy.hypercore`",
+        ],
+    );
+    assert!(!done.stderr.contains("run it again"), "{}", done.stderr);
+    assert!(!scene.path("copy").exists());
+    server.stop().ok();
+}
