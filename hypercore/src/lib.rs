@@ -137,6 +137,7 @@ mod shared;
 mod signer;
 mod stream;
 mod tree;
+mod turns;
 mod verify;
 
 pub use bytes::Bytes;

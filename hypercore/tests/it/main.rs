@@ -28,5 +28,6 @@ mod secrets;
 mod signer;
 mod static_logs;
 mod support;
+mod transports;
 mod turns;
 mod vectors;
