@@ -26,7 +26,7 @@ use crate::{
     input::{self, Batches},
     link::{Kind, Link},
     net::{self, Listener},
-    output::{Output, blocks, bytes},
+    output::{Output, blocks, bytes, complain},
     serve::{Door, Service, listen_on},
     share::{archive::Archive, note::Note},
     signals::Signals,
@@ -488,7 +488,7 @@ impl Source {
                 note.start = core.byte_length();
                 note.write(&self.dir)?;
                 if !quiet {
-                    eprintln!("{}", self.begins_anew());
+                    complain(self.begins_anew());
                 }
                 continue;
             }
