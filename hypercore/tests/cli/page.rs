@@ -118,6 +118,8 @@ fn bytes_and_ranges_of_them() {
     check("Range: bytes=0-100\r\n", "206", "onetwothree");
     check("Range: bytes=11-\r\n", "416", "416 Range Not Satisfiable");
     check("Range: lines=1-2\r\n", "200", "onetwothree");
+    // One that is not valid is ignored.
+    check("Range: bytes=5-2\r\n", "200", "onetwothree");
     server.stop().ok();
 
     scene.run(["clear", "log", "2"]).ok();
@@ -145,6 +147,61 @@ fn blocks_to_come() {
     server.say("second\n");
     assert_eq!(read_until(&mut tail, "second"), "second");
     server.stop().ok();
+}
+
+#[test]
+fn lines_to_come() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let (mut server, _, page) = serve(&scene, "log", &["--lines"]);
+    let request = format!("GET /tail?lines HTTP/1.1\r\nHost: {page}\r\n\r\n");
+    let mut tail = call(&page, &request);
+    read_until(&mut tail, "\r\n\r\n");
+    server.say("first\nsecond\n");
+    assert_eq!(read_until(&mut tail, "second\n"), "first\nsecond\n");
+    server.stop().ok();
+}
+
+#[test]
+fn heads_without_a_body() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two"]);
+    let (_server, _, page) = serve(&scene, "log", &[]);
+    for (path, length) in [
+        ("/data", "Content-Length: 6\r\n"),
+        ("/tail", ""),
+        ("/events", ""),
+    ] {
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: {page}\r\n\r\n");
+        let mut answer = String::new();
+        call(&page, &request).read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains(length), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    }
+}
+
+#[test]
+fn who_is_refused_is_told_why() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (_server, _, page) = serve(&scene, "log", &[]);
+    let long = "x".repeat(9000);
+    let (head, _) = get(&page, "/", &format!("X: {long}\r\n"));
+    assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+
+    let request = format!("GET /tail HTTP/1.1\r\nHost: {page}\r\n\r\n");
+    let held: Vec<_> = (0..64)
+        .map(|_| {
+            let mut tail = call(&page, &request);
+            read_until(&mut tail, "\r\n\r\n");
+            tail
+        })
+        .collect();
+    let (head, body) = get(&page, "/", "");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, b"503 Too Many Connections");
+    drop(held);
 }
 
 #[test]

@@ -5,17 +5,18 @@
 //!  GET /events     a snapshot every second, as server-sent events
 //!  GET /metrics    the same figures for Prometheus
 //!  GET /data       the bytes of the log; `Range` is understood
-//!  GET /tail       the blocks to come, for as long as the connection lasts
+//!  GET /tail       the blocks to come, for as long as the connection lasts; `?lines` ends each with
+//!                  a newline
 //! ```
 //!
-//! Nothing can be changed from here, and neither the key nor a path is shown. Requests under a name
+//! HEAD is answered like GET, without a body. Nothing can be changed from here, and neither the key nor a path is shown. Requests under a name
 //! other than `localhost` are refused, so that no page of somebody else can read this one by letting
 //! its own name point here.
 
 use std::{convert::Infallible, io, net::IpAddr, ops::Range, sync::Arc, time::Duration};
 
 use async_io::Timer;
-use futures_lite::{AsyncReadExt, AsyncWriteExt, future, io::split};
+use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, future, io::split};
 use hypercore::{GetOptions, Hypercore, SeekOptions};
 use serde_json::{Value, json};
 
@@ -25,7 +26,8 @@ use crate::{
     status,
 };
 
-/// Connections at one time; more are closed at once.
+/// Connections at one time. So many more are told that there are too many, and beyond that they are
+/// closed at once.
 const MAX_CONNECTIONS: usize = 64;
 
 /// A request without its body, which no request here has.
@@ -33,6 +35,12 @@ const MAX_HEAD: usize = 8 * 1024;
 
 /// How long a request may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a reader may take nothing of what it asked for.
+const STALL: Duration = Duration::from_secs(30);
+
+/// What is read and dropped of somebody who sends too much, so that they see the answer.
+const MAX_REST: usize = 256 * 1024;
 
 /// How often the page is told what is new.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -44,8 +52,8 @@ const PAGE: &str = include_str!("page.html");
 
 /// Answers for ever.
 pub(crate) async fn answer(listener: Listener, core: Hypercore, peers: Peers) -> Infallible {
-    // Held once by each connection.
-    let connection = Arc::new(());
+    // Held once by each connection, and by each that is refused.
+    let (connection, refusal) = (Arc::new(()), Arc::new(()));
     loop {
         let tcp = match listener.accept(&peers.hang_up).await {
             Ok((tcp, _)) => tcp,
@@ -56,6 +64,13 @@ pub(crate) async fn answer(listener: Listener, core: Hypercore, peers: Peers) ->
             }
         };
         if Arc::strong_count(&connection) > MAX_CONNECTIONS {
+            if Arc::strong_count(&refusal) <= MAX_CONNECTIONS {
+                let refusal = Arc::clone(&refusal);
+                net::spawn(async move {
+                    let _ = refuse(tcp, NOT_NOW).await;
+                    drop(refusal);
+                });
+            }
             continue;
         }
         let connection = Arc::clone(&connection);
@@ -74,29 +89,58 @@ async fn handle(mut tcp: Tcp, core: &Hypercore, peers: &Peers) -> io::Result<()>
         Timer::after(PATIENCE).await;
         Err(io::ErrorKind::TimedOut.into())
     };
-    let head = future::or(read_head(&mut tcp), late).await?;
+    let Some(head) = future::or(read_head(&mut tcp), late).await? else {
+        return refuse(tcp, TOO_LONG).await;
+    };
     let request = match Request::parse(&head) {
         Ok(request) => request,
-        Err(status) => return say(&mut tcp, status, "text/plain", status.as_bytes()).await,
+        Err(status) => return refuse(tcp, status).await,
+    };
+    let mut answer = Answer {
+        tcp,
+        head_only: request.head_only,
     };
     match request.path {
-        "/" => say(&mut tcp, OK, "text/html; charset=utf-8", PAGE.as_bytes()).await?,
-        "/events" => events(&mut tcp, core, peers).await?,
+        "/" => {
+            let kind = "text/html; charset=utf-8";
+            answer.say(OK, kind, PAGE.as_bytes()).await
+        }
+        "/events" => answer.events(core, peers).await,
         "/metrics" => {
             let figures = metrics(&status::snapshot(core, peers));
-            say(
-                &mut tcp,
-                OK,
-                "text/plain; version=0.0.4",
-                figures.as_bytes(),
-            )
-            .await?;
+            let kind = "text/plain; version=0.0.4";
+            answer.say(OK, kind, figures.as_bytes()).await
         }
-        "/data" => data(&mut tcp, core, request.range).await?,
-        "/tail" => tail(tcp, core).await?,
-        _ => say(&mut tcp, NOT_FOUND, "text/plain", NOT_FOUND.as_bytes()).await?,
+        "/data" => answer.data(core, request.range).await,
+        "/tail" => answer.tail(core, request.query == "lines").await,
+        _ => answer.say_status(NOT_FOUND).await,
     }
-    Ok(())
+}
+
+/// Says no to somebody who may still be sending.
+async fn refuse(tcp: Tcp, status: &str) -> io::Result<()> {
+    let mut answer = Answer {
+        tcp,
+        head_only: false,
+    };
+    answer.say_status(status).await?;
+    // Bytes that nobody has read reset the connection, and the answer with it.
+    let rest = async {
+        let mut piece = [0; 4096];
+        let mut count = 0;
+        while count < MAX_REST {
+            match answer.tcp.read(&mut piece).await? {
+                0 => break,
+                more => count += more,
+            }
+        }
+        Ok(())
+    };
+    let late = async {
+        Timer::after(INTERVAL).await;
+        Ok(())
+    };
+    future::or(rest, late).await
 }
 
 // ---- requests -------------------------------------------------------------------------------
@@ -107,25 +151,35 @@ const BAD: &str = "400 Bad Request";
 const ELSEWHERE: &str = "403 Forbidden";
 const NOT_FOUND: &str = "404 Not Found";
 const READ_ONLY: &str = "405 Method Not Allowed";
+const TOO_LONG: &str = "431 Request Header Fields Too Large";
 const BEYOND: &str = "416 Range Not Satisfiable";
 const NOT_HELD: &str = "503 Service Unavailable";
+const NOT_NOW: &str = "503 Too Many Connections";
 
-async fn read_head(tcp: &mut Tcp) -> io::Result<String> {
+/// The first lines of a request; `None` if they are too long.
+async fn read_head(tcp: &mut Tcp) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let count = tcp.read(&mut piece).await?;
-        if count == 0 || head.len() + count > MAX_HEAD {
-            return Err(io::ErrorKind::InvalidData.into());
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if head.len() + count > MAX_HEAD {
+            return Ok(None);
         }
         head.extend_from_slice(&piece[..count]);
     }
-    String::from_utf8(head).map_err(io::Error::other)
+    String::from_utf8(head).map(Some).map_err(io::Error::other)
 }
 
 #[derive(Debug, PartialEq, Eq)]
 struct Request<'a> {
     path: &'a str,
+    /// What comes after the question mark.
+    query: &'a str,
+    /// No body is wanted.
+    head_only: bool,
     range: Option<Wanted>,
 }
 
@@ -143,9 +197,11 @@ impl<'a> Request<'a> {
         let mut lines = head.split("\r\n");
         let mut first = lines.next().unwrap_or_default().split(' ');
         let (method, path) = (first.next(), first.next().ok_or(BAD)?);
-        if method != Some("GET") {
-            return Err(READ_ONLY);
-        }
+        let head_only = match method {
+            Some("GET") => false,
+            Some("HEAD") => true,
+            _ => return Err(READ_ONLY),
+        };
         let header = |name: &str| {
             let mut headers = head.split("\r\n").filter_map(|line| line.split_once(':'));
             let found = headers.find(|(found, _)| found.eq_ignore_ascii_case(name));
@@ -154,8 +210,11 @@ impl<'a> Request<'a> {
         if !header("host").is_some_and(is_own_name) {
             return Err(ELSEWHERE);
         }
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         Ok(Self {
-            path: path.split('?').next().unwrap_or(path),
+            path,
+            query,
+            head_only,
             // One that is not understood is ignored (RFC 9110, 14.2).
             range: header("range").and_then(Wanted::parse),
         })
@@ -178,7 +237,11 @@ impl Wanted {
         match (start, end) {
             ("", count) => Some(Self::Last(count.parse().ok()?)),
             (start, "") => Some(Self::From(start.parse().ok()?, None)),
-            (start, end) => Some(Self::From(start.parse().ok()?, Some(end.parse().ok()?))),
+            (start, end) => {
+                let (start, end) = (start.parse().ok()?, end.parse().ok()?);
+                // One that ends before it starts is not valid, and ignored (RFC 9110, 14.1.1).
+                (start <= end).then_some(Self::From(start, Some(end)))
+            }
         }
     }
 
@@ -204,29 +267,138 @@ fn head(status: &str, kind: &str) -> String {
     )
 }
 
-async fn say(tcp: &mut Tcp, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
-    let head = format!(
-        "{}Content-Length: {}\r\n\r\n",
-        head(status, kind),
-        body.len()
-    );
-    tcp.write_all(head.as_bytes()).await?;
-    tcp.write_all(body).await?;
-    tcp.close().await
+/// Who is answered.
+struct Answer {
+    tcp: Tcp,
+    /// No body is wanted.
+    head_only: bool,
 }
 
-async fn events(tcp: &mut Tcp, core: &Hypercore, peers: &Peers) -> io::Result<()> {
-    let head = format!("{}\r\n", head(OK, "text/event-stream"));
-    tcp.write_all(head.as_bytes()).await?;
-    loop {
-        let mut now = status::snapshot(core, peers);
-        // Whoever sees the page need not be one who may read the log elsewhere.
-        now["key"] = Value::Null;
-        now["discoveryKey"] = json!(core.discovery_key().to_string());
-        now["held"] = json!(held(core));
-        tcp.write_all(format!("data: {now}\n\n").as_bytes()).await?;
-        Timer::after(INTERVAL).await;
+impl Answer {
+    async fn say(&mut self, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
+        let head = head(status, kind);
+        let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+        if self.begin(&head).await? {
+            send(&mut self.tcp, body, STALL).await?;
+        }
+        self.tcp.close().await
     }
+
+    async fn say_status(&mut self, status: &str) -> io::Result<()> {
+        self.say(status, "text/plain", status.as_bytes()).await
+    }
+
+    /// Sends the first lines. Returns whether a body is to follow.
+    async fn begin(&mut self, head: &str) -> io::Result<bool> {
+        send(&mut self.tcp, head.as_bytes(), STALL).await?;
+        Ok(!self.head_only)
+    }
+
+    async fn events(&mut self, core: &Hypercore, peers: &Peers) -> io::Result<()> {
+        let head = format!("{}\r\n", head(OK, "text/event-stream"));
+        if !self.begin(&head).await? {
+            return self.tcp.close().await;
+        }
+        loop {
+            let mut now = status::snapshot(core, peers);
+            // Whoever sees the page need not be one who may read the log elsewhere.
+            now["key"] = Value::Null;
+            now["discoveryKey"] = json!(core.discovery_key().to_string());
+            now["held"] = json!(held(core));
+            let event = format!("data: {now}\n\n");
+            send(&mut self.tcp, event.as_bytes(), STALL).await?;
+            Timer::after(INTERVAL).await;
+        }
+    }
+
+    async fn data(&mut self, core: &Hypercore, wanted: Option<Wanted>) -> io::Result<()> {
+        let length = core.byte_length();
+        let (status, range) = match wanted {
+            None => (OK, 0..length),
+            Some(wanted) => match wanted.within(length) {
+                Some(range) => (PARTIAL, range),
+                None => return self.say_status(BEYOND).await,
+            },
+        };
+        let mut options = SeekOptions::default();
+        options.wait = false;
+        let found = core.seek_with(range.start, options).await;
+        let Some(position) = found
+            .ok()
+            .filter(|found| is_held(core, found.index, &range))
+        else {
+            return self
+                .say(NOT_HELD, "text/plain", b"not all of it is stored here")
+                .await;
+        };
+        let mut head = head(status, "application/octet-stream");
+        head += "Content-Disposition: attachment\r\nAccept-Ranges: bytes\r\n";
+        if status == PARTIAL {
+            let (start, last) = (range.start, range.end - 1);
+            head += &format!("Content-Range: bytes {start}-{last}/{length}\r\n");
+        }
+        let mut rest = range.end - range.start;
+        head += &format!("Content-Length: {rest}\r\n\r\n");
+        if !self.begin(&head).await? {
+            return self.tcp.close().await;
+        }
+        let (mut index, mut skip) = (position.index, position.offset as usize);
+        while rest > 0 {
+            let block = core.get_with(index, GetOptions::local()).await;
+            let block = block.map_err(io::Error::other)?.slice(skip..);
+            let count = rest.min(block.len() as u64);
+            send(&mut self.tcp, &block[..count as usize], STALL).await?;
+            rest -= count;
+            (index, skip) = (index + 1, 0);
+        }
+        self.tcp.close().await
+    }
+
+    async fn tail(mut self, core: &Hypercore, lines: bool) -> io::Result<()> {
+        let head = format!("{}\r\n", head(OK, "application/octet-stream"));
+        if !self.begin(&head).await? {
+            return self.tcp.close().await;
+        }
+        let (mut reader, mut writer) = split(self.tcp);
+        let write = async {
+            for index in core.length().. {
+                let block = core.get(index).await.map_err(io::Error::other)?;
+                send(&mut writer, &block, STALL).await?;
+                if lines {
+                    send(&mut writer, b"\n", STALL).await?;
+                }
+            }
+            Ok(())
+        };
+        // Whoever goes away says nothing more.
+        let gone = async {
+            let mut rest = [0; 64];
+            while reader.read(&mut rest).await? > 0 {}
+            Ok(())
+        };
+        future::or(write, gone).await
+    }
+}
+
+/// Sends all of `bytes` to somebody who takes some of them within each `stall`. Others would hold
+/// their place for ever.
+async fn send(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    stall: Duration,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let late = async {
+            Timer::after(stall).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let count = future::or(to.write(bytes), late).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[count..];
+    }
+    Ok(())
 }
 
 /// How much is held, in percent, of each of the parts of equal length.
@@ -283,45 +455,6 @@ fn metrics(now: &Value) -> String {
     text
 }
 
-async fn data(tcp: &mut Tcp, core: &Hypercore, wanted: Option<Wanted>) -> io::Result<()> {
-    let length = core.byte_length();
-    let (status, range) = match wanted {
-        None => (OK, 0..length),
-        Some(wanted) => match wanted.within(length) {
-            Some(range) => (PARTIAL, range),
-            None => return say(tcp, BEYOND, "text/plain", BEYOND.as_bytes()).await,
-        },
-    };
-    let mut options = SeekOptions::default();
-    options.wait = false;
-    let found = core.seek_with(range.start, options).await;
-    let Some(position) = found
-        .ok()
-        .filter(|found| is_held(core, found.index, &range))
-    else {
-        return say(tcp, NOT_HELD, "text/plain", b"not all of it is stored here").await;
-    };
-    let mut head = head(status, "application/octet-stream");
-    head += "Content-Disposition: attachment\r\nAccept-Ranges: bytes\r\n";
-    if status == PARTIAL {
-        let (start, last) = (range.start, range.end - 1);
-        head += &format!("Content-Range: bytes {start}-{last}/{length}\r\n");
-    }
-    let mut rest = range.end - range.start;
-    head += &format!("Content-Length: {rest}\r\n\r\n");
-    tcp.write_all(head.as_bytes()).await?;
-    let (mut index, mut skip) = (position.index, position.offset as usize);
-    while rest > 0 {
-        let block = core.get_with(index, GetOptions::local()).await;
-        let block = block.map_err(io::Error::other)?.slice(skip..);
-        let count = rest.min(block.len() as u64);
-        tcp.write_all(&block[..count as usize]).await?;
-        rest -= count;
-        (index, skip) = (index + 1, 0);
-    }
-    tcp.close().await
-}
-
 /// Whether the bytes are stored, as far as can be told without reading: all blocks from `first` on,
 /// to the one with the last byte, or to the end.
 fn is_held(core: &Hypercore, first: u64, range: &Range<u64>) -> bool {
@@ -335,28 +468,13 @@ fn is_held(core: &Hypercore, first: u64, range: &Range<u64>) -> bool {
     core.has_all(first..end)
 }
 
-async fn tail(mut tcp: Tcp, core: &Hypercore) -> io::Result<()> {
-    let head = format!("{}\r\n", head(OK, "application/octet-stream"));
-    tcp.write_all(head.as_bytes()).await?;
-    let (mut reader, mut writer) = split(tcp);
-    let write = async {
-        for index in core.length().. {
-            let block = core.get(index).await.map_err(io::Error::other)?;
-            writer.write_all(&block).await?;
-        }
-        Ok(())
-    };
-    // Whoever goes away says nothing more.
-    let gone = async {
-        let mut rest = [0; 64];
-        while reader.read(&mut rest).await? > 0 {}
-        Ok(())
-    };
-    future::or(write, gone).await
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
     use super::*;
 
     #[test]
@@ -377,7 +495,46 @@ mod tests {
         assert_eq!(get("Host: evil.example:8000"), Err(ELSEWHERE));
         assert_eq!(get("Accept: x"), Err(ELSEWHERE));
         assert_eq!(parse("POST / HTTP/1.1", here), Err(READ_ONLY));
+        let head = format!("HEAD /tail?lines HTTP/1.1\r\n{here}\r\n\r\n");
+        let request = Request::parse(&head).unwrap();
+        assert_eq!((request.path, request.query), ("/tail", "lines"));
+        assert!(request.head_only);
         assert_eq!(parse("GET", here), Err(BAD));
+    }
+
+    /// Takes some bytes, and then no more.
+    struct Idle(usize);
+
+    impl AsyncWrite for Idle {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let count = bytes.len().min(self.0).min(3);
+            self.0 -= count;
+            match count {
+                0 => Poll::Pending,
+                count => Poll::Ready(Ok(count)),
+            }
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn who_takes_nothing_is_let_go() {
+        let stall = Duration::from_millis(10);
+        let send = |idle: &mut Idle| future::block_on(send(idle, &[0; 10], stall));
+        assert!(send(&mut Idle(10)).is_ok());
+        let late = send(&mut Idle(9)).unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
