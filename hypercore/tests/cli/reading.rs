@@ -132,6 +132,22 @@ fn follow_what_another_process_appends() {
 }
 
 #[test]
+fn a_log_of_lines_is_read_as_lines() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "", "two"]);
+    for follow in [&["--lines"][..], &["--lines", "--follow", "--end", "3"]] {
+        let cat = scene.run(["cat", "log"].iter().chain(follow)).ok();
+        assert_eq!(cat.text(), "one\n\ntwo\n");
+    }
+    scene
+        .run(["cat", "log", "--lines", "--bytes", "0..2"])
+        .fails(2, &["--bytes"]);
+    let (_server, address) = scene.serve("log", &[]);
+    let cat = scene.run(["cat", KEY, "--lines", "--connect", &address]);
+    assert_eq!(cat.ok().text(), "one\n\ntwo\n");
+}
+
+#[test]
 fn follow_to_an_end() {
     let scene = Scene::new();
     scene.core("log", &["one\n", "two\n"]);

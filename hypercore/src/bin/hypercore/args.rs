@@ -191,6 +191,9 @@ pub(crate) struct CatArgs {
     #[arg(long, value_name = "A..B", conflicts_with_all = ["start", "end", "follow"],
         value_parser = parse_range)]
     pub(crate) bytes: Option<Range<u64>>,
+    /// Write a newline after each block, as for a log of lines
+    #[arg(long, conflicts_with = "bytes")]
+    pub(crate) lines: bool,
     /// Go on with the blocks that come, until interrupted or until --end
     #[arg(long, short)]
     pub(crate) follow: bool,

@@ -379,7 +379,7 @@ async fn copy(source: &Source, args: &CatArgs, wait: Wait) -> Result<()> {
                 return Err(failure);
             }
         };
-        if !output.write(span.cut(&block))? {
+        if !output.write(span.cut(&block))? || (args.lines && !output.write(b"\n")?) {
             return Ok(());
         }
         if args.follow && !source.core.has(index + 1) && !output.flush()? {

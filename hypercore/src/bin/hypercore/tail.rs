@@ -62,7 +62,7 @@ async fn write_all(args: &CatArgs, manners: &Manners) -> Result<()> {
             Timer::after(LOOK).await;
         };
         told = false;
-        if !output.write(&block)? {
+        if !output.write(&block)? || (args.lines && !output.write(b"\n")?) {
             return Ok(());
         }
         // Signals are to be seen even when there is always another block.
