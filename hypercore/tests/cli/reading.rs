@@ -147,6 +147,29 @@ fn a_log_of_lines_is_read_as_lines() {
     assert_eq!(cat.ok().text(), "one\n\ntwo\n");
 }
 
+/// What is cleared at its origin is only to be had from those who have it.
+#[test]
+fn blocks_that_the_original_has_dropped() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    let done = scene.run(["clear", "log", "0"]).ok();
+    assert!(done.stderr.contains("is the original"), "{}", done.stderr);
+    assert_eq!(scene.run(["clear", "log", "0"]).ok().stderr, "");
+    let done = scene.run(["get", "log", "0"]);
+    let advice = ["which is the original of", "get log 0 --connect"];
+    assert!(!done.fails(1, &advice).stderr.contains("clone"));
+    let (server, address) = scene.serve("copy", &[]);
+    let got = scene.run(["get", "log", "0", "--connect", &address]).ok();
+    assert_eq!(got.text(), "one");
+    server.stop().ok();
+    assert_eq!(scene.run(["clear", "copy", "0"]).ok().stderr, "");
+}
+
 #[test]
 fn follow_to_an_end() {
     let scene = Scene::new();

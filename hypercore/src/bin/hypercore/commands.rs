@@ -302,6 +302,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
     } = args;
     let core = open(&dir).await?;
     let before = core.downloaded(..);
+    let is_original = core.is_writable() || core.append_lock().is_some();
     let end = end.unwrap_or_else(|| start.saturating_add(1));
     let cleared = core.clear(start..end).await;
     let downloaded = cleared.map_err(|error| match error {
@@ -313,11 +314,19 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
         error => Failure::core(error, &dir),
     })?;
     close(&core, &dir).await?;
-    Output::new(&format, manners).result(
+    let mut output = Output::new(&format, manners);
+    let dropped = before.saturating_sub(downloaded);
+    if is_original && dropped > 0 {
+        output.remark(format_args!(
+            "`{}` is the original: what was dropped is gone, unless a peer has it.",
+            dir.display()
+        ));
+    }
+    output.result(
         &[("downloaded", downloaded.into())],
         format_args!(
             "Dropped {}; {} of {} are stored now.",
-            blocks(before.saturating_sub(downloaded)),
+            blocks(dropped),
             downloaded,
             blocks(core.length())
         ),

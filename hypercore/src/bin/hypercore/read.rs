@@ -293,6 +293,16 @@ impl Source {
         let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
         let claimed = claims.max().unwrap_or(0).max(length);
         match error {
+            Error::BlockNotStored { .. }
+                if index < length
+                    && (self.core.is_writable() || self.core.append_lock().is_some()) =>
+            {
+                Failure::failed(format!(
+                    "block {index} is not stored in `{name}`, which is the original of {}; `hypercore \
+                     get {name} {index} --connect ADDR:PORT` reads it from a peer that has it",
+                    self.core.key()
+                ))
+            }
             Error::BlockNotStored { .. } if index < length => Failure::failed(format!(
                 "block {index} is not stored in `{name}`; with --connect ADDR:PORT it is read from \
                  a peer, and `hypercore clone {} {name} --connect ADDR:PORT` downloads all that \
