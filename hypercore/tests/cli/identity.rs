@@ -108,7 +108,10 @@ fn only_those_who_are_allowed_are_let_in() {
             .fails(1, &[&address]);
         assert_eq!(scene.run(["cat", "copy"]).ok().stdout, b"ab");
         fs::remove_dir_all(scene.path("copy")).unwrap();
-        let events = server.stop().ok().events();
+        let done = server.stop().ok();
+        let words = format!("its identity {stranger} is not one that --allow names");
+        assert!(done.stderr.contains(&words), "{}", done.stderr);
+        let events = done.events();
         assert_eq!(events.len(), 4, "only two of five were let in: {events:?}");
         assert_eq!(events[0]["event"], "peer-open");
     }
@@ -142,10 +145,11 @@ fn the_identity_of_the_machine_is_used_without_being_named() {
 fn so_many_peers_and_no_more() {
     let scene = Scene::new();
     scene.core("log", &["a"]);
-    let (_server, address) = scene.serve("log", &["--max-peers", "1"]);
+    let (server, address) = scene.serve("log", &["--max-peers", "1"]);
     let clone = |dir: &str| scene.run(["clone", KEY, dir, "--connect", &address]);
     let held = TcpStream::connect(&address).unwrap();
     clone("refused").fails(1, &[&address]);
+    assert!(server.complaint().contains("was refused"));
     drop(held);
     // The server notices the end in its own time.
     let tries = (0..100).map(|index| clone(&format!("copy{index}")).code);

@@ -38,6 +38,12 @@ fn both_ends_of_a_connection_are_told() {
         (&there["opened"], &there["uploadedBytes"]),
         (&json!(true), &json!(6))
     );
+    let words = scene.run(["peers", "log"]).ok();
+    assert!(
+        words.text().contains("sent 2 of 2 blocks"),
+        "{}",
+        words.text()
+    );
     let mut here = scene.run(["peers", "copy", "--json"]).ok().json();
     for measured in ["delayMilliseconds", "capacityBytesPerSecond"] {
         let value = here[measured].take();
@@ -48,7 +54,7 @@ fn both_ends_of_a_connection_are_told() {
         json!({
             "peer": address, "opened": true, "remoteLength": 2, "asked": [], "requests": 0,
             "delayMilliseconds": null, "capacityBytesPerSecond": null,
-            "downloadedBytes": 6, "uploadedBytes": 0,
+            "downloadedBytes": 6, "uploadedBytes": 0, "uploadedBlocks": 0,
             "downloadBytesPerSecond": 0, "uploadBytesPerSecond": 0,
         })
     );

@@ -73,6 +73,11 @@ impl Output {
         }
     }
 
+    /// Whether a person may be told more than was asked for.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Starts to draw progress in `style`, if somebody sees it; an unknown `length` is 0.
     pub(crate) fn draw(&mut self, length: u64, style: &str) -> &ProgressBar {
         if self.has_bar {

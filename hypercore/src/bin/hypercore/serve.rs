@@ -1,9 +1,10 @@
 //! `hypercore serve`: one core, any number of peers.
 
 use std::{
+    fmt::Display,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,11 +21,14 @@ use crate::{
     errors::{Failure, Result, reason},
     http, identity, input,
     net::{self, Listener},
-    output::{Output, blocks},
+    output::{Output, blocks, complain},
     peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
     status,
 };
+
+/// At most one refusal is told in this time.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long to wait when the system has no more room for connections.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -142,6 +146,7 @@ impl Service {
             signals,
         } = self;
         let peers = Peers::new(&core, identity);
+        let refusals = Refusals::new(output.is_quiet());
         let connections = Gathering::default();
         let stop = async {
             signals.stopped().await;
@@ -156,7 +161,7 @@ impl Service {
             match http::answer(listener, core.clone(), peers.clone()).await {}
         };
         let work = future::or(
-            accept(&listener, &door, &peers, connections.member()),
+            accept(&listener, &door, &peers, &refusals, connections.member()),
             future::or(
                 append,
                 future::or(report(&core, &peers, output), future::or(status, page)),
@@ -205,8 +210,40 @@ impl Door {
     }
 }
 
+/// Tells on standard error who is not let in.
+#[derive(Debug, Clone)]
+struct Refusals {
+    quiet: bool,
+    last: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Refusals {
+    fn new(quiet: bool) -> Self {
+        Self {
+            quiet,
+            last: Arc::default(),
+        }
+    }
+
+    /// Tells of one, unless that was done a moment ago: strangers do not fill a disk.
+    fn tell(&self, text: impl Display) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = last.is_none_or(|last| last.elapsed() >= REFUSAL_PAUSE);
+        if is_new && !self.quiet {
+            *last = Some(Instant::now());
+            complain(text);
+        }
+    }
+}
+
 /// Takes calls for ever.
-async fn accept(listener: &Listener, door: &Door, peers: &Peers, member: Member) -> Result<()> {
+async fn accept(
+    listener: &Listener,
+    door: &Door,
+    peers: &Peers,
+    refusals: &Refusals,
+    member: Member,
+) -> Result<()> {
     loop {
         let (tcp, address) = match listener.accept(&peers.hang_up).await {
             Ok(accepted) => accepted,
@@ -219,14 +256,22 @@ async fn accept(listener: &Listener, door: &Door, peers: &Peers, member: Member)
         let admitted = match door.admission.admit(address.ip(), Instant::now()) {
             Ok(admitted) => admitted,
             Err(reason) => {
-                tracing::info!(%address, "refused: {reason}");
+                refusals.tell(format_args!("{address} was refused: {reason}"));
                 continue;
             }
         };
         let (handshake, allowed) = (admitted.clone(), Arc::clone(&door.allowed));
+        let told = refusals.clone();
         let mut options = ReplicateOptions::live().on_authenticate(move |key| {
             handshake.handshaken();
-            allowed.is_empty() || allowed.contains(key)
+            let is_allowed = allowed.is_empty() || allowed.contains(key);
+            if !is_allowed {
+                let key = PublicKey::from(*key);
+                told.tell(format_args!(
+                    "{address} was refused: its identity {key} is not one that --allow names"
+                ));
+            }
+            is_allowed
         });
         // What is served is what is here: nothing is taken from those who come for it.
         options.download = Some(false);

@@ -132,8 +132,16 @@ fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
             )
         });
         let name = peer["peer"].as_str().unwrap_or("?");
+        let sent = peer["uploadedBlocks"].as_u64().unwrap_or(0);
         let has = match peer["opened"].as_bool() {
-            Some(true) => format!("has {} blocks", peer["remoteLength"]),
+            // A clone does not tell what it has of what it gets from us.
+            Some(true) if sent > 0 => {
+                format!(
+                    "sent {sent} of {}",
+                    blocks(change.now["length"].as_u64().unwrap_or(0))
+                )
+            }
+            Some(true) => format!("has {}", blocks(peer["remoteLength"].as_u64().unwrap_or(0))),
             _ => "has not shown the key yet".into(),
         };
         let delay = peer["delayMilliseconds"].as_f64();
@@ -152,6 +160,7 @@ fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
                 ),
                 ("downloadedBytes", down.0.into()),
                 ("uploadedBytes", up.0.into()),
+                ("uploadedBlocks", sent.into()),
                 ("downloadBytesPerSecond", down.1.into()),
                 ("uploadBytesPerSecond", up.1.into()),
             ],
@@ -249,6 +258,7 @@ pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
             "capacityBytesPerSecond": peer.bytes_per_second,
             "downloadedBytes": peer.stats.downloaded_bytes,
             "uploadedBytes": peer.stats.uploaded_bytes,
+            "uploadedBlocks": peer.stats.uploaded_blocks,
         })
     });
     let each: Vec<_> = each.collect();
