@@ -50,6 +50,8 @@ fn a_core_is_read_by_its_key_alone() {
     // Whichever of the two is found first, the one with the blocks is waited for.
     let (other, _) = scene.serve("empty", &["--announce"]);
     assert_eq!(scene.run(["get", &key, "1"]).ok().stdout, b"two");
+    let limited = scene.run(["get", &key, "1", "--timeout", "20"]);
+    assert_eq!(limited.ok().text(), "two");
     let bytes = ["cat", &key, "--bytes", "2..7"];
     assert_eq!(scene.run(bytes).ok().text(), "etwot");
     assert!(!scene.path(&key).exists());

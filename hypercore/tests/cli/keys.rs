@@ -108,6 +108,9 @@ fn a_file_of_keys_is_for_its_owner_and_never_overwritten() {
     scene
         .feed(["keys", "import", "-", "again"], &text.stdout)
         .ok();
+    let json = scene.run(["keys", "export", "log", "-", "--json"]).ok();
+    assert_eq!(json.events().len(), 1);
+    assert_eq!(json.json()["text"], text.text());
     assert_eq!(mode("again/secret_key"), 0o600);
     for file in ["key", "secret_key"] {
         assert_eq!(scene.files("again")[file], scene.files("log")[file]);

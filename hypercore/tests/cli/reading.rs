@@ -63,9 +63,6 @@ fn get_says_what_it_waits_for() {
     server.say("four\n");
     assert_eq!(reader.end().ok().stdout, b"four");
     scene
-        .run(["get", KEY, "3", "--timeout", "1"])
-        .fails(2, &["--connect"]);
-    scene
         .run(["get", KEY, "3", "--connect", &address, "--timeout", "soon"])
         .fails(2, &["seconds"]);
 }

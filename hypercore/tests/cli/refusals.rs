@@ -19,6 +19,9 @@ fn usage() {
         &["append", "log", "--file", "f", "--block-size", "8388609"],
         &["get", "log"],
         &["get", "log", "-1"],
+        &["get", "log", "0", "--timeout", "1"],
+        &["cat", "log", "--timeout", "1"],
+        &["cat", "log", "--timeout", "1", "--follow"],
         &["get", "log", "0", "--json"],
         &["cat", "log", "--json"],
         &["clone", KEY],
@@ -123,6 +126,15 @@ fn what_is_not_a_core() {
     scene
         .run(["info", "file"])
         .fails(1, &["`file` is not a directory"]);
+    for args in [
+        &["create", "file"][..],
+        &["clone", KEY, "file", "--connect", "127.0.0.1:1"],
+    ] {
+        scene.run(args).fails(1, &["`file` is not a directory"]);
+    }
+    scene
+        .run(["info", KEY])
+        .fails(1, &["is a key", "hypercore clone", "hypercore cat"]);
     scene
         .run(["info", "nothing"])
         .fails(1, &["no core in `nothing`", "hypercore create"]);
@@ -209,4 +221,8 @@ fn an_address_that_is_taken() {
     scene
         .run(["serve", "log", "--listen", &address])
         .fails(1, &["cannot listen on", &address, "--listen"]);
+    let done = scene
+        .run(["serve", "log", "--http", &address])
+        .fails(1, &["cannot listen on", &address, "--http"]);
+    assert_eq!(done.text(), "", "it is not served");
 }

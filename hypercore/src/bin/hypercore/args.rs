@@ -51,6 +51,11 @@ pub(crate) struct Manners {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Share a file, a folder or a growing log, and print the line to receive it with
+    #[command(visible_alias = "send")]
+    Share(ShareArgs),
+    /// Receive what is shared, with the line that `share` printed
+    Receive(ReceiveArgs),
     /// Make a core to append to
     Create(CreateArgs),
     /// Append blocks: arguments, a file in pieces, or lines
@@ -79,11 +84,6 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Make a copy of a core from its peers, or bring one up to date
     Clone(CloneArgs),
-    /// Share a file, a folder or a growing log, and print the line to receive it with
-    #[command(visible_alias = "send")]
-    Share(ShareArgs),
-    /// Receive what is shared, with the line that `share` printed
-    Receive(ReceiveArgs),
     /// Tell by which key other machines recognise this one, for their `serve --allow`
     Identity(IdentityArgs),
     /// List the peers of a running serve or clone
@@ -168,7 +168,7 @@ pub(crate) struct GetArgs {
     pub(crate) connect: Vec<String>,
     /// Wait so long for the block, even one that does not exist yet [default: until it is certain
     /// that no connected peer has it]
-    #[arg(long, value_name = "SECONDS", requires = "connect", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) identity: Identity,
@@ -203,7 +203,7 @@ pub(crate) struct CatArgs {
     pub(crate) connect: Vec<String>,
     /// Wait no longer than this for any block [default: until it is certain that no connected peer
     /// has it]
-    #[arg(long, value_name = "SECONDS", requires = "connect", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) identity: Identity,

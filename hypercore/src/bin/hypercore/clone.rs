@@ -21,7 +21,7 @@ use hypercore::{
 use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
-    commands::{close, options, tell_recovery},
+    commands::{close, options, refuse_file, tell_recovery},
     errors::{Exit, Failure, Result},
     identity,
     output::{Output, blocks, bytes},
@@ -115,6 +115,7 @@ impl Origin {
 /// Opens the copy, new or from an earlier run.
 async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
     let dir = args.dir.as_path();
+    refuse_file(dir)?;
     let origin = Origin::of(dir);
     let core = options()
         .key(args.key)

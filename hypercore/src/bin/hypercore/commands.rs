@@ -9,7 +9,7 @@ use futures_lite::future;
 use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions};
 
 use crate::{
-    args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs},
+    args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs, parse_key},
     errors::{Exit, Failure, Result, reason},
     input::{self, Batches},
     output::{Output, blocks, bytes, complain},
@@ -22,6 +22,12 @@ pub(crate) fn require_directory(dir: &Path) -> Result<()> {
     match fs::metadata(dir) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(Failure::failed(format!("`{shown}` is not a directory"))),
+        Err(_) if dir.to_str().is_some_and(|name| parse_key(name).is_ok()) => {
+            Err(Failure::failed(format!(
+                "`{shown}` is a key, and this command takes a directory; `hypercore clone {shown} \
+                 DIR` makes a copy, and `hypercore cat {shown}` reads it from its peers"
+            )))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::failed(format!(
             "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core there"
         ))),
@@ -29,6 +35,14 @@ pub(crate) fn require_directory(dir: &Path) -> Result<()> {
             "the directory `{shown}` cannot be read: {}",
             reason(&error)
         ))),
+    }
+}
+
+/// Whether a core may be made in `dir`, as far as what stands there now is concerned.
+pub(crate) fn refuse_file(dir: &Path) -> Result<()> {
+    match fs::metadata(dir) {
+        Ok(found) if !found.is_dir() => require_directory(dir),
+        _ => Ok(()),
     }
 }
 
@@ -88,6 +102,7 @@ pub(crate) async fn close(core: &Hypercore, dir: &Path) -> Result<()> {
 
 pub(crate) async fn create(args: CreateArgs, manners: &Manners) -> Result<()> {
     let CreateArgs { dir, seed, format } = args;
+    refuse_file(&dir)?;
     let mut options = options().create_new();
     if let Some(seed) = seed {
         options = options.key_pair(KeyPair::from_seed(&seed));

@@ -10,6 +10,7 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     Failed = 1,
+    Usage = 2,
     Damaged = 3,
     Forked = 4,
     Locked = 5,

@@ -109,6 +109,16 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
                  that encrypts it",
             ));
         }
+        if args.format.json {
+            return Output::new(&args.format, manners).result(
+                &[
+                    ("key", key.to_string().into()),
+                    ("length", length.into()),
+                    ("text", text.as_str().into()),
+                ],
+                "",
+            );
+        }
         let written = io::stdout().write_all(text.as_bytes());
         return written.map_err(|error| Failure::output(&error));
     }

@@ -37,6 +37,7 @@ const AHEAD: u64 = 16 * 1024 * 1024;
 
 pub(crate) async fn get(args: GetArgs) -> Result<()> {
     let source = Source::open(&args.source, &args.connect, &args.identity).await?;
+    source.check_timeout(args.timeout)?;
     let wait = match args.timeout {
         _ if source.offline => Wait::No,
         None => Wait::ForThoseConnected,
@@ -57,10 +58,12 @@ pub(crate) async fn get(args: GetArgs) -> Result<()> {
 
 pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
     let key = parse_name(&args.source);
-    if args.connect.is_empty() && args.follow && key.is_none() {
+    let is_alone = args.connect.is_empty() && args.timeout.is_none();
+    if is_alone && args.follow && key.is_none() {
         return tail::follow(args, manners).await;
     }
     let source = Source::open(&args.source, &args.connect, &args.identity).await?;
+    source.check_timeout(args.timeout)?;
     let wait = match args.timeout {
         _ if source.offline => Wait::No,
         _ if args.follow => Wait::ForEver,
@@ -135,6 +138,17 @@ impl Source {
             peers: peers.to_vec(),
             identity,
         })
+    }
+
+    /// Fails if there is nobody to wait for.
+    fn check_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        if timeout.is_none() || !self.offline {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Usage,
+            "--timeout is for peers; name them with --connect, or the core by its key",
+        ))
     }
 
     async fn close(self) -> Result<()> {

@@ -56,6 +56,11 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         require_writable(&core, &dir)?;
     }
     let (listener, address) = listen_on(&listen).await?;
+    // Before anything is told: where it cannot listen, nothing is served.
+    let page = match http {
+        Some(place) => Some(listen_as("--http", &place).await?),
+        None => None,
+    };
     let announcement = announce.then(|| net::announce(&core, address));
     // Kept until the end.
     let _announcement = announcement.transpose()?;
@@ -79,10 +84,12 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         ),
     )?;
 
-    let page = match http {
-        Some(place) => Some(listen_for_page(&place, &mut output).await?),
-        None => None,
-    };
+    let page = page.map(|(listener, address)| {
+        output.event("http", &[("address", address.to_string().into())])?;
+        output.remark(format_args!("See http://{address}/"));
+        Ok(listener)
+    });
+    let page = page.transpose()?;
     let service = Service {
         core: core.clone(),
         dir: dir.clone(),
@@ -96,25 +103,21 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     service.run(append, &mut output).await
 }
 
-/// Listens where the command line says.
+/// Listens for peers where the command line says.
 pub(crate) async fn listen_on(listen: &str) -> Result<(Listener, SocketAddr)> {
+    listen_as("--listen", listen).await
+}
+
+async fn listen_as(option: &str, listen: &str) -> Result<(Listener, SocketAddr)> {
     let cannot_listen = |error| {
         Failure::failed(format!(
-            "cannot listen on {listen}: {}; choose another address with --listen",
+            "cannot listen on {listen}: {}; choose another address with {option}",
             reason(&error)
         ))
     };
     let listener = Listener::bind(listen).await.map_err(cannot_listen)?;
     let address = listener.address().map_err(cannot_listen)?;
     Ok((listener, address))
-}
-
-/// Listens for browsers.
-async fn listen_for_page(place: &str, output: &mut Output) -> Result<Listener> {
-    let (listener, address) = listen_on(place).await?;
-    output.event("http", &[("address", address.to_string().into())])?;
-    output.remark(format_args!("See http://{address}/"));
-    Ok(listener)
 }
 
 /// A core, and the peers that come for it.
