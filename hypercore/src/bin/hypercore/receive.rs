@@ -315,7 +315,13 @@ fn give(part: &Path, target: &Path) -> io::Result<()> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(io::Error::other("something else is there meanwhile"));
     }
-    fs::rename(part, target)
+    fs::rename(part, target)?;
+    // The blocks are removed next. Elsewhere a directory cannot be synced.
+    #[cfg(unix)]
+    if let Some(parent) = fs::canonicalize(target)?.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// The bytes of all blocks, each checked against its hash.
