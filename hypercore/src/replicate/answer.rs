@@ -53,6 +53,10 @@ impl Answers {
         !self.ahead.is_empty()
     }
 
+    fn is_read_ahead(&self, index: u64) -> bool {
+        index == self.next && self.has_read_ahead()
+    }
+
     /// Adds the answer to the next question to `messages`, if it gets one. False when no question
     /// is left.
     pub(super) fn next(
@@ -82,7 +86,12 @@ impl Answers {
             Found::Hash(index, proof) => messages.push(data(index, None, proof)),
             Found::Nothing(index) => refuse(state, index, messages, now),
             Found::Block(index, proof) => {
-                let run = index..index + 1 + state.requested_run(index + 1).min(Self::AHEAD);
+                // How many are asked for in a row matters only when they are to be read.
+                let more = match self.is_read_ahead(index) {
+                    true => 0,
+                    false => state.requested_run(index + 1, Self::AHEAD),
+                };
+                let run = index..index + 1 + more;
                 drop(core);
                 if let Some(value) = self.read(shared, run)? {
                     self.uploads.push((index, value.len() as u64));
@@ -98,7 +107,7 @@ impl Answers {
     /// The first of the blocks `run`, read and checked without holding up others, and perhaps more
     /// of them for the next call. `None` if it is not stored, or not what it should be.
     fn read(&mut self, shared: &SharedCore, run: Range<u64>) -> Result<Option<Bytes>> {
-        if run.start != self.next || self.ahead.is_empty() {
+        if !self.is_read_ahead(run.start) {
             let first = run.start..run.start + 1;
             let read = shared
                 .read_run(run)

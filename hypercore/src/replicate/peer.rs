@@ -669,9 +669,10 @@ impl Peer {
         self.questions.next(now)
     }
 
-    /// How many of the next questions are requests for the blocks from `index` on, one by one.
-    pub(crate) fn requested_run(&self, index: u64) -> u64 {
-        self.questions.requested_run(index)
+    /// How many of the next questions, `most` at most, are requests for the blocks from `index` on, one
+    /// by one.
+    pub(crate) fn requested_run(&self, index: u64, most: u64) -> u64 {
+        self.questions.requested_run(index, most)
     }
 
     /// Whether a request may be answered with an Unhave; otherwise it is not answered.

@@ -96,15 +96,16 @@ impl Questions {
         Some(question)
     }
 
-    /// How many of the next questions are requests for the blocks from `index` on, one by one.
-    pub(crate) fn requested_run(&self, index: u64) -> u64 {
+    /// How many of the next questions, `most` at most, are requests for the blocks from `index` on, one
+    /// by one.
+    pub(crate) fn requested_run(&self, index: u64, most: u64) -> u64 {
         let asks_for = |question: &Question, index| {
             let Question::Request(request) = question else {
                 return false;
             };
             request.index == index && request.bytes == 0 && !request.hash
         };
-        let asked = self.queue.iter().zip(index..);
+        let asked = self.queue.iter().zip(index..index.saturating_add(most));
         let run = asked.take_while(|(question, index)| asks_for(question, *index));
         run.count() as u64
     }
@@ -233,14 +234,14 @@ mod tests {
                 ..Request::default()
             }),
         ];
-        assert_eq!(questions.requested_run(6), 0);
+        assert_eq!(questions.requested_run(6, 9), 0);
         for other in others {
             questions.ask(other);
-            assert_eq!(questions.requested_run(5), 3, "{other:?}");
+            assert_eq!(questions.requested_run(5, 9), 3, "{other:?}");
             questions.queue.pop_back();
         }
         questions.ask(request(8));
-        assert_eq!(questions.requested_run(5), 4);
+        assert_eq!(questions.requested_run(5, 9), 4);
     }
 
     #[test]
