@@ -29,6 +29,9 @@ impl Hypercore {
     /// every signature, and what the bitfield claims. Changes nothing, and takes no more memory for
     /// a long log than for a short one.
     ///
+    /// Appends, [`flush`](Self::flush), [`clear`](Self::clear) and [`close`](Self::close) wait until it
+    /// is done; reads and downloads go on.
+    ///
     /// # Errors
     ///
     /// When the core is closed or the storage fails. Damage is no error, but told.
