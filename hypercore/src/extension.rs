@@ -26,6 +26,12 @@ use crate::{
 /// Messages that wait to be received, before new ones are dropped: 16 MiB of the longest.
 const INBOX: usize = 256;
 
+/// Declared by all peers of this crate. Whoever declares it answers requests in the order in which
+/// they come, and goes by the digest of each alone: what is not in it is sent. Between two who both
+/// do, a request can count on the answers to those before it, and a proof among many has about one
+/// node (see [`hypercore_merkle::tree_index::digest_ahead`]).
+pub(crate) const EXACT_DIGESTS: &str = "hypercore/exact-digests";
+
 /// Bytes that wait to be sent to one peer, before new messages to it are refused.
 pub(crate) const OUTBOX: usize = 1024 * 1024;
 
@@ -43,11 +49,11 @@ pub(crate) struct Extensions {
 }
 
 impl Extensions {
+    /// What peers are told of: those that are registered, and our own.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.registered
-            .keys()
-            .map(|name| name.to_string())
-            .collect()
+        let registered = self.registered.keys().map(|name| &**name);
+        let names = registered.chain([EXACT_DIGESTS]);
+        names.map(str::to_owned).collect()
     }
 
     /// `peer` sent a message of the extension `name`.
@@ -76,21 +82,21 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// [`Error::ExtensionExists`]; when the name is longer than 256 bytes or the 257th; when the
+    /// [`Error::ExtensionExists`]; when the name is longer than 256 bytes or the 256th; when the
     /// core is closed.
     pub fn register_extension(&self, name: &str) -> Result<Extension> {
         let name: Arc<str> = name.into();
         let mut core = self.shared().lock();
         core.log.files()?;
         let registered = &mut core.replicator.extensions.registered;
-        if registered.contains_key(&name) {
+        if registered.contains_key(&name) || &*name == EXACT_DIGESTS {
             let name = name.to_string();
             return Err(Error::ExtensionExists { name });
         }
         // Otherwise every connection would fail to declare it.
         let limits = hypercore_wire::Limits::default();
         let (names, length) = (limits.extension_names, limits.extension_name);
-        if registered.len() >= names || name.len() > length {
+        if registered.len() + 1 >= names || name.len() > length {
             return Err(hypercore_wire::Error::TooManyExtensions { names, length }.into());
         }
         let (inbox, messages) = async_channel::bounded(INBOX);

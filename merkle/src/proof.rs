@@ -10,7 +10,7 @@
 
 use crate::node::{Node, NodeIndex, full_roots};
 use crate::signature::Signature;
-use crate::tree_index::{NodeSet, RemoteTree, insert, verified_by};
+use crate::tree_index::{NodeSet, NodeSetMut, insert, verified_by};
 
 /// What travels beside a value: enough to check it against a signature, or against a node that
 /// the receiver already trusts.
@@ -35,8 +35,8 @@ pub struct ProofPlan {
 
 /// Plans the proof of `node` for a peer that sent `digest`; `None` if we lack the node.
 ///
-/// `remote` remembers what earlier digests told, and learns from this one. Only digests teach:
-/// nodes that were sent may never arrive. `with_leaf` puts `node` itself in front, for an answer
+/// `remote` remembers what earlier digests told, and learns from this one; an empty one goes by
+/// this digest alone. Only digests teach: nodes that were sent may never arrive. `with_leaf` puts `node` itself in front, for an answer
 /// without value.
 ///
 /// A planned root can be missing from `present` when the tree has holes; such a proof cannot be
@@ -44,7 +44,7 @@ pub struct ProofPlan {
 #[must_use]
 pub fn plan(
     present: &impl NodeSet,
-    remote: &mut RemoteTree,
+    remote: &mut impl NodeSetMut,
     node: NodeIndex,
     digest: u64,
     with_leaf: bool,
@@ -87,7 +87,7 @@ pub fn plan(
 
 /// Marks what `digest`, the counterpart of [`digest`](crate::tree_index::digest), says of the way
 /// up from `node`.
-fn learn(present: &impl NodeSet, remote: &mut RemoteTree, node: NodeIndex, digest: u64) {
+fn learn(present: &impl NodeSet, remote: &mut impl NodeSetMut, node: NodeIndex, digest: u64) {
     let mut mark = |node| {
         if present.has(node) {
             insert(remote, node);

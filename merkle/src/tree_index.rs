@@ -73,6 +73,51 @@ pub fn digest(set: &impl NodeSet, node: NodeIndex) -> u64 {
     digest
 }
 
+/// [`digest`] for someone who has asked for other nodes before: what the answers to that will bring
+/// counts as known. `ahead` has that, and learns what the answer to this request will bring.
+///
+/// Of many requests that are under way at the same time each is then answered with about one node,
+/// and not with all those that the others are answered with, too. The remote must answer in the
+/// order in which it is asked, and go by each digest alone: one that remembers what it was told, as
+/// Hypercore 9 does, would never send what an earlier answer was to bring and did not.
+#[must_use]
+pub fn digest_ahead(set: &impl NodeSet, ahead: &mut RemoteTree, node: NodeIndex) -> u64 {
+    let mut known = Ahead { set, ahead };
+    let digest = digest(&known, node);
+    // Otherwise the answer goes up to roots that only the remote knows.
+    if digest & 1 == 1 {
+        let climb = std::iter::successors(Some(node), |node| Some(node.parent()));
+        let unknown: Vec<_> = climb.take_while(|&node| !known.has(node)).collect();
+        for node in unknown {
+            insert(&mut known, node);
+            insert(&mut known, node.sibling());
+        }
+    }
+    digest
+}
+
+/// What is known, and what will be.
+struct Ahead<'a, S> {
+    set: &'a S,
+    ahead: &'a mut RemoteTree,
+}
+
+impl<S: NodeSet> NodeSet for Ahead<'_, S> {
+    fn has(&self, node: NodeIndex) -> bool {
+        self.set.has(node) || self.ahead.has(node)
+    }
+
+    fn bound(&self) -> u64 {
+        self.set.bound().max(self.ahead.bound())
+    }
+}
+
+impl<S: NodeSet> NodeSetMut for Ahead<'_, S> {
+    fn insert(&mut self, node: NodeIndex) -> bool {
+        !self.set.has(node) && self.ahead.insert(node)
+    }
+}
+
 /// Twice the length of the shortest log that `set` shows to contain `node`: the tree index just
 /// after it. 0 if the node is not known.
 ///
@@ -129,10 +174,10 @@ pub fn truncated(set: &impl NodeSet, length: u64) -> impl Iterator<Item = NodeIn
     after.chain(above).filter(|&node| set.has(node))
 }
 
-/// What a peer's digests told about the nodes it has.
+/// What a peer's digests told about the nodes it has, or [`digest_ahead`] about those it will send.
 ///
-/// Memory is bounded: when too many distant nodes are known all are forgotten. The peer is then
-/// sent nodes it already has, which costs bytes and nothing else.
+/// Memory is bounded: when too many distant nodes are known all are forgotten. Nodes are then sent
+/// that are here already, which costs bytes and nothing else.
 #[derive(Clone, Debug, Default)]
 pub struct RemoteTree {
     pages: BTreeMap<u64, [u64; PAGE_WORDS]>,

@@ -459,7 +459,7 @@ impl Log {
         &self,
         index: u64,
         digest: u64,
-        remote: &mut RemoteTree,
+        remote: &mut impl NodeSetMut,
         with_leaf: bool,
     ) -> Result<Option<Proof>> {
         let Some(leaf) = NodeIndex::leaf(index) else {
@@ -491,6 +491,13 @@ impl Log {
     pub(crate) fn digest(&self, index: u64) -> u64 {
         NodeIndex::leaf(index).map_or(0, |leaf| {
             tree_index::digest(&TreeBits(&self.bitfield), leaf)
+        })
+    }
+
+    /// The same, when answers are under way: see [`tree_index::digest_ahead`].
+    pub(crate) fn digest_ahead(&self, index: u64, ahead: &mut RemoteTree) -> u64 {
+        NodeIndex::leaf(index).map_or(0, |leaf| {
+            tree_index::digest_ahead(&TreeBits(&self.bitfield), ahead, leaf)
         })
     }
 

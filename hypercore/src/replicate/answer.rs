@@ -1,6 +1,10 @@
 //! What goes out as an answer.
 
-use std::{collections::VecDeque, ops::Range, time::Instant};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use hypercore_merkle::{Node, Proof};
@@ -157,7 +161,12 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
     if !hash && (!log.has(index) || index >= log.public_length()) {
         return Ok(Found::Nothing(index));
     }
-    match log.prove(index, nodes, &mut peer.remote_tree, hash) {
+    let proof = if peer.is_exact {
+        log.prove(index, nodes, &mut BTreeSet::new(), hash)
+    } else {
+        log.prove(index, nodes, &mut peer.remote_tree, hash)
+    };
+    match proof {
         Ok(Some(proof)) if hash => Ok(Found::Hash(index, proof)),
         Ok(Some(proof)) => Ok(Found::Block(index, proof)),
         Ok(None) => Ok(Found::Nothing(index)),

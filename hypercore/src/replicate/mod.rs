@@ -44,7 +44,7 @@ pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 use crate::{
     error::Result,
     event::{Event, PeerId},
-    extension::Extensions,
+    extension::{EXACT_DIGESTS, Extensions},
     log::Log,
 };
 use demand::Demand;
@@ -220,7 +220,11 @@ impl Replicator {
                 self.release(id, refused);
                 self.settle();
             }
-            Message::Options(options) => peer.remote_acks = options.ack,
+            Message::Options(options) => {
+                peer.remote_acks = options.ack;
+                let mut extensions = options.extensions.iter();
+                peer.is_exact = extensions.any(|name| name == EXACT_DIGESTS);
+            }
             Message::Status(status) => self.on_status(id, status),
             _ => {}
         }
@@ -274,6 +278,9 @@ impl Replicator {
 
     /// The answer to a request was of no use.
     pub(crate) fn refused(&mut self, id: PeerId, request: InFlight) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.doubt_answers();
+        }
         self.release(id, [request]);
     }
 

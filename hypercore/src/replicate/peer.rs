@@ -28,6 +28,7 @@ use crate::{
     error::{Error, Result},
     event::PeerId,
     extension::OUTBOX,
+    log::Log,
 };
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -85,6 +86,9 @@ pub(crate) struct InFlight {
     pub(super) stamp: Stamp,
     /// It was late, and others may be asked.
     offered: bool,
+    /// What it said is known may not have come: its answer may prove nothing, and the remote is not
+    /// to blame.
+    pub(super) unsure: bool,
 }
 
 /// How far this core's part of a connection has come.
@@ -148,6 +152,10 @@ pub(crate) struct Peer {
     remote_memory: Part,
     /// Which nodes the remote has, as far as its requests told us.
     pub(crate) remote_tree: RemoteTree,
+    /// It declared [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS).
+    pub(super) is_exact: bool,
+    /// The nodes that it was asked for, if it is.
+    ahead: RemoteTree,
     /// It was asked whether its log is the same as ours.
     pub(crate) probed: bool,
     /// The remote has told us at least once what it has.
@@ -203,6 +211,8 @@ impl Peer {
             remote: RemoteBitfield::new(options.remote_bitfield_bytes),
             remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),
+            is_exact: false,
+            ahead: RemoteTree::default(),
             probed: false,
             heard: false,
             regions: BTreeSet::new(),
@@ -468,6 +478,7 @@ impl Peer {
             wanted,
             stamp,
             offered: false,
+            unsure: false,
         });
         self.account_questions();
         let bytes = match wanted {
@@ -487,6 +498,26 @@ impl Peer {
             nodes,
         }));
         stamp
+    }
+
+    /// Asks for a block. What it was asked for before will be here by then, if it answers in order.
+    pub(super) fn request_block(&mut self, index: u64, log: &Log, now: Instant) -> Stamp {
+        let digest = if self.is_exact {
+            log.digest_ahead(index, &mut self.ahead)
+        } else {
+            log.digest(index)
+        };
+        self.request(index, Wanted::Block, digest, now)
+    }
+
+    /// An answer was passed over or is of no use, and those that follow may lack what it was to bring.
+    pub(super) fn doubt_answers(&mut self) {
+        if self.is_exact {
+            self.ahead = RemoteTree::default();
+            for request in &mut self.in_flight {
+                request.unsure = true;
+            }
+        }
     }
 
     /// How many more requests may be sent for ranges.
@@ -557,7 +588,14 @@ impl Peer {
                     .filter(|_| has_value)
             })?;
         self.last_answer = now;
+        let mut before = self.in_flight.iter().take(found);
+        if before.any(|request| request.wanted == Wanted::Block) {
+            self.doubt_answers();
+        }
         let request = self.in_flight.remove(found)?;
+        if self.in_flight.is_empty() {
+            self.ahead = RemoteTree::default();
+        }
         self.account_questions();
         self.pace.answered(&request.stamp, bytes, now);
         Some(request)
@@ -594,6 +632,7 @@ impl Peer {
         let (out, left) = self.in_flight.drain(..).partition(is_out);
         self.in_flight = left;
         self.account_questions();
+        self.doubt_answers();
         let out: Vec<_> = VecDeque::into(out);
         // Most are refused for good, so that this would grow with every one of them.
         self.given_up = (self.given_up + out.len()).min(MAX_REQUESTS);

@@ -71,15 +71,11 @@ fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) 
         // It was closed, and the connection is about to let go of it.
         return Ok(());
     }
-    let mut requests = Vec::with_capacity(answers.len());
     let mut wanted = Vec::with_capacity(answers.len());
     let mut result = Ok(());
     for answer in answers {
         match accept(&mut core, peer, &answer, now) {
-            Ok(Some(request)) => {
-                requests.push((request, stored_block(&answer)));
-                wanted.push(answer);
-            }
+            Ok(Some(request)) => wanted.push((request, answer)),
             Ok(None) => {}
             Err(error) => {
                 result = Err(error);
@@ -87,19 +83,55 @@ fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) 
             }
         }
     }
-    let (taken, stored) = core.put(peer, wanted);
+    let is_unsure = |(request, _): &(InFlight, Answer)| request.unsure;
+    if !wanted.iter().any(is_unsure) {
+        return put(&mut core, peer, wanted).and(result);
+    }
+    let mut wanted = wanted.into_iter();
+    while let Some(answer) = wanted.next() {
+        let unsure = is_unsure(&answer);
+        if let Err(error) = put(&mut core, peer, vec![answer])
+            && !(unsure && error.is_peer_fault())
+        {
+            wanted.for_each(|(request, _)| core.replicator.refused(peer, request));
+            return Err(error);
+        }
+    }
+    result
+}
+
+/// Stores what proves to be true, up to the first that does not; that is the error, unless an answer
+/// before it was not stored that it may have counted on.
+fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Result<()> {
+    let (requests, answers): (Vec<_>, Vec<_>) = answers
+        .into_iter()
+        .map(|(request, answer)| ((request, stored_block(&answer)), answer))
+        .unzip();
+    let (taken, result) = core.put(peer, answers);
+    let all_stored = taken.iter().all(|it| matches!(it, Taken::Stored { .. }));
     let mut taken = taken.into_iter();
     for (request, block) in requests {
         match taken.next() {
-            Some(Taken::Stored { .. } | Taken::Refused(_)) => {
-                finish(&mut core, peer, request, block);
-            }
+            Some(Taken::Stored { .. } | Taken::Refused(_)) => finish(core, peer, request, block),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
-                core.replicator.refused(peer, request)
+                core.replicator.refused(peer, request);
             }
         }
     }
-    stored.and(result)
+    if let Some(state) = core.replicator.peer(peer)
+        && state.is_exact
+        && !all_stored
+    {
+        state.doubt_answers();
+        return result.or_else(|error| {
+            if error.is_peer_fault() {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        });
+    }
+    result
 }
 
 /// The request that `answer` is for, if it is of use.
@@ -121,8 +153,12 @@ fn accept(
         core.witness(answer.index, &answer.proof)?;
         return Ok(None);
     }
-    // Somebody else who was asked for it may have been faster.
-    if request.wanted == Wanted::Block && log.has(answer.index) {
+    // Somebody else who was asked for it may have been faster. But others that this peer was asked
+    // for may count on what this one proves.
+    if request.wanted == Wanted::Block
+        && log.has(answer.index)
+        && !replicator.peer(peer).is_some_and(|peer| peer.is_exact)
+    {
         finish(core, peer, request, stored_block(answer));
         return Ok(None);
     }

@@ -108,7 +108,7 @@ impl Replicator {
         if let Some(peer) = self.peers.get_mut(&id) {
             // First of all: what we say of our tree in other requests is left out of its answer.
             probe(peer, log, now);
-            let stamp = peer.request(index, Wanted::Block, log.digest(index), now);
+            let stamp = peer.request_block(index, log, now);
             self.asked.insert(index, id, stamp);
             self.demand.dequeue(index);
         }
