@@ -105,11 +105,12 @@ impl Core {
 
     /// Block `index` came from `peer` and is stored.
     fn received(&mut self, peer: PeerId, index: u64, value: &Bytes, is_new: bool) {
-        let bytes = value.len() as u64;
-        self.replicator.received(peer, bytes);
+        // Another peer may have been faster.
         if !is_new {
             return;
         }
+        let bytes = value.len() as u64;
+        self.replicator.received(peer, bytes);
         // The event before the answer: whoever is woken by one has the other.
         self.events.emit(Event::Download { index, bytes, peer });
         self.replicator

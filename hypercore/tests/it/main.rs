@@ -7,6 +7,7 @@ mod damage;
 #[cfg(feature = "mdns")]
 mod discovery;
 mod durability;
+mod exact_digests;
 mod extremes;
 mod flips;
 mod fork;

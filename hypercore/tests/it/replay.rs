@@ -157,7 +157,7 @@ impl Stage {
         self.received.extend_from_slice(&buffer[..count]);
         while let Some((frame, rest)) = take_frame(&self.received) {
             if !frame.is_empty() {
-                self.said.push_back(decode(frame));
+                self.said.extend(as_node(decode(frame)));
             }
             self.received = rest.to_vec();
         }
@@ -214,7 +214,19 @@ fn message(body: &Body) -> Option<&Message> {
     }
 }
 
-/// Node's own words, as we say them: we have no extensions.
+/// Our own words, without the extension that Node does not have.
+fn as_node(mut body: Body) -> Option<Body> {
+    if let Body::Message(Message::Options(Options { extensions, ack })) = &mut body {
+        assert_eq!(*extensions, ["hypercore/exact-digests"]);
+        if !*ack {
+            return None;
+        }
+        extensions.clear();
+    }
+    Some(body)
+}
+
+/// Node's own words, as we say them: we have not the same extensions.
 fn ours(mut body: Body) -> Option<Body> {
     match &mut body {
         Body::Message(Message::Extension(_)) => return None,
