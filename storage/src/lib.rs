@@ -54,6 +54,7 @@
 mod directory;
 mod error;
 mod feed_files;
+mod file;
 mod header;
 mod memory;
 mod name;

@@ -5,7 +5,8 @@ use hypercore_merkle::NodeIndex;
 use crate::{
     FeedFiles, FileName, Operation, RandomAccess,
     error::Result,
-    feed_files::{CHUNK, File, RECORD, SIGNATURE, node_offset, signature_offset},
+    feed_files::{CHUNK, RECORD, SIGNATURE, node_offset, signature_offset},
+    file::File,
 };
 
 /// Copies of what is about to be cut off or written over: see

@@ -52,7 +52,7 @@ impl FeedFiles {
     /// [`Error::MissingData`] when the file ends before, and when the storage fails.
     pub fn read_data_into(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let len = buffer.len() as u64;
-        match self.data.access.read_at(offset, buffer) {
+        match self.data.read_at(offset, buffer) {
             Ok(()) => Ok(()),
             Err(_) if len == 0 => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {

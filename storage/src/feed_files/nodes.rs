@@ -242,6 +242,15 @@ impl FeedFiles {
         cleared
     }
 
+    /// How many blocks the file `tree` has room for.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
+    pub fn tree_blocks(&self) -> Result<u64> {
+        Ok((self.tree.content_len()? / RECORD as u64).div_ceil(2))
+    }
+
     /// Cuts `tree` behind the last leaf of a log of `length` blocks.
     ///
     /// # Errors
