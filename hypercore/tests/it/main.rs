@@ -1,12 +1,13 @@
 //! Tests of the facade through its public API.
 
 mod compat;
-mod core;
+mod connections;
 mod crash;
 mod damage;
 #[cfg(feature = "mdns")]
 mod discovery;
 mod durability;
+mod events;
 mod exact_digests;
 mod extremes;
 mod flips;
@@ -14,13 +15,14 @@ mod fork;
 mod hashes;
 mod imported;
 mod indexing;
+mod misbehaving;
 mod model;
-mod network;
 mod node_basic;
 mod node_peers;
 mod node_replicate;
 mod node_streams;
 mod node_tree;
+mod opening;
 mod parity;
 mod puppet;
 mod replay;
@@ -29,6 +31,9 @@ mod secrets;
 mod signer;
 mod static_logs;
 mod support;
+mod swarm;
 mod transports;
 mod turns;
 mod vectors;
+mod waiting;
+mod writing;

@@ -24,16 +24,17 @@ fn table() -> String {
     fs::read_to_string(root().join("PARITY.md")).unwrap()
 }
 
-/// What stands between backticks, if it is the path of a function: `crate::module::test`.
+/// What stands between backticks, if it is the path of a function: `crate::module::test`, where the module
+/// may be in another one.
 fn named(table: &str) -> BTreeSet<(&str, &str, &str)> {
     let spans = table
         .lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2));
-    let split = |path| str::split(path, "::").collect::<Vec<_>>();
     spans
-        .filter_map(|path| match split(path)[..] {
-            [tests, module, test] => Some((tests, module, test)),
-            _ => None,
+        .filter_map(|path| {
+            let (tests, rest) = path.split_once("::")?;
+            let (module, test) = rest.rsplit_once("::")?;
+            Some((tests, module, test))
         })
         .collect()
 }
@@ -47,7 +48,10 @@ fn every_test_that_is_named_exists() {
     let missing: Vec<_> = named
         .into_iter()
         .filter(|(tests, module, test)| {
-            let file = root.join(folder(tests)).join(module).with_extension("rs");
+            let file = root
+                .join(folder(tests))
+                .join(module.replace("::", "/"))
+                .with_extension("rs");
             let source = fs::read_to_string(&file).unwrap_or_default();
             // A comma, where a macro makes the test of its first argument.
             ![format!("fn {test}("), format!("{test}, ")]

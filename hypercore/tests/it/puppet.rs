@@ -6,7 +6,7 @@ use async_std::net::TcpStream;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use hypercore::{
     Hypercore,
-    wire::{ChannelId, Event, Message, Request, Session, SessionOptions},
+    wire::{ChannelId, Event, Have, Message, Request, Session, SessionOptions},
 };
 
 /// One end of a connection: a session of the wire protocol without a core behind it.
@@ -82,4 +82,14 @@ impl Puppet {
             }
         }
     }
+}
+
+/// A message that says these blocks are there.
+pub(crate) fn have(start: u64, length: u64) -> Message {
+    Message::Have(Have {
+        start,
+        length,
+        bitfield: None,
+        ack: false,
+    })
 }

@@ -1,6 +1,6 @@
 //! What several tests need.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, pin::Pin, time::Duration};
 
 use async_std::{
     net::{TcpListener, TcpStream},
@@ -38,6 +38,12 @@ pub(crate) fn soon<T>(what: &str, future: impl Future<Output = T>) -> impl Futur
             .await
             .unwrap_or_else(|_| panic!("{what}"))
     }
+}
+
+/// Polls `future` once, which must not be ready.
+pub(crate) async fn start<T: std::fmt::Debug>(future: Pin<&mut impl Future<Output = T>>) {
+    let ready = futures_lite::future::poll_once(future).await;
+    assert!(ready.is_none(), "{ready:?} came too early");
 }
 
 /// The two ends of a TCP connection on this machine.
@@ -105,6 +111,14 @@ pub(crate) async fn clone_with(
     disconnected(&clone).await;
     disconnected(core).await;
     clone
+}
+
+/// Fails unless `core` has this many blocks, those of a [`writer`], and no other.
+pub(crate) async fn all_are_here(core: &Hypercore, count: u64) {
+    for index in 0..count {
+        assert_eq!(core.get(index).await.unwrap(), format!("block {index}"));
+    }
+    assert_eq!(core.audit().await.unwrap().valid, count);
 }
 
 /// Waits until `core` has no peers.

@@ -1,0 +1,211 @@
+//! What reading does about damaged blocks.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_lite::{
+    StreamExt,
+    future::{block_on, zip},
+};
+use hypercore::{
+    Corruption, Error, Hypercore, ReadOptions,
+    storage::{FileName, Memory, RandomAccess, Storage},
+};
+
+use super::{cut, flip, log, opened_after};
+use crate::support::{
+    clone_of, connect_live, connected, disconnected, get_if_available, run, soon, start,
+};
+
+#[test]
+fn a_damaged_block_is_not_handed_out() {
+    let (_directory, core) = opened_after(|directory| flip(&directory.join("data"), 7 * 4 + 2));
+    run(async {
+        let core = core.unwrap();
+        let error = core.get(4).await.unwrap_err();
+        let block = matches!(error, Error::Corrupt(Corruption::Block { index: 4 }));
+        assert!(block && error.is_corruption(), "{error}");
+        assert_eq!(core.get(5).await.unwrap(), "block 5");
+        let audit = core.audit().await.unwrap();
+        assert_eq!((audit.valid, audit.invalid), (9, vec![4]));
+
+        // Cleared, it can be downloaded again.
+        core.clear(4..5).await.unwrap();
+        assert!(core.audit().await.unwrap().invalid.is_empty());
+    });
+}
+
+#[test]
+fn a_missing_end_of_the_data_is_found() {
+    let (_directory, core) = opened_after(|directory| cut(&directory.join("data"), 1));
+    run(async {
+        let core = core.unwrap();
+        let error = core.get(9).await.unwrap_err();
+        assert!(error.is_corruption(), "{error}");
+        assert_eq!(core.audit().await.unwrap().invalid, [9]);
+    });
+}
+
+/// A damaged block goes to nobody: the reader gets it from a peer where it is whole.
+#[test]
+fn a_damaged_block_comes_from_another_peer() {
+    let (_directory, damaged) = opened_after(|directory| flip(&directory.join("data"), 7 * 4 + 2));
+    run(async {
+        let damaged = damaged.unwrap();
+        let whole = clone_of(&damaged, true).await;
+        let reader = clone_of(&damaged, true).await;
+        let connection = connect_live(&whole, &damaged).await;
+        soon("the length", whole.update()).await.unwrap();
+        // Asked for in a row, they are read together.
+        let all = whole.download(0..10);
+        for index in (0..10).filter(|&index| index != 4) {
+            let block = soon("a block", whole.get(index)).await.unwrap();
+            assert_eq!(block, format!("block {index}"));
+        }
+        drop(all);
+        let get = soon("an answer", whole.get_with(4, get_if_available())).await;
+        assert!(matches!(get, Err(Error::NotAvailable)), "{get:?}");
+        assert!(!whole.has(4));
+        connection.cancel().await;
+        disconnected(&damaged).await;
+
+        // Somebody else has the whole block: a copy of the log from before the damage.
+        let intact = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(_directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), intact.path().join(entry.file_name())).unwrap();
+        }
+        flip(&intact.path().join("data"), 7 * 4 + 2);
+        let intact = Hypercore::open(intact.path()).await.unwrap();
+
+        let first = connect_live(&reader, &damaged).await;
+        connected(&reader, 1).await;
+        let mut get = Box::pin(reader.get(4));
+        start(get.as_mut()).await;
+        let second = connect_live(&reader, &intact).await;
+        assert_eq!(soon("the block", get).await.unwrap(), "block 4");
+        first.cancel().await;
+        second.cancel().await;
+    });
+}
+
+/// Blocks are read several at a time: what comes before a damaged one is read, and the damage
+/// named, every time.
+#[test]
+fn a_stream_ends_at_the_damaged_block() {
+    let (storage, blocks) = log(40);
+    let mut data = storage.read(FileName::Data);
+    let offset: usize = blocks[..25].iter().map(Vec::len).sum();
+    data[offset] ^= 1;
+    storage.write(FileName::Data, &data);
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        for _ in 0..2 {
+            let mut stream = core.read_stream(ReadOptions::default());
+            for block in &blocks[..25] {
+                assert_eq!(stream.next().await.unwrap().unwrap(), block);
+            }
+            let error = stream.next().await.unwrap().unwrap_err();
+            let found = matches!(error, Error::Corrupt(Corruption::Block { index: 25 }));
+            assert!(found, "{error:?}");
+            assert!(stream.next().await.is_none());
+        }
+        let rest = core.get_batch(26..40).await.unwrap();
+        assert_eq!(rest, blocks[26..]);
+        assert!(core.get_batch(20..40).await.is_err());
+        // What was found whole once is not hashed again, but what was not is.
+        let mut stream = core.read_stream((20..40).into());
+        for block in &blocks[20..25] {
+            assert_eq!(stream.next().await.unwrap().unwrap(), block);
+        }
+        assert!(stream.next().await.unwrap().is_err());
+    });
+}
+
+/// A storage that holds up the first read of `data` after it was told to.
+#[derive(Clone)]
+struct HeldUp {
+    files: Memory,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Gate {
+    is_closed: AtomicBool,
+    reached: Barrier,
+    opened: Barrier,
+}
+
+#[derive(Debug)]
+struct HeldUpFile {
+    inner: Arc<dyn RandomAccess>,
+    gate: Arc<Gate>,
+}
+
+impl Storage for HeldUp {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let inner = self.files.open(file)?;
+        if file != FileName::Data {
+            return Ok(inner);
+        }
+        let gate = Arc::clone(&self.gate);
+        Ok(Arc::new(HeldUpFile { inner, gate }))
+    }
+}
+
+impl RandomAccess for HeldUpFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.gate.is_closed.swap(false, Ordering::Relaxed) {
+            self.gate.reached.wait();
+            self.gate.opened.wait();
+        }
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+}
+
+#[test]
+fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
+    let storage = HeldUp {
+        files: log(3).0,
+        gate: Arc::new(Gate {
+            is_closed: AtomicBool::new(false),
+            reached: Barrier::new(2),
+            opened: Barrier::new(2),
+        }),
+    };
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        storage.gate.is_closed.store(true, Ordering::Relaxed);
+        let clear = async {
+            storage.gate.reached.wait();
+            core.clear(0..1).await.unwrap();
+            storage.gate.opened.wait();
+        };
+        let (audit, ()) = zip(core.audit(), clear).await;
+        let audit = audit.unwrap();
+        assert_eq!((audit.valid, audit.invalid), (2, Vec::new()));
+    });
+}

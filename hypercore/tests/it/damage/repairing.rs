@@ -1,0 +1,215 @@
+//! What a repair puts right, and what that costs.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use futures_lite::future::block_on;
+use hypercore::{
+    Hypercore,
+    storage::{Directory, FileName, Memory, RandomAccess, Storage},
+};
+
+use super::{copy, every, log, proof_of_the_first, read_all, verify};
+use crate::support::{contents, copy_of, key_pair};
+
+/// Any single flipped bit is put right, or costs the one block it is in.
+#[test]
+fn a_flipped_bit_is_repaired() {
+    let (storage, blocks) = log(12);
+    let key_pair = key_pair("damage");
+    let step = if every() { 1 } else { 41 };
+    for file in FileName::ALL {
+        let bytes = storage.read(file);
+        for bit in (0..8 * bytes.len()).step_by(step) {
+            let at = format!("bit {} of byte {} of {file}", bit % 8, bit / 8);
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let damaged_copy = copy(&storage);
+            damaged_copy.write(file, &damaged);
+            if verify(&damaged_copy).is_ok() {
+                continue;
+            }
+            let repaired = match block_on(Hypercore::repair_storage(damaged_copy.clone())) {
+                // Half of a secret cannot be derived from the other.
+                Err(_) | Ok(_) if file == FileName::SecretKey && bit < 8 * 32 => continue,
+                repaired => repaired.unwrap_or_else(|error| panic!("{at}: {error}")),
+            };
+            assert_eq!(repaired.remaining.problems, [], "{at}");
+            let dropped = usize::from(file == FileName::Data);
+            assert_eq!(repaired.dropped.len(), dropped, "{at}: {repaired:?}");
+            assert_eq!(repaired.repaired > 0, dropped == 0, "{at}: {repaired:?}");
+            for other in FileName::ALL {
+                let is_less = dropped > 0 && [FileName::Data, FileName::Bitfield].contains(&other);
+                assert!(
+                    is_less || damaged_copy.read(other) == storage.read(other),
+                    "{at}: {other}"
+                );
+            }
+            read_all(&damaged_copy, &key_pair, &blocks);
+        }
+    }
+}
+
+/// The file `tree` of a clone ends with the last node that it knows.
+#[test]
+fn a_clone_without_the_last_leaf_is_repaired() {
+    let key_pair = key_pair("damage");
+    let proof = proof_of_the_first(&key_pair, 2);
+    let storage = Memory::new();
+    block_on(async {
+        let options = Hypercore::options().key(key_pair.public_key()).sparse(true);
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        core.put(0, Some("x".into()), &proof).await.unwrap();
+        core.close().await.unwrap();
+        storage.write(FileName::Data, b"y");
+        let repair = Hypercore::repair_storage(storage.clone()).await.unwrap();
+        assert_eq!(repair.dropped, [0]);
+        assert_eq!(repair.remaining.problems, []);
+    });
+}
+
+/// The size of the pages of an old log stands in a header, and no repair changes it.
+#[test]
+fn a_damaged_header_of_an_old_log_is_repaired() {
+    let damages = [
+        (FileName::Tree, 0),
+        (FileName::Signatures, 4),
+        (FileName::Bitfield, 0),
+        (FileName::Bitfield, 5),
+        (FileName::Bitfield, 6),
+    ];
+    for (file, at) in damages {
+        let directory = copy_of("v6-blocks-8300");
+        let before = contents(directory.path());
+        let path = directory.path().join(file.as_str());
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let repair = block_on(Hypercore::repair_storage(Directory::new(directory.path())));
+        let repair = repair.unwrap();
+        assert_eq!((repair.repaired, repair.dropped.len()), (1, 0));
+        let mut after = contents(directory.path());
+        after.retain(|name, _| before.contains_key(name));
+        assert!(after == before, "byte {at} of {file}");
+    }
+}
+
+/// A storage that sees whether the copies are durable when something is written over.
+#[derive(Clone, Default)]
+struct Watched {
+    files: Memory,
+    copies: Arc<Copies>,
+}
+
+#[derive(Debug, Default)]
+struct Copies {
+    bytes: AtomicU64,
+    unsynced: AtomicBool,
+}
+
+#[derive(Debug)]
+struct WatchedFile {
+    inner: Arc<dyn RandomAccess>,
+    copies: Arc<Copies>,
+    is_copy: bool,
+}
+
+impl Storage for Watched {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        Ok(Arc::new(WatchedFile {
+            inner: self.files.open(file)?,
+            copies: Arc::clone(&self.copies),
+            is_copy: false,
+        }))
+    }
+
+    fn new_quarantine(&self) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        Ok(self.files.beside("quarantine")?.map(|inner| {
+            let copies = Arc::clone(&self.copies);
+            let is_copy = true;
+            Arc::new(WatchedFile {
+                inner,
+                copies,
+                is_copy,
+            }) as Arc<dyn RandomAccess>
+        }))
+    }
+}
+
+impl WatchedFile {
+    fn change(&self) {
+        if self.is_copy {
+            self.copies.unsynced.store(true, Ordering::Relaxed);
+            self.copies.bytes.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let unsynced = self.copies.unsynced.load(Ordering::Relaxed);
+            assert!(!unsynced, "written over before the copy is durable");
+        }
+    }
+}
+
+impl RandomAccess for WatchedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.change();
+        self.inner.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.change();
+        self.inner.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.is_copy {
+            self.copies.unsynced.store(false, Ordering::Relaxed);
+        }
+        self.inner.sync()
+    }
+}
+
+#[test]
+fn a_repair_writes_over_nothing_before_its_copy_is_durable() {
+    let (storage, _) = log(12);
+    let signature = |block: usize| 32 + 64 * block + 5;
+    // A header, the key, a signature in the middle, the last one, and a node.
+    let damages = [
+        (FileName::Tree, 1),
+        (FileName::Key, 7),
+        (FileName::Signatures, signature(3)),
+        (FileName::Signatures, signature(11)),
+        (FileName::Tree, 32 + 40 * 3),
+    ];
+    for combined in 1..1 << damages.len() {
+        let watched = Watched::default();
+        for file in FileName::ALL {
+            watched.files.write(file, &storage.read(file));
+        }
+        for (at, (file, byte)) in damages.into_iter().enumerate() {
+            if combined & (1 << at) != 0 {
+                let mut bytes = watched.files.read(file);
+                bytes[byte] ^= 1;
+                watched.files.write(file, &bytes);
+            }
+        }
+        let repair = block_on(Hypercore::repair_storage(watched.clone())).unwrap();
+        assert_eq!(repair.remaining.problems, [], "{combined:b}");
+        assert!(watched.copies.bytes.load(Ordering::Relaxed) > 0);
+        for file in FileName::ALL {
+            let is_same = watched.files.read(file) == storage.read(file);
+            assert!(is_same, "{combined:b}: {file}");
+        }
+    }
+}
