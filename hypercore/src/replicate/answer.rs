@@ -10,10 +10,7 @@ use bytes::Bytes;
 use hypercore_merkle::{Node, Proof};
 use hypercore_wire::{Data, DataNode, Have, Message, Request, Unhave, Want};
 
-use super::{
-    peer::{Peer, WANT_ALIGNMENT},
-    questions::Question,
-};
+use super::{peer::Peer, questions::Question};
 use crate::{
     core::Core,
     error::Result,
@@ -206,6 +203,9 @@ pub(super) fn unhave(index: u64) -> Message {
         length: 1,
     })
 }
+
+/// Wants start and end at multiples of a bitfield page, others are ignored (`onwant`).
+const WANT_ALIGNMENT: u64 = 8192;
 
 /// Says which blocks we have in the range that was asked about (`onwant`).
 fn answer_want(peer: &mut Peer, want: &Want, log: &Log, messages: &mut Vec<Message>) {

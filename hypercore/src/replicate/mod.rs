@@ -18,6 +18,7 @@ mod receive;
 mod schedule;
 #[cfg(test)]
 mod simulator;
+mod stats;
 mod stream;
 mod waiting;
 mod wake;
@@ -36,8 +37,8 @@ pub(crate) use demand::RequestId;
 pub(crate) use downloads::Blocks;
 pub use ended::Ended;
 pub use options::{ReplicateOptions, Role};
-pub use peer::Stats;
 pub use reason::CloseReason;
+pub use stats::Stats;
 pub use stream::{Replication, ReplicationHandle};
 pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 

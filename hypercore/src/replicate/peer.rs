@@ -2,6 +2,8 @@
 //!
 //! The names and the rules are those of Hypercore 9 `lib/replicate.js` (`Peer`).
 
+mod remote;
+
 use std::{
     collections::{BTreeSet, VecDeque},
     ops::Range,
@@ -12,17 +14,17 @@ use std::{
 use bytes::Bytes;
 use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::RemoteTree;
-use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave, Want};
+use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave};
 
 use super::{
     PeerInfo, Wake,
-    downloads::Blocks,
     hashes::HashScan,
     load::Part,
     options::PeerOptions,
     pace::{MAX_REQUESTS, Pace, Stamp},
     questions::{Question, Questions},
     schedule::Scan,
+    stats::Stats,
 };
 use crate::{
     error::{Error, Result},
@@ -31,23 +33,8 @@ use crate::{
     log::Log,
 };
 
-/// Blocks are asked about in regions of this size, aligned (`_sendWant`).
-pub(crate) const REGION: u64 = 1024 * 1024;
-
-/// Wants start and end at multiples of a bitfield page, others are ignored (`onwant`).
-pub(crate) const WANT_ALIGNMENT: u64 = 8192;
-
-/// Wants without an answer at one time (`_sendWants`).
-const MAX_WANTS: usize = 16;
-
-/// Regions one connection asks about: 2^36 blocks.
-const MAX_REGIONS: usize = 65_536;
-
 /// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
 const URGENT: usize = 16;
-
-/// Memory for what the remote says it has, of all cores of a connection.
-const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
 /// Answers to requests we never made, or to one more than once.
 const MAX_UNREQUESTED: usize = 16;
@@ -102,32 +89,7 @@ pub(crate) enum Stage {
     Done,
 }
 
-/// What went to and came from a peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Blocks sent.
-    pub uploaded_blocks: u64,
-    /// Bytes of these blocks.
-    pub uploaded_bytes: u64,
-    /// Blocks received, verified and stored.
-    pub downloaded_blocks: u64,
-    /// Bytes of these blocks.
-    pub downloaded_bytes: u64,
-}
-
-impl Stats {
-    pub(crate) const fn plus(self, other: Self) -> Self {
-        Self {
-            uploaded_blocks: self.uploaded_blocks + other.uploaded_blocks,
-            uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
-            downloaded_blocks: self.downloaded_blocks + other.downloaded_blocks,
-            downloaded_bytes: self.downloaded_bytes + other.downloaded_bytes,
-        }
-    }
-}
-
-/// What a message of an extension takes that waits to be sent.
+/// The memory of a message of an extension that waits to be sent.
 const fn extension_cost(payload: &Bytes) -> usize {
     payload.len() + size_of::<(Arc<str>, Bytes)>()
 }
@@ -183,7 +145,7 @@ pub(crate) struct Peer {
     pub(crate) outbox: Vec<Message>,
     /// Messages of extensions, which come after those of the protocol.
     extension_outbox: VecDeque<(Arc<str>, Bytes)>,
-    /// What they take.
+    /// The memory that they take.
     extension_bytes: usize,
     wake: Arc<Wake>,
     channel: ChannelId,
@@ -326,138 +288,6 @@ impl Peer {
 
     pub(crate) fn wake(&self) {
         self.wake.wake_channel(self.channel);
-    }
-
-    // ---- what the remote has ----------------------------------------------------------------
-
-    /// Returns the blocks that it speaks of.
-    pub(crate) fn on_have(&mut self, have: &Have) -> Result<Range<u64>> {
-        self.heard = true;
-        let length = have.length;
-        if length == REGION {
-            self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
-            self.takes_wants = true;
-            self.account_questions();
-        }
-        let bound = self.remote.bound();
-        let mut blocks = have.start..have.start.saturating_add(length.max(1));
-        if let Some(bitfield) = &have.bitfield {
-            // A Want without a length, as old peers send it, is answered with everything.
-            let window = if length <= 1 {
-                self.options.remote_bitfield_bytes
-            } else {
-                length.div_ceil(32) as usize * 4
-            };
-            let covered = self.remote.apply_rle(have.start, bitfield, window)?;
-            blocks.end = have.start + covered;
-        } else {
-            self.remote.set_range(blocks.clone(), true)?;
-        }
-        self.account_remote()?;
-        self.takes_wants |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
-        Ok(blocks)
-    }
-
-    /// Returns the requests it will not answer.
-    pub(crate) fn on_unhave(&mut self, unhave: &Unhave) -> Result<Vec<InFlight>> {
-        let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
-        self.remote.set_range(blocks.clone(), false)?;
-        self.account_remote()?;
-        let refused =
-            |request: &InFlight| request.wanted.is_of_block() && blocks.contains(&request.index);
-        Ok(self.give_up(refused))
-    }
-
-    /// Counts the memory for what the remote says it has.
-    fn account_remote(&mut self) -> Result<()> {
-        let limit = REMOTE_BITFIELDS_OF_CONNECTION;
-        if self.remote_memory.set(self.remote.memory()) > limit {
-            return Err(hypercore_bitfield::Error::MemoryLimit { limit }.into());
-        }
-        Ok(())
-    }
-
-    /// Stores what the remote does from now on. Returns the requests it will not answer any more.
-    pub(crate) fn on_status(&mut self, status: &Status) -> Vec<InFlight> {
-        self.remote_uploading = status.uploading;
-        self.remote_downloading = status.downloading;
-        if status.uploading {
-            return Vec::new();
-        }
-        // Asked again should it change its mind.
-        self.wants_in_flight = 0;
-        self.account_questions();
-        self.takes_wants = true;
-        self.regions.clear();
-        self.next_region = 0;
-        self.take_in_flight()
-    }
-
-    /// Whether we may ask this remote for anything.
-    pub(crate) fn can_download(&self) -> bool {
-        self.stage == Stage::Open && self.downloading && self.remote_uploading
-    }
-
-    /// Whether it has told us all we asked about what it has, or never will.
-    pub(crate) fn is_settled(&self) -> bool {
-        match self.stage {
-            Stage::Opening => false,
-            Stage::Open => !self.can_download() || (self.heard && self.wants_in_flight == 0),
-            Stage::Done => true,
-        }
-    }
-
-    /// Whether it might have block `index`, for all we know.
-    pub(crate) fn may_have(&self, index: u64) -> bool {
-        self.remote.get(index) || self.can_be_asked_about(index)
-    }
-
-    /// Whether we could still ask it whether it has block `index`.
-    pub(crate) fn can_be_asked_about(&self, index: u64) -> bool {
-        self.can_download() && !self.regions.contains(&(index / REGION))
-    }
-
-    /// Asks what the remote has in the region of `index`, once.
-    pub(crate) fn want(&mut self, index: u64) {
-        let region = index / REGION;
-        if self.options.load.room() == 0 {
-            self.takes_wants = true;
-            return;
-        }
-        if self.wants_in_flight >= MAX_WANTS
-            || self.regions.len() >= MAX_REGIONS
-            || !self.regions.insert(region)
-        {
-            return;
-        }
-        self.wants_in_flight += 1;
-        self.account_questions();
-        self.outbox.push(Message::Want(Want {
-            start: region * REGION,
-            length: REGION,
-        }));
-    }
-
-    /// Asks about the regions of `blocks` not asked about yet, as far as the remote's blocks go.
-    pub(crate) fn want_blocks(&mut self, blocks: &Blocks) {
-        while self.regions.contains(&self.next_region) {
-            self.next_region += 1;
-        }
-        let mut region = self.next_region;
-        while self.wants_in_flight < MAX_WANTS
-            && self.options.load.room() > 0
-            && let Some(run) = blocks.runs_from(region * REGION).next()
-            && run.start < self.remote.bound()
-        {
-            self.want(run.start);
-            region = run.start / REGION + 1;
-        }
-    }
-
-    /// Whether there is more to ask about than was asked for since the last call.
-    pub(super) fn takes_wants(&mut self) -> bool {
-        let has_room = self.wants_in_flight < MAX_WANTS;
-        has_room && std::mem::take(&mut self.takes_wants)
     }
 
     // ---- what we ask ------------------------------------------------------------------------
