@@ -6,6 +6,7 @@ use std::{
         Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
 };
 
 use futures_lite::{
@@ -13,7 +14,7 @@ use futures_lite::{
     future::{block_on, zip},
 };
 use hypercore::{
-    Corruption, Error, Hypercore, ReadOptions,
+    Corruption, Error, GetOptions, Hypercore, ReadOptions,
     storage::{FileName, Memory, RandomAccess, Storage},
 };
 
@@ -185,16 +186,20 @@ impl RandomAccess for HeldUpFile {
     }
 }
 
-#[test]
-fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
-    let storage = HeldUp {
-        files: log(3).0,
-        gate: Arc::new(Gate {
+impl HeldUp {
+    fn new(files: Memory) -> Self {
+        let gate = Arc::new(Gate {
             is_closed: AtomicBool::new(false),
             reached: Barrier::new(2),
             opened: Barrier::new(2),
-        }),
-    };
+        });
+        Self { files, gate }
+    }
+}
+
+#[test]
+fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
+    let storage = HeldUp::new(log(3).0);
     block_on(async {
         let core = Hypercore::options().open_storage(storage.clone()).await;
         let core = core.unwrap();
@@ -208,4 +213,48 @@ fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
         let audit = audit.unwrap();
         assert_eq!((audit.valid, audit.invalid), (2, Vec::new()));
     });
+}
+
+/// The bytes are gone when they are read: that is no damage, and they are not what the block was.
+#[test]
+fn a_block_that_is_cleared_while_it_is_read_is_not_there() {
+    for (size, is_checked, together) in [
+        (10, false, 1),
+        (10, true, 1),
+        (1000, false, 1),
+        (1000, true, 1),
+        (1000, false, 2),
+        (1000, true, 2),
+    ] {
+        let case = format!("{size} bytes, checked: {is_checked}, {together} together");
+        let files = Memory::new();
+        block_on(async {
+            let options = Hypercore::options();
+            let core = options.open_storage(files.clone()).await.unwrap();
+            core.append_batch(vec![vec![7; size]; 3]).await.unwrap();
+            core.close().await.unwrap();
+        });
+        let storage = HeldUp::new(files);
+        let core = block_on(Hypercore::options().open_storage(storage.clone())).unwrap();
+        if is_checked {
+            block_on(core.get_batch(0..3)).unwrap();
+        }
+        storage.gate.is_closed.store(true, Ordering::Relaxed);
+        let read = || {
+            let local = GetOptions::local();
+            match together {
+                1 => block_on(core.get_with(0, local)).map(|_| ()),
+                _ => block_on(core.get_batch_with(0..together, local)).map(|_| ()),
+            }
+        };
+        let read = thread::scope(|scope| {
+            let reading = scope.spawn(read);
+            storage.gate.reached.wait();
+            block_on(core.clear(0..2)).unwrap();
+            storage.gate.opened.wait();
+            reading.join().unwrap()
+        });
+        let is_gone = matches!(read, Err(Error::BlockNotStored { index: 0 }));
+        assert!(is_gone, "{case}: {read:?}");
+    }
 }
