@@ -47,7 +47,7 @@ const RARE_BLOCKS: u64 = 64;
 /// A second peer is not worth asking to be done sooner by less than this.
 const WORTHWHILE: Duration = Duration::from_millis(20);
 
-/// How far the ranges were looked through for one peer: before this there is nothing that it has
+/// How far what is wanted was looked through for one peer: before this there is nothing that it has
 /// and that it, or another one, could be asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Scan {
@@ -55,31 +55,58 @@ pub(super) struct Scan {
     seen: u64,
     /// The first in the queue of blocks.
     get: u64,
-    /// The number of a download,
-    download: u64,
+    /// The range,
+    range: RangeScan,
     /// and a block in it.
     block: u64,
     /// The rest of the run, from one block to another, that was found to have the fewest holders.
     rare: (u64, u64),
 }
 
-/// The number, for a [`Scan`], of the download of everything.
-const EVERYTHING: u64 = u64::MAX - 1;
+/// Which range is looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RangeScan {
+    /// The download of this number, or the first after it.
+    Download(u64),
+    /// All blocks, where all are wanted.
+    Everything,
+    /// None is left.
+    Done,
+}
 
-/// Nothing is left to be looked at.
-const NOTHING: u64 = u64::MAX;
+impl Default for RangeScan {
+    fn default() -> Self {
+        Self::Download(0)
+    }
+}
 
 impl Scan {
     /// Block `block` may be asked of the peer again, or for the first time.
     pub(super) fn rewind(&mut self, block: u64, demand: &Demand) {
-        let oldest = demand
-            .downloads
-            .next(0)
-            .map_or(EVERYTHING, |(serial, _)| serial);
-        let is_there = self.download == oldest || (self.download, oldest) == (NOTHING, EVERYTHING);
+        let oldest = demand.downloads.next(0);
+        let first = oldest.map_or(RangeScan::Everything, |(serial, _)| {
+            RangeScan::Download(serial)
+        });
+        let is_there =
+            self.range == first || (self.range, first) == (RangeScan::Done, RangeScan::Everything);
         self.block = if is_there { self.block.min(block) } else { 0 };
-        self.download = oldest;
+        self.range = first;
         self.rewind_rare();
+    }
+
+    /// Goes on with a range: from its first block, unless that is the one at hand.
+    fn enter(&mut self, range: RangeScan) {
+        if self.range != range {
+            (self.range, self.block) = (range, 0);
+        }
+    }
+
+    /// Nothing is left of the range at hand.
+    fn pass_range(&mut self) {
+        match self.range {
+            RangeScan::Download(serial) => self.enter(RangeScan::Download(serial + 1)),
+            RangeScan::Everything | RangeScan::Done => self.range = RangeScan::Done,
+        }
     }
 
     /// Blocks may be rare now that were not.
@@ -256,36 +283,24 @@ impl Replicator {
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.window() > 0) else {
                 return;
             };
-            let scan = peer.scan;
-            let found = match self.demand.downloads.next(scan.download) {
-                Some((serial, download)) => {
-                    if serial != scan.download {
-                        (peer.scan.download, peer.scan.block) = (serial, 0);
-                    }
-                    next_of(download, peer, log.bitfield(), &self.asked)
-                }
-                None if scan.download == NOTHING || !self.demand.everything => return,
-                None => {
-                    if scan.download != EVERYTHING {
-                        (peer.scan.download, peer.scan.block) = (EVERYTHING, 0);
-                    }
-                    self.next_of_everything(id, log.bitfield())
-                }
+            let download = match peer.scan.range {
+                RangeScan::Download(serial) => self.demand.downloads.next(serial),
+                RangeScan::Everything => None,
+                RangeScan::Done => return,
             };
-            match found {
-                Some(index) => self.request(id, index, log, now),
-                None => self.pass_range(id),
-            }
-        }
-    }
-
-    /// Nothing is left of the range at hand.
-    fn pass_range(&mut self, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            let scan = &mut peer.scan;
-            scan.download += 1;
-            if scan.download < EVERYTHING {
-                scan.block = 0;
+            let found = if let Some((serial, download)) = download {
+                peer.scan.enter(RangeScan::Download(serial));
+                next_of(download, peer, log.bitfield(), &self.asked)
+            } else if self.demand.everything {
+                peer.scan.enter(RangeScan::Everything);
+                self.next_of_everything(id, log.bitfield())
+            } else {
+                return;
+            };
+            if let Some(index) = found {
+                self.request(id, index, log, now);
+            } else if let Some(peer) = self.peers.get_mut(&id) {
+                peer.scan.pass_range();
             }
         }
     }
@@ -473,10 +488,10 @@ fn send_wants(peer: &mut Peer, demand: &Demand) {
     // This is how the remote learns that we listen.
     peer.want(0);
     let from = std::mem::replace(&mut peer.scan.seen, demand.last_serial() + 1);
-    if peer.scan.download >= EVERYTHING
+    if !matches!(peer.scan.range, RangeScan::Download(_))
         && let Some((serial, _)) = demand.downloads.next(from)
     {
-        (peer.scan.download, peer.scan.block) = (serial, 0);
+        peer.scan.enter(RangeScan::Download(serial));
     }
     let from = if peer.takes_wants() { 0 } else { from };
     if from > demand.last_serial() {
