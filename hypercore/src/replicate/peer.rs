@@ -1,4 +1,4 @@
-//! One remote, as one core sees it: what it has, what it was asked, what it asks.
+//! One remote, as one core sees it: what it was asked, what it asks, and (in `remote`) what it has.
 //!
 //! The names and the rules are those of Hypercore 9 `lib/replicate.js` (`Peer`).
 

@@ -201,7 +201,6 @@ fn pushed_blocks_are_not_stored() {
 /// Whoever knows the discovery key but not the key is told nothing about the log.
 #[test]
 fn the_discovery_key_alone_opens_nothing() {
-    use futures_lite::{AsyncReadExt, AsyncWriteExt};
     use wire::{Body, Frame, MessageStream, Open, Received, SecureStream, SessionOptions};
 
     run(async {

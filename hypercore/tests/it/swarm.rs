@@ -2,7 +2,9 @@
 
 use async_std::task;
 use futures_lite::future::poll_once;
-use hypercore::{Ended, Error, Hypercore, PeerInfo, ReplicateOptions, Replication, Role};
+use hypercore::{
+    Ended, Error, Hypercore, PeerInfo, ReplicateOptions, Replication, Role, storage::Memory,
+};
 
 use crate::{
     puppet::{Puppet, have},
@@ -45,7 +47,7 @@ fn two_readers_complete_each_other() {
         let halves = [0, 1].map(|half| (0..40).filter(move |index| index % 2 == half));
         let mut stores = Vec::new();
         for half in halves {
-            let memory = hypercore::storage::Memory::new();
+            let memory = Memory::new();
             let sparse = Hypercore::options().key(origin.key()).sparse(true);
             let clone = sparse.open_storage(memory.clone()).await.unwrap();
             let connection = connect_live(&clone, &origin).await;

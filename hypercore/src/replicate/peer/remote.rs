@@ -13,7 +13,7 @@ const REGION: u64 = 1024 * 1024;
 /// Wants without an answer at one time (`_sendWants`).
 const MAX_WANTS: usize = 16;
 
-/// Regions one connection asks about: 2^36 blocks.
+/// Regions that one peer is asked about: 2^36 blocks.
 const MAX_REGIONS: usize = 65_536;
 
 /// Memory for what the remote says it has, of all cores of a connection.
@@ -25,6 +25,7 @@ impl Peer {
         self.heard = true;
         let length = have.length;
         if length == REGION {
+            // The answer to a Want.
             self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
             self.takes_wants = true;
             self.account_questions();
