@@ -74,6 +74,41 @@ fn help() {
     );
 }
 
+/// What the system or a parser says of a mistake says nothing to people.
+#[test]
+fn mistakes_in_words_for_people() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    for args in [&["get", "log", "x"][..], &["seek", "log", "x"]] {
+        scene.run(args).fails(2, &["a whole number"]);
+    }
+    for (args, words) in [
+        (
+            &["serve", "log", "--listen", "192.0.2.77:1"][..],
+            "this machine does not have that address",
+        ),
+        (
+            &["serve", "log", "--listen", "nobody.invalid:1"],
+            "no machine of that name is known",
+        ),
+        (
+            &["clone", KEY, "copy", "--connect", "nobody.invalid:1"],
+            "no machine of that name is known",
+        ),
+        (
+            &["keys", "import", "log", "copy"],
+            "`log` cannot be read: it is a directory",
+        ),
+        (
+            &["append", "log", "--file", "log/key/x"],
+            "is not a directory",
+        ),
+    ] {
+        let done = scene.run(args).fails(1, &[words]);
+        assert!(!done.stderr.contains("os error"), "{}", done.stderr);
+    }
+}
+
 #[test]
 fn a_core_in_use() {
     let scene = Scene::new();
@@ -91,9 +126,10 @@ fn a_core_in_use() {
         &["create", "log"],
         &["clone", KEY, "log", "--connect", &address],
     ] {
-        let done = scene
-            .run(args)
-            .fails(5, &["`log`", "in use by another process"]);
+        let done = scene.run(args).fails(
+            5,
+            &["`log`", "in use by another process", "hypercore stats log"],
+        );
         assert_eq!(done.stdout, b"", "{args:?}");
     }
     server.kill();

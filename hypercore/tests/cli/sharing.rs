@@ -55,6 +55,19 @@ fn a_file_by_its_line() {
     server.stop().ok();
 }
 
+/// Who follows a log is told that nobody is there who would write to it.
+#[test]
+fn one_that_shares_a_log_leaves() {
+    let scene = Scene::new();
+    fs::write(scene.path("app.log"), "one").unwrap();
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    let receiver = scene.start(["receive", &line, "copy.log", "--json"]);
+    receiver.event("synced");
+    server.stop().ok();
+    while !receiver.complaint().contains("nobody else is connected") {}
+    receiver.stop().ok();
+}
+
 #[test]
 fn a_file_that_has_grown_keeps_its_line_and_one_that_was_changed_does_not() {
     let scene = Scene::new();

@@ -158,9 +158,10 @@ pub(crate) struct AppendArgs {
 #[command(after_help = "Example: hypercore get copy 7 --connect 192.168.1.5:4000")]
 pub(crate) struct GetArgs {
     /// Directory of a core, or the key of one that is read from its peers alone
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR|KEY")]
     pub(crate) source: PathBuf,
     /// Which block; the first is 0
+    #[arg(value_parser = parse_number)]
     pub(crate) index: u64,
     /// Read what is not stored from this peer, and store it; repeat it for more peers [default with
     /// a key: those on the local network that announce it]
@@ -179,13 +180,13 @@ pub(crate) struct GetArgs {
     hypercore cat KEY --connect 192.168.1.5:4000 --bytes 0..1000")]
 pub(crate) struct CatArgs {
     /// Directory of a core, or the key of one that is read from its peers alone
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR|KEY")]
     pub(crate) source: PathBuf,
     /// First block
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_number)]
     pub(crate) start: u64,
     /// One past the last block [default: the length of the core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     pub(crate) end: Option<u64>,
     /// Only these bytes: A..B without B; A and B may be left out
     #[arg(long, value_name = "A..B", conflicts_with_all = ["start", "end", "follow"],
@@ -224,6 +225,7 @@ pub(crate) struct SeekArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
     /// Which byte of all blocks joined; the first is 0
+    #[arg(value_parser = parse_number)]
     pub(crate) offset: u64,
     #[command(flatten)]
     pub(crate) format: Format,
@@ -235,8 +237,10 @@ pub(crate) struct ClearArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
     /// First block to drop
+    #[arg(value_parser = parse_number)]
     pub(crate) start: u64,
     /// One past the last block to drop [default: START + 1]
+    #[arg(value_parser = parse_number)]
     pub(crate) end: Option<u64>,
     #[command(flatten)]
     pub(crate) format: Format,
@@ -430,6 +434,11 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok();
     let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     limit.ok_or_else(|| "a time is a number of seconds, for example 2.5".into())
+}
+
+fn parse_number(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| "what is counted here is a whole number; the first is 0".into())
 }
 
 /// `A..B` as in Rust: without B, and either may be left out.

@@ -15,7 +15,7 @@ use hypercore::{
 };
 
 use crate::{
-    errors::{Failure, Result, reason},
+    errors::{Failure, Result, end_of, reason},
     net,
     peers::{Ended, Member, Peers},
 };
@@ -210,7 +210,7 @@ impl Calls {
                             "{address} does not seem to have this core, or does not let us in"
                         ));
                     }
-                    Ended::Failed(error) => self.blame(format!("{address}: {error}")),
+                    Ended::Failed(error) => self.blame(format!("{address}: {}", end_of(&error))),
                     Ended::Closed => self.blame(format!("{address} closed the connection")),
                     Ended::Stranger => {
                         self.blame(format!("{address} does not seem to have this core"));

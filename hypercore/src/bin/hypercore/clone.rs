@@ -22,7 +22,7 @@ use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, options, refuse_file, tell_recovery},
-    errors::{Exit, Failure, Result},
+    errors::{Exit, Failure, Result, end_of},
     identity,
     output::{Output, blocks, bytes},
     peers::{Ended, Gathering, Member, Peers},
@@ -185,7 +185,14 @@ impl Job {
             std::iter::once(0..u64::MAX).collect()
         };
         let mut output = Output::new(&args.format, manners);
-        output.draw(0, "{bar:40} {pos}/{len} blocks  {msg}");
+        // Of blocks nobody knows who asked for a file.
+        output.draw(
+            0,
+            match args.target {
+                Some(_) if !args.live => "{bar:40} {percent:>3}%  {msg}",
+                _ => "{bar:40} {pos}/{len} blocks  {msg}",
+            },
+        );
         let mut known = Bitfield::new(PageSize::Current);
         if args.live {
             for index in (0..core.length()).filter(|&index| core.has(index)) {
@@ -364,9 +371,17 @@ impl Job {
                     return Err(Failure::core_ref(error, &self.args.dir));
                 }
                 if *may_return {
-                    self.output
-                        .remark(format_args!("{address} was lost ({error}); calling again."));
+                    let reason = end_of(error);
+                    self.output.remark(format_args!(
+                        "{address} was lost ({reason}); calling again."
+                    ));
                 }
+            }
+            if had_core && self.open.is_empty() && self.args.live && matches!(ended, Ended::Closed)
+            {
+                self.output.remark(format_args!(
+                    "{address} has left, and nobody else is connected; going on when somebody is."
+                ));
             }
         }
         self.calls.note(news, had_core);
@@ -404,10 +419,15 @@ impl Job {
         }
         Err(Failure::new(
             Exit::Incomplete,
-            format!(
-                "the last peer is gone ({reasons}) and the clone is not complete: {blocks}; run it \
-                 again to go on"
-            ),
+            match self.state_of_target() {
+                Some(state) => {
+                    format!("the last peer is gone ({reasons}): {state}; run it again to go on")
+                }
+                None => format!(
+                    "the last peer is gone ({reasons}) and the clone is not complete: {blocks}; \
+                     run it again to go on"
+                ),
+            },
         ))
     }
 
@@ -428,11 +448,26 @@ impl Job {
         if self.args.live {
             return Ok(());
         }
-        let (_, blocks) = self.missing();
-        Err(Failure::new(
-            Exit::Incomplete,
-            format!("interrupted before the clone was complete: {blocks}"),
-        ))
+        let words = match self.state_of_target() {
+            Some(state) => format!("interrupted: {state}; run it again to go on"),
+            None => format!(
+                "interrupted before the clone was complete: {}",
+                self.missing().1
+            ),
+        };
+        Err(Failure::new(Exit::Incomplete, words))
+    }
+
+    /// How much of a file is here, for those who asked for one and not for a core.
+    fn state_of_target(&self) -> Option<String> {
+        let target = self.args.target.as_ref()?.display();
+        let (length, here) = (self.core.length(), self.core.downloaded(..));
+        let size = bytes(self.core.byte_length());
+        let dir = self.args.dir.display();
+        Some(match here * 100 / length.max(1) {
+            _ if here == 0 => format!("nothing of `{target}` is here yet"),
+            percent => format!("{percent} % of the {size} of `{target}` are here, in `{dir}`"),
+        })
     }
 
     /// How many blocks are wanted and known to exist, but not here; and the first of them in words.

@@ -65,7 +65,10 @@ impl Failure {
         match error {
             error if error.is_locked() => Self::new(
                 Exit::Locked,
-                format!("the core in `{dir}` is in use by another process; stop that one first"),
+                format!(
+                    "the core in `{dir}` is in use by another process; stop that one first, or ask \
+                     it with `hypercore stats {dir}` if it serves or clones"
+                ),
             ),
             Error::NoCore => Self::failed(format!(
                 "there is no core in `{dir}`; `hypercore create {dir}` makes one"
@@ -136,7 +139,33 @@ pub(crate) fn reason(error: &io::Error) -> String {
         io::ErrorKind::StorageFull => "the disk is full".into(),
         io::ErrorKind::ConnectionRefused => "nobody listens there".into(),
         io::ErrorKind::TimedOut => "no answer".into(),
-        _ => error.to_string(),
+        io::ErrorKind::IsADirectory => "it is a directory".into(),
+        io::ErrorKind::NotADirectory => "what stands before its name is not a directory".into(),
+        io::ErrorKind::AddrInUse => "another program listens there".into(),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".into(),
+        _ if is_cut(error.kind()) => "the connection was cut off".into(),
+        _ => plain(&error.to_string()).to_owned(),
+    }
+}
+
+fn is_cut(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset)
+}
+
+/// Why a connection ended, in words.
+pub(crate) fn end_of(error: &Error) -> String {
+    match error {
+        Error::Transport(cause) if is_cut(cause.kind()) => reason(cause),
+        error => plain(&error.to_string()).to_owned(),
+    }
+}
+
+/// `text` without the number that the system gives an error, which says nothing to people.
+pub(crate) fn plain(text: &str) -> &str {
+    match text.rsplit_once(" (os error ") {
+        Some((words, number)) if number.ends_with(')') => words,
+        _ => text,
     }
 }
 
@@ -148,5 +177,30 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => "mount it for writing and try again",
         io::ErrorKind::StorageFull => "free some space and try again",
         _ => "check the disk and the path",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_system_are_not_for_people() {
+        assert_eq!(plain("Host is down (os error 112)"), "Host is down");
+        assert_eq!(plain("Host is down"), "Host is down");
+        for kind in [
+            io::ErrorKind::IsADirectory,
+            io::ErrorKind::NotADirectory,
+            io::ErrorKind::AddrInUse,
+            io::ErrorKind::AddrNotAvailable,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::BrokenPipe,
+        ] {
+            let words = reason(&kind.into());
+            assert_ne!(words, io::Error::from(kind).to_string());
+        }
+        let cut = Error::Transport(io::ErrorKind::ConnectionReset.into());
+        assert_eq!(end_of(&cut), "the connection was cut off");
+        assert_eq!(end_of(&Error::NoCore), Error::NoCore.to_string());
     }
 }

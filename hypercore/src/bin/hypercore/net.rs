@@ -59,7 +59,8 @@ pub(crate) struct Listener(TcpListener);
 
 impl Listener {
     pub(crate) async fn bind(address: &str) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Self)
+        let addresses = resolve(address).await?;
+        TcpListener::bind(&addresses[..]).await.map(Self)
     }
 
     pub(crate) fn address(&self) -> io::Result<SocketAddr> {
@@ -107,12 +108,15 @@ fn leads_to_others(address: &IpAddr) -> bool {
 
 /// The addresses of `host`, which may be one itself.
 pub(crate) async fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
-    host.to_socket_addrs().await.map(Iterator::collect)
+    let found = host.to_socket_addrs().await.map(Iterator::collect);
+    // What the system says of a name it does not find is of no help to anybody.
+    found.map_err(|_| io::Error::new(io::ErrorKind::NotFound, "no machine of that name is known"))
 }
 
 /// Calls `address`, which may be a name.
 pub(crate) async fn connect(address: &str, hang_up: &HangUp) -> io::Result<Tcp> {
-    match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+    let call = async { TcpStream::connect(&resolve(address).await?[..]).await };
+    match timeout(CONNECT_TIMEOUT, call).await {
         Ok(stream) => Tcp::new(stream?, hang_up),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }

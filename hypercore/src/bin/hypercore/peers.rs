@@ -17,7 +17,10 @@ use hypercore::{
     CloseReason, Error, Hypercore, PeerId, ReplicateOptions, Replication, Role, wire::StaticKeyPair,
 };
 
-use crate::net::{HangUp, Tcp};
+use crate::{
+    errors::end_of,
+    net::{HangUp, Tcp},
+};
 
 /// How long a peer has, once connected, to prove that it knows the core's key.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -119,7 +122,8 @@ impl Peers {
 
     fn note_error(&self, address: &str, error: &Error) {
         let last = self.last_error.lock();
-        *last.unwrap_or_else(PoisonError::into_inner) = Some(format!("{address}: {error}"));
+        *last.unwrap_or_else(PoisonError::into_inner) =
+            Some(format!("{address}: {}", end_of(error)));
     }
 
     /// Whether somebody is connected who knows the core's key.

@@ -18,7 +18,7 @@ use hypercore::{
 use crate::{
     args::{Manners, ServeArgs},
     commands::{append_batch, close, open, require_writable},
-    errors::{Failure, Result, reason},
+    errors::{Failure, Result, plain, reason},
     http, identity, input,
     net::{self, Listener},
     output::{Output, blocks, complain},
@@ -363,7 +363,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                         ("code", code.as_str().into()),
                     ],
                 )?;
-                output.remark(format_args!("{address} left: {reason}"));
+                output.remark(format_args!("{address} left: {}", plain(&reason)));
             }
             _ => {}
         }
