@@ -50,6 +50,34 @@ fn a_key_pair_goes_to_a_file_and_into_a_clone() {
     assert_eq!(scene.run(["cat", "copy"]).ok().text(), "onetwothreefour");
 }
 
+/// Its own keys are no news to an original, which goes on as it was.
+#[test]
+fn keys_that_are_there_already() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    scene.run(["keys", "export", "log", "keys"]).ok();
+    let before = scene.files("log");
+    scene
+        .run(["keys", "import", "keys", "log"])
+        .fails(1, &["`log` has its key pair already"]);
+    assert!(scene.files("log") == before);
+    scene
+        .run(["keys", "import", "log", "keys"])
+        .fails(1, &["`log` cannot be read: it is a directory"]);
+    scene.run(["keys", "import", "keys", "other"]).ok();
+    scene
+        .run(["keys", "export", "other", "again"])
+        .fails(1, &["copied, moved or restored", "hypercore resume other"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    scene
+        .run(["keys", "export", "copy", "again"])
+        .fails(1, &["`copy` is read-only", "where the core was made"]);
+    server.stop().ok();
+}
+
 /// A peer that has less than the exported length is not enough.
 #[test]
 fn what_was_signed_before_the_export_is_waited_for() {

@@ -92,10 +92,24 @@ struct Exported {
 async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
     let dir = args.dir.as_path();
     let core = open(dir).await?;
-    let (key, length, writable) = (core.key(), core.length(), core.is_writable());
+    let (key, length) = (core.key(), core.length());
+    let (writable, lock) = (core.is_writable(), core.append_lock());
     close(&core, dir).await?;
+    if let Some(lock) = lock {
+        // The length that is exported with it would be too small.
+        return Err(Failure::failed(format!(
+            "the key pair in `{}` is not exported, because {lock}; `hypercore resume {} --from \
+             ADDR:PORT` fetches what is missing from a peer",
+            dir.display(),
+            dir.display()
+        )));
+    }
     if !writable {
-        return Err(Failure::core(Error::NotWritable, dir));
+        return Err(Failure::failed(format!(
+            "the core in `{}` is read-only: its secret key is not there; export it where the core \
+             was made",
+            dir.display()
+        )));
     }
     let exported = Exported {
         pair: stored_pair(dir)?,
@@ -214,8 +228,10 @@ async fn check_target(dir: &Path, pair: &KeyPair) -> Result<()> {
         Err(Error::NoCore) => return Ok(()),
         core => core.map_err(|error| Failure::core(error, dir))?,
     };
+    // Of a closed one nothing is writable.
+    let has_pair = core.is_writable() || core.append_lock().is_some();
     close(&core, dir).await?;
-    if core.is_writable() || core.append_lock().is_some() {
+    if has_pair {
         let dir = dir.display();
         let words = format!("the core in `{dir}` has its key pair already");
         return Err(Failure::failed(words));
