@@ -1,9 +1,9 @@
 //! `share` and `receive`.
 
 use std::{
-    fs,
-    os::unix::fs::symlink,
-    time::{Duration, Instant},
+    fs::{self, File, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use serde_json::json;
@@ -32,12 +32,17 @@ fn a_file_by_its_line() {
     fs::write(scene.path("a photo.jpg"), &bytes).unwrap();
     let (server, line) = share(&scene, "a photo.jpg", &[]);
     assert!(
-        line.starts_with("hyper://") && line.ends_with("/a%20photo.jpg"),
+        line.starts_with("hyper://") && line.contains("/a%20photo.jpg?t="),
         "{line}"
     );
-    scene
-        .run(["receive", &line])
-        .fails(1, &["`a photo.jpg` exists already"]);
+    scene.run(["receive", &line]).fails(
+        1,
+        &[
+            "`a photo.jpg` exists already",
+            "move it away",
+            "another target after the line",
+        ],
+    );
     let done = scene.run(["receive", &line, "copy.jpg", "--json"]).ok();
     let last = done.json();
     assert_eq!(
@@ -53,6 +58,44 @@ fn a_file_by_its_line() {
     let told = scene.run(["audit", "kept.jpg.hypercore"]).ok();
     assert!(told.text().contains("no damage"), "{}", told.text());
     server.stop().ok();
+}
+
+/// What a core has no room for, the line tells.
+#[test]
+fn a_file_keeps_its_time_and_that_it_is_a_program() {
+    let scene = Scene::new();
+    let written = UNIX_EPOCH + Duration::from_secs(1_577_934_245);
+    for (name, mode, end) in [
+        ("program", 0o755, "/program?x&t=1577934245"),
+        ("text", 0o644, "/text?t=1577934245"),
+    ] {
+        let path = scene.path(name);
+        fs::write(&path, name).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        File::open(&path).unwrap().set_modified(written).unwrap();
+        let (server, line) = share(&scene, name, &[]);
+        assert!(line.ends_with(end), "{line}");
+        scene.run(["receive", &line, "new/copy"]).ok();
+        let found = fs::metadata(scene.path("new/copy")).unwrap();
+        assert_eq!(found.modified().unwrap(), written, "{name}");
+        let is_program = found.permissions().mode() & 0o100 != 0;
+        assert_eq!(is_program, mode == 0o755, "{name}");
+        fs::remove_file(scene.path("new/copy")).unwrap();
+        // A line without them is as good, and one that was cut is not.
+        let plain = line.split('?').next().unwrap();
+        scene.run(["receive", plain, "new/copy"]).ok();
+        assert_eq!(fs::read(scene.path("new/copy")).unwrap(), name.as_bytes());
+        fs::remove_file(scene.path("new/copy")).unwrap();
+        let cut = line.strip_suffix("1577934245").unwrap();
+        scene
+            .run(["receive", cut, "new/copy"])
+            .fails(2, &["is that all of it?"]);
+        server.stop().ok();
+    }
+    // A directory on the way is like every other, and not like that of a core.
+    fs::create_dir(scene.path("other")).unwrap();
+    let [new, other] = ["new", "other"].map(|dir| fs::metadata(scene.path(dir)).unwrap());
+    assert_eq!(new.permissions(), other.permissions());
 }
 
 /// Who follows a log is told that nobody is there who would write to it.

@@ -2,6 +2,9 @@
 //! `hyper://KEY@ADDR:PORT/NAME`, without `@ADDR:PORT` on the local network.
 //!
 //! A name that ends with a slash is that of a folder, and `?live` follows where the content grows.
+//! A core has no room for what a file is beside its bytes, and a folder has it in its archive, so
+//! the line of a file has it: `?t=SECONDS` when it was written to, since 1970, and `x` that it is a
+//! program, as in `?x&t=SECONDS`. Either may be missing.
 //! The name comes from somebody else, so it never leads out of the directory it is used in.
 
 use std::{fmt, str::FromStr};
@@ -27,6 +30,15 @@ pub(crate) struct Link {
     pub(crate) address: Option<String>,
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    pub(crate) facts: Facts,
+}
+
+/// What a file is beside its bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) is_program: bool,
+    /// When it was written to, in seconds since 1970.
+    pub(crate) modified: Option<u64>,
 }
 
 /// Names are cut to what every file system takes.
@@ -73,11 +85,38 @@ impl fmt::Display for Link {
                 byte => write!(f, "%{byte:02X}")?,
             }
         }
-        f.write_str(match self.kind {
-            Kind::File => "",
-            Kind::Folder => "/",
-            Kind::Log => "?live",
-        })
+        match self.kind {
+            Kind::File => write!(f, "{}", self.facts),
+            Kind::Folder => f.write_str("/"),
+            Kind::Log => f.write_str("?live"),
+        }
+    }
+}
+
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.is_program, self.modified) {
+            (false, None) => Ok(()),
+            (true, None) => f.write_str("?x"),
+            (false, Some(modified)) => write!(f, "?t={modified}"),
+            (true, Some(modified)) => write!(f, "?x&t={modified}"),
+        }
+    }
+}
+
+impl FromStr for Facts {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut facts = Self::default();
+        for fact in text.split('&') {
+            match fact.split_once('=') {
+                None if fact == "x" => facts.is_program = true,
+                Some(("t", seconds)) => facts.modified = Some(seconds.parse().map_err(|_| ())?),
+                _ => return Err(()),
+            }
+        }
+        Ok(facts)
     }
 }
 
@@ -88,10 +127,17 @@ impl FromStr for Link {
         let rest = text
             .strip_prefix("hyper://")
             .ok_or("a line to receive starts with hyper://")?;
+        let mut facts = Facts::default();
+        // In names it is encoded.
         let (rest, kind) = if let Some(rest) = rest.strip_suffix("?live") {
             (rest, Kind::Log)
         } else if let Some(rest) = rest.strip_suffix('/') {
             (rest, Kind::Folder)
+        } else if let Some((rest, told)) = rest.split_once('?') {
+            facts = told.parse().map_err(|()| {
+                format!("`?{told}` at the end of the line is not known: is that all of it?")
+            })?;
+            (rest, Kind::File)
         } else {
             (rest, Kind::File)
         };
@@ -108,6 +154,7 @@ impl FromStr for Link {
             address,
             name: name.ok_or("the name in the line is not one that a file may have")?,
             kind,
+            facts,
         })
     }
 }
@@ -153,6 +200,33 @@ mod tests {
         check(&line, "app.log", Kind::Log, address);
         let line = format!("hyper://{KEY}/%C3%A4%20%3F%25");
         check(&line, "ä ?%", Kind::File, None);
+    }
+
+    #[test]
+    fn what_a_line_tells_of_a_file() {
+        for (end, is_program, modified) in [
+            ("", false, None),
+            ("?x", true, None),
+            ("?t=1577934245", false, Some(1_577_934_245)),
+            ("?x&t=0", true, Some(0)),
+        ] {
+            let line = format!("hyper://{KEY}/a{end}");
+            check(&line, "a", Kind::File, None);
+            let facts = line.parse::<Link>().unwrap().facts;
+            assert_eq!((facts.is_program, facts.modified), (is_program, modified));
+        }
+        for end in [
+            "?",
+            "?liv",
+            "?t=",
+            "?t=-1",
+            "?y",
+            "?x&",
+            "?t=99999999999999999999",
+        ] {
+            let line = format!("hyper://{KEY}/a{end}");
+            assert!(line.parse::<Link>().is_err(), "{line}");
+        }
     }
 
     #[test]

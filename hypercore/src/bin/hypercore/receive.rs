@@ -10,6 +10,7 @@ use std::{
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     path::{self, Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use clap::Args;
@@ -21,7 +22,7 @@ use crate::{
     clone,
     commands::{close, open},
     errors::{Exit, Failure, Result, reason},
-    link::{Kind, Link},
+    link::{Facts, Kind, Link},
     output::{Output, bytes},
     signals::Signals,
 };
@@ -32,7 +33,9 @@ use crate::{
     hypercore receive 'hyper://KEY/photos/' ~/Pictures/holiday\n  \
     hypercore receive 'hyper://KEY/app.log?live' - | grep error\n\n\
     Run it again after an interruption: it goes on where it was. A log (?live) is followed until \
-    Ctrl-C.")]
+    Ctrl-C. \
+    What is there\nalready is never written over. A file keeps the time at which it was written to \
+    and whether it is a program, a\nfolder everything but its owners.")]
 pub(crate) struct ReceiveArgs {
     /// What `hypercore share` printed
     #[arg(value_name = "LINE")]
@@ -93,6 +96,15 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         identity: args.identity,
         format: args.format,
     };
+    if let Some(parent) = &parent {
+        // The directory of a core is for its owner alone, and this one is not to be.
+        fs::create_dir_all(parent).map_err(|error| {
+            Failure::failed(format!(
+                "`{shown}` cannot be written: {}; name another target after the line",
+                reason(&error)
+            ))
+        })?;
+    }
     let mut output = Output::new(&Format { json }, manners);
     if link.kind == Kind::Log {
         let log = (!to_stdout).then(|| target.clone());
@@ -145,7 +157,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     let written = blocking::unblock(move || match kind {
         _ if to_stdout => copy(source, &mut io::stdout()),
         Kind::Folder => unpack(source, &part, &path),
-        _ => write(source, &part, &path),
+        _ => write(source, &part, &path, link.facts),
     });
     match written.await {
         Err(error) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -201,7 +213,8 @@ fn check(target: &Path, kind: Kind) -> Result<()> {
     // What a log has already is compared when its blocks come.
     if found.is_ok() && (kind != Kind::Log || !target.is_file()) {
         return Err(Failure::failed(format!(
-            "`{shown}` exists already; name another target after the line"
+            "`{shown}` exists already, and is not written over: move it away to receive what is \
+             shared now, or name another target after the line"
         )));
     }
     let mut above = target.ancestors().skip(1);
@@ -277,10 +290,22 @@ fn unwritable(target: &Path, dir: &Path, error: &io::Error) -> Failure {
 }
 
 /// Writes a file, which is there when it is whole.
-fn write(core: Hypercore, part: &Path, target: &Path) -> io::Result<()> {
+fn write(core: Hypercore, part: &Path, target: &Path, facts: Facts) -> io::Result<()> {
     clean(part)?;
-    let mut file = File::create_new(part)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if facts.is_program {
+        // For whom it is one, the system decides.
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o777);
+    }
+    let mut file = options.open(part)?;
     copy(core, &mut file)?;
+    let modified = facts.modified.map(Duration::from_secs);
+    if let Some(modified) = modified.and_then(|since| UNIX_EPOCH.checked_add(since)) {
+        // Not every file system has every time, and the bytes are what was asked for.
+        let _ = file.set_modified(modified);
+    }
     file.sync_all()?;
     give(part, target)
 }

@@ -24,7 +24,7 @@ use crate::{
     errors::{Exit, Failure, Result, reason},
     identity,
     input::{self, Batches},
-    link::{Kind, Link},
+    link::{Facts, Kind, Link},
     net::{self, Listener},
     output::{Output, blocks, bytes, complain},
     serve::{Door, Service, listen_on},
@@ -46,8 +46,9 @@ const MAX_PEERS: u32 = 1024;
     after_help = "Examples:\n  hypercore share holiday.mp4\n  hypercore share photos\n  \
     hypercore share app.log --follow\n  journalctl -f | hypercore share - --follow\n\n\
     Whoever has the line that is printed can read what is shared, and so can whoever they give it \
-    to. Run it\nagain to go on sharing under the same line; a file that has grown is appended to. \
-    With --follow, a log that\nis rotated or cut off goes on with the new file."
+    to. Run it\nagain to go on sharing under the same key; a file that has grown is appended to. \
+    With --follow, a log that\nis rotated or cut off goes on with the new file. The line of a file \
+    has, too, when it was written to (t=) and\nwhether it is a program (x)."
 )]
 pub(crate) struct ShareArgs {
     /// A file, a folder, or `-` for standard input
@@ -110,6 +111,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         address: reached_at.map(|address| address.to_string()),
         name: source.name.clone(),
         kind: source.kind,
+        facts: source.facts(),
     };
     let without = match reached_at {
         Some(reached_at) => format!(" On the same network `@{reached_at}` may be left out."),
@@ -215,6 +217,14 @@ impl Source {
             dir,
             is_stream,
         })
+    }
+
+    /// What those who receive a file are to know beside its bytes.
+    fn facts(&self) -> Facts {
+        match fs::metadata(&self.path) {
+            Ok(metadata) if self.kind == Kind::File && !self.is_stream => state::facts(&metadata),
+            _ => Facts::default(),
+        }
     }
 
     fn is_stdin(&self) -> bool {

@@ -12,6 +12,7 @@ use hypercore::merkle::leaf_hash;
 
 use crate::{
     errors::{Failure, Result},
+    link::Facts,
     share::unreadable,
 };
 
@@ -26,6 +27,26 @@ fn plain(metadata: &Metadata) -> String {
     let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified = modified.unwrap_or_default().as_nanos();
     format!("{} {modified}", metadata.len())
+}
+
+/// What others are told of a file.
+pub(super) fn facts(metadata: &Metadata) -> Facts {
+    let modified = metadata.modified().ok();
+    let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Facts {
+        is_program: is_program(metadata),
+        modified: modified.map(|since| since.as_secs()),
+    }
+}
+
+#[cfg(unix)]
+fn is_program(metadata: &Metadata) -> bool {
+    mode(metadata) & 0o111 != 0
+}
+
+#[cfg(not(unix))]
+fn is_program(_: &Metadata) -> bool {
+    false
 }
 
 /// Which file it is, as long as it exists.
