@@ -98,6 +98,36 @@ fn a_file_keeps_its_time_and_that_it_is_a_program() {
     assert_eq!(new.permissions(), other.permissions());
 }
 
+/// Who was sent everything hangs up, which is no failure for the one who has sent it.
+#[test]
+fn the_end_of_a_transfer_is_no_failure() {
+    let scene = Scene::new();
+    let file = File::create(scene.path("file")).unwrap();
+    file.set_len(100 << 20).unwrap();
+    let (server, line) = share(&scene, "file", &[]);
+    // Much is on its way when this one has enough.
+    let receiver = scene.start(["receive", &line, "copy"]);
+    let data = scene.path("copy.hypercore/data");
+    while fs::metadata(&data).map_or(0, |found| found.len()) < 4 << 20 {
+        std::thread::yield_now();
+    }
+    receiver.signal("-INT");
+    receiver.end().fails(
+        6,
+        &[
+            "interrupted: ",
+            " % of the 100.00 MiB of `copy` are here, in `copy.hypercore`",
+            "run it again to go on",
+        ],
+    );
+    let left = server.event("peer-close");
+    assert_eq!(left["code"], "remote-closed", "{left}");
+    scene.run(["receive", &line, "copy"]).ok();
+    let left = server.event("peer-close");
+    assert_eq!(left["code"], "remote-closed", "{left}");
+    server.stop().ok();
+}
+
 /// Who follows a log is told that nobody is there who would write to it.
 #[test]
 fn one_that_shares_a_log_leaves() {

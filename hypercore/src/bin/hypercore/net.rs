@@ -18,7 +18,7 @@ use async_std::{
     net::{TcpListener, TcpStream, ToSocketAddrs},
     task,
 };
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite};
 use hypercore::{
     Hypercore,
     discovery::{Announcement, Discovery, Mdns},
@@ -139,6 +139,19 @@ impl Tcp {
             hang_up: hang_up.clone(),
             closed: false,
         })
+    }
+
+    /// Says no more, and takes what still comes until the other end has said all.
+    pub(crate) async fn part(&mut self) {
+        // Where that fails nothing comes, either.
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let mut rest = vec![0; 64 * 1024];
+        while self
+            .stream
+            .read(&mut rest)
+            .await
+            .is_ok_and(|count| count > 0)
+        {}
     }
 }
 

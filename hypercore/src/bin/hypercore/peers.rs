@@ -46,6 +46,8 @@ pub(crate) struct Link {
     address: String,
     replication: Replication,
     tcp: Tcp,
+    /// Whether we have called.
+    is_caller: bool,
     peers: Peers,
     /// Whether the peer has shown that it knows the core.
     opened: Arc<AtomicBool>,
@@ -88,6 +90,7 @@ impl Peers {
             open.store(true, Ordering::Release);
             true
         });
+        let is_caller = matches!(role, Role::Initiator);
         let replication = Replication::new(role, options)?;
         let id = replication.add(&self.core)?;
         self.lock().insert(id, address.to_owned());
@@ -96,6 +99,7 @@ impl Peers {
             address: address.to_owned(),
             replication,
             tcp,
+            is_caller,
             peers: self.clone(),
             opened,
         })
@@ -168,12 +172,19 @@ impl Link {
             id,
             address,
             replication,
-            tcp,
+            mut tcp,
+            is_caller,
             peers,
             opened,
         } = self;
         let exchange = async {
-            match replication.run(tcp).await {
+            let exchanged = replication.run(&mut tcp).await;
+            if is_caller && peers.hang_up.is_set() {
+                // What is on its way to one who is gone comes back as a failure, also to those who
+                // have sent all of a file. Those who call us are to see one, and to call again.
+                tcp.part().await;
+            }
+            match exchanged {
                 Ok(_) => Ended::Closed,
                 Err(error) => {
                     peers.note_error(&address, &error);
