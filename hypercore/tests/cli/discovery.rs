@@ -52,6 +52,13 @@ fn a_core_is_read_by_its_key_alone() {
     assert_eq!(scene.run(["get", &key, "1"]).ok().stdout, b"two");
     let limited = scene.run(["get", &key, "1", "--timeout", "20"]);
     assert_eq!(limited.ok().text(), "two");
+    // One who has just answered may be silent for a second; nothing else is waited for.
+    for _ in 0..2 {
+        let start = Instant::now();
+        assert_eq!(scene.run(["cat", &key]).ok().text(), "onetwothree");
+        let took = start.elapsed();
+        assert!(took < Duration::from_secs(2), "{took:?}");
+    }
     let bytes = ["cat", &key, "--bytes", "2..7"];
     assert_eq!(scene.run(bytes).ok().text(), "etwot");
     assert!(!scene.path(&key).exists());

@@ -471,6 +471,26 @@ fn a_peer_that_the_network_lost_is_called_again() {
     assert!(done.stderr.contains("calling again"), "{}", done.stderr);
 }
 
+/// What reads over the network waits for it, too.
+#[test]
+fn reading_goes_on_with_a_peer_that_was_lost() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 10_000);
+    let whole = scene.run(["cat", "log"]).ok().stdout;
+    let (_server, address) = scene.serve("log", &[]);
+    for arguments in [&["cat", KEY][..], &["cat", KEY, "--bytes", "0.."]] {
+        let cut = cut_once(&address, 1_000_000);
+        let flags = ["--connect", &cut];
+        let done = scene.run(arguments.iter().chain(&flags)).ok();
+        assert!(done.stdout == whole, "{arguments:?}");
+        assert!(done.stderr.contains("calling again"), "{}", done.stderr);
+    }
+    // Before a single block is here.
+    let cut = cut_once(&address, 2_000);
+    let done = scene.run(["get", KEY, "299", "--connect", &cut]).ok();
+    assert_eq!(done.stdout, whole[299 * 10_000..]);
+}
+
 /// One that follows a log waits for whoever shares it, and says so.
 #[test]
 fn nobody_listens_yet() {

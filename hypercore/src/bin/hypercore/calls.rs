@@ -225,6 +225,11 @@ impl Calls {
         self.calling == 0 && (self.connected > 0 || self.found || !self.searching)
     }
 
+    /// Whether a lost peer is hoped to be back.
+    pub(crate) fn has_hope(&self) -> bool {
+        self.missed > 0
+    }
+
     /// Whether nobody is connected, and nobody is about to be.
     pub(crate) fn are_over(&self) -> bool {
         self.calling == 0 && self.connected == 0 && self.missed == 0 && !self.searching

@@ -1,10 +1,11 @@
 //! `hypercore get` and `hypercore cat`: from the disk, and over the network what is not there.
 
 use std::{
+    cell::Cell,
     io::{self, Write},
     ops::Range,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_io::Timer;
@@ -29,8 +30,21 @@ use crate::{
 /// How long connected peers have to tell how long the log is.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Once one peer is connected, the others have so long to be, too, before nobody waits for them.
-const COMPANY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Once one of the named peers is connected, the others have so long to be, too, before nobody waits
+/// for them.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Once one peer with blocks is found on the local network, the others have so long to be, too,
+/// before reading begins: all who heard the same question answer within an eighth of a second
+/// (RFC 6762, section 6).
+const COMPANY_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// So long after the first was found it is not certain that nobody has a block: one who has answered
+/// somebody else just before may answer again only after a second (the same section).
+const SEARCH_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How often a block that nobody has is asked for again while somebody may still come.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Bytes that are asked for before they are written.
 const AHEAD: u64 = 16 * 1024 * 1024;
@@ -84,9 +98,13 @@ fn parse_name(name: &Path) -> Option<PublicKey> {
     key.filter(|_| !name.exists())
 }
 
-/// Whoever only reads what is there asks another peer when one is lost.
+/// As a clone does.
 fn again(follow: bool) -> Again {
-    if follow { Again::Always } else { Again::Never }
+    if follow {
+        Again::Always
+    } else {
+        Again::WhenLost
+    }
 }
 
 /// What to do about a block that is not stored.
@@ -112,6 +130,10 @@ struct Source {
     peers: Vec<String>,
     /// Who we are to its peers.
     identity: Option<StaticKeyPair>,
+    /// Whether a lost peer is hoped to be back.
+    has_hope: Cell<bool>,
+    /// Since when somebody is found.
+    met: Cell<Option<Instant>>,
 }
 
 impl Source {
@@ -137,6 +159,8 @@ impl Source {
             offline,
             peers: peers.to_vec(),
             identity,
+            has_hope: Cell::new(false),
+            met: Cell::new(None),
         })
     }
 
@@ -216,6 +240,7 @@ impl Source {
         let news = calls.news();
         let mut opened = std::collections::HashSet::new();
         let mut late = Timer::never();
+        let mut is_late = false;
         loop {
             let event = async { Step::Event(events.next().await) };
             let told = async {
@@ -230,7 +255,14 @@ impl Source {
                 Step::Event(None) => return Err(Failure::core(Error::Closed, &self.name)),
                 Step::Event(Some(Event::PeerOpen { peer })) => {
                     opened.insert(peer);
-                    late.set_after(COMPANY_TIMEOUT);
+                    if self.met.get().is_none() {
+                        self.met.set(Some(Instant::now()));
+                        late.set_after(if self.peers.is_empty() {
+                            COMPANY_TIMEOUT
+                        } else {
+                            CALL_TIMEOUT
+                        });
+                    }
                 }
                 Step::Event(Some(_)) => continue,
                 Step::News(news) => {
@@ -252,9 +284,18 @@ impl Source {
                     let had_core = lost.is_some_and(|id| opened.contains(&id));
                     lost.into_iter().for_each(|id| peers.forget(id));
                     calls.note(news, had_core);
+                    self.has_hope.set(calls.has_hope());
                 }
                 Step::Late => {
-                    let _ = ready.try_send(());
+                    let mut known = self.core.peers().into_iter();
+                    let is_search = self.peers.is_empty() && !is_late;
+                    if is_search && !known.any(|peer| peer.remote_length > 0) {
+                        // One without blocks is not whom we are looking for.
+                        is_late = true;
+                        late.set_after(SEARCH_TIMEOUT - COMPANY_TIMEOUT);
+                    } else {
+                        let _ = ready.try_send(());
+                    }
                 }
             }
             let connected = self.core.peers();
@@ -297,8 +338,24 @@ impl Source {
             Wait::For(limit) => options.timeout = Some(limit),
             Wait::ForEver => {}
         }
-        let read = self.core.get_with(index, options).await;
-        read.map_err(|error| self.unread(index, error))
+        loop {
+            match self.core.get_with(index, options).await {
+                Err(Error::NotAvailable) if self.may_come() => Timer::after(ASK_AGAIN).await,
+                read => return read.map_err(|error| self.unread(index, error)),
+            };
+        }
+    }
+
+    /// Whether a peer is about to be here who may have what those who are here do not.
+    fn may_come(&self) -> bool {
+        let is_recent = |since: Instant| since.elapsed() < SEARCH_TIMEOUT;
+        let is_searching = self.peers.is_empty() && self.met.get().is_some_and(is_recent);
+        is_searching || self.has_hope.get() || self.is_alone()
+    }
+
+    /// Whether nobody is connected. The watch ends everything if nobody is hoped for, either.
+    fn is_alone(&self) -> bool {
+        !self.core.peers().iter().any(|peer| peer.opened)
     }
 
     /// Why block `index` was not read.
@@ -352,22 +409,33 @@ impl Source {
         let mut options = UpdateOptions::default();
         options.if_available = true;
         options.timeout = Some(HEAR_TIMEOUT);
-        match self.core.update_with(options).await {
-            Ok(_) | Err(Error::NotAvailable | Error::TimedOut) => Ok(()),
-            Err(error) => Err(Failure::core(error, &self.name)),
+        loop {
+            match self.core.update_with(options).await {
+                Err(Error::NotAvailable) if self.is_alone() => Timer::after(ASK_AGAIN).await,
+                Ok(_) | Err(Error::NotAvailable | Error::TimedOut) => return Ok(()),
+                Err(error) => return Err(Failure::core(error, &self.name)),
+            };
         }
     }
 
     /// Where the byte at `offset` is: a block, and how many bytes before it in that block.
     async fn seek(&self, offset: u64, wait: Wait) -> Result<(u64, u64)> {
-        let mut options = SeekOptions::default();
-        match wait {
-            Wait::No => options.wait = false,
-            Wait::ForThoseConnected => options.if_available = true,
-            Wait::For(limit) => options.timeout = Some(limit),
-            Wait::ForEver => {}
-        }
-        let found = self.core.seek_with(offset, options).await;
+        let options = || {
+            let mut options = SeekOptions::default();
+            match wait {
+                Wait::No => options.wait = false,
+                Wait::ForThoseConnected => options.if_available = true,
+                Wait::For(limit) => options.timeout = Some(limit),
+                Wait::ForEver => {}
+            }
+            options
+        };
+        let found = loop {
+            match self.core.seek_with(offset, options()).await {
+                Err(Error::NotAvailable) if self.may_come() => Timer::after(ASK_AGAIN).await,
+                found => break found,
+            };
+        };
         let position = found.map_err(|error| match error {
             Error::OutOfBounds { .. } | Error::NotAvailable | Error::TimedOut => Failure::new(
                 Exit::Incomplete,
