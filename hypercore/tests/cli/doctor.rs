@@ -53,6 +53,37 @@ fn a_healthy_peer() {
 }
 
 #[test]
+fn the_line_that_share_prints() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two"]);
+    let (server, address) = scene.serve("log", &[]);
+    let line = format!("hyper://{KEY}@{address}/log");
+    let done = scene.run(["doctor", &line, "--json"]).ok();
+    check(&done, "first block", true);
+    server.stop().ok();
+}
+
+#[test]
+fn a_peer_is_looked_for() {
+    let scene = Scene::new();
+    let key = scene.run(["create", "log", "--json"]).ok().json()["key"].clone();
+    let key = key.as_str().unwrap();
+    scene.run(["append", "log", "one"]).ok();
+    let (server, _) = scene.serve("log", &["--announce"]);
+    let done = scene.run(["doctor", key, "--json"]).ok();
+    let first = &done.events()[0];
+    assert_eq!(
+        (&first["step"], &first["ok"]),
+        (&"search".into(), &true.into())
+    );
+    assert_eq!(done.json()["event"], "healthy");
+    server.stop().ok();
+    scene
+        .run(["doctor", key])
+        .fails(1, &["`search`", "--announce", "--connect ADDR:PORT"]);
+}
+
+#[test]
 fn a_peer_without_blocks_and_one_with_the_last_only() {
     let scene = Scene::new();
     scene.core("empty", &[]);
@@ -129,7 +160,6 @@ fn a_peer_with_another_core() {
 #[test]
 fn what_is_no_address() {
     let scene = Scene::new();
-    scene.run(["doctor", KEY]).fails(2, &["--connect"]);
     scene
         .run(["doctor", "abc", "--connect", "127.0.0.1:1"])
         .fails(2, &["64 hex digits"]);

@@ -34,7 +34,7 @@ const HOPE: Duration = Duration::from_secs(60);
 
 /// How long peers on the local network are looked for before it is said that there are none. Those
 /// who are there answer within a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whether an address is called again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

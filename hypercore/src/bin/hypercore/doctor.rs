@@ -11,29 +11,35 @@ use clap::Args;
 use futures_lite::{StreamExt, future};
 use hypercore::{
     Error, Event, GetOptions, Hypercore, OpenOptions, PublicKey, ReplicateOptions, Role,
+    discovery::{Discovery, Mdns},
 };
 
 use crate::{
     args::{Format, Identity, Manners, parse_address, parse_key, parse_seconds},
-    errors::{Failure, Result, reason},
-    identity, net,
+    calls::PATIENCE,
+    errors::{Failure, Result, end_of, reason},
+    identity,
+    link::Link,
+    net,
     output::{Output, bytes},
     peers::{Ended, Peers},
 };
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: hypercore doctor KEY --connect 192.168.1.5:4000\n\n\
-    The steps: name (find the address of the host), dial (reach it), handshake (agree on a secret), \
-    capability\n(both show that they know the key), first block (receive one and check it)."
+    after_help = "Examples:\n  hypercore doctor KEY --connect 192.168.1.5:4000\n  \
+    hypercore doctor 'hyper://KEY@192.168.1.5:4000/holiday.mp4'\n\n\
+    The steps: search (find a peer on the local network, if no address is given), name (find the \
+    address of the\nhost), dial (reach it), handshake (agree on a secret), capability (both show that \
+    they know the key), first\nblock (receive one and check it)."
 )]
 pub(crate) struct DoctorArgs {
-    /// Key of the core: 64 hex digits, hyper://HEX, or z-base-32
-    #[arg(value_parser = parse_key)]
-    key: PublicKey,
-    /// The peer to examine
+    /// Key of the core: 64 hex digits, hyper://HEX, or z-base-32; or the line that `share` printed
+    #[arg(value_name = "KEY|LINE", value_parser = parse_patient)]
+    patient: Patient,
+    /// The peer to examine [default: that of the line, else one on the local network]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
-    connect: String,
+    connect: Option<String>,
     /// How long each step may take
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
     timeout: Duration,
@@ -43,25 +49,45 @@ pub(crate) struct DoctorArgs {
     format: Format,
 }
 
+/// What somebody does not get.
+#[derive(Debug, Clone)]
+struct Patient {
+    key: PublicKey,
+    address: Option<String>,
+}
+
+fn parse_patient(text: &str) -> std::result::Result<Patient, String> {
+    if let Ok(Link { key, address, .. }) = text.parse() {
+        return Ok(Patient { key, address });
+    }
+    let address = None;
+    parse_key(text).map(|key| Patient { key, address })
+}
+
 pub(crate) async fn doctor(args: DoctorArgs, manners: &Manners) -> Result<()> {
     let mut report = Report {
         output: Output::new(&args.format, manners),
         limit: args.timeout,
     };
-    let key = args.key;
+    let key = args.patient.key;
     let core = OpenOptions::new().key(key).sparse(true).open_memory().await;
     let core = core.map_err(|error| Failure::failed(format!("the core {key}: {error}")))?;
-    examine(&args, &core, &mut report).await?;
+    let host = examine(&args, &core, &mut report).await?;
     let core = core.close().await;
     core.map_err(|error| Failure::failed(format!("the core {key}: {error}")))?;
     report.output.result(
         &[("event", "healthy".into())],
-        format_args!("{} has the core and sends it.", args.connect),
+        format_args!("{host} has the core and sends it."),
     )
 }
 
-async fn examine(args: &DoctorArgs, core: &Hypercore, report: &mut Report) -> Result<()> {
-    let host = &args.connect;
+/// Returns whom it has examined.
+async fn examine(args: &DoctorArgs, core: &Hypercore, report: &mut Report) -> Result<String> {
+    let named = args.connect.as_ref().or(args.patient.address.as_ref());
+    let host = &match named {
+        Some(host) => host.clone(),
+        None => report.step("search", search(core)).await?,
+    };
     let addresses = report.step("name", find(host)).await?;
     let peers = Peers::new(core, identity::load(args.identity.path.as_deref())?);
     let tcp = report.step("dial", dial(&addresses, &peers)).await?;
@@ -101,11 +127,28 @@ async fn examine(args: &DoctorArgs, core: &Hypercore, report: &mut Report) -> Re
         .step("first block", or_ended(&ended, fetch(core)))
         .await?;
     peers.hang_up.hang_up();
-    Ok(())
+    Ok(host.clone())
 }
 
 /// What a step gives, and what there is to say about it; or why it failed.
 type Outcome<T> = std::result::Result<(T, String), String>;
+
+/// The first peer on the local network that answers.
+async fn search(core: &Hypercore) -> Outcome<String> {
+    let found = Mdns::new().and_then(|mdns| mdns.lookup(&core.discovery_key()));
+    let mut found = found.map_err(|error| reason(&error))?;
+    let first = async {
+        match found.next().await.map(|address| address.to_string()) {
+            Some(address) => Ok((address.clone(), format!("{address} announces it"))),
+            None => future::pending().await,
+        }
+    };
+    let late = async {
+        Timer::after(PATIENCE).await;
+        Err("nobody on the local network announces it".into())
+    };
+    future::or(first, late).await
+}
 
 async fn find(host: &str) -> Outcome<Vec<SocketAddr>> {
     let found = net::resolve(host).await;
@@ -163,7 +206,7 @@ async fn or_ended<T>(
 ) -> Outcome<T> {
     let end = async {
         Err(match ended.recv().await {
-            Ok(Ended::Failed(error)) => error.to_string(),
+            Ok(Ended::Failed(error)) => end_of(&error),
             Ok(Ended::Closed) => "the peer closed the connection".into(),
             Ok(Ended::Stranger) | Err(_) => "the peer does not show that it knows the key".into(),
         })
@@ -219,9 +262,14 @@ impl Report {
 /// What to look at when a step fails.
 fn advice(step: &str) -> &'static str {
     match step {
+        "search" => {
+            "check that `hypercore share` or `hypercore serve --announce` runs there, on the same \
+             network, and that no firewall is in the way of multicast DNS (UDP port 5353); or \
+             name the peer with --connect ADDR:PORT"
+        }
         "name" => "check the spelling and the network, or give an IP address",
         "dial" => {
-            "check that `hypercore serve` runs there, listens on an address that others can \
+            "check that `hypercore serve` or `hypercore share` runs there, listens on an address that others can \
              reach (--listen 0.0.0.0:PORT), and that no firewall is in the way"
         }
         "handshake" => "something else may be listening on that port",
