@@ -483,6 +483,9 @@ fn reading_goes_on_with_a_peer_that_was_lost() {
         let flags = ["--connect", &cut];
         let done = scene.run(arguments.iter().chain(&flags)).ok();
         assert!(done.stdout == whole, "{arguments:?}");
+        // As `clone` says it, and not as a line of a log.
+        let words = format!("{cut} was lost (");
+        assert!(done.stderr.starts_with(&words), "{}", done.stderr);
         assert!(done.stderr.contains("calling again"), "{}", done.stderr);
     }
     // Before a single block is here.

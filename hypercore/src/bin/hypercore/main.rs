@@ -61,7 +61,7 @@ async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Create(args) => commands::create(args, manners).await,
         Command::Append(args) => commands::append(args, manners).await,
-        Command::Get(args) => read::get(args).await,
+        Command::Get(args) => read::get(args, manners).await,
         Command::Cat(args) => read::cat(args, manners).await,
         Command::Info(args) => commands::info(args, manners).await,
         Command::Log(args) => log::log(args, manners).await,

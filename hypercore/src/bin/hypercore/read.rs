@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    fmt::Display,
     io::{self, Write},
     ops::Range,
     path::{Path, PathBuf},
@@ -19,10 +20,10 @@ use crate::{
     args::{CatArgs, GetArgs, Identity, Manners, parse_key},
     calls::{Again, Calls, News},
     commands::{close, open},
-    errors::{Exit, Failure, Result},
+    errors::{Exit, Failure, Result, end_of},
     identity,
-    output::{blocks, bytes},
-    peers::{Gathering, Member, Peers},
+    output::{blocks, bytes, complain},
+    peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
     tail,
 };
@@ -49,8 +50,8 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// Bytes that are asked for before they are written.
 const AHEAD: u64 = 16 * 1024 * 1024;
 
-pub(crate) async fn get(args: GetArgs) -> Result<()> {
-    let source = Source::open(&args.source, &args.connect, &args.identity).await?;
+pub(crate) async fn get(args: GetArgs, manners: &Manners) -> Result<()> {
+    let source = Source::open(&args.source, &args.connect, &args.identity, manners).await?;
     source.check_timeout(args.timeout)?;
     let wait = match args.timeout {
         _ if source.offline => Wait::No,
@@ -76,7 +77,7 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
     if is_alone && args.follow && key.is_none() {
         return tail::follow(args, manners).await;
     }
-    let source = Source::open(&args.source, &args.connect, &args.identity).await?;
+    let source = Source::open(&args.source, &args.connect, &args.identity, manners).await?;
     source.check_timeout(args.timeout)?;
     let wait = match args.timeout {
         _ if source.offline => Wait::No,
@@ -130,6 +131,8 @@ struct Source {
     peers: Vec<String>,
     /// Who we are to its peers.
     identity: Option<StaticKeyPair>,
+    /// Nothing but errors is said.
+    quiet: bool,
     /// Whether a lost peer is hoped to be back.
     has_hope: Cell<bool>,
     /// Since when somebody is found.
@@ -138,7 +141,12 @@ struct Source {
 
 impl Source {
     /// Opens the core in a directory, or in memory the one of a key.
-    async fn open(name: &Path, peers: &[String], identity: &Identity) -> Result<Self> {
+    async fn open(
+        name: &Path,
+        peers: &[String],
+        identity: &Identity,
+        manners: &Manners,
+    ) -> Result<Self> {
         let key = parse_name(name);
         let offline = key.is_none() && peers.is_empty();
         let identity = match offline {
@@ -159,6 +167,7 @@ impl Source {
             offline,
             peers: peers.to_vec(),
             identity,
+            quiet: manners.quiet,
             has_hope: Cell::new(false),
             met: Cell::new(None),
         })
@@ -271,11 +280,15 @@ impl Source {
                     }
                     if let News::Lost {
                         address,
+                        ended: Ended::Failed(error),
                         may_return: true,
                         ..
                     } = &news
                     {
-                        tracing::warn!("{address} was lost; calling again");
+                        let reason = end_of(error);
+                        self.remark(format_args!(
+                            "{address} was lost ({reason}); calling again."
+                        ));
                     }
                     let lost = match news {
                         News::Lost { id, .. } => Some(id),
@@ -319,13 +332,22 @@ impl Source {
             )));
         }
         if follow {
-            tracing::warn!("nobody is connected ({reasons}); calling again");
+            self.remark(format_args!(
+                "Nobody is connected ({reasons}); calling again."
+            ));
             return Ok(());
         }
         Err(Failure::new(
             Exit::Incomplete,
             format!("the last peer is gone ({reasons}) before all was read"),
         ))
+    }
+
+    /// A word to the person at the terminal, who may have asked for silence.
+    fn remark(&self, text: impl Display) {
+        if !self.quiet {
+            complain(text);
+        }
     }
 
     // ---- reading ----------------------------------------------------------------------------
