@@ -49,10 +49,10 @@ pub(crate) struct Extensions {
 }
 
 impl Extensions {
-    /// What peers are told of: those that are registered, and our own.
-    pub(crate) fn names(&self) -> Vec<String> {
+    /// What a peer is told of: those that are registered, and our own.
+    pub(crate) fn names(&self, exact_digests: bool) -> Vec<String> {
         let registered = self.registered.keys().map(|name| &**name);
-        let names = registered.chain([EXACT_DIGESTS]);
+        let names = registered.chain(exact_digests.then_some(EXACT_DIGESTS));
         names.map(str::to_owned).collect()
     }
 

@@ -140,7 +140,10 @@ impl Connection {
         if let Some(attached) = self.attachments.get(&channel) {
             return Ok(attached.peer);
         }
-        let extensions = locked.replicator.extensions.names();
+        let extensions = locked
+            .replicator
+            .extensions
+            .names(self.options.exact_digests);
         self.session.expect_extensions(channel, extensions)?;
         let options = PeerOptions {
             live: self.options.live,
@@ -152,6 +155,7 @@ impl Connection {
                 .unwrap_or_else(|| !locked.log.is_writer()),
             upload: self.options.upload && locked.replicator.uploading != Some(false),
             timeout: self.options.timeout,
+            exact_digests: self.options.exact_digests,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
             load: self.load.clone(),
         };
@@ -528,7 +532,7 @@ impl Connection {
             return self.detach(channel, CloseReason::NotAllowed, "the remote was refused");
         }
         let mut core = core.lock();
-        let extensions = core.replicator.extensions.names();
+        let extensions = core.replicator.extensions.names(self.options.exact_digests);
         if let Some(state) = core.replicator.peer(*peer)
             && state.stage == Stage::Opening
         {

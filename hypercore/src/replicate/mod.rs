@@ -137,9 +137,8 @@ impl Replicator {
 
     /// Tells all peers which extensions there are now.
     pub(crate) fn declare_extensions(&mut self) {
-        let names = self.extensions.names();
         for peer in self.peers.values_mut() {
-            peer.declare(names.clone());
+            peer.declare(self.extensions.names(peer.options.exact_digests));
         }
     }
 
@@ -224,7 +223,8 @@ impl Replicator {
             Message::Options(options) => {
                 peer.remote_acks = options.ack;
                 let mut extensions = options.extensions.iter();
-                peer.is_exact = extensions.any(|name| name == EXACT_DIGESTS);
+                peer.is_exact =
+                    peer.options.exact_digests && extensions.any(|name| name == EXACT_DIGESTS);
             }
             Message::Status(status) => self.on_status(id, status),
             _ => {}

@@ -50,6 +50,8 @@ pub struct ReplicateOptions {
     /// discovery keys of their cores. For remotes that open the core themselves, as all do that
     /// replicate it.
     pub discreet: bool,
+    /// Whether to declare [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS); Node's peers do not.
+    pub(crate) exact_digests: bool,
     authenticate: Option<Hook<IsKnown>>,
     authenticate_core: Option<Hook<MayHave>>,
 }
@@ -83,6 +85,7 @@ impl Default for ReplicateOptions {
             noise: true,
             remote_public_key: None,
             discreet: false,
+            exact_digests: true,
             authenticate: None,
             authenticate_core: None,
         }
@@ -152,6 +155,7 @@ pub(crate) struct PeerOptions {
     pub(crate) download: bool,
     pub(crate) upload: bool,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) exact_digests: bool,
     /// Memory for what the remote says it has.
     pub(crate) remote_bitfield_bytes: usize,
     /// What all cores of the connection hold together.

@@ -114,7 +114,7 @@ pub(crate) struct Peer {
     remote_memory: Part,
     /// Which nodes the remote has, as far as its requests told us.
     pub(crate) remote_tree: RemoteTree,
-    /// It declared [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS).
+    /// Both sides declared [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS).
     pub(super) is_exact: bool,
     /// The nodes that it was asked for, if it is.
     ahead: RemoteTree,
@@ -619,6 +619,7 @@ mod tests {
             download: true,
             upload: true,
             timeout: Some(TIMEOUT),
+            exact_digests: true,
             remote_bitfield_bytes: 1 << 20,
             load: crate::replicate::load::Load::default(),
         };

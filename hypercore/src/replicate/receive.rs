@@ -153,12 +153,9 @@ fn accept(
         core.witness(answer.index, &answer.proof)?;
         return Ok(None);
     }
-    // Somebody else who was asked for it may have been faster. But others that this peer was asked
-    // for may count on what this one proves.
-    if request.wanted == Wanted::Block
-        && log.has(answer.index)
-        && !replicator.peer(peer).is_some_and(|peer| peer.is_exact)
-    {
+    // Somebody else who was asked for it may have been faster. What others of this peer's answers
+    // count on is known then, too: it is on the way from the block to a root.
+    if request.wanted == Wanted::Block && log.has(answer.index) {
         finish(core, peer, request, stored_block(answer));
         return Ok(None);
     }

@@ -78,7 +78,12 @@ pub(super) fn live(runtime: &Runtime, seed: u64) {
     for node in 1..world.nodes.len() {
         let relay = relays[runtime.below(relays.len() as u64) as usize];
         let conditions = [conditions(runtime), conditions(runtime)];
-        world.connect([node, relay], [plain(true), plain(true)], conditions);
+        let options = [(); 2].map(|()| {
+            let mut options = plain(true);
+            options.exact_digests = !runtime.once_in(4);
+            options
+        });
+        world.connect([node, relay], options, conditions);
         if !world.nodes[node].sparse {
             relays.push(node);
         }
@@ -186,6 +191,7 @@ fn connect(world: &mut World, nodes: [usize; 2]) {
         options.upload = !runtime.once_in(8);
         options.download = runtime.once_in(8).then(|| runtime.once_in(2));
         options.ack = runtime.once_in(4);
+        options.exact_digests = !runtime.once_in(3);
         options
     });
     let conditions = [(); 2].map(|()| Conditions {
