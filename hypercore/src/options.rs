@@ -28,14 +28,15 @@ pub enum Durability {
     Interop,
     /// They were handed to the operating system, and will be on the disk after at most this time: a
     /// crash of the process loses nothing, a loss of power what was appended since. Peers hear of
-    /// blocks only when they are on the disk, so that nobody has what is lost here. After a loss of
-    /// power, open the core with this level, too: at the others, what is missing counts as damage.
+    /// blocks only when they are on the disk, so that nobody has what is lost here. The first append
+    /// waits for a note on the disk that appends may be lost, so that after a loss of power what is
+    /// missing does not count as damage, at whatever level the core is opened then.
     Interval(Duration),
     /// They were handed to the operating system: a crash of the process loses nothing, a loss of
     /// power may lose everything since the last [`Hypercore::flush`]. After a crash, open the core
     /// once with this crate before Node does, as Node sees only what was flushed. Peers hear of
-    /// blocks only when they were flushed. After a loss of power, open the core with this level, too, as
-    /// with [`Interval`](Self::Interval).
+    /// blocks only when they were flushed. The first append after a flush waits for a note, as with
+    /// [`Interval`](Self::Interval).
     OnClose,
 }
 

@@ -24,7 +24,7 @@ use crate::{
     core::Core,
     error::{Corruption, Error, Result},
     event::PeerId,
-    log::{self, CHECKPOINT_BLOCKS, Durable, GuardFile, Log, Trust, Unsynced},
+    log::{self, Appends, CHECKPOINT_BLOCKS, Durable, GuardFile, Log, Trust, Unsynced},
     options::OnWrite,
     request::Audit,
     runtime,
@@ -186,6 +186,9 @@ impl Shared {
     ) -> Result<ChangeSet, FailedWrite> {
         let change = change().map_err(FailedWrite::harmless)?;
         let length = change.start_block() + change.blocks().len() as u64;
+        if !self.durability.waits() {
+            self.expect_loss(files).map_err(FailedWrite::harmless)?;
+        }
         files.reserve_pages(length).map_err(|error| FailedWrite {
             leaves_files_unknown: error.is_failed_sync(),
             source: error.into(),
@@ -207,6 +210,21 @@ impl Shared {
                 .map_err(FailedWrite::unknown)?,
         }
         Ok(change)
+    }
+
+    /// Whether the next append waits for a note, which those after it do not.
+    pub(crate) fn has_to_note_loss(&self, core: &Core) -> bool {
+        !self.durability.waits() && !core.log.expects_loss()
+    }
+
+    /// Notes durably that appends may be lost, before the first that nobody waits for.
+    fn expect_loss(&self, files: &FeedFiles) -> Result<()> {
+        let noted = self.lock().log.expect_loss()?;
+        if let Some(file) = noted {
+            file.sync_new(&**files.storage())?;
+            self.lock().log.loss_is_noted();
+        }
+        Ok(())
     }
 
     /// Makes an append durable together with the pages that are going to claim it.
@@ -356,18 +374,25 @@ impl Shared {
         let late = runtime::now() >= state.synced + PAGES_TIME;
         drop(state);
         if blocks >= CHECKPOINT_BLOCKS || bytes >= PAGES_BYTES || (blocks > 0 && late) {
-            self.sync_pages()
+            self.sync_pages(None)
         } else {
             Ok(())
         }
     }
 
-    /// Makes the pages that were written durable.
-    fn sync_pages(&self) -> Result<()> {
+    /// Makes the pages that were written durable, and what is noted of the log: that its `appends`
+    /// are, if they are.
+    fn sync_pages(&self, appends: Option<Appends>) -> Result<()> {
         let files = Arc::clone(self.lock().log.writable_files()?);
         let mut state = lock(&self.pages);
         self.sync(|| files.sync_bitfield())?;
-        let noted = self.lock().log.noted();
+        let noted = {
+            let mut core = self.lock();
+            if let Some(appends) = appends {
+                core.log.note_appends(appends);
+            }
+            core.log.noted()
+        };
         if let Err(error) = sync_all(&noted) {
             tracing::warn!(%error, "the guard against forks could not be synced");
         }
@@ -462,10 +487,14 @@ impl Shared {
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
+        self.flush_and_note(Appends::Durable)
+    }
+
+    fn flush_and_note(&self, appends: Appends) -> Result<()> {
         let files = Arc::clone(self.lock().log.writable_files()?);
         self.sync(|| files.sync_content())?;
         self.write_pages()?;
-        self.sync_pages()
+        self.sync_pages(Some(appends))
     }
 
     /// Makes the hash of a static log its key. No append may be under way.
@@ -491,7 +520,7 @@ impl Shared {
     /// Makes everything durable and takes the mark away that the log is open. No append may be
     /// under way.
     pub(crate) fn finish(&self) -> Result<()> {
-        self.flush()?;
+        self.flush_and_note(Appends::Closed)?;
         let core = self.lock();
         if let Some(length) = core.log.marked_length() {
             core.log.files()?.mark_closed(length)?;
@@ -589,7 +618,7 @@ impl Shared {
         if !runs.is_empty() {
             // Never the other way round: a bit that says a block is here must be true.
             self.write_pages()?;
-            self.sync_pages()?;
+            self.sync_pages(None)?;
         }
         for run in runs {
             // Some may be here again meanwhile, and no more may come while the space is freed.

@@ -75,7 +75,10 @@ impl Drop for AtWork {
 impl Shared {
     /// Appends `blocks` when their turn comes, together with whatever waits then.
     pub(crate) async fn append(self: &Arc<Self>, blocks: Vec<Block>) -> Result<Range<u64>> {
-        let may_take_long = self.lock().log.check_append()?.is_elsewhere();
+        let may_take_long = {
+            let core = self.lock();
+            core.log.check_append()?.is_elsewhere() || self.has_to_note_loss(&core)
+        };
         // One block that is too large must not fail the appends that are grouped with it.
         if let Some(block) = blocks.iter().find(|block| block.size() > MAX_BLOCK_SIZE) {
             let error = hypercore_merkle::Error::BlockTooLarge {

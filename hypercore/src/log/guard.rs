@@ -8,19 +8,20 @@
 //! Each file has two slots of 512 bytes that are written in turn, so that one is always whole:
 //!
 //! ```text
-//! 0          8          16       24        56         88       96         128
-//! +----------+----------+--------+---------+----------+--------+----------+
-//! | hcguard1 | sequence | length | root    | place    | forked | checksum | zeros
-//! +----------+----------+--------+---------+----------+--------+----------+
+//! 0          8          16       24        56         88       96         128       136        168
+//! +----------+----------+--------+---------+----------+--------+----------+---------+----------+
+//! | hcguard1 | sequence | length | root    | place    | forked | checksum | appends | checksum | zeros
+//! +----------+----------+--------+---------+----------+--------+----------+---------+----------+
 //! ```
 //! Numbers are little endian. The root is the tree hash of that length, or zeros if it is not known,
 //! the place a hash of what tells the directory from a copy, and `forked` the length of a fork that
-//! was seen, or 0.
+//! was seen, or 0. `appends` says what a loss of power may take ([`Appends`]), and has a checksum of
+//! all before it of its own, because versions that do not know of it leave zeros there.
 
 use std::{io, sync::Arc};
 
-use hypercore_merkle::{DiscoveryKey, Hash, TreeHead, leaf_hash};
-use hypercore_storage::{RandomAccess, Storage};
+use hypercore_merkle::{DiscoveryKey, Hash, MAX_LENGTH, TreeHead, leaf_hash};
+use hypercore_storage::{FeedFiles, RandomAccess, Storage};
 
 use crate::error::{Error, Result};
 
@@ -68,6 +69,41 @@ const FILE: &str = "fork-guard";
 const SLOT: usize = 512;
 const MAGIC: [u8; 8] = *b"hcguard1";
 
+/// What a loss of power may take of the appends that returned. Only the file beside the log is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Appends {
+    /// Nobody has noted that.
+    #[default]
+    Unknown,
+    /// Nothing: they are durable.
+    Durable,
+    /// Those since the last flush: nobody waited for them.
+    Unsynced,
+    /// Nothing up to the noted length, where the log was closed. Who goes on from there without
+    /// noting anything, as Node does, may not have waited.
+    Closed,
+}
+
+impl Appends {
+    const fn encode(self) -> u64 {
+        match self {
+            Self::Unknown => 0,
+            Self::Durable => 1,
+            Self::Unsynced => 2,
+            Self::Closed => 3,
+        }
+    }
+
+    const fn decode(number: u64) -> Self {
+        match number {
+            1 => Self::Durable,
+            2 => Self::Unsynced,
+            3 => Self::Closed,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// What a slot says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Record {
@@ -76,6 +112,7 @@ struct Record {
     root: Hash,
     place: Hash,
     forked: u64,
+    appends: Appends,
 }
 
 impl Record {
@@ -89,6 +126,8 @@ impl Record {
         bytes.extend(self.place);
         bytes.extend(numbers(self.forked));
         bytes.extend(leaf_hash(&bytes));
+        bytes.extend(numbers(self.appends.encode()));
+        bytes.extend(leaf_hash(&bytes));
         let mut slot = [0; SLOT];
         slot[..bytes.len()].copy_from_slice(&bytes);
         slot
@@ -99,13 +138,20 @@ impl Record {
         if !content.starts_with(&MAGIC) || !rest.starts_with(&leaf_hash(content)) {
             return None;
         }
-        let number = |at: usize| Some(u64::from_le_bytes(*content.get(at..)?.first_chunk()?));
+        let number = |at: usize| Some(u64::from_le_bytes(*slot.get(at..)?.first_chunk()?));
+        let (known, rest) = slot.split_at_checked(136)?;
+        let appends = if rest.starts_with(&leaf_hash(known)) {
+            Appends::decode(number(128)?)
+        } else {
+            Appends::Unknown
+        };
         Some(Self {
             sequence: number(8)?,
             length: number(16)?,
             root: *content.get(24..)?.first_chunk()?,
             place: *content.get(56..)?.first_chunk()?,
             forked: number(88)?,
+            appends,
         })
     }
 }
@@ -122,6 +168,13 @@ impl GuardFile {
         let access = storage.beside(name).map_err(|error| failed(name, error))?;
         let name = name.to_owned();
         Ok(access.map(|access| Self { name, access }))
+    }
+
+    /// Makes durable what was noted in it, and that it is there.
+    pub(crate) fn sync_new(&self, storage: &dyn Storage) -> Result<()> {
+        self.sync()?;
+        let synced = storage.sync_directory();
+        synced.map_err(|error| failed(&self.name, error))
     }
 
     /// Makes durable what was noted in it.
@@ -190,6 +243,41 @@ impl Newest for Option<Record> {
     }
 }
 
+/// Whether the log in `files`, which was not closed, may lack more than one append that returned.
+/// Where that was not noted it is as for this opening.
+pub(super) fn may_lose(files: &FeedFiles, this_opening: bool) -> Result<bool> {
+    let Some(file) = GuardFile::open(&**files.storage(), FILE)? else {
+        return Ok(this_opening);
+    };
+    let record = Slots::read(file)?.newest.unwrap_or_default();
+    Ok(match record.appends {
+        Appends::Unknown => this_opening,
+        Appends::Durable => false,
+        Appends::Unsynced => true,
+        Appends::Closed => {
+            let last = files.previous_signature(MAX_LENGTH)?;
+            this_opening && last.is_some_and(|(block, _)| block >= record.length)
+        }
+    })
+}
+
+/// Notes durably that nothing can be lost any more of the log in `storage`: all that was found in it
+/// is durable, and nobody has written to it yet.
+pub(super) fn note_recovered(storage: &dyn Storage) -> Result<()> {
+    let Some(file) = GuardFile::open(storage, FILE)? else {
+        return Ok(());
+    };
+    let mut slots = Slots::read(file)?;
+    match slots.newest {
+        Some(record) if matches!(record.appends, Appends::Durable | Appends::Unsynced) => {
+            let appends = Appends::Closed;
+            slots.write(Record { appends, ..record })?;
+            slots.file.sync()
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What a writer notes of itself.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -197,6 +285,10 @@ pub(crate) struct Guard {
     /// Where an old backup does not reach.
     elsewhere: Option<Slots>,
     place: Hash,
+    /// What is noted from now on.
+    appends: Appends,
+    /// [`Appends::Unsynced`] was noted durably.
+    expects_loss: bool,
 }
 
 impl Guard {
@@ -215,10 +307,13 @@ impl Guard {
             Some(state) => GuardFile::open(state, &discovery_key.to_string())?,
             None => None,
         };
+        let here = Slots::read(here)?;
         Ok(Some(Self {
-            here: Slots::read(here)?,
+            appends: here.newest.unwrap_or_default().appends,
+            here,
             elsewhere: elsewhere.map(Slots::read).transpose()?,
             place: leaf_hash(&place),
+            expects_loss: false,
         }))
     }
 
@@ -234,9 +329,7 @@ impl Guard {
             length,
             ..Record::default()
         })?;
-        slots.file.sync()?;
-        let synced = storage.sync_directory();
-        synced.map_err(|error| failed(FILE, error))
+        slots.file.sync_new(storage)
     }
 
     /// Whether the log in `storage` was written in its present place before.
@@ -302,6 +395,7 @@ impl Guard {
             length: head.length,
             root: head.hash,
             place: self.place,
+            appends: self.appends,
             ..Record::default()
         };
         if let Some(elsewhere) = &mut self.elsewhere {
@@ -321,9 +415,43 @@ impl Guard {
             root: theirs.hash,
             place: self.place,
             forked,
+            appends: self.appends,
             ..Record::default()
         })?;
         self.here.file.sync()
+    }
+
+    /// From the next note on, this is what it says of the appends.
+    pub(crate) const fn set_appends(&mut self, appends: Appends) {
+        self.appends = appends;
+        self.expects_loss = false;
+    }
+
+    /// Notes what a loss of power may take now.
+    pub(crate) fn note_appends(&mut self, appends: Appends) -> Result<()> {
+        self.expects_loss = false;
+        let newest = self.here.newest.unwrap_or_else(|| Record {
+            place: self.place,
+            ..Record::default()
+        });
+        self.here.write(Record { appends, ..newest })?;
+        self.appends = appends;
+        Ok(())
+    }
+
+    /// What is noted of the appends.
+    pub(crate) const fn appends(&self) -> Appends {
+        self.appends
+    }
+
+    /// Whether appends may be lost, and that was noted durably.
+    pub(crate) const fn expects_loss(&self) -> bool {
+        self.expects_loss
+    }
+
+    /// [`Appends::Unsynced`] is durable.
+    pub(crate) const fn loss_is_noted(&mut self) {
+        self.expects_loss = true;
     }
 
     /// The files, to be synced.
@@ -363,5 +491,26 @@ mod tests {
         assert_eq!(read().map(|record| record.length), Some(3));
         write(16);
         assert_eq!(read(), None);
+    }
+
+    /// The first 128 bytes of a slot mean what they meant before there were more.
+    #[test]
+    fn a_slot_of_an_older_version_says_nothing_of_the_appends() {
+        let record = Record {
+            sequence: 7,
+            length: 3,
+            appends: Appends::Durable,
+            ..Record::default()
+        };
+        let mut slot = record.encode();
+        assert_eq!(Record::decode(&slot), Some(record));
+        let unknown = Record {
+            appends: Appends::Unknown,
+            ..record
+        };
+        slot[130] ^= 1;
+        assert_eq!(Record::decode(&slot), Some(unknown));
+        slot[128..].fill(0);
+        assert_eq!(Record::decode(&slot), Some(unknown));
     }
 }

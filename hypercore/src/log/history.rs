@@ -7,7 +7,7 @@ use hypercore_storage::RandomAccess;
 
 use super::{
     AppendLock, Log,
-    guard::{Guard, GuardFile},
+    guard::{Appends, Guard, GuardFile},
     open::Origin,
 };
 use crate::{
@@ -24,6 +24,49 @@ impl Log {
             && let Err(error) = guard.note(head)
         {
             tracing::warn!(%error, "the guard against forks could not be written");
+        }
+    }
+
+    /// As [`note`](Self::note), for a log of which nothing can be lost.
+    pub(crate) fn note_durable(&mut self, head: &TreeHead) {
+        if let Some(guard) = &mut self.guard {
+            guard.set_appends(Appends::Durable);
+        }
+        self.note(head);
+    }
+
+    /// Notes, in a log that was appended to, what a loss of power may take of it now.
+    pub(crate) fn note_appends(&mut self, appends: Appends) {
+        // Without the note, more than this is believed to be lost.
+        if self.marked
+            && let Some(guard) = &mut self.guard
+            && guard.appends() != appends
+            && let Err(error) = guard.note_appends(appends)
+        {
+            tracing::warn!(%error, "the guard against forks could not be written");
+        }
+    }
+
+    /// Whether appends can be made that nobody waits for: that some may be lost is known.
+    pub(crate) fn expects_loss(&self) -> bool {
+        self.guard.as_ref().is_none_or(Guard::expects_loss)
+    }
+
+    /// Notes that appends may be lost. Returns the file to be synced for that.
+    pub(crate) fn expect_loss(&mut self) -> Result<Option<GuardFile>> {
+        match &mut self.guard {
+            Some(guard) if !guard.expects_loss() => {
+                guard.note_appends(Appends::Unsynced)?;
+                Ok(guard.files().into_iter().next())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What [`expect_loss`](Self::expect_loss) noted is durable.
+    pub(crate) fn loss_is_noted(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.loss_is_noted();
         }
     }
 
@@ -45,6 +88,9 @@ impl Log {
         if origin == Origin::New {
             // What was noted was of another log.
             let head = self.head;
+            if let Some(guard) = &mut self.guard {
+                guard.set_appends(Appends::Closed);
+            }
             self.note(&head);
         }
         let lock = self

@@ -29,7 +29,7 @@ pub(crate) use self::blocks::{SMALL, drop_blocks, read_block, read_one, read_run
 pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
-pub(crate) use self::guard::GuardFile;
+pub(crate) use self::guard::{Appends, GuardFile};
 pub use self::inspect::{Problem, Verification};
 pub(crate) use self::inspect::{Snapshot, verify_storage};
 pub(crate) use self::open::{Existing, Setup};
@@ -393,7 +393,7 @@ impl Log {
         match durable {
             Durable::Yes => {
                 let head = self.head;
-                self.note(&head);
+                self.note_durable(&head);
             }
             Durable::NotYet => {
                 let start = change.start_block();

@@ -33,7 +33,8 @@ pub(crate) struct Setup {
     pub(crate) key: Option<PublicKey>,
     pub(crate) author: Option<Author>,
     pub(crate) store_secret_key: bool,
-    /// Whether appends that were acknowledged may be gone after a loss of power.
+    /// Whether appends that were acknowledged may be gone after a loss of power, if whoever wrote them
+    /// has not noted that.
     pub(crate) may_lose: bool,
     /// Whether somebody else writes `data`.
     pub(crate) indexing: bool,

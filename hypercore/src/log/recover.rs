@@ -28,7 +28,7 @@ use hypercore_merkle::{
 use hypercore_storage::{FeedFiles, Quarantine};
 
 use super::{
-    TreeBits, Vouched, read_block,
+    TreeBits, Vouched, guard, read_block,
     torn::{mend_closed, restore_nodes, write_pages},
 };
 use crate::error::{Corruption, Error, Result};
@@ -95,7 +95,8 @@ pub(super) enum Examined {
 /// Finds the log in its files, and puts its end right if it was not closed.
 ///
 /// `writer` says that all of the tree must be there, because the log is written here. `may_lose`
-/// says that more than one append may have been lost, because nobody waited for them to be durable.
+/// says that more than one append may have been lost, because nobody waited for them to be durable:
+/// it counts where whoever wrote them [has not noted](guard::may_lose) whether that is so.
 pub(super) fn load(
     files: &FeedFiles,
     verifier: &Verifier,
@@ -149,6 +150,7 @@ pub(super) fn examine(
         }));
     }
     let found = if writer {
+        let may_lose = guard::may_lose(files, may_lose)?;
         Search { files, verifier }.writer_end(may_lose)?
     } else {
         Search { files, verifier }.reader_end()?
@@ -573,6 +575,7 @@ impl End {
         write_pages(files, &mut bitfield, length)?;
         files.truncate_pages(bitfield.page_count())?;
         files.sync_bitfield()?;
+        guard::note_recovered(&**files.storage())?;
         files.mark_closed(length)?;
         let recovery = Recovery {
             length,

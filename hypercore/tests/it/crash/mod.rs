@@ -7,6 +7,7 @@
 mod clone;
 mod creation;
 mod failures;
+mod levels;
 mod prefixes;
 mod recovery;
 mod writer;

@@ -225,10 +225,20 @@ fn block(random: &mut Random) -> Bytes {
     vec![byte; size as usize].into()
 }
 
+/// Half of the time one at which appends are waited for.
+fn any_level(random: &mut Random) -> Durability {
+    match random.below(8) {
+        0 | 1 => Durability::Always,
+        2 | 3 => Durability::Interop,
+        4 | 5 => Durability::OnClose,
+        // Longer than the test, which is to be the same every time.
+        _ => Durability::Interval(Duration::from_secs(3600)),
+    }
+}
+
 /// A program that writes a log and is interrupted.
 struct Program {
     random: Random,
-    durability: Durability,
     disk: FaultStorage,
     core: Hypercore,
     oracle: Oracle,
@@ -237,18 +247,11 @@ struct Program {
 impl Program {
     async fn start(seed: u64) -> Self {
         let mut random = Random(seed);
-        let durability = match random.below(6) {
-            0 | 1 => Durability::Always,
-            2 | 3 => Durability::Interop,
-            4 => Durability::OnClose,
-            // Longer than the test, which is to be the same every time.
-            _ => Durability::Interval(Duration::from_secs(3600)),
-        };
+        let durability = any_level(&mut random);
         let disk = FaultStorage::new();
         let core = open(&disk, durability).await.unwrap();
         let mut program = Self {
             random,
-            durability,
             disk,
             core,
             oracle: Oracle::new(durability),
@@ -281,7 +284,14 @@ impl Program {
 
     async fn restart(&mut self) -> Result<(), Error> {
         self.oracle.close(&self.core).await?;
-        self.core = open(&self.disk, self.durability).await?;
+        self.open().await
+    }
+
+    /// Opens the log at any level, whatever it was written at.
+    async fn open(&mut self) -> Result<(), Error> {
+        let durability = any_level(&mut self.random);
+        self.core = open(&self.disk, durability).await?;
+        self.oracle.durability = durability;
         Ok(())
     }
 
@@ -290,7 +300,7 @@ impl Program {
         self.disk.fail_from(0, Fault::Io);
         let _ = self.core.close().await;
         self.disk.heal();
-        self.core = open(&self.disk, self.durability).await.unwrap();
+        self.open().await.unwrap();
         self.check(Crash::Process).await;
     }
 
@@ -327,12 +337,12 @@ impl Program {
                 break;
             }
             self.disk.fail_from(self.random.below(40), Fault::Io);
-            drop(open(&self.disk, self.durability).await);
+            drop(open(&self.disk, any_level(&mut self.random)).await);
             let image = self.disk.power_cut(self.random.below(u64::MAX));
             self.disk = FaultStorage::from_image(&image);
             counts.recoveries_cut.fetch_add(1, Ordering::Relaxed);
         }
-        self.core = open(&self.disk, self.durability).await.unwrap();
+        self.open().await.unwrap();
         self.check(Crash::Power).await;
     }
 
@@ -351,15 +361,15 @@ impl Program {
         self.core.close().await.unwrap();
         self.oracle.is_durable();
         let cut = FaultStorage::from_image(&self.disk.power_cut(self.random.below(u64::MAX)));
-        let core = open(&cut, self.durability).await.unwrap();
+        let core = open(&cut, any_level(&mut self.random)).await.unwrap();
         self.oracle.check(&core, Crash::Power).await;
         let before = FileName::ALL.map(|file| self.disk.image().read(file));
-        self.core = open(&self.disk, self.durability).await.unwrap();
+        self.open().await.unwrap();
         assert_eq!(self.core.recovery(), None);
         self.check(Crash::Power).await;
         self.oracle.close(&self.core).await.unwrap();
         assert!(before == FileName::ALL.map(|file| self.disk.image().read(file)));
-        self.core = open(&self.disk, self.durability).await.unwrap();
+        self.open().await.unwrap();
     }
 }
 
