@@ -293,6 +293,20 @@ impl Bitfield {
         self.pages
     }
 
+    /// Forgets the pages from number `count` on, and what they say: the file does not have them.
+    pub fn truncate_pages(&mut self, count: u64) {
+        if count >= self.pages {
+            return;
+        }
+        self.truncate(count.saturating_mul(PAGE_BLOCKS));
+        self.pages = count;
+        if let Some(last) = count.checked_sub(1) {
+            self.touch_above_end(last);
+        }
+        self.dirty.set_range(count..MAX_PAGES, false);
+        self.touched = None;
+    }
+
     /// Writes a page as the file stores it, with the index bytes that its data bits imply.
     ///
     /// # Panics
@@ -410,10 +424,17 @@ impl Bitfield {
         if old == 0 {
             return;
         }
-        self.touch_above(old - 1);
+        self.touch_above_end(old - 1);
         if self.page_size == PageSize::Legacy {
-            self.touch_above((old - 1) / 2);
             self.dirty.set_range(old..self.pages.min(2 * old), true);
+        }
+    }
+
+    /// What is above the last page is stored as far as there are pages for it.
+    fn touch_above_end(&mut self, last: u64) {
+        self.touch_above(last);
+        if self.page_size == PageSize::Legacy {
+            self.touch_above(last / 2);
         }
     }
 }

@@ -15,6 +15,7 @@ enum Op {
     Range(Range<u64>, bool),
     Tree(u64, bool),
     Rle(u64, Vec<u8>),
+    Pages(u64),
 }
 
 /// Positions near the borders of words, chunks and pages are the interesting ones.
@@ -52,6 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
         (range(), any::<bool>()).prop_map(|(blocks, here)| Op::Range(blocks, here)),
         (position(), any::<bool>()).prop_map(|(index, here)| Op::Tree(index, here)),
         (position(), bytes()).prop_map(|(start, bytes)| Op::Rle(start & !7, bytes)),
+        (0..=END / 8192).prop_map(Op::Pages),
     ]
 }
 
@@ -127,6 +129,13 @@ proptest! {
                     prop_assert!(dirty.is_sorted() && dirty.iter().all(|&page| page < bitfield.page_count()));
                     file.write(&bitfield, dirty);
                     prop_assert_eq!(bitfield.dirty_pages().count(), 0);
+                }
+                Op::Pages(count) => {
+                    bitfield.truncate_pages(count);
+                    prop_assert!(bitfield.page_count() <= count);
+                    data.retain(|&block| block < 8192 * count);
+                    tree.retain(|&index| index < 2 * 8192 * count);
+                    file.0.truncate(size.bytes() * count as usize);
                 }
             }
         }
@@ -217,6 +226,7 @@ proptest! {
                         insert(&mut model, start + bit..start + bit + 1, has);
                     }
                 }
+                Op::Pages(_) => {}
             }
         }
         prop_assert_eq!(remote.is_empty(), model.is_empty());

@@ -64,7 +64,10 @@ impl Log {
             Ok(files) => files,
             Err(error) => return (taken, Err(error)),
         };
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            pages: self.bitfield.page_count(),
+            ..Batch::default()
+        };
         let mut result = Ok(());
         for answer in answers {
             match self.take(&mut batch, answer) {
@@ -76,7 +79,7 @@ impl Log {
             }
         }
         if let Err(error) = batch.write(&files) {
-            self.undo(batch);
+            self.undo(batch, &files);
             return (Vec::new(), Err(error));
         }
         for block in batch.changes.iter().flat_map(ChangeSet::blocks) {
@@ -146,19 +149,32 @@ impl Log {
     }
 
     /// Takes back what was taken in and could not be written.
-    fn undo(&mut self, batch: Batch) {
+    fn undo(&mut self, batch: Batch, files: &FeedFiles) {
         for node in batch.added_nodes {
             self.bitfield.tree_clear(node.get());
         }
         for block in batch.added_blocks {
             self.bitfield.set(block, false);
         }
+        // Those that were added show nothing now, and may be where no file of this disk goes.
+        self.bitfield.truncate_pages(batch.pages);
         if let Some((roots, vouched)) = batch.end {
             self.head = roots.head();
             self.roots = roots;
             self.vouched = vouched;
+            // So much behind the end of a log would count as damage when it is opened again.
+            if let Err(error) = cut(files, &self.head) {
+                tracing::warn!(%error, "what could not be written is left in part");
+            }
         }
     }
+}
+
+/// Cuts what stands behind the end of a log to which nobody appends.
+fn cut(files: &FeedFiles, head: &TreeHead) -> Result<(), hypercore_storage::Error> {
+    files.drop_append(head.length)?;
+    files.truncate_tree(head.length)?;
+    files.truncate_data(head.byte_length)
 }
 
 /// Changes that a log has made to itself and not yet to its files.
@@ -170,6 +186,8 @@ struct Batch {
     /// The nodes and blocks that were not known before.
     added_nodes: Vec<NodeIndex>,
     added_blocks: Vec<u64>,
+    /// How many pages the bitfield had.
+    pages: u64,
     /// The end of the log as it was, if that has changed.
     end: Option<(Roots, Vouched)>,
 }

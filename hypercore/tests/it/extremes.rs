@@ -1,17 +1,18 @@
 //! Numbers where arithmetic ends, given to cores that are connected: an error, or patience, but
 //! never another block and never an end of the process.
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use async_std::task;
 use futures_lite::{AsyncReadExt, StreamExt};
 use hypercore::{
-    DownloadOptions, Error, GetOptions, Hypercore, Order, ProofOptions, ReadOptions, SeekOptions,
-    UpdateOptions,
-    merkle::{MAX_LENGTH, Proof},
+    DownloadOptions, Error, GetOptions, Hypercore, KeyPair, Order, ProofOptions, ReadOptions,
+    SeekOptions, UpdateOptions,
+    merkle::{Block, MAX_LENGTH, Node, NodeIndex, Proof, Roots},
+    storage::{FileName, Memory, RandomAccess, Storage},
 };
 
-use crate::support::{clone_of, connect_live, run, soon, writer};
+use crate::support::{clone_of, connect_live, key_pair, run, soon, writer};
 
 const BLOCKS: u64 = 5;
 
@@ -175,5 +176,105 @@ fn waiting_for_numbers_that_no_log_has_holds_up_nothing() {
             task.cancel().await;
         }
         connection.cancel().await;
+    });
+}
+
+/// A disk on which no file can be longer than on ext4.
+#[derive(Clone, Debug)]
+struct Limited(Memory);
+
+#[derive(Debug)]
+struct LimitedFile(Arc<dyn RandomAccess>);
+
+const MAX_FILE: u64 = 1 << 44;
+
+impl Storage for Limited {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        Ok(Arc::new(LimitedFile(self.0.open(file)?)))
+    }
+}
+
+impl RandomAccess for LimitedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if offset + data.len() as u64 > MAX_FILE {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// A writer can sign any length and prove one of its first two blocks, which are `x`.
+fn proof_of(block: u64, key_pair: &KeyPair, length_bits: u32) -> Proof {
+    let hash = *Block::hash("x".into()).leaf_hash();
+    let node = |index, hash| Node {
+        index,
+        size: 1,
+        hash,
+    };
+    let mut top = node(NodeIndex::leaf(block).unwrap(), hash);
+    let mut nodes = Vec::new();
+    for depth in 0..length_bits {
+        let hash = if depth == 0 { hash } else { [7; 32] };
+        let sibling = node(top.index.sibling(), hash);
+        nodes.push(sibling);
+        top = Node::parent(&top, &sibling).unwrap();
+    }
+    let roots = Roots::from_nodes(1 << length_bits, vec![top]).unwrap();
+    Proof {
+        nodes,
+        signature: Some(key_pair.sign(&roots.head())),
+    }
+}
+
+/// It is as if nobody had sent it: nothing of it is in the way of what comes then.
+#[test]
+fn a_log_too_long_for_the_disk_leaves_nothing() {
+    let key_pair = key_pair("extremes");
+    let proof_of = |block, length_bits| proof_of(block, &key_pair, length_bits);
+    let x = || Some("x".into());
+    run(async {
+        for (length, bits) in [(0, 50), (1, 50), (0, 39), (1, 39)] {
+            let disk = Limited(Memory::new());
+            let open = || {
+                let options = Hypercore::options().key(key_pair.public_key());
+                options.sparse(true).open_storage(disk.clone())
+            };
+            let core = open().await.unwrap();
+            if length > 0 {
+                core.put(0, x(), &proof_of(0, 0)).await.unwrap();
+            }
+            for _ in 0..4 {
+                let failed = core.put(length, x(), &proof_of(length, bits)).await;
+                assert!(matches!(failed, Err(Error::Storage(_))), "{failed:?}");
+                core.flush().await.unwrap();
+                assert_eq!(core.length(), length);
+                assert!(!core.has(length) && core.downloaded(..) == length);
+            }
+            core.close().await.unwrap();
+            let core = open().await.unwrap();
+            assert_eq!((core.length(), core.recovery()), (length, None));
+            core.put(length, x(), &proof_of(length, 4)).await.unwrap();
+            core.close().await.unwrap();
+            let core = open().await.unwrap();
+            assert_eq!((core.length(), core.recovery()), (16, None));
+            assert_eq!(core.get(length).await.unwrap(), "x");
+            assert!(core.verify().await.unwrap().is_ok());
+        }
     });
 }
