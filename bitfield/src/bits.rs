@@ -209,6 +209,30 @@ impl Bits {
         }
     }
 
+    /// The first position at or after `from` that `sought` gives for the word of bits that it lies in. In a word of
+    /// ones nothing may be sought, and in one of zeros something must be, also in its last two bits.
+    pub(crate) fn next_in_words(&self, mut from: u64, mut sought: impl FnMut(u64) -> u64) -> u64 {
+        loop {
+            let chunk = from / CHUNK_BITS;
+            let words = match self.segment(chunk) {
+                Some(Segment::Full(end)) => {
+                    from = end * CHUNK_BITS;
+                    continue;
+                }
+                Some(Segment::Mixed(mixed)) => &mixed.words,
+                None => &[0; WORDS],
+            };
+            let mut before = u64::MAX >> (from % 64);
+            for (number, &word) in (0..).zip(words).skip(within(from) / 64) {
+                let found = sought(word) & std::mem::replace(&mut before, u64::MAX);
+                if found != 0 {
+                    return chunk * CHUNK_BITS + 64 * number + u64::from(found.leading_zeros());
+                }
+            }
+            from = (chunk + 1) * CHUNK_BITS;
+        }
+    }
+
     /// One past the last set bit.
     pub(crate) fn bound(&self) -> u64 {
         match self.segments.last_key_value() {
@@ -536,4 +560,31 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Words {
         *word = u64::from_be_bytes(eight);
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a log of which only the nodes above the leaves are known, 32 blocks are passed over at once; of one of
+    /// which everything is known, all.
+    #[test]
+    fn words_are_passed_over_and_not_bits() {
+        let mut bits = Bits::default();
+        bits.set_range(0..1 << 50, true);
+        for chunk in 500..1000 {
+            bits.put(chunk, [0x5555_5555_5555_5555; WORDS]);
+        }
+        let mut steps = 0;
+        let found = bits.next_in_words(0, |word| {
+            steps += 1;
+            !(word | word << 1)
+        });
+        assert_eq!((found, steps), (1 << 50, 500 * WORDS + 1));
+        assert_eq!(bits.next_in_words(7, |word| !word), 500 * CHUNK_BITS);
+        assert_eq!(
+            bits.next_in_words(500 * CHUNK_BITS + 63, |word| !word),
+            500 * CHUNK_BITS + 64
+        );
+    }
 }

@@ -240,6 +240,15 @@ impl Bitfield {
         self.tree.bound()
     }
 
+    /// The first block from `block` on of which neither the tree node of its leaf is here nor the one above that.
+    #[must_use]
+    pub fn next_unproven(&self, block: u64) -> u64 {
+        if block >= MAX_BITS / 2 {
+            return block;
+        }
+        self.tree.next_in_words(2 * block, unproven_leaves) / 2
+    }
+
     /// The blocks that are here while the tree node of their leaf is not: a page was torn while it was
     /// written.
     pub fn blocks_without_leaf(&self) -> impl Iterator<Item = u64> {
@@ -437,6 +446,14 @@ impl Bitfield {
             self.touch_above(last / 2);
         }
     }
+}
+
+/// Which leaves, of a word of tree bits, are not here, and neither are the nodes above them. Of four nodes the
+/// first and the third are leaves, with the second above both.
+const fn unproven_leaves(word: u64) -> u64 {
+    const FIRST: u64 = 0x8888_8888_8888_8888;
+    const THIRD: u64 = FIRST >> 2;
+    !((word | word << 1) & FIRST | (word | word >> 1) & THIRD) & (FIRST | THIRD)
 }
 
 impl PartialEq for Bitfield {

@@ -152,6 +152,9 @@ proptest! {
             prop_assert_eq!(bitfield.next_clear(range.start), next_clear(&data, range.start));
             prop_assert_eq!(bitfield.runs(range.clone()).collect::<Vec<_>>(), runs(&data, range.clone()));
 
+            let is_proven = |block: &u64| tree.contains(&(2 * block)) || tree.contains(&(block / 2 * 4 + 1));
+            prop_assert_eq!(Some(bitfield.next_unproven(range.start)), (range.start..).find(|block| !is_proven(block)));
+
             let start = range.start & !7;
             let mut bytes = vec![0; (range.end - start).div_ceil(8) as usize];
             for &block in data.range(start..range.end) {
@@ -188,6 +191,14 @@ proptest! {
             bitfield.tree_set(node);
         }
         bitfield.set_range(blocks.clone(), true);
+
+        let mut unproven = nodes.end / 2 + 1;
+        for block in (nodes.start / 2..unproven).rev() {
+            if !tree.contains(&(2 * block)) && !tree.contains(&(block / 2 * 4 + 1)) {
+                unproven = block;
+            }
+            prop_assert_eq!(bitfield.next_unproven(block), unproven);
+        }
 
         let lacking = blocks.filter(|block| !tree.contains(&(2 * block)));
         prop_assert_eq!(bitfield.blocks_without_leaf().collect::<Vec<_>>(), lacking.collect::<Vec<_>>());

@@ -501,21 +501,13 @@ impl Log {
         })
     }
 
-    /// Whether a block would be believed with one more hash, and no signature: its leaf is known, or
-    /// the node above it.
-    pub(crate) fn is_proven(&self, block: u64) -> bool {
-        NodeIndex::leaf(block).is_some_and(|leaf| {
-            let bits = TreeBits(&self.bitfield);
-            bits.has(leaf) || bits.has(leaf.parent())
-        })
-    }
-
-    /// The first of `blocks` from `block` on that is not proven.
+    /// The first of `blocks` from `block` on that is not proven: it would not be believed with one
+    /// more hash, and no signature.
     pub(crate) fn first_unproven(&self, blocks: &Blocks, block: u64) -> Option<u64> {
-        blocks
-            .runs_from(block)
-            .flatten()
-            .find(|&block| !self.is_proven(block))
+        blocks.runs_from(block).find_map(|run| {
+            let unproven = self.bitfield.next_unproven(run.start);
+            run.contains(&unproven).then_some(unproven)
+        })
     }
 
     /// Takes the bits, roots and head of a change for its own. Adds the nodes that were not known

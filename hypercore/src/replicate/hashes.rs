@@ -96,8 +96,13 @@ impl HashDownloads {
             for run in hashes.blocks.runs_from(start) {
                 let mut block = run.start;
                 while let Some(found) = peer.remote.next_set(block).filter(|&it| it < run.end) {
+                    let unproven = log.bitfield().next_unproven(found);
+                    if unproven > found {
+                        block = unproven;
+                        continue;
+                    }
                     block = found + 1;
-                    if !log.is_proven(found) && !is_asked(found) {
+                    if !is_asked(found) {
                         peer.hash_scan = HashScan {
                             download: serial,
                             block,
