@@ -2,9 +2,10 @@ use bytes::Bytes;
 use hypercore_merkle::{
     Error, KeyPair, Node, NodeIndex, Proof, RemoteTree, Signature, full_roots, tree_index,
 };
+use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::support::{Log, at, get, nodes, unhex, unhex_array, vectors};
+use crate::support::{Log, at, get, nodes, sample, unhex, unhex_array, vectors};
 
 fn values(file: &Value) -> Vec<Bytes> {
     get::<Vec<String>>(file, "blocks")
@@ -243,4 +244,41 @@ fn a_full_proof_heals_a_damaged_node() {
     proof.signature = signature;
     clone.put(5, value, &proof).expect("an honest proof");
     assert_eq!(clone.nodes[&damaged], feed.nodes[&damaged]);
+}
+
+proptest! {
+    /// Requests count on the answers to those before them, which are all still under way.
+    #[test]
+    fn answers_in_the_order_of_their_requests_prove_what_they_are_for(
+        length in 1_u64..300,
+        first in any::<u64>(),
+        in_flight in prop::collection::vec(prop::collection::vec(any::<u64>(), 1..40), 1..6),
+        forgets in any::<bool>(),
+    ) {
+        let feed = sample(length);
+        let mut clone = feed.empty_reader();
+        let first = first % length;
+        let proof = feed.full_proof(first, false);
+        clone.put(first, Some(feed.blocks[&first].clone()), &proof).unwrap();
+        let (mut ahead, mut sent) = (RemoteTree::new(), proof.nodes.len());
+        for blocks in in_flight {
+            let mut requests = Vec::new();
+            for block in blocks {
+                let block = block % length;
+                let digest = tree_index::digest_ahead(&clone.present, &mut ahead, at(2 * block));
+                requests.push((block, digest));
+            }
+            for (block, digest) in requests {
+                let proof = feed.proof(&mut RemoteTree::new(), block, digest, false);
+                sent += proof.nodes.len();
+                let put = clone.put(block, Some(feed.blocks[&block].clone()), &proof);
+                prop_assert!(put.is_ok(), "block {block}: {put:?}");
+            }
+            if forgets {
+                ahead = RemoteTree::new();
+            }
+        }
+        // Nothing was sent that was there, or on the way.
+        prop_assert!(sent <= clone.present.len());
+    }
 }
