@@ -129,10 +129,26 @@ fn with_seed<T>(hold: impl FnOnce(&[u8; 32]) -> T) -> T {
 }
 
 /// Does what any next calls do. A function that hands a secret on may leave a copy in the part of
-/// the stack that it had, which nobody can wipe without `unsafe`.
+/// the stack that it had, which nobody can wipe without `unsafe`; and what is built there next may
+/// take that along in bytes that it does not use.
 #[inline(never)]
 fn overwrite_stack() {
     black_box(&mut [0_u8; 1 << 16]);
+}
+
+/// A key pair that was made by calls that are over.
+#[inline(never)]
+fn key_pair(seed: &[u8; 32]) -> KeyPair {
+    let pair = KeyPair::from_seed(seed);
+    overwrite_stack();
+    pair
+}
+
+#[inline(never)]
+fn static_key_pair(seed: &[u8; 32]) -> StaticKeyPair {
+    let pair = StaticKeyPair::from_secret(seed);
+    overwrite_stack();
+    pair
 }
 
 #[test]
@@ -155,12 +171,12 @@ fn no_secret_stays() {
         StaticKeyPair::from_secret(seed).duplicate()
     });
     leaves_nothing("OpenOptions", |seed| {
-        OpenOptions::new().key_pair(KeyPair::from_seed(seed))
+        OpenOptions::new().key_pair(key_pair(seed))
     });
     leaves_nothing("a core in memory", |seed| {
         block_on(async {
             let core = OpenOptions::new()
-                .key_pair(KeyPair::from_seed(seed))
+                .key_pair(key_pair(seed))
                 .open_memory()
                 .await
                 .unwrap();
@@ -172,7 +188,7 @@ fn no_secret_stays() {
     leaves_nothing("a new core on the disk", |seed| {
         block_on(async {
             let core = OpenOptions::new()
-                .key_pair(KeyPair::from_seed(seed))
+                .key_pair(key_pair(seed))
                 .open(&directory)
                 .await
                 .unwrap();
@@ -192,7 +208,7 @@ fn no_secret_stays() {
         block_on(async {
             let core = Hypercore::options().open_memory().await.unwrap();
             let mut options = ReplicateOptions::live();
-            options.key_pair = Some(StaticKeyPair::from_secret(seed));
+            options.key_pair = Some(static_key_pair(seed));
             core.replicate(Role::Initiator, options).unwrap()
         })
     });

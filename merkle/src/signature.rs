@@ -6,7 +6,7 @@ use std::str::FromStr;
 use curve25519_dalek::{EdwardsPoint, Scalar};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use sha2::{Digest as _, Sha512};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::hash::Hex;
@@ -87,14 +87,8 @@ pub struct KeyPair(
 
 struct Secret {
     key: SigningKey,
-    /// What `key` signs with, as it was when the pair was made: signatures are checked with it.
-    scalar: Scalar,
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.scalar.zeroize();
-    }
+    /// The same, to check with what `key` has signed.
+    copy: SigningKey,
 }
 
 impl KeyPair {
@@ -111,9 +105,10 @@ impl KeyPair {
     /// The key pair that grows from `seed`.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let key = SigningKey::from_bytes(seed);
-        let scalar = key.to_scalar();
-        Self(Box::new(Secret { key, scalar }))
+        Self(Box::new(Secret {
+            key: SigningKey::from_bytes(seed),
+            copy: SigningKey::from_bytes(seed),
+        }))
     }
 
     /// The key pair in libsodium's form: the seed, then the public key.
@@ -173,7 +168,7 @@ impl KeyPair {
     ///
     /// The signature `(R, s)` is, if `s·B = R + k·A`. The owner knows the `a` in `A = a·B`, and asks
     /// whether `(s − k·a)·B = R`: one product with the base point, which has tables, and half the
-    /// time of [`Verifier::verify`]. A seed that has changed in memory since is noticed as well.
+    /// time of [`Verifier::verify`]. A seed that has changed in memory is noticed as well: there are two.
     pub(crate) fn signed(&self, head: &TreeHead, signature: &Signature) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         let Some(s) = Scalar::from_canonical_bytes(*signature.s_bytes()).into_option() else {
@@ -181,11 +176,12 @@ impl KeyPair {
         };
         let digest = Sha512::new()
             .chain_update(signature.r_bytes())
-            .chain_update(self.0.key.verifying_key().as_bytes())
+            .chain_update(self.0.copy.verifying_key().as_bytes())
             .chain_update(head.signable())
             .finalize();
         let k = Scalar::from_bytes_mod_order_wide(&digest.into());
-        let nonce = Zeroizing::new(s - k * self.0.scalar);
+        let a = Zeroizing::new(self.0.copy.to_scalar());
+        let nonce = Zeroizing::new(s - k * *a);
         EdwardsPoint::mul_base(&nonce).compress().as_bytes() == signature.r_bytes()
     }
 }
