@@ -8,26 +8,26 @@
 //!
 //! A bit goes to the disk when what it claims is durable, at every level: recovery rests on that.
 
+mod checkpoint;
+mod reading;
+
 use std::{
     fmt,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, Proof, PublicKey, Roots, Signature, TreeHead, Verifier};
 use hypercore_storage::FeedFiles;
 
+use self::checkpoint::{Checkpoint, Pages};
 use crate::{
     Durability,
     core::Core,
     error::{Corruption, Error, Result},
     event::PeerId,
-    log::{self, Appends, CHECKPOINT_BLOCKS, Durable, GuardFile, Log, Trust, Unsynced},
+    log::{self, Appends, Durable, GuardFile, Log},
     options::OnWrite,
-    request::Audit,
-    runtime,
     signer::Author,
     turns::Turns,
 };
@@ -53,42 +53,11 @@ pub(crate) struct Shared {
 /// A core as its handles and connections share it.
 pub(crate) type SharedCore = Arc<Shared>;
 
-/// What is not durable of the bitfield that was written.
-#[derive(Debug)]
-struct Pages {
-    unsynced: Unsynced,
-    synced: Instant,
-    /// How often in a row they could not be written.
-    failures: u32,
-}
-
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
-
-#[derive(Debug)]
-struct Checkpoint {
-    running: bool,
-    last: Instant,
-}
-
-/// The bits of appends are synced after [`CHECKPOINT_BLOCKS`], after this many bytes,
-const PAGES_BYTES: u64 = 64 * 1024 * 1024;
-
-/// or with the first append after this time.
-const PAGES_TIME: Duration = Duration::from_secs(1);
-
-/// After so many failures to write the bitfield in a row the log takes no more writes.
-const MAX_PAGE_FAILURES: u32 = 3;
-
-/// Downloads become durable, and visible after a restart, after at most [`CHECKPOINT_BLOCKS`], this
-/// many bytes,
-const CHECKPOINT_BYTES: u64 = 16 * 1024 * 1024;
-
-/// or this time, whichever comes first.
-const CHECKPOINT_TIME: Duration = Duration::from_millis(500);
 
 impl Shared {
     pub(crate) fn new(log: Log, sparse: bool, follow: bool, durability: Durability) -> Self {
@@ -104,15 +73,8 @@ impl Shared {
             sparse,
             on_write: None,
             turns: Mutex::default(),
-            checkpoint: Mutex::new(Checkpoint {
-                running: false,
-                last: runtime::now(),
-            }),
-            pages: Mutex::new(Pages {
-                unsynced: Unsynced::default(),
-                synced: runtime::now(),
-                failures: 0,
-            }),
+            checkpoint: Mutex::new(Checkpoint::new()),
+            pages: Mutex::new(Pages::new()),
         }
     }
 
@@ -241,249 +203,6 @@ impl Shared {
             files.write_page(*page, bytes)?;
         }
         files.sync_bitfield()
-    }
-
-    // ---- reading ----------------------------------------------------------------------------
-
-    /// Block `index`, checked unless that was done before. None if it is not stored.
-    pub(crate) fn read_one(&self, index: u64) -> Result<Option<Bytes>> {
-        self.read_unlocked(
-            |log| log.has(index).then(|| (index..index + 1, log.trust(index))),
-            |files, stored, trust| {
-                let block = log::read_one(files, index, trust)?;
-                let check = if block.len() < log::SMALL {
-                    Check::EveryTime
-                } else {
-                    Check::of(stored, trust)
-                };
-                Ok((block, check))
-            },
-        )
-    }
-
-    /// The first of `blocks`, and those after it that are stored and cost little to read with it;
-    /// each is checked unless that was done before. Empty if the first is not stored.
-    pub(crate) fn read_run(&self, blocks: Range<u64>) -> Result<Vec<Bytes>> {
-        let read = self.read_unlocked(
-            |log| Some(log.stored_run(blocks.clone())).filter(|(run, _)| !run.is_empty()),
-            |files, run, trust| {
-                let start = run.start;
-                let read = log::read_run(files, run, trust)?;
-                let end = start + read.len() as u64;
-                Ok((read, Check::of(start..end, trust)))
-            },
-        );
-        Ok(read?.unwrap_or_default())
-    }
-
-    /// Reads blocks without the lock: `find` says under it which are stored, and whether they were
-    /// checked; `read` reads them, and says how they were checked now.
-    ///
-    /// Some may be cleared before they are read. What was read then is true if its hash is right, and
-    /// otherwise they are looked for again. None if they are not stored.
-    fn read_unlocked<T>(
-        &self,
-        find: impl Fn(&Log) -> Option<(Range<u64>, Trust)>,
-        read: impl Fn(&FeedFiles, Range<u64>, Trust) -> Result<(T, Check)>,
-    ) -> Result<Option<T>> {
-        let mut may_trust = true;
-        loop {
-            let core = self.lock();
-            let files = Arc::clone(core.log.files()?);
-            let Some((stored, trust)) = find(&core.log) else {
-                return Ok(None);
-            };
-            let cleared = core.log.cleared();
-            drop(core);
-            let trust = if may_trust { trust } else { Trust::Unknown };
-            let read = match read(&files, stored, trust) {
-                Ok((value, Check::EveryTime)) => return Ok(Some(value)),
-                read => read,
-            };
-            let mut core = self.lock();
-            let unchanged = core.log.cleared() == cleared;
-            match read {
-                Ok((value, Check::Now(blocks))) => {
-                    if unchanged {
-                        core.log.mark_checked(blocks);
-                    }
-                    return Ok(Some(value));
-                }
-                read if unchanged => return read.map(|(value, _)| Some(value)),
-                // Hashed, the next is true whatever is cleared meanwhile.
-                _ => may_trust = false,
-            }
-        }
-    }
-
-    // ---- checkpoints ------------------------------------------------------------------------
-
-    /// Writes the pages of the bitfield that changed, after what they claim is durable.
-    fn write_pages(&self) -> Result<()> {
-        let mut state = lock(&self.pages);
-        let (files, pages, unsynced, head) = {
-            let mut core = self.lock();
-            let files = Arc::clone(core.log.writable_files()?);
-            let (pages, unsynced) = core.log.take_pages();
-            (files, pages, unsynced, core.log.head())
-        };
-        if unsynced {
-            self.sync(|| files.sync_content())?;
-            self.lock().announce(&head);
-        }
-        let mut written = 0;
-        let mut write = || {
-            if !pages.is_empty() {
-                // A writer has done that before.
-                files.reserve_pages(head.length)?;
-            }
-            for (page, bytes) in &pages {
-                files.write_page(*page, bytes)?;
-                written += 1;
-            }
-            Ok(())
-        };
-        if let Err(error) = self.sync(&mut write) {
-            let mut core = self.lock();
-            core.log.put_back_pages(&pages[written..]);
-            state.failures += 1;
-            if state.failures >= MAX_PAGE_FAILURES {
-                core.log.poison();
-            }
-            return Err(error);
-        }
-        state.failures = 0;
-        Ok(())
-    }
-
-    /// Does something that syncs. When a sync fails nobody knows what is on the disk, and trying again
-    /// would not tell.
-    fn sync(&self, work: impl FnOnce() -> Result<(), hypercore_storage::Error>) -> Result<()> {
-        work().map_err(|error| {
-            if error.is_failed_sync() {
-                self.lock().log.poison();
-            }
-            error.into()
-        })
-    }
-
-    /// Syncs the bits of appends when there are enough of them.
-    pub(crate) fn sync_pages_if_due(&self) -> Result<()> {
-        let state = lock(&self.pages);
-        let Unsynced { blocks, bytes } = state.unsynced;
-        let late = runtime::now() >= state.synced + PAGES_TIME;
-        drop(state);
-        if blocks >= CHECKPOINT_BLOCKS || bytes >= PAGES_BYTES || (blocks > 0 && late) {
-            self.sync_pages(None)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Makes the pages that were written durable, and what is noted of the log: that its `appends`
-    /// are, if they are.
-    fn sync_pages(&self, appends: Option<Appends>) -> Result<()> {
-        let files = Arc::clone(self.lock().log.writable_files()?);
-        let mut state = lock(&self.pages);
-        self.sync(|| files.sync_bitfield())?;
-        let noted = {
-            let mut core = self.lock();
-            if let Some(appends) = appends {
-                core.log.note_appends(appends);
-            }
-            core.log.noted()
-        };
-        if let Err(error) = sync_all(&noted) {
-            tracing::warn!(%error, "the guard against forks could not be synced");
-        }
-        state.unsynced = Unsynced::default();
-        state.synced = runtime::now();
-        Ok(())
-    }
-
-    /// When the newest downloads are to be made durable.
-    pub(crate) fn checkpoint_deadline(&self, unsynced: Unsynced) -> Option<Instant> {
-        if self.durability == Durability::OnClose {
-            return None;
-        }
-        let checkpoint = lock(&self.checkpoint);
-        (unsynced.blocks > 0 && !checkpoint.running).then_some(checkpoint.last + CHECKPOINT_TIME)
-    }
-
-    /// Starts to make the newest downloads durable if it is time.
-    pub(crate) fn checkpoint_if_due(self: &Arc<Self>, unsynced: Unsynced, now: Instant) {
-        let enough = unsynced.blocks >= CHECKPOINT_BLOCKS || unsynced.bytes >= CHECKPOINT_BYTES;
-        let late = now >= lock(&self.checkpoint).last + CHECKPOINT_TIME;
-        if enough || late {
-            self.checkpoint(unsynced);
-        }
-    }
-
-    /// Starts to make the newest downloads durable, unless that is under way.
-    pub(crate) fn checkpoint(self: &Arc<Self>, unsynced: Unsynced) {
-        if self.durability == Durability::OnClose || unsynced.blocks == 0 {
-            return;
-        }
-        if std::mem::replace(&mut lock(&self.checkpoint).running, true) {
-            return;
-        }
-        let shared = Arc::clone(self);
-        runtime::spawn_blocking(move || {
-            shared.write_checkpoint();
-            *lock(&shared.checkpoint) = Checkpoint {
-                running: false,
-                last: runtime::now(),
-            };
-            // Connections set their timers by it.
-            shared.lock().replicator.wake_all();
-        });
-    }
-
-    fn write_checkpoint(&self) {
-        loop {
-            let written = self.write_pages();
-            let core = self.lock();
-            match written {
-                Ok(()) => {}
-                // Whoever closes a core has made everything durable.
-                Err(Error::Closed) => return,
-                Err(error) => {
-                    // It is tried again with what comes next.
-                    return tracing::warn!(%error, "downloads could not be made durable");
-                }
-            }
-            // What came meanwhile is left to the connections, as long as there are any.
-            if core.replicator.has_peers() || core.log.unsynced().blocks == 0 {
-                return;
-            }
-        }
-    }
-
-    /// Makes appends that did not wait for it durable when their time is over.
-    pub(crate) fn sync_later(self: &Arc<Self>) {
-        let Durability::Interval(interval) = self.durability else {
-            return;
-        };
-        if self.lock().log.unsynced().blocks == 0
-            || std::mem::replace(&mut lock(&self.checkpoint).running, true)
-        {
-            return;
-        }
-        let shared = Arc::downgrade(self);
-        runtime::spawn_blocking_after(interval, move || {
-            // Whoever closes a core has made everything durable.
-            let Some(shared) = shared.upgrade() else {
-                return;
-            };
-            *lock(&shared.checkpoint) = Checkpoint {
-                running: false,
-                last: runtime::now(),
-            };
-            match shared.write_pages() {
-                Ok(()) | Err(Error::Closed) => {}
-                Err(error) => tracing::warn!(%error, "appends could not be made durable"),
-            }
-        });
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
@@ -627,61 +346,6 @@ impl Shared {
             log::drop_blocks(&files, &missing)?;
         }
         Ok(self.lock().log.bitfield().total())
-    }
-
-    pub(crate) fn audit(&self) -> Result<Audit> {
-        let (files, runs) = {
-            let core = self.lock();
-            let runs: Vec<_> = core.log.bitfield().runs(0..u64::MAX).collect();
-            (Arc::clone(core.log.files()?), runs)
-        };
-        let mut audit = Audit::default();
-        for index in runs.into_iter().flatten() {
-            match log::read_block(&files, index) {
-                Ok(_) => audit.valid += 1,
-                Err(error) if error.is_corruption() => match self.is_damaged(&files, index)? {
-                    Some(true) => audit.invalid.push(index),
-                    Some(false) => audit.valid += 1,
-                    None => {}
-                },
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(audit)
-    }
-
-    /// Looks at a block again that was not whole: perhaps it was cleared meanwhile, and downloaded
-    /// again. `None` if it is not stored. Nothing changes it under the lock.
-    fn is_damaged(&self, files: &FeedFiles, index: u64) -> Result<Option<bool>> {
-        let core = self.lock();
-        if !core.log.has(index) {
-            return Ok(None);
-        }
-        match log::read_block(files, index) {
-            Ok(_) => Ok(Some(false)),
-            Err(error) if error.is_corruption() => Ok(Some(true)),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// When the hashes of blocks that were read were compared with those of the tree.
-enum Check {
-    /// Now, as always with blocks so small: it is not worth the lock to note that.
-    EveryTime,
-    /// Now, so that these need not be hashed again.
-    Now(Range<u64>),
-    /// Before, and nobody knows whether what was read is what was hashed, if blocks were cleared since.
-    Before,
-}
-
-impl Check {
-    /// That of `blocks`, which were read by one who trusted them so far.
-    const fn of(blocks: Range<u64>, trust: Trust) -> Self {
-        match trust {
-            Trust::Checked => Self::Before,
-            Trust::Unknown => Self::Now(blocks),
-        }
     }
 }
 
