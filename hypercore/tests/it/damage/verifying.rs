@@ -2,7 +2,11 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
 };
 
 use futures_lite::future::block_on;
@@ -96,41 +100,59 @@ fn random_flipped_bits_of_a_longer_log_are_seen() {
     let (storage, blocks) = log(300);
     let key_pair = key_pair("damage");
     let flips = std::env::var("HYPERCORE_FLIPS").map_or(200, |flips| flips.parse().unwrap());
-    let sizes = FileName::ALL.map(|file| 8 * storage.read(file).len() as u64);
-    let mut random: u64 = 300;
-    for flip in 0..flips {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let mut bit = (random >> 20) % sizes.iter().sum::<u64>();
-        let file = FileName::ALL.into_iter().zip(sizes).find(|&(_, size)| {
-            let is_here = bit < size;
-            bit -= if is_here { 0 } else { size };
-            is_here
-        });
-        let (file, bit) = (file.unwrap().0, bit as usize);
-        let node = (bit / 8).saturating_sub(32) as u64 / 40;
-        // A parent of blocks that are not there yet.
-        let is_blank = file == FileName::Tree && node + (1 << node.trailing_ones()) > 2 * 300;
-        if is_blank || !matters(file, bit / 8) && (bit / 8 < 32) {
-            continue;
+    let next = AtomicU64::new(0);
+    let try_some = || {
+        loop {
+            let flip = next.fetch_add(1, Ordering::Relaxed);
+            if flip >= flips {
+                break;
+            }
+            let Some((file, bit)) = random_bit(&storage, flip) else {
+                continue;
+            };
+            let mut damaged = storage.read(file);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let storage = copy(&storage);
+            storage.write(file, &damaged);
+            let found = verify(&storage);
+            // A block that is not claimed could have been cleared.
+            let is_missed = file == FileName::Bitfield && found.blocks == 299;
+            assert!(
+                is_missed || found.problems.iter().any(|problem| problem.file == file),
+                "flip {flip}: bit {} of byte {} of {file}: {:?}",
+                bit % 8,
+                bit / 8,
+                found.problems
+            );
+            read_all(&storage, &key_pair, &blocks);
         }
-        let mut damaged = storage.read(file);
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        let storage = copy(&storage);
-        storage.write(file, &damaged);
-        let found = verify(&storage);
-        // A block that is not claimed could have been cleared.
-        let is_missed = file == FileName::Bitfield && found.blocks == 299;
-        assert!(
-            is_missed || found.problems.iter().any(|problem| problem.file == file),
-            "flip {flip}: bit {} of byte {} of {file}: {:?}",
-            bit % 8,
-            bit / 8,
-            found.problems
-        );
-        read_all(&storage, &key_pair, &blocks);
-    }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(try_some);
+        }
+    });
+}
+
+/// A bit of a log of 300 blocks, unless it says nothing.
+fn random_bit(storage: &Memory, seed: u64) -> Option<(FileName, usize)> {
+    let sizes = FileName::ALL.map(|file| 8 * storage.read(file).len() as u64);
+    // SplitMix64.
+    let mut random = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    random = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    random = (random ^ (random >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let mut bit = (random ^ (random >> 31)) % sizes.iter().sum::<u64>();
+    let (file, _) = FileName::ALL.into_iter().zip(sizes).find(|&(_, size)| {
+        let is_here = bit < size;
+        bit -= if is_here { 0 } else { size };
+        is_here
+    })?;
+    let bit = bit as usize;
+    let node = (bit / 8).saturating_sub(32) as u64 / 40;
+    // A parent of blocks that are not there yet.
+    let is_blank = file == FileName::Tree && node + (1 << node.trailing_ones()) > 2 * 300;
+    let says_nothing = is_blank || !matters(file, bit / 8) && (bit / 8 < 32);
+    (!says_nothing).then_some((file, bit))
 }
 
 #[test]
