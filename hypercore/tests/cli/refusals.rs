@@ -162,6 +162,10 @@ fn what_is_not_a_core() {
     scene
         .run(["info", "file"])
         .fails(1, &["`file` is not a directory"]);
+    std::fs::create_dir(scene.path("file.hypercore")).unwrap();
+    scene
+        .run(["stats", "file"])
+        .fails(1, &["its core is in `file.hypercore`"]);
     for args in [
         &["create", "file"][..],
         &["clone", KEY, "file", "--connect", "127.0.0.1:1"],

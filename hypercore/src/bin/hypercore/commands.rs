@@ -21,6 +21,10 @@ pub(crate) fn require_directory(dir: &Path) -> Result<()> {
     let shown = dir.display();
     match fs::metadata(dir) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
+        // What `share` was given, and what `receive` has written.
+        Ok(_) if Path::new(&format!("{shown}.hypercore")).is_dir() => Err(Failure::failed(
+            format!("`{shown}` is not a directory; its core is in `{shown}.hypercore`"),
+        )),
         Ok(_) => Err(Failure::failed(format!("`{shown}` is not a directory"))),
         Err(_) if dir.to_str().is_some_and(|name| parse_key(name).is_ok()) => {
             Err(Failure::failed(format!(
