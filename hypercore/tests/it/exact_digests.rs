@@ -1,6 +1,6 @@
 //! The extension by which peers count on answers that are under way.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use async_std::task;
 use hypercore::{
@@ -10,7 +10,7 @@ use hypercore::{
 
 use crate::{
     puppet::Puppet,
-    support::{clone_of, run, soon, tcp_pair, writer},
+    support::{clone_of, clone_with, run, soon, tcp_pair, writer},
 };
 
 const BLOCKS: u64 = 64;
@@ -95,15 +95,20 @@ async fn answer(origin: &Hypercore, request: &Request) -> (Message, usize) {
 /// Waits until `clone` has asked for all that it does not have.
 async fn requests_for_all(clone: &Hypercore, puppet: &mut Puppet) -> Vec<Request> {
     let mut requests = Vec::new();
-    while clone.downloaded(..) + (requests.len() as u64) < BLOCKS {
-        // It may also be storing what it was sent before.
-        let request = async_std::future::timeout(Duration::from_millis(10), puppet.request());
-        if let Ok(request) = request.await {
-            let request = request.expect("a connection");
-            requests.extend((!request.hash).then_some(request));
-        }
+    loop {
+        let mut next = pin!(puppet.request());
+        let request = loop {
+            if clone.downloaded(..) + requests.len() as u64 == BLOCKS {
+                return requests;
+            }
+            // It may also be storing what it was sent before.
+            let soon = async_std::future::timeout(Duration::from_millis(10), next.as_mut());
+            if let Ok(request) = soon.await {
+                break request.expect("a connection");
+            }
+        };
+        requests.extend((!request.hash).then_some(request));
     }
-    requests
 }
 
 /// What a clone asks for that downloads everything, with what `disturb` does to the requests that
@@ -194,5 +199,44 @@ fn answers_in_another_order_are_nobodys_fault() {
             None
         });
         nodes.await;
+    });
+}
+
+/// A peer with an older log proves blocks by roots that the newer one has no more, and that cannot be
+/// compared with it. The first answer is of no use, and the second counted on it.
+#[test]
+fn what_counted_on_an_answer_of_no_use_is_asked_for_again() {
+    run(async {
+        let new = writer(53).await;
+        let old = clone_with(&new, 0..53).await;
+        let more = (53..93).map(|index| format!("block {index}"));
+        new.append_batch(more).await.unwrap();
+        let clone = clone_of(&new, true).await;
+        let proof = new.proof(0).await.unwrap().unwrap();
+        let first = new.get(0).await.unwrap();
+        clone.put(0, Some(first), &proof).await.unwrap();
+
+        let mut puppet = puppet_for(&clone, &["hypercore/exact-digests"]).await;
+        let have = Have {
+            start: 1,
+            length: 52,
+            bitfield: None,
+            ack: false,
+        };
+        puppet.send(Message::Have(have)).await;
+        let wanted = task::spawn(clone.download(44..46));
+        for origin in [&old, &new] {
+            let mut requests = Vec::new();
+            while requests.len() < 2 {
+                let request = soon("a request", puppet.request()).await.unwrap();
+                requests.extend((!request.hash).then_some(request));
+            }
+            let counts_on_the_other = requests[1].nodes == 1;
+            assert_eq!(counts_on_the_other, origin.length() == 53);
+            for request in requests {
+                puppet.send(answer(origin, &request).await.0).await;
+            }
+        }
+        soon("both blocks", wanted).await.unwrap();
     });
 }
