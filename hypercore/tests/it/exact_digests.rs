@@ -92,16 +92,20 @@ async fn answer(origin: &Hypercore, request: &Request) -> (Message, usize) {
     (Message::Data(data), proof.nodes.len())
 }
 
-/// Waits until `clone` has asked for all that it does not have.
-async fn requests_for_all(clone: &Hypercore, puppet: &mut Puppet) -> Vec<Request> {
+/// Waits until `clone` has asked for all that it does not have, or for as much as it asks for at one
+/// time. Empty when it has everything.
+async fn next_requests(clone: &Hypercore, puppet: &mut Puppet) -> Vec<Request> {
     let mut requests = Vec::new();
     loop {
         let mut next = pin!(puppet.request());
+        let mut quiet = 0;
         let request = loop {
-            if clone.downloaded(..) + requests.len() as u64 == BLOCKS {
+            let is_all = clone.downloaded(..) + requests.len() as u64 == BLOCKS;
+            if is_all || quiet > 20 && !requests.is_empty() {
                 return requests;
             }
             // It may also be storing what it was sent before.
+            quiet += 1;
             let soon = async_std::future::timeout(Duration::from_millis(10), next.as_mut());
             if let Ok(request) = soon.await {
                 break request.expect("a connection");
@@ -139,7 +143,7 @@ async fn nodes_of_clone(
     soon("the first block", clone.get(0)).await.unwrap();
     puppet.send(have(1, BLOCKS - 1)).await;
     loop {
-        let requests = &mut requests_for_all(&clone, &mut puppet).await;
+        let requests = &mut next_requests(&clone, &mut puppet).await;
         if requests.is_empty() {
             break;
         }
@@ -231,11 +235,12 @@ fn what_counted_on_an_answer_of_no_use_is_asked_for_again() {
                 let request = soon("a request", puppet.request()).await.unwrap();
                 requests.extend((!request.hash).then_some(request));
             }
-            let counts_on_the_other = requests[1].nodes == 1;
-            assert_eq!(counts_on_the_other, origin.length() == 53);
-            for request in requests {
-                puppet.send(answer(origin, &request).await.0).await;
-            }
+            assert!(requests[1].nodes == 1 || origin.length() > 53);
+            let answers = [
+                answer(origin, &requests[0]).await.0,
+                answer(origin, &requests[1]).await.0,
+            ];
+            puppet.send_all(&answers).await;
         }
         soon("both blocks", wanted).await.unwrap();
     });

@@ -36,6 +36,14 @@ impl Puppet {
         self.flush().await;
     }
 
+    /// Sends several messages, which arrive together.
+    pub(crate) async fn send_all(&mut self, messages: &[Message]) {
+        for message in messages {
+            self.session.send(self.channel, message).unwrap();
+        }
+        self.flush().await;
+    }
+
     async fn flush(&mut self) {
         while !self.session.outgoing().is_empty() {
             // A remote that hung up is seen when it is read from.

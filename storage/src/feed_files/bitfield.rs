@@ -92,6 +92,7 @@ impl FeedFiles {
         self.write(&self.bitfield, end - zeros.len() as u64, &zeros)?;
         self.sync_bitfield()
     }
+
     /// Cuts the bitfield to its first `count` pages.
     ///
     /// # Errors
