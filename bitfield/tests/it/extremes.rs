@@ -37,7 +37,7 @@ fn len(range: &Range<u64>, end: u64) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(crate::model::config(20_000))]
 
     #[test]
     fn one_bit(bit in number(), node in number(), around in range()) {

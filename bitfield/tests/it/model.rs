@@ -104,7 +104,7 @@ impl File {
 }
 
 /// So many cases, or as many as `HYPERCORE_MODEL_CASES` says.
-fn config(cases: u32) -> ProptestConfig {
+pub(crate) fn config(cases: u32) -> ProptestConfig {
     let wanted = env::var("HYPERCORE_MODEL_CASES").map(|cases| cases.parse());
     ProptestConfig::with_cases(wanted.map_or(cases, |cases| cases.expect("a number")))
 }
