@@ -2,12 +2,14 @@
 //! disk, nor by both.
 //!
 //! `HYPERCORE_CRASH_SEEDS=1000..100000 cargo test --release -p hypercore --test it crash::` tries
-//! more, and `HYPERCORE_CRASH_SEEDS=17..18` repeats one.
+//! more, and `HYPERCORE_CRASH_SEEDS=17..18` repeats one. With `HYPERCORE_NODE_MODULES`, Node audits
+//! every log of a writer that was opened again.
 
 mod clone;
 mod creation;
 mod failures;
 mod levels;
+mod node;
 mod prefixes;
 mod recovery;
 mod writer;

@@ -15,7 +15,7 @@ use hypercore::{
     },
 };
 
-use super::{Random, assert_verifies, for_all_seeds};
+use super::{Random, assert_verifies, for_all_seeds, node::assert_node_agrees};
 use crate::support::key_pair;
 
 /// How a program ended that did not close its log.
@@ -351,6 +351,7 @@ impl Program {
         assert!(self.core.is_writable(), "{lock:?}, {recovery:?}");
         self.oracle.check(&self.core, crash).await;
         assert_verifies(&self.disk).await;
+        assert_node_agrees(&self.disk.image(), self.core.length());
     }
 
     /// Closed, a log opens as it is, whatever it went through.
