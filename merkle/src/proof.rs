@@ -36,8 +36,8 @@ pub struct ProofPlan {
 /// Plans the proof of `node` for a peer that sent `digest`; `None` if we lack the node.
 ///
 /// `remote` remembers what earlier digests told, and learns from this one; an empty one goes by
-/// this digest alone. Only digests teach: nodes that were sent may never arrive. `with_leaf` puts `node` itself in front, for an answer
-/// without value.
+/// this digest alone. Only digests teach: nodes that were sent may never arrive. `with_leaf` puts
+/// `node` itself in front, for an answer without value.
 ///
 /// A planned root can be missing from `present` when the tree has holes; such a proof cannot be
 /// given. Any `digest` is safe: it costs at most 64 steps.

@@ -6,13 +6,13 @@ use std::{io, sync::Arc, time::Duration};
 use async_std::task;
 use futures_lite::{AsyncReadExt, StreamExt};
 use hypercore::{
-    DownloadOptions, Error, GetOptions, Hypercore, KeyPair, Order, ProofOptions, ReadOptions,
-    SeekOptions, UpdateOptions,
-    merkle::{Block, MAX_LENGTH, Node, NodeIndex, Proof, Roots},
+    DownloadOptions, Error, GetOptions, Hypercore, Order, ProofOptions, ReadOptions, SeekOptions,
+    UpdateOptions,
+    merkle::{MAX_LENGTH, Proof},
     storage::{FileName, Memory, RandomAccess, Storage},
 };
 
-use crate::support::{clone_of, connect_live, key_pair, run, soon, writer};
+use crate::support::{clone_of, connect_live, key_pair, proof_of, run, soon, writer};
 
 const BLOCKS: u64 = 5;
 
@@ -216,29 +216,6 @@ impl RandomAccess for LimitedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync()
-    }
-}
-
-/// A writer can sign any length and prove one of its first two blocks, which are `x`.
-fn proof_of(block: u64, key_pair: &KeyPair, length_bits: u32) -> Proof {
-    let hash = *Block::hash("x".into()).leaf_hash();
-    let node = |index, hash| Node {
-        index,
-        size: 1,
-        hash,
-    };
-    let mut top = node(NodeIndex::leaf(block).unwrap(), hash);
-    let mut nodes = Vec::new();
-    for depth in 0..length_bits {
-        let hash = if depth == 0 { hash } else { [7; 32] };
-        let sibling = node(top.index.sibling(), hash);
-        nodes.push(sibling);
-        top = Node::parent(&top, &sibling).unwrap();
-    }
-    let roots = Roots::from_nodes(1 << length_bits, vec![top]).unwrap();
-    Proof {
-        nodes,
-        signature: Some(key_pair.sign(&roots.head())),
     }
 }
 

@@ -10,6 +10,7 @@ use futures_lite::{StreamExt, future::zip};
 use hypercore::{
     Ended, Error, Event, Events, GetOptions, Hypercore, KeyPair, ReplicateOptions, Role,
     SeekOptions, UpdateOptions,
+    merkle::{Block, Node, NodeIndex, Proof, Roots},
 };
 
 /// What both ends of a connection say when it is over.
@@ -76,6 +77,29 @@ pub(crate) async fn connect(
 /// Connects two cores until the task is cancelled.
 pub(crate) async fn connect_live(a: &Hypercore, b: &Hypercore) -> JoinHandle<Ends> {
     connect(a, ReplicateOptions::live(), b, ReplicateOptions::live()).await
+}
+
+/// A writer can sign any length and prove one of its first two blocks, which are `x`.
+pub(crate) fn proof_of(block: u64, key_pair: &KeyPair, length_bits: u32) -> Proof {
+    let hash = *Block::hash("x".into()).leaf_hash();
+    let node = |index, hash| Node {
+        index,
+        size: 1,
+        hash,
+    };
+    let mut top = node(NodeIndex::leaf(block).unwrap(), hash);
+    let mut nodes = Vec::new();
+    for depth in 0..length_bits {
+        let hash = if depth == 0 { hash } else { [7; 32] };
+        let sibling = node(top.index.sibling(), hash);
+        nodes.push(sibling);
+        top = Node::parent(&top, &sibling).unwrap();
+    }
+    let roots = Roots::from_nodes(1 << length_bits, vec![top]).unwrap();
+    Proof {
+        nodes,
+        signature: Some(key_pair.sign(&roots.head())),
+    }
 }
 
 /// A writable core in memory with `count` small blocks.

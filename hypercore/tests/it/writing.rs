@@ -56,12 +56,8 @@ fn a_reader_does_not_append() {
 #[test]
 fn a_block_too_large_changes_nothing() {
     run(async {
-        let memory = Memory::new();
-        let gate = Arc::new(RwLock::new(()));
-        let storage = Gated {
-            memory: memory.clone(),
-            gate: Arc::clone(&gate),
-        };
+        let storage = Gated::default();
+        let (memory, gate) = (storage.memory.clone(), Arc::clone(&storage.gate));
         let core = Hypercore::options().open_storage(storage).await.unwrap();
         core.append("before").await.unwrap();
         let too_large = |error| {
@@ -100,12 +96,8 @@ fn a_block_too_large_changes_nothing() {
 #[test]
 fn concurrent_appends_are_grouped() {
     run(async {
-        let memory = Memory::new();
-        let gate = Arc::new(RwLock::new(()));
-        let storage = Gated {
-            memory: memory.clone(),
-            gate: Arc::clone(&gate),
-        };
+        let storage = Gated::default();
+        let (memory, gate) = (storage.memory.clone(), Arc::clone(&storage.gate));
         let storage = Recording::new(storage);
         let core = Hypercore::options()
             .open_storage(storage.clone())
@@ -152,7 +144,7 @@ fn concurrent_appends_are_grouped() {
 }
 
 /// A storage that syncs its signatures only while the gate is open.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Gated {
     memory: Memory,
     gate: Arc<RwLock<()>>,

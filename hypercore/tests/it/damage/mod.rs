@@ -15,7 +15,6 @@ use hypercore::{
     Error, GetOptions, Hypercore, KeyPair, Verification,
     storage::{FileName, Memory},
 };
-use hypercore_merkle::{Block, Node, NodeIndex, Proof, Roots};
 
 use crate::support::{key_pair, run};
 
@@ -79,31 +78,6 @@ fn read_all(storage: &Memory, key_pair: &KeyPair, blocks: &[Vec<u8>]) {
             error.is_corruption() || matches!(error, Error::Merkle(_)),
             "{error}"
         );
-    }
-}
-
-/// A writer can sign any length and prove the first block of it.
-fn proof_of_the_first(key_pair: &KeyPair, length_bits: u32) -> Proof {
-    let block = Block::hash("x".into());
-    let mut top = Node {
-        index: NodeIndex::leaf(0).unwrap(),
-        size: 1,
-        hash: *block.leaf_hash(),
-    };
-    let mut nodes = Vec::new();
-    for _ in 0..length_bits {
-        let sibling = Node {
-            index: top.index.sibling(),
-            size: 1,
-            hash: [7; 32],
-        };
-        nodes.push(sibling);
-        top = Node::parent(&top, &sibling).unwrap();
-    }
-    let roots = Roots::from_nodes(1 << length_bits, vec![top]).unwrap();
-    Proof {
-        nodes,
-        signature: Some(key_pair.sign(&roots.head())),
     }
 }
 

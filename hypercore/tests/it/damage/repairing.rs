@@ -14,8 +14,8 @@ use hypercore::{
     storage::{Directory, FileName, Memory, RandomAccess, Storage},
 };
 
-use super::{copy, every, log, proof_of_the_first, read_all, verify};
-use crate::support::{contents, copy_of, key_pair};
+use super::{copy, every, log, read_all, verify};
+use crate::support::{contents, copy_of, key_pair, proof_of};
 
 /// Any single flipped bit is put right, or costs the one block it is in.
 #[test]
@@ -59,7 +59,7 @@ fn a_flipped_bit_is_repaired() {
 #[test]
 fn a_clone_without_the_last_leaf_is_repaired() {
     let key_pair = key_pair("damage");
-    let proof = proof_of_the_first(&key_pair, 2);
+    let proof = proof_of(0, &key_pair, 2);
     let storage = Memory::new();
     block_on(async {
         let options = Hypercore::options().key(key_pair.public_key()).sparse(true);

@@ -18,8 +18,8 @@ use hypercore::{
     },
 };
 
-use super::{copy, every, log, proof_of_the_first, read_all, verify};
-use crate::support::{contents, copy_of, directories, key_pair};
+use super::{copy, every, log, read_all, verify};
+use crate::support::{contents, copy_of, directories, key_pair, proof_of};
 
 #[test]
 fn what_node_wrote_verifies() {
@@ -223,7 +223,7 @@ fn verify_looks_for_the_next_signature_once() {
 #[test]
 fn what_is_not_here_costs_nothing() {
     let key_pair = key_pair("damage");
-    let proof = proof_of_the_first(&key_pair, 36);
+    let proof = proof_of(0, &key_pair, 36);
     let storage = Memory::new();
     block_on(async {
         let options = Hypercore::options().key(key_pair.public_key()).sparse(true);
