@@ -41,6 +41,8 @@ enum Found {
     Hash(u64, Proof),
     /// It is not here.
     Nothing(u64),
+    /// It is answered when it is here.
+    Kept,
     /// The same was asked for just before.
     Repeated,
 }
@@ -74,16 +76,25 @@ impl Answers {
         let Some(state) = replicator.peer(peer) else {
             return Ok(false);
         };
-        let found = match state.next_question(now) {
-            None => return Ok(false),
-            Some(Question::Want(want)) => {
+        let Some(question) = state.next_question(now) else {
+            return Ok(false);
+        };
+        // It hears of a block before it gets it.
+        messages.append(&mut state.outbox);
+        let found = match question {
+            Question::Want(want) => {
                 answer_want(state, &want, log, messages);
                 return Ok(true);
             }
-            Some(Question::Request(request)) => find(state, request, log)?,
+            Question::Cancel(cancel) => {
+                // All else that it may have asked for is answered by now.
+                state.ahead.cancelled(cancel.index);
+                return Ok(true);
+            }
+            Question::Request(request) => find(state, request, log)?,
         };
         match found {
-            Found::Repeated => {}
+            Found::Repeated | Found::Kept => {}
             Found::Hash(index, proof) => messages.push(data(index, None, proof)),
             Found::Nothing(index) => refuse(state, index, messages, now),
             Found::Block(index, proof) => {
@@ -155,6 +166,10 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
     let Request {
         index, nodes, hash, ..
     } = request;
+    if !hash && index >= log.public_length() && peer.keeps_next {
+        peer.ahead.kept = Some(request);
+        return Ok(Found::Kept);
+    }
     if !hash && (!log.has(index) || index >= log.public_length()) {
         return Ok(Found::Nothing(index));
     }

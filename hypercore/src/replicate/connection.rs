@@ -143,7 +143,7 @@ impl Connection {
         let extensions = locked
             .replicator
             .extensions
-            .names(self.options.exact_digests);
+            .names(self.options.own_extensions);
         self.session.expect_extensions(channel, extensions)?;
         let options = PeerOptions {
             live: self.options.live,
@@ -155,7 +155,7 @@ impl Connection {
                 .unwrap_or_else(|| !locked.log.is_writer()),
             upload: self.options.upload && locked.replicator.uploading != Some(false),
             timeout: self.options.timeout,
-            exact_digests: self.options.exact_digests,
+            own_extensions: self.options.own_extensions,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
             load: self.load.clone(),
         };
@@ -532,7 +532,10 @@ impl Connection {
             return self.detach(channel, CloseReason::NotAllowed, "the remote was refused");
         }
         let mut core = core.lock();
-        let extensions = core.replicator.extensions.names(self.options.exact_digests);
+        let extensions = core
+            .replicator
+            .extensions
+            .names(self.options.own_extensions);
         if let Some(state) = core.replicator.peer(*peer)
             && state.stage == Stage::Opening
         {
@@ -550,6 +553,7 @@ impl Connection {
         self.changed.insert(channel);
         let question = match message {
             Message::Request(request) => Question::Request(request),
+            Message::Cancel(cancel) => Question::Cancel(cancel),
             Message::Want(want) => Question::Want(want),
             message => {
                 let mut core = core.lock();

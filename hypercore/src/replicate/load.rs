@@ -18,6 +18,8 @@ pub(crate) struct Load {
     pub(crate) questions: Tally,
     /// Questions of ours that the remote has not answered.
     pub(crate) ours: Tally,
+    /// Requests of ours for blocks that the remote does not have yet.
+    pub(crate) ahead: Tally,
     /// Bytes of memory for what the remote says it has.
     pub(crate) remote_bitfields: Tally,
     /// When a part of a long frame came last.

@@ -1,5 +1,6 @@
 //! Replication: what to ask of whom, and what to answer.
 
+mod ahead;
 mod answer;
 mod asked;
 mod connection;
@@ -45,7 +46,7 @@ pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 use crate::{
     error::Result,
     event::{Event, PeerId},
-    extension::{EXACT_DIGESTS, Extensions},
+    extension::{EXACT_DIGESTS, Extensions, NEXT_BLOCK},
     log::Log,
 };
 use demand::Demand;
@@ -61,6 +62,8 @@ pub(crate) struct Replicator {
     peers: BTreeMap<PeerId, Box<Peer>>,
     pub(crate) demand: Demand,
     asked: asked::Asked,
+    /// The peer that was the first to tell of the last block that anybody told of.
+    leader: Option<PeerId>,
     /// Who was asked for a proof of a greater length.
     update_from: Option<PeerId>,
     /// The blocks whose proof was asked for by itself.
@@ -118,6 +121,7 @@ impl Replicator {
     pub(crate) fn remove_peer(&mut self, id: PeerId) -> Option<Stage> {
         let mut peer = self.peers.remove(&id)?;
         self.release(id, peer.take_in_flight());
+        self.forget_leader(id);
         for other in self.peers.values_mut() {
             other.scan.rewind_rare();
         }
@@ -138,7 +142,7 @@ impl Replicator {
     /// Tells all peers which extensions there are now.
     pub(crate) fn declare_extensions(&mut self) {
         for peer in self.peers.values_mut() {
-            peer.declare(self.extensions.names(peer.options.exact_digests));
+            peer.declare(self.extensions.names(peer.options.own_extensions));
         }
     }
 
@@ -189,7 +193,7 @@ impl Replicator {
         }
     }
 
-    /// A message about this core, except Data, Request and Want. Returns what is to be told of it.
+    /// A message about this core, except Data, Request, Cancel and Want. Returns what is to be told of it.
     pub(crate) fn on_message(
         &mut self,
         id: PeerId,
@@ -209,6 +213,10 @@ impl Replicator {
                 let before = peer.remote.bound();
                 let blocks = peer.on_have(have)?;
                 let length = peer.remote.bound();
+                if length > before {
+                    self.lead(id, length);
+                }
+                self.expect_next(id, log, now);
                 self.place_announced(id, blocks, log, now);
                 self.settle();
                 if length > before {
@@ -222,9 +230,10 @@ impl Replicator {
             }
             Message::Options(options) => {
                 peer.remote_acks = options.ack;
-                let mut extensions = options.extensions.iter();
-                peer.is_exact =
-                    peer.options.exact_digests && extensions.any(|name| name == EXACT_DIGESTS);
+                let has = |name| {
+                    peer.options.own_extensions && options.extensions.iter().any(|it| it == name)
+                };
+                (peer.is_exact, peer.keeps_next) = (has(EXACT_DIGESTS), has(NEXT_BLOCK));
             }
             Message::Status(status) => self.on_status(id, status),
             _ => {}
@@ -300,6 +309,7 @@ impl Replicator {
             .values_mut()
             .filter(|peer| Some(peer.id) != source)
         {
+            peer.answer_kept(&blocks);
             peer.announce(blocks.clone());
             peer.wake();
         }

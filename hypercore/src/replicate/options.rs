@@ -50,8 +50,9 @@ pub struct ReplicateOptions {
     /// discovery keys of their cores. For remotes that open the core themselves, as all do that
     /// replicate it.
     pub discreet: bool,
-    /// Whether to declare [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS); Node's peers do not.
-    pub(crate) exact_digests: bool,
+    /// Whether to declare the extensions [of this crate](crate::extension::OWN); Node's peers have none
+    /// of them.
+    pub(crate) own_extensions: bool,
     authenticate: Option<Hook<IsKnown>>,
     authenticate_core: Option<Hook<MayHave>>,
 }
@@ -85,7 +86,7 @@ impl Default for ReplicateOptions {
             noise: true,
             remote_public_key: None,
             discreet: false,
-            exact_digests: true,
+            own_extensions: true,
             authenticate: None,
             authenticate_core: None,
         }
@@ -155,7 +156,7 @@ pub(crate) struct PeerOptions {
     pub(crate) download: bool,
     pub(crate) upload: bool,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) exact_digests: bool,
+    pub(crate) own_extensions: bool,
     /// Memory for what the remote says it has.
     pub(crate) remote_bitfield_bytes: usize,
     /// What all cores of the connection hold together.

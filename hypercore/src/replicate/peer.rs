@@ -18,6 +18,7 @@ use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave};
 
 use super::{
     PeerInfo, Wake,
+    ahead::Ahead,
     hashes::HashScan,
     load::Part,
     options::PeerOptions,
@@ -76,6 +77,8 @@ pub(crate) struct InFlight {
     /// What it said is known may not have come: its answer may prove nothing, and the remote is not
     /// to blame.
     pub(super) unsure: bool,
+    /// It was sent before the remote had the block: the answer says nothing of its pace.
+    ahead: bool,
 }
 
 /// How far this core's part of a connection has come.
@@ -117,7 +120,11 @@ pub(crate) struct Peer {
     /// Both sides declared [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS).
     pub(super) is_exact: bool,
     /// The nodes that it was asked for, if it is.
-    ahead: RemoteTree,
+    under_way: RemoteTree,
+    /// Both sides declared [`NEXT_BLOCK`](crate::extension::NEXT_BLOCK).
+    pub(super) keeps_next: bool,
+    /// What the one asked the other ahead.
+    pub(super) ahead: Ahead,
     /// It was asked whether its log is the same as ours.
     pub(crate) probed: bool,
     /// The remote has told us at least once what it has.
@@ -174,7 +181,9 @@ impl Peer {
             remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),
             is_exact: false,
-            ahead: RemoteTree::default(),
+            under_way: RemoteTree::default(),
+            keeps_next: false,
+            ahead: Ahead::new(&options.load),
             probed: false,
             heard: false,
             regions: BTreeSet::new(),
@@ -299,18 +308,7 @@ impl Peer {
         nodes: u64,
         now: Instant,
     ) -> Stamp {
-        if self.in_flight.is_empty() {
-            self.last_answer = now;
-        }
-        let stamp = self.pace.sent(self.in_flight.len(), now);
-        self.in_flight.push_back(InFlight {
-            index,
-            wanted,
-            stamp,
-            offered: false,
-            unsure: false,
-        });
-        self.account_questions();
+        let stamp = self.expect(index, wanted, false, now);
         let bytes = match wanted {
             // The same byte twice in a row is answered once (`_onbytes`). If that answer was of no
             // use, the byte before it is asked for: it is in the same block or the one before.
@@ -330,10 +328,40 @@ impl Peer {
         stamp
     }
 
+    /// The remote is going to answer a request, which was sent now or, for a block that it did not
+    /// have, `ahead`.
+    pub(super) fn expect(
+        &mut self,
+        index: u64,
+        wanted: Wanted,
+        ahead: bool,
+        now: Instant,
+    ) -> Stamp {
+        if self.in_flight.is_empty() {
+            self.last_answer = now;
+        }
+        let stamp = self.pace.sent(self.in_flight.len(), now);
+        self.in_flight.push_back(InFlight {
+            index,
+            wanted,
+            stamp,
+            ahead,
+            offered: false,
+            unsure: false,
+        });
+        self.account_questions();
+        stamp
+    }
+
+    /// Whether it keeps what it is asked for ahead, and has told of all before.
+    pub(super) fn may_be_asked_ahead(&self) -> bool {
+        self.keeps_next && self.options.live && self.heard && self.in_flight.is_empty()
+    }
+
     /// Asks for a block. What it was asked for before will be here by then, if it answers in order.
     pub(super) fn request_block(&mut self, index: u64, log: &Log, now: Instant) -> Stamp {
         let digest = if self.is_exact {
-            log.digest_ahead(index, &mut self.ahead)
+            log.digest_ahead(index, &mut self.under_way)
         } else {
             log.digest(index)
         };
@@ -343,7 +371,7 @@ impl Peer {
     /// An answer was passed over or is of no use, and those that follow may lack what it was to bring.
     pub(super) fn doubt_answers(&mut self) {
         if self.is_exact {
-            self.ahead = RemoteTree::default();
+            self.under_way = RemoteTree::default();
             for request in &mut self.in_flight {
                 request.unsure = true;
             }
@@ -424,10 +452,12 @@ impl Peer {
         }
         let request = self.in_flight.remove(found)?;
         if self.in_flight.is_empty() {
-            self.ahead = RemoteTree::default();
+            self.under_way = RemoteTree::default();
         }
         self.account_questions();
-        self.pace.answered(&request.stamp, bytes, now);
+        if !request.ahead {
+            self.pace.answered(&request.stamp, bytes, now);
+        }
         Some(request)
     }
 
@@ -451,6 +481,7 @@ impl Peer {
     }
 
     pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
+        self.drop_asked_ahead();
         self.give_up(|_| true)
     }
 
@@ -464,9 +495,14 @@ impl Peer {
         self.account_questions();
         self.doubt_answers();
         let out: Vec<_> = VecDeque::into(out);
-        // Most are refused for good, so that this would grow with every one of them.
-        self.given_up = (self.given_up + out.len()).min(MAX_REQUESTS);
+        self.gave_up(out.len());
         out
+    }
+
+    /// So many requests were given up and may be answered all the same.
+    pub(super) fn gave_up(&mut self, requests: usize) {
+        // Most are refused for good, so that this would grow with every one of them.
+        self.given_up = (self.given_up + requests).min(MAX_REQUESTS);
     }
 
     /// When something is to be done about requests that are not answered.
@@ -532,6 +568,7 @@ impl Peer {
     /// What the remote has asked is not answered any more.
     pub(crate) fn drop_questions(&mut self) {
         self.questions.clear();
+        self.ahead.kept = None;
     }
 
     pub(crate) fn next_question(&mut self, now: Instant) -> Option<Question> {
@@ -619,7 +656,7 @@ mod tests {
             download: true,
             upload: true,
             timeout: Some(TIMEOUT),
-            exact_digests: true,
+            own_extensions: true,
             remote_bitfield_bytes: 1 << 20,
             load: crate::replicate::load::Load::default(),
         };

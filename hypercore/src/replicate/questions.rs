@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hypercore_wire::{Request, Want};
+use hypercore_wire::{Cancel, Request, Want};
 
 use super::{
     load::{Bucket, Load, OUR_QUESTIONS, Part},
@@ -37,6 +37,7 @@ const REFUSALS: (u32, u32) = (64, 64);
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Question {
     Request(Request),
+    Cancel(Cancel),
     Want(Want),
 }
 

@@ -7,7 +7,8 @@
 //! 2. blocks that another peer should have sent by now;
 //! 3. positions of bytes, the newest length, and proofs by themselves;
 //! 4. ranges, oldest first. Where all is wanted, the blocks come first that fewest others have;
-//! 5. if nothing of that is left, blocks that another peer will not have sent for a while.
+//! 5. if nothing of that is left, blocks that another peer will not have sent for a while;
+//! 6. and the block that comes next, before it is there.
 //!
 //! How much a peer is asked for at one time is up to its [`Pace`](super::pace::Pace). Nothing is
 //! taken back from a peer that is slow: what it was asked for is asked of another one too, and
@@ -128,6 +129,7 @@ impl Replicator {
         self.ask_for_hashes(id, log, now);
         self.ask_for_ranges(id, log, now);
         self.ask_again(id, log, now);
+        self.ask_ahead(id, log);
     }
 
     /// Asks a peer for a block.
@@ -162,7 +164,11 @@ impl Replicator {
                 // Perhaps one of them has it; and one that surely has it, and no room for another
                 // question, asks as soon as it has.
                 let holders = self.peers.values();
-                let holders = holders.filter(|peer| peer.can_download() && peer.may_have(index));
+                let may_answer =
+                    |peer: &&Box<Peer>| peer.may_have(index) || self.leader == Some(peer.id);
+                let holders = holders
+                    .filter(|peer| peer.can_download())
+                    .filter(may_answer);
                 holders.for_each(|peer| peer.wake());
             }
             (Some(remaining), Some((_, expected))) if is_worthwhile(remaining, expected) => {

@@ -17,6 +17,7 @@ mod imported;
 mod indexing;
 mod misbehaving;
 mod model;
+mod next_block;
 mod node_basic;
 mod node_peers;
 mod node_replicate;

@@ -214,10 +214,13 @@ fn message(body: &Body) -> Option<&Message> {
     }
 }
 
-/// Our own words, without the extension that Node does not have.
+/// Our own words, without the extensions that Node does not have.
 fn as_node(mut body: Body) -> Option<Body> {
     if let Body::Message(Message::Options(Options { extensions, ack })) = &mut body {
-        assert_eq!(*extensions, ["hypercore/exact-digests"]);
+        assert_eq!(
+            *extensions,
+            ["hypercore/exact-digests", "hypercore/next-block"]
+        );
         if !*ack {
             return None;
         }

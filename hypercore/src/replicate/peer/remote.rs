@@ -56,6 +56,7 @@ impl Peer {
         self.account_remote()?;
         let refused =
             |request: &InFlight| request.wanted.is_of_block() && blocks.contains(&request.index);
+        self.ahead.refused(&blocks);
         Ok(self.give_up(refused))
     }
 

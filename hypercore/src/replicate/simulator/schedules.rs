@@ -80,7 +80,7 @@ pub(super) fn live(runtime: &Runtime, seed: u64) {
         let conditions = [conditions(runtime), conditions(runtime)];
         let options = [(); 2].map(|()| {
             let mut options = plain(true);
-            options.exact_digests = !runtime.once_in(4);
+            options.own_extensions = !runtime.once_in(4);
             options
         });
         world.connect([node, relay], options, conditions);
@@ -191,7 +191,7 @@ fn connect(world: &mut World, nodes: [usize; 2]) {
         options.upload = !runtime.once_in(8);
         options.download = runtime.once_in(8).then(|| runtime.once_in(2));
         options.ack = runtime.once_in(4);
-        options.exact_digests = !runtime.once_in(3);
+        options.own_extensions = !runtime.once_in(3);
         options
     });
     let conditions = [(); 2].map(|()| Conditions {

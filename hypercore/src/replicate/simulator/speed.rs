@@ -245,3 +245,78 @@ fn a_long_fast_link_is_filled() {
     let ideal = (6000 * BLOCK) as f64 / 10_000_000.0;
     assert!(run.seconds * 0.8 < ideal, "{run:?} instead of {ideal} s");
 }
+
+/// How long a new block takes to a node, over a chain of connections with 100 ms each way, and what
+/// was sent, as a multiple of what was needed.
+fn follow(hops: usize, own_extensions: bool) -> (Duration, u64) {
+    Runtime::run(1, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 64);
+        let far = Conditions {
+            delay: Duration::from_millis(100),
+            ..link(10_000_000)
+        };
+        for hop in 1..=hops {
+            let node = world.add_node(None, false);
+            let options = [(); 2].map(|()| {
+                let mut options = plain(true);
+                options.own_extensions = own_extensions;
+                options
+            });
+            world.connect([node, hop - 1], options, [far; 2]);
+        }
+        let core = world.nodes[hops].core.clone();
+        let mut slowest = Duration::ZERO;
+        for length in 1..=20 {
+            runtime.run_for(Duration::from_secs(10));
+            world.append(1);
+            let start = runtime.now();
+            let limit = start + Duration::from_secs(10);
+            let done = runtime.run_until(limit, || core.downloaded(..) == length);
+            assert!(done, "{}", world.report());
+            // With the first block it becomes known who gets them first.
+            if length > 1 {
+                slowest = slowest.max(runtime.now() - start);
+            }
+        }
+        let uploads = world.nodes.iter();
+        let uploads = uploads.map(|node| node.core.stats().uploaded_blocks);
+        (slowest, uploads.sum())
+    })
+}
+
+#[test]
+fn a_new_block_takes_half_a_round_trip() {
+    for hops in [1, 3] {
+        let way = Duration::from_millis(100 * hops as u64);
+        let (slowest, sent) = follow(hops, true);
+        assert!(slowest < way.mul_f64(1.3), "{slowest:?} over {hops}");
+        assert_eq!(sent, 20 * hops as u64, "each once over each connection");
+        let (slowest, _) = follow(hops, false);
+        assert!(slowest > way * 3, "{slowest:?}: why was it slower before?");
+    }
+}
+
+/// A block must not come from all who will have it soon.
+#[test]
+fn one_of_many_peers_is_asked_for_the_next_block() {
+    Runtime::run(1, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + BLOCK);
+        world.append(1);
+        let all: Vec<_> = (0..5).map(|_| world.add_node(None, false)).collect();
+        for (first, &node) in all.iter().enumerate() {
+            for other in [0].iter().chain(&all[..first]) {
+                let options = [plain(true), plain(true)];
+                world.connect([node, *other], options, [link(10_000_000); 2]);
+            }
+        }
+        runtime.run_for(Duration::from_secs(10));
+        for _ in 0..100 {
+            world.append(1);
+            runtime.run_for(Duration::from_secs(1));
+        }
+        let uploads = world.nodes.iter();
+        let uploads = uploads.map(|node| node.core.stats().uploaded_blocks);
+        let (sent, needed) = (uploads.sum::<u64>(), 101 * all.len() as u64);
+        assert!(sent <= needed + needed / 20, "{sent} for {needed}");
+    });
+}
