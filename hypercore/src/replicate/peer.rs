@@ -40,6 +40,10 @@ const URGENT: usize = 16;
 /// Answers to requests we never made, or to one more than once.
 const MAX_UNREQUESTED: usize = 16;
 
+/// Answers of no use that are forgiven, as what they may have counted on did not come: all that are
+/// under way, four times.
+const MAX_FORGIVEN: u64 = 4 * MAX_REQUESTS as u64;
+
 /// What a request asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wanted {
@@ -121,6 +125,8 @@ pub(crate) struct Peer {
     pub(super) is_exact: bool,
     /// The nodes that it was asked for, if it is.
     under_way: RemoteTree,
+    /// Answers that were forgiven.
+    forgiven: u64,
     /// Both sides declared [`NEXT_BLOCK`](crate::extension::NEXT_BLOCK).
     pub(super) keeps_next: bool,
     /// What the one asked the other ahead.
@@ -182,6 +188,7 @@ impl Peer {
             remote_tree: RemoteTree::default(),
             is_exact: false,
             under_way: RemoteTree::default(),
+            forgiven: 0,
             keeps_next: false,
             ahead: Ahead::new(&options.load),
             probed: false,
@@ -376,6 +383,14 @@ impl Peer {
                 request.unsure = true;
             }
         }
+    }
+
+    /// Whether so many answers are forgiven that prove nothing, because what they may have counted on
+    /// did not come. A liar can see to that by answering in another order, so it is done for as many as
+    /// were of use, and some more.
+    pub(super) fn may_be_forgiven(&mut self, useless: usize) -> bool {
+        self.forgiven += useless as u64;
+        self.forgiven <= MAX_FORGIVEN + self.stats.downloaded_blocks
     }
 
     /// How many more requests may be sent for ranges.

@@ -83,25 +83,11 @@ fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) 
             }
         }
     }
-    let is_unsure = |(request, _): &(InFlight, Answer)| request.unsure;
-    if !wanted.iter().any(is_unsure) {
-        return put(&mut core, peer, wanted).and(result);
-    }
-    let mut wanted = wanted.into_iter();
-    while let Some(answer) = wanted.next() {
-        let unsure = is_unsure(&answer);
-        if let Err(error) = put(&mut core, peer, vec![answer])
-            && !(unsure && error.is_peer_fault())
-        {
-            wanted.for_each(|(request, _)| core.replicator.refused(peer, request));
-            return Err(error);
-        }
-    }
-    result
+    put(&mut core, peer, wanted).and(result)
 }
 
-/// Stores what proves to be true, up to the first that does not; that is the error, unless an answer
-/// before it was not stored that it may have counted on.
+/// Stores what proves to be true, up to the first that does not; that is the error, unless it may have
+/// counted on an answer that did not come or was not stored. What follows is asked for again.
 fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Result<()> {
     let (requests, answers): (Vec<_>, Vec<_>) = answers
         .into_iter()
@@ -109,6 +95,9 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
         .unzip();
     let (taken, result) = core.put(peer, answers);
     let all_stored = taken.iter().all(|it| matches!(it, Taken::Stored { .. }));
+    let false_one = requests.get(taken.len());
+    let useless = requests.len() - taken.len();
+    let is_unsure = !all_stored || false_one.is_some_and(|(request, _)| request.unsure);
     let mut taken = taken.into_iter();
     for (request, block) in requests {
         match taken.next() {
@@ -118,20 +107,18 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
             }
         }
     }
-    if let Some(state) = core.replicator.peer(peer)
-        && state.is_exact
-        && !all_stored
-    {
+    let Some(state) = core.replicator.peer(peer).filter(|state| state.is_exact) else {
+        return result;
+    };
+    if !all_stored {
         state.doubt_answers();
-        return result.or_else(|error| {
-            if error.is_peer_fault() {
-                Ok(())
-            } else {
-                Err(error)
-            }
-        });
     }
-    result
+    match result {
+        Err(error) if is_unsure && error.is_peer_fault() && state.may_be_forgiven(useless) => {
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 /// The request that `answer` is for, if it is of use.

@@ -5,11 +5,11 @@ use std::{pin::pin, time::Duration};
 use async_std::task;
 use hypercore::{
     Hypercore, ProofOptions, ReplicateOptions, Role,
-    wire::{Data, DataNode, Have, Message, Options, Request, Unhave},
+    wire::{Data, DataNode, Message, Options, Request, Unhave},
 };
 
 use crate::{
-    puppet::Puppet,
+    puppet::{Puppet, have},
     support::{clone_of, clone_with, run, soon, tcp_pair, writer},
 };
 
@@ -124,15 +124,6 @@ async fn nodes_of_clone(
     let origin = writer(BLOCKS as usize).await;
     let clone = clone_of(&origin, false).await;
     let mut puppet = puppet_for(&clone, extensions).await;
-    let have = |start, length| {
-        let (bitfield, ack) = (None, false);
-        Message::Have(Have {
-            start,
-            length,
-            bitfield,
-            ack,
-        })
-    };
     puppet.send(have(0, 1)).await;
     let mut nodes = 0;
     // With the first block comes where the log ends. Only then is anything under way.
@@ -206,6 +197,40 @@ fn answers_in_another_order_are_nobodys_fault() {
     });
 }
 
+/// It could go on for ever: what comes in another order is not to blame for what it lacks.
+#[test]
+fn a_liar_that_answers_in_another_order_is_closed() {
+    run(async {
+        let origin = writer(BLOCKS as usize).await;
+        let clone = clone_of(&origin, false).await;
+        let mut puppet = puppet_for(&clone, &["hypercore/exact-digests"]).await;
+        puppet.send(have(0, 1)).await;
+        let first = soon("a request", puppet.request()).await.unwrap();
+        let (message, _) = answer(&origin, &first).await;
+        puppet.send(message).await;
+        soon("the first block", clone.get(0)).await.unwrap();
+        puppet.send(have(1, BLOCKS - 1)).await;
+        let mut lies = 0;
+        let mut requests = Vec::new();
+        while let Some(request) = soon("a request, or the end", puppet.request()).await {
+            requests.extend((!request.hash).then_some(request));
+            if requests.len() < 8 {
+                continue;
+            }
+            for request in requests.drain(..).rev() {
+                let (message, _) = answer(&origin, &request).await;
+                let Message::Data(mut data) = message else {
+                    continue;
+                };
+                data.value = Some("a lie".into());
+                lies += 1;
+                assert!(lies < 4000, "it is believed to be honest");
+                puppet.send(Message::Data(data)).await;
+            }
+        }
+    });
+}
+
 /// A peer with an older log proves blocks by roots that the newer one has no more, and that cannot be
 /// compared with it. The first answer is of no use, and the second counted on it.
 #[test]
@@ -221,13 +246,7 @@ fn what_counted_on_an_answer_of_no_use_is_asked_for_again() {
         clone.put(0, Some(first), &proof).await.unwrap();
 
         let mut puppet = puppet_for(&clone, &["hypercore/exact-digests"]).await;
-        let have = Have {
-            start: 1,
-            length: 52,
-            bitfield: None,
-            ack: false,
-        };
-        puppet.send(Message::Have(have)).await;
+        puppet.send(have(1, 52)).await;
         let wanted = task::spawn(clone.download(44..46));
         for origin in [&old, &new] {
             let mut requests = Vec::new();
