@@ -72,7 +72,10 @@ impl Network {
     fn connect(&mut self, pair: usize) {
         let [initiator, responder] = PAIRS[pair];
         let end = |core: usize, role| {
-            let replication = self.cores[core].replicate(role, ReplicateOptions::live());
+            let mut options = ReplicateOptions::live();
+            // A machine that was asleep meanwhile is no finding.
+            options.timeout = None;
+            let replication = self.cores[core].replicate(role, options);
             replication.expect("an open core")
         };
         self.connections[pair] = Some([

@@ -163,12 +163,10 @@ impl Replicator {
                 self.demand.enqueue(index);
                 // Perhaps one of them has it; and one that surely has it, and no room for another
                 // question, asks as soon as it has.
-                let holders = self.peers.values();
-                let may_answer =
-                    |peer: &&Box<Peer>| peer.may_have(index) || self.leader == Some(peer.id);
-                let holders = holders
-                    .filter(|peer| peer.can_download())
-                    .filter(may_answer);
+                let holders = self.peers.values().filter(|peer| {
+                    let may_send = peer.may_have(index) || self.leader == Some(peer.id);
+                    may_send && peer.can_download()
+                });
                 holders.for_each(|peer| peer.wake());
             }
             (Some(remaining), Some((_, expected))) if is_worthwhile(remaining, expected) => {
