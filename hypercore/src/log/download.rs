@@ -10,7 +10,10 @@ use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, Node, NodeIndex, Proof, Roots, TreeHead, verify};
 use hypercore_storage::FeedFiles;
 
-use super::{Log, TreeBits, Vouched, placed, write_blocks, write_signature};
+use super::{
+    Log, TreeBits, Vouched,
+    append::{placed, write_blocks, write_signature},
+};
 use crate::{error::Result, fork::ForkProof};
 
 /// What a peer has sent about a block.

@@ -4,6 +4,7 @@
 //! the lock of [`crate::Hypercore`]; the functions that read or write blocks without needing the
 //! lock take the files alone.
 
+mod append;
 mod blocks;
 mod download;
 mod guard;
@@ -13,18 +14,16 @@ mod open;
 mod recover;
 mod repair;
 mod torn;
+mod tree;
 mod witness;
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
 use hypercore_bitfield::{Bitfield, RemoteBitfield};
-use hypercore_merkle::{
-    Block, ChangeSet, DiscoveryKey, NodeIndex, NodeSet, NodeSetMut, Proof, PublicKey, RemoteTree,
-    Roots, Seek, SeekStep, Signature, TreeHead, Verifier, full_roots, proof, tree_index,
-};
+use hypercore_merkle::{ChangeSet, DiscoveryKey, NodeIndex, PublicKey, Roots, TreeHead, Verifier};
 use hypercore_storage::FeedFiles;
 
+pub(crate) use self::append::{Durable, write_append};
 pub(crate) use self::blocks::{SMALL, drop_blocks, read_block, read_one, read_run};
 pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
@@ -37,12 +36,12 @@ pub(crate) use self::recover::CHECKPOINT_BLOCKS;
 pub use self::recover::Recovery;
 pub use self::repair::Repair;
 pub(crate) use self::repair::repair_storage;
-use self::torn::is_half;
+pub(crate) use self::tree::Sought;
+use self::tree::{TreeBits, set_bits};
 pub(crate) use self::witness::Witness;
 use crate::{
-    error::{Corruption, Error, Result},
+    error::{Error, Result},
     fork::ForkProof,
-    replicate::Blocks,
     signer::Author,
 };
 
@@ -61,13 +60,6 @@ enum Vouched {
 
 /// How much memory it may take to know what was checked: enough for 28 million blocks anywhere.
 const CHECKED_BYTES: usize = 4 << 20;
-
-/// Whether what was written has been synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Durable {
-    Yes,
-    NotYet,
-}
 
 /// What is known of a block before it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,63 +112,6 @@ pub(crate) struct Log {
 pub(crate) struct Unsynced {
     pub(crate) blocks: u64,
     pub(crate) bytes: u64,
-}
-
-/// The tree bits of a bitfield, as the maths wants to see them.
-struct TreeBits<'a>(&'a Bitfield);
-
-impl NodeSet for TreeBits<'_> {
-    fn has(&self, node: NodeIndex) -> bool {
-        self.0.tree_get(node.get())
-    }
-
-    fn bound(&self) -> u64 {
-        self.0.tree_bound()
-    }
-}
-
-/// The nodes that peers may know of.
-struct PublicTree<'a> {
-    bits: TreeBits<'a>,
-    length: u64,
-}
-
-impl NodeSet for PublicTree<'_> {
-    fn has(&self, node: NodeIndex) -> bool {
-        self.bits.has(node) && node.end() <= self.length
-    }
-
-    fn bound(&self) -> u64 {
-        let end = self.length.saturating_mul(2).saturating_sub(1);
-        self.bits.bound().min(end)
-    }
-}
-
-/// The nodes that are known, to which more are added.
-struct TreeBitsMut<'a> {
-    bitfield: &'a mut Bitfield,
-    /// Those that were not known before.
-    added: &'a mut Vec<NodeIndex>,
-}
-
-impl NodeSet for TreeBitsMut<'_> {
-    fn has(&self, node: NodeIndex) -> bool {
-        TreeBits(self.bitfield).has(node)
-    }
-
-    fn bound(&self) -> u64 {
-        TreeBits(self.bitfield).bound()
-    }
-}
-
-impl NodeSetMut for TreeBitsMut<'_> {
-    fn insert(&mut self, node: NodeIndex) -> bool {
-        let is_new = self.bitfield.tree_set(node.get());
-        if is_new {
-            self.added.push(node);
-        }
-        is_new
-    }
 }
 
 impl Log {
@@ -340,70 +275,6 @@ impl Log {
         self.poisoned = true;
     }
 
-    // ---- appending ------------------------------------------------------------------------
-
-    /// Who is to append, or why nothing can be appended.
-    pub(crate) fn check_append(&self) -> Result<&Arc<Author>> {
-        self.writable_files()?;
-        match (&self.author, self.vouched) {
-            (Some(author), _) if self.is_vouched_by(author) => match self.lock {
-                Some(lock) => Err(Error::AppendLocked(lock)),
-                None => Ok(author),
-            },
-            (Some(_), Vouched::Unsigned) => Err(Corruption::Signature {
-                length: self.head.length,
-            }
-            .into()),
-            (Some(_), Vouched::Damaged) => {
-                let damage = self
-                    .recovery
-                    .as_ref()
-                    .and_then(|found| found.damage.clone());
-                Err(damage.map_or(Error::NotWritable, Error::Corrupt))
-            }
-            _ => Err(Error::NotWritable),
-        }
-    }
-
-    /// Reserves the head for one append and hands out what it builds on.
-    pub(crate) fn begin_append(&mut self) -> Result<(Roots, Arc<Author>)> {
-        let author = Arc::clone(self.check_append()?);
-        self.prepare_write()?;
-        if std::mem::replace(&mut self.appending, true) {
-            return Err(Error::Conflict);
-        }
-        self.marked = true;
-        Ok((self.roots.clone(), author))
-    }
-
-    /// The length of the log if its files say that it is open.
-    pub(crate) fn marked_length(&self) -> Option<u64> {
-        self.marked.then_some(self.head.length)
-    }
-
-    /// Lets go of the head after an append that failed.
-    pub(crate) fn abort_append(&mut self) {
-        self.appending = false;
-    }
-
-    /// Makes blocks that were written by [`write_append`] part of the log.
-    pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) {
-        self.appending = false;
-        self.adopt(change, &mut Vec::new());
-        match durable {
-            Durable::Yes => {
-                let head = self.head;
-                self.note_durable(&head);
-            }
-            Durable::NotYet => {
-                let start = change.start_block();
-                self.withheld = self.withheld.or(Some(start));
-                self.unsynced.blocks += change.blocks().len() as u64;
-                self.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
-            }
-        }
-    }
-
     // ---- what peers may know ----------------------------------------------------------------
 
     /// The state of the log.
@@ -425,90 +296,7 @@ impl Log {
         (start < length).then_some(start..length)
     }
 
-    // ---- truncating -----------------------------------------------------------------------
-
-    /// The roots that the log has without what follows its first `length` blocks.
-    pub(crate) fn roots_at(&self, length: u64) -> Result<Roots> {
-        let wanted: Vec<_> = full_roots(length).collect();
-        let bits = TreeBits(&self.bitfield);
-        if let Some(missing) = wanted.iter().find(|&&root| !bits.has(root)) {
-            let node = missing.get();
-            return Err(Error::NodeNotStored { node });
-        }
-        let nodes = self.files()?.required_nodes(&wanted)?;
-        Ok(Roots::from_nodes(length, nodes)?)
-    }
-
-    /// Forgets the nodes after those below `roots`, and takes these for its own. Lets go of the
-    /// head.
-    pub(crate) fn finish_truncate(&mut self, roots: Roots) {
-        let bits = TreeBits(&self.bitfield);
-        let gone: Vec<_> = tree_index::truncated(&bits, roots.length()).collect();
-        for node in gone {
-            self.bitfield.tree_clear(node.get());
-        }
-        self.set_roots(roots);
-        self.withheld = self.withheld.filter(|&start| start < self.head.length);
-        self.appending = false;
-    }
-
-    // ---- proofs ---------------------------------------------------------------------------
-
-    /// What a peer still needs to believe block `index`; `None` if the block's node is not known.
-    pub(crate) fn prove(
-        &self,
-        index: u64,
-        digest: u64,
-        remote: &mut impl NodeSetMut,
-        with_leaf: bool,
-    ) -> Result<Option<Proof>> {
-        let Some(leaf) = NodeIndex::leaf(index) else {
-            return Ok(None);
-        };
-        let public = PublicTree {
-            bits: TreeBits(&self.bitfield),
-            length: self.withheld.unwrap_or(u64::MAX),
-        };
-        let Some(plan) = proof::plan(&public, remote, leaf, digest, with_leaf) else {
-            return Ok(None);
-        };
-        let files = self.files()?;
-        let nodes = files.required_nodes(&plan.nodes)?;
-        let signature = match (plan.verified_by / 2, self.vouched) {
-            (0, _) | (_, Vouched::Static) => None,
-            (length, _) => match files.signature(length - 1)? {
-                Some(signature) if !is_half(&signature) => {
-                    Some(Signature::try_from(&signature[..])?)
-                }
-                // A sparse log may know a subtree whose own signature it never saw, or lost.
-                _ => return Ok(None),
-            },
-        };
-        Ok(Some(Proof { nodes, signature }))
-    }
-
-    /// What we know around block `index`, for a request: see [`tree_index::digest`].
-    pub(crate) fn digest(&self, index: u64) -> u64 {
-        NodeIndex::leaf(index).map_or(0, |leaf| {
-            tree_index::digest(&TreeBits(&self.bitfield), leaf)
-        })
-    }
-
-    /// The same, when answers are under way: see [`tree_index::digest_ahead`].
-    pub(crate) fn digest_ahead(&self, index: u64, ahead: &mut RemoteTree) -> u64 {
-        NodeIndex::leaf(index).map_or(0, |leaf| {
-            tree_index::digest_ahead(&TreeBits(&self.bitfield), ahead, leaf)
-        })
-    }
-
-    /// The first of `blocks` from `block` on that is not proven: it would not be believed with one
-    /// more hash, and no signature.
-    pub(crate) fn first_unproven(&self, blocks: &Blocks, block: u64) -> Option<u64> {
-        blocks.runs_from(block).find_map(|run| {
-            let unproven = self.bitfield.next_unproven(run.start);
-            run.contains(&unproven).then_some(unproven)
-        })
-    }
+    // ---- changes --------------------------------------------------------------------------
 
     /// Takes the bits, roots and head of a change for its own. Adds the nodes that were not known
     /// before to `added`.
@@ -538,30 +326,6 @@ impl Log {
             self.key = PublicKey::from(self.head.hash);
             self.discovery_key = self.key.discovery_key();
             self.verifier = Arc::new(Verifier::new(&self.key));
-        }
-    }
-
-    // ---- positions ------------------------------------------------------------------------
-
-    /// The block that holds byte `offset`, and where in it, if that is known here.
-    pub(crate) fn seek(&self, offset: u64) -> Result<Sought> {
-        let mut seek = Seek::new(self.head.length, offset);
-        loop {
-            match seek.step(&TreeBits(&self.bitfield)) {
-                SeekStep::Read(node) => {
-                    for node in self.files()?.required_nodes(&[node])? {
-                        seek.supply(node);
-                    }
-                }
-                SeekStep::Found { block, offset } => {
-                    return Ok(Sought::Found {
-                        index: block,
-                        offset,
-                    });
-                }
-                SeekStep::Below { node, .. } => return Ok(Sought::Below(node)),
-                _ => return Ok(Sought::Beyond),
-            }
         }
     }
 
@@ -628,18 +392,6 @@ impl Log {
     }
 }
 
-fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
-    let mut tree = TreeBitsMut { bitfield, added };
-    for node in change.nodes() {
-        tree_index::insert(&mut tree, node.index);
-    }
-    if let [_] = change.blocks() {
-        bitfield.set(change.start_block(), true);
-    } else {
-        bitfield.set_range(blocks_of(change), true);
-    }
-}
-
 /// The dirty pages as the file stores them; they are dirty no more.
 fn take_pages(bitfield: &mut Bitfield) -> Vec<(u64, Vec<u8>)> {
     let pages = bitfield.take_dirty().into_iter();
@@ -651,101 +403,7 @@ fn take_pages(bitfield: &mut Bitfield) -> Vec<(u64, Vec<u8>)> {
     pages.map(encode).collect()
 }
 
-/// Where a byte is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sought {
-    /// In this block, at this offset.
-    Found { index: u64, offset: u64 },
-    /// Somewhere below this node, whose children are not known here.
-    Below(NodeIndex),
-    /// Beyond the known length.
-    Beyond,
-}
-
-fn blocks_of(change: &ChangeSet) -> Range<u64> {
-    let start = change.start_block();
-    start..start + change.blocks().len() as u64
-}
-
-/// Writes an append: nodes, blocks and signature, of which the log does not speak yet.
-pub(crate) fn write_append(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    let blocks = blocks_of(change);
-    if files.has_foreign_data() {
-        blocks::find_blocks(files, change)?;
-        files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
-    } else {
-        files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
-        write_blocks(files, placed(change))?;
-    }
-    match signature_slot(change)? {
-        Some((block, slot)) => Ok(files.write_last_signature(block, &slot)?),
-        None => Ok(()),
-    }
-}
-
-fn write_signature(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    match signature_slot(change)? {
-        Some((block, slot)) => Ok(files.write_signature(block, &slot)?),
-        None => Ok(()),
-    }
-}
-
-/// The signature of a change as it is stored, and the block it belongs to.
-fn signature_slot(change: &ChangeSet) -> Result<Option<(u64, [u8; 64])>> {
-    let Some((length, signature)) = change.signature() else {
-        return Ok(None);
-    };
-    let slot = signature.as_bytes().try_into();
-    let slot = slot.map_err(|_| Corruption::Signature { length })?;
-    Ok(Some((length - 1, slot)))
-}
-
 /// Forgets what was noted of a log that is gone.
 pub(crate) fn forget(files: &FeedFiles) -> Result<()> {
     Guard::remove(&**files.storage())
-}
-
-/// Runs of small blocks are gathered up to this many bytes and written together.
-const GATHER: usize = 64 * 1024;
-
-/// Writes values at their offsets, those that follow each other in one go.
-fn write_blocks<'a>(
-    files: &FeedFiles,
-    blocks: impl IntoIterator<Item = (u64, &'a Bytes)>,
-) -> Result<()> {
-    let mut gathered = Vec::new();
-    let mut start = 0;
-    for (offset, value) in blocks {
-        let follows = start + gathered.len() as u64 == offset;
-        if !follows || gathered.len() + value.len() > GATHER {
-            write_gathered(files, start, &mut gathered)?;
-            start = offset;
-        }
-        if value.len() < GATHER {
-            gathered.extend_from_slice(value);
-        } else {
-            files.write_data(offset, value)?;
-        }
-    }
-    write_gathered(files, start, &mut gathered)
-}
-
-fn write_gathered(files: &FeedFiles, offset: u64, gathered: &mut Vec<u8>) -> Result<()> {
-    if !gathered.is_empty() {
-        files.write_data(offset, gathered)?;
-        gathered.clear();
-    }
-    Ok(())
-}
-
-/// The blocks of a change, and where their bytes stand.
-fn placed(change: &ChangeSet) -> impl Iterator<Item = (u64, &Bytes)> {
-    change
-        .blocks()
-        .iter()
-        .scan(change.byte_offset(), |offset, block| {
-            let start = *offset;
-            *offset += block.size();
-            Some((start, block.value()))
-        })
 }

@@ -213,13 +213,14 @@ impl Replicator {
                 let before = peer.remote.bound();
                 let blocks = peer.on_have(have)?;
                 let length = peer.remote.bound();
-                if length > before {
+                let is_longer = length > before;
+                if is_longer {
                     self.lead(id, length);
                 }
                 self.expect_next(id, log, now);
                 self.place_announced(id, blocks, log, now);
                 self.settle();
-                if length > before {
+                if is_longer {
                     return Ok(Some(Event::RemoteUpdate { peer: id, length }));
                 }
             }

@@ -1,0 +1,186 @@
+//! What is known of the tree: proofs, digests, roots, and where bytes are.
+
+use hypercore_bitfield::Bitfield;
+use hypercore_merkle::{
+    ChangeSet, NodeIndex, NodeSet, NodeSetMut, Proof, RemoteTree, Roots, Seek, SeekStep, Signature,
+    full_roots, proof, tree_index,
+};
+
+use super::{Log, Vouched, append::blocks_of, torn::is_half};
+use crate::{
+    error::{Error, Result},
+    replicate::Blocks,
+};
+
+/// The tree bits of a bitfield, as the maths wants to see them.
+pub(super) struct TreeBits<'a>(pub(super) &'a Bitfield);
+
+impl NodeSet for TreeBits<'_> {
+    fn has(&self, node: NodeIndex) -> bool {
+        self.0.tree_get(node.get())
+    }
+
+    fn bound(&self) -> u64 {
+        self.0.tree_bound()
+    }
+}
+
+/// The nodes that peers may know of.
+struct PublicTree<'a> {
+    bits: TreeBits<'a>,
+    length: u64,
+}
+
+impl NodeSet for PublicTree<'_> {
+    fn has(&self, node: NodeIndex) -> bool {
+        self.bits.has(node) && node.end() <= self.length
+    }
+
+    fn bound(&self) -> u64 {
+        let end = self.length.saturating_mul(2).saturating_sub(1);
+        self.bits.bound().min(end)
+    }
+}
+
+/// The nodes that are known, to which more are added.
+struct TreeBitsMut<'a> {
+    bitfield: &'a mut Bitfield,
+    /// Those that were not known before.
+    added: &'a mut Vec<NodeIndex>,
+}
+
+impl NodeSet for TreeBitsMut<'_> {
+    fn has(&self, node: NodeIndex) -> bool {
+        TreeBits(self.bitfield).has(node)
+    }
+
+    fn bound(&self) -> u64 {
+        TreeBits(self.bitfield).bound()
+    }
+}
+
+impl NodeSetMut for TreeBitsMut<'_> {
+    fn insert(&mut self, node: NodeIndex) -> bool {
+        let is_new = self.bitfield.tree_set(node.get());
+        if is_new {
+            self.added.push(node);
+        }
+        is_new
+    }
+}
+
+/// Sets the bits of what comes with a change. Adds the nodes that were not known before to `added`.
+pub(super) fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
+    let mut tree = TreeBitsMut { bitfield, added };
+    for node in change.nodes() {
+        tree_index::insert(&mut tree, node.index);
+    }
+    if let [_] = change.blocks() {
+        bitfield.set(change.start_block(), true);
+    } else {
+        bitfield.set_range(blocks_of(change), true);
+    }
+}
+
+/// Where a byte is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sought {
+    /// In this block, at this offset.
+    Found { index: u64, offset: u64 },
+    /// Somewhere below this node, whose children are not known here.
+    Below(NodeIndex),
+    /// Beyond the known length.
+    Beyond,
+}
+
+impl Log {
+    /// The roots that the log has without what follows its first `length` blocks.
+    pub(crate) fn roots_at(&self, length: u64) -> Result<Roots> {
+        let wanted: Vec<_> = full_roots(length).collect();
+        let bits = TreeBits(&self.bitfield);
+        if let Some(missing) = wanted.iter().find(|&&root| !bits.has(root)) {
+            let node = missing.get();
+            return Err(Error::NodeNotStored { node });
+        }
+        let nodes = self.files()?.required_nodes(&wanted)?;
+        Ok(Roots::from_nodes(length, nodes)?)
+    }
+
+    /// What a peer still needs to believe block `index`; `None` if the block's node is not known.
+    pub(crate) fn prove(
+        &self,
+        index: u64,
+        digest: u64,
+        remote: &mut impl NodeSetMut,
+        with_leaf: bool,
+    ) -> Result<Option<Proof>> {
+        let Some(leaf) = NodeIndex::leaf(index) else {
+            return Ok(None);
+        };
+        let public = PublicTree {
+            bits: TreeBits(&self.bitfield),
+            length: self.withheld.unwrap_or(u64::MAX),
+        };
+        let Some(plan) = proof::plan(&public, remote, leaf, digest, with_leaf) else {
+            return Ok(None);
+        };
+        let files = self.files()?;
+        let nodes = files.required_nodes(&plan.nodes)?;
+        let signature = match (plan.verified_by / 2, self.vouched) {
+            (0, _) | (_, Vouched::Static) => None,
+            (length, _) => match files.signature(length - 1)? {
+                Some(signature) if !is_half(&signature) => {
+                    Some(Signature::try_from(&signature[..])?)
+                }
+                // A sparse log may know a subtree whose own signature it never saw, or lost.
+                _ => return Ok(None),
+            },
+        };
+        Ok(Some(Proof { nodes, signature }))
+    }
+
+    /// What we know around block `index`, for a request: see [`tree_index::digest`].
+    pub(crate) fn digest(&self, index: u64) -> u64 {
+        NodeIndex::leaf(index).map_or(0, |leaf| {
+            tree_index::digest(&TreeBits(&self.bitfield), leaf)
+        })
+    }
+
+    /// The same, when answers are under way: see [`tree_index::digest_ahead`].
+    pub(crate) fn digest_ahead(&self, index: u64, ahead: &mut RemoteTree) -> u64 {
+        NodeIndex::leaf(index).map_or(0, |leaf| {
+            tree_index::digest_ahead(&TreeBits(&self.bitfield), ahead, leaf)
+        })
+    }
+
+    /// The first of `blocks` from `block` on that is not proven: it would not be believed with one
+    /// more hash, and no signature.
+    pub(crate) fn first_unproven(&self, blocks: &Blocks, block: u64) -> Option<u64> {
+        blocks.runs_from(block).find_map(|run| {
+            let unproven = self.bitfield.next_unproven(run.start);
+            run.contains(&unproven).then_some(unproven)
+        })
+    }
+
+    /// The block that holds byte `offset`, and where in it, if that is known here.
+    pub(crate) fn seek(&self, offset: u64) -> Result<Sought> {
+        let mut seek = Seek::new(self.head.length, offset);
+        loop {
+            match seek.step(&TreeBits(&self.bitfield)) {
+                SeekStep::Read(node) => {
+                    for node in self.files()?.required_nodes(&[node])? {
+                        seek.supply(node);
+                    }
+                }
+                SeekStep::Found { block, offset } => {
+                    return Ok(Sought::Found {
+                        index: block,
+                        offset,
+                    });
+                }
+                SeekStep::Below { node, .. } => return Ok(Sought::Below(node)),
+                _ => return Ok(Sought::Beyond),
+            }
+        }
+    }
+}
