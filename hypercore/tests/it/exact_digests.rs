@@ -4,30 +4,16 @@ use std::{pin::pin, time::Duration};
 
 use async_std::task;
 use hypercore::{
-    Hypercore, ProofOptions, ReplicateOptions, Role,
-    wire::{Data, DataNode, Message, Options, Request, Unhave},
+    Hypercore, ProofOptions,
+    wire::{Data, DataNode, Message, Request, Unhave},
 };
 
 use crate::{
     puppet::{Puppet, have},
-    support::{clone_of, clone_with, run, soon, tcp_pair, writer},
+    support::{clone_of, clone_with, run, soon, writer},
 };
 
 const BLOCKS: u64 = 64;
-
-async fn puppet_for(core: &Hypercore, extensions: &[&str]) -> Puppet {
-    let (ours, theirs) = tcp_pair().await;
-    let replication = core.replicate(Role::Initiator, ReplicateOptions::live());
-    task::spawn(replication.unwrap().run(ours));
-    let mut puppet = Puppet::new(core, theirs).await;
-    let extensions = extensions.iter().map(|&name| name.to_owned()).collect();
-    let options = Options {
-        extensions,
-        ack: false,
-    };
-    puppet.send(Message::Options(options)).await;
-    puppet
-}
 
 // ---- as who is asked ----------------------------------------------------------------------------
 
@@ -58,7 +44,7 @@ fn to_a_peer_that_declares_it_only_the_digest_at_hand_counts() {
             (&[][..], vec![]),
             (&["hypercore/exact-digests"], vec![2, 5]),
         ] {
-            let mut puppet = puppet_for(&core, extensions).await;
+            let mut puppet = Puppet::with_extensions(&core, extensions).await;
             assert_eq!(nodes_of_answer(&mut puppet, 0, 0).await, [2, 5]);
             // The first two siblings are known, and then, as it says, they are not.
             assert_eq!(nodes_of_answer(&mut puppet, 0, 0b110).await, [0; 0]);
@@ -123,7 +109,7 @@ async fn nodes_of_clone(
 ) -> usize {
     let origin = writer(BLOCKS as usize).await;
     let clone = clone_of(&origin, false).await;
-    let mut puppet = puppet_for(&clone, extensions).await;
+    let mut puppet = Puppet::with_extensions(&clone, extensions).await;
     puppet.send(have(0, 1)).await;
     let mut nodes = 0;
     // With the first block comes where the log ends. Only then is anything under way.
@@ -203,7 +189,7 @@ fn a_liar_that_answers_in_another_order_is_closed() {
     run(async {
         let origin = writer(BLOCKS as usize).await;
         let clone = clone_of(&origin, false).await;
-        let mut puppet = puppet_for(&clone, &["hypercore/exact-digests"]).await;
+        let mut puppet = Puppet::with_extensions(&clone, &["hypercore/exact-digests"]).await;
         puppet.send(have(0, 1)).await;
         let first = soon("a request", puppet.request()).await.unwrap();
         let (message, _) = answer(&origin, &first).await;
@@ -245,7 +231,7 @@ fn what_counted_on_an_answer_of_no_use_is_asked_for_again() {
         let first = new.get(0).await.unwrap();
         clone.put(0, Some(first), &proof).await.unwrap();
 
-        let mut puppet = puppet_for(&clone, &["hypercore/exact-digests"]).await;
+        let mut puppet = Puppet::with_extensions(&clone, &["hypercore/exact-digests"]).await;
         puppet.send(have(1, 52)).await;
         let wanted = task::spawn(clone.download(44..46));
         for origin in [&old, &new] {

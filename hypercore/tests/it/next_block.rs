@@ -2,32 +2,17 @@
 
 use std::time::Duration;
 
-use async_std::task;
 use hypercore::{
-    Hypercore, ReplicateOptions, Role,
-    wire::{Cancel, Data, DataNode, Message, Options, Request, Unhave},
+    Hypercore,
+    wire::{Cancel, Data, DataNode, Message, Request, Unhave},
 };
 
 use crate::{
     puppet::{Puppet, have},
-    support::{clone_of, run, soon, start, tcp_pair, writer},
+    support::{clone_of, run, soon, start, writer},
 };
 
-const EXTENSION: &str = "hypercore/next-block";
-
-/// A peer of `core` that follows the log, and keeps what it is asked ahead.
-async fn puppet_for(core: &Hypercore) -> Puppet {
-    let (ours, theirs) = tcp_pair().await;
-    let replication = core.replicate(Role::Initiator, ReplicateOptions::live());
-    task::spawn(replication.unwrap().run(ours));
-    let mut puppet = Puppet::new(core, theirs).await;
-    let options = Options {
-        extensions: vec![EXTENSION.to_owned()],
-        ack: false,
-    };
-    puppet.send(Message::Options(options)).await;
-    puppet
-}
+const EXTENSION: [&str; 1] = ["hypercore/next-block"];
 
 // ---- as who is asked ----------------------------------------------------------------------------
 
@@ -53,7 +38,7 @@ async fn answer(puppet: &mut Puppet) -> (u64, bool) {
 fn a_request_is_kept_until_the_block_is_there() {
     run(async {
         let core = writer(4).await;
-        let mut puppet = puppet_for(&core).await;
+        let mut puppet = Puppet::with_extensions(&core, &EXTENSION).await;
         puppet.send(request(4)).await;
         // Others are answered in between.
         puppet.send(request(1)).await;
@@ -71,7 +56,7 @@ fn a_request_is_kept_until_the_block_is_there() {
 fn the_newest_request_is_kept() {
     run(async {
         let core = writer(4).await;
-        let mut puppet = puppet_for(&core).await;
+        let mut puppet = Puppet::with_extensions(&core, &EXTENSION).await;
         puppet.send_all(&[request(4), request(5)]).await;
         puppet.send(request(1)).await;
         assert_eq!(answer(&mut puppet).await, (1, true));
@@ -84,7 +69,7 @@ fn the_newest_request_is_kept() {
 fn a_request_that_is_taken_back_is_not_answered() {
     run(async {
         let core = writer(4).await;
-        let mut puppet = puppet_for(&core).await;
+        let mut puppet = Puppet::with_extensions(&core, &EXTENSION).await;
         let cancel = Message::Cancel(Cancel {
             index: 4,
             ..Cancel::default()
@@ -102,10 +87,7 @@ fn a_request_that_is_taken_back_is_not_answered() {
 fn without_the_extension_it_is_refused() {
     run(async {
         let core = writer(4).await;
-        let (ours, theirs) = tcp_pair().await;
-        let replication = core.replicate(Role::Initiator, ReplicateOptions::live());
-        task::spawn(replication.unwrap().run(ours));
-        let mut puppet = Puppet::new(&core, theirs).await;
+        let mut puppet = Puppet::with_extensions(&core, &[]).await;
         puppet.send(request(4)).await;
         assert_eq!(answer(&mut puppet).await, (4, false));
     });
@@ -149,7 +131,7 @@ async fn asked(puppet: &mut Puppet, origin: &Hypercore) -> (&'static str, u64) {
 async fn reader() -> (Hypercore, Hypercore, Puppet) {
     let origin = writer(4).await;
     let clone = clone_of(&origin, true).await;
-    let mut puppet = puppet_for(&clone).await;
+    let mut puppet = Puppet::with_extensions(&clone, &EXTENSION).await;
     puppet.send(have(0, 4)).await;
     (origin, clone, puppet)
 }
@@ -224,7 +206,7 @@ fn another_peer_that_has_the_block_is_asked_for_it() {
         let mut get = std::pin::pin!(clone.get(4));
         start(get.as_mut()).await;
         assert_eq!(asked(&mut first, &origin).await, ("request", 4));
-        let mut other = puppet_for(&clone).await;
+        let mut other = Puppet::with_extensions(&clone, &EXTENSION).await;
         origin.append("block 4").await.unwrap();
         other.send(have(0, 5)).await;
         assert_eq!(asked(&mut other, &origin).await, ("request", 4));

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use async_std::net::TcpStream;
+use async_std::{net::TcpStream, task};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use hypercore::{
-    Hypercore,
-    wire::{ChannelId, Event, Have, Message, Request, Session, SessionOptions},
+    Hypercore, ReplicateOptions, Role,
+    wire::{ChannelId, Event, Have, Message, Options, Request, Session, SessionOptions},
 };
+
+use crate::support::tcp_pair;
 
 /// One end of a connection: a session of the wire protocol without a core behind it.
 pub(crate) struct Puppet {
@@ -28,6 +30,21 @@ impl Puppet {
             channel,
         };
         while !matches!(puppet.next().await, Some(Event::Opened { .. })) {}
+        puppet
+    }
+
+    /// The same, connected to `core`, for a peer that declares these extensions.
+    pub(crate) async fn with_extensions(core: &Hypercore, extensions: &[&str]) -> Self {
+        let (ours, theirs) = tcp_pair().await;
+        let replication = core.replicate(Role::Initiator, ReplicateOptions::live());
+        task::spawn(replication.unwrap().run(ours));
+        let mut puppet = Self::new(core, theirs).await;
+        let extensions = extensions.iter().map(|&name| name.to_owned()).collect();
+        let options = Options {
+            extensions,
+            ack: false,
+        };
+        puppet.send(Message::Options(options)).await;
         puppet
     }
 
