@@ -1,16 +1,14 @@
 //! Proofs by themselves: what `download` with `hash` brings, and what it is good for.
 
-use async_std::task;
 use futures_lite::future;
 use hypercore::{
-    Download, DownloadOptions, Error, Goal, Hypercore, ReplicateOptions, Role,
+    Download, DownloadOptions, Error, Goal, Hypercore,
     merkle::{Node, NodeIndex, Proof, leaf_hash},
-    wire::{Have, Message},
 };
 
 use crate::{
-    puppet::Puppet,
-    support::{clone_of, clone_with, connect_live, disconnected, run, soon, tcp_pair, writer},
+    puppet::{Puppet, have},
+    support::{clone_of, clone_with, connect_live, disconnected, run, soon, writer},
 };
 
 fn hashes(core: &Hypercore, blocks: impl std::ops::RangeBounds<u64>) -> Download {
@@ -66,17 +64,8 @@ fn a_download_of_hashes_brings_proofs_and_no_blocks() {
 fn one_of_two_neighbours_is_asked_for() {
     run(async {
         let clone = clone_of(&writer(4).await, true).await;
-        let (ours, theirs) = tcp_pair().await;
-        let replication = clone.replicate(Role::Initiator, ReplicateOptions::live());
-        let _running = task::spawn(replication.unwrap().run(ours));
-        let mut puppet = Puppet::new(&clone, theirs).await;
-        let all = Have {
-            start: 0,
-            length: 4,
-            bitfield: None,
-            ack: false,
-        };
-        puppet.send(Message::Have(all)).await;
+        let (mut puppet, _) = Puppet::connect_live(&clone).await;
+        puppet.send(have(0, 4)).await;
         let _wanted = hashes(&clone, ..4);
         for index in [0, 2] {
             let asked = soon("a request", puppet.request()).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use hypercore::{
-    Bytes, Ended, Error, Hypercore, KeyPair, ReplicateOptions, Role, merkle, wire,
+    Bytes, Error, KeyPair, ReplicateOptions, Role, merkle, wire,
     wire::{Data, DataNode, Message, Unhave},
 };
 
@@ -16,23 +16,13 @@ use crate::{
     },
 };
 
-/// A puppet connected to `core`, which takes it for a live peer, and the task of our side.
-async fn puppet(core: &Hypercore) -> (Puppet, task::JoinHandle<Result<Ended, Error>>) {
-    let (ours, theirs) = tcp_pair().await;
-    let replication = core
-        .replicate(Role::Initiator, ReplicateOptions::live())
-        .unwrap();
-    let ours = task::spawn(replication.run(ours));
-    (Puppet::new(core, theirs).await, ours)
-}
-
 /// A liar is closed at its first lie, its blocks come from an honest peer.
 #[test]
 fn a_liar_is_closed_and_others_finish() {
     run(async {
         let origin = writer(20).await;
         let clone = clone_of(&origin, false).await;
-        let (mut liar, ours) = puppet(&clone).await;
+        let (mut liar, ours) = Puppet::connect_live(&clone).await;
         liar.send(have(0, 20)).await;
         let request = soon("a request", liar.request()).await.unwrap();
         // True nodes of another log, so that all sizes fit.
@@ -72,7 +62,7 @@ fn a_wrong_bit_closes_only_who_sent_it() {
         let clone = clone_of(&origin, true).await;
         let honest = connect_live(&clone, &origin).await;
         soon("the length", clone.update()).await.unwrap();
-        let (mut liar, ours) = puppet(&clone).await;
+        let (mut liar, ours) = Puppet::connect_live(&clone).await;
         liar.send(have(0, 2)).await;
         let mut get = Box::pin(clone.get(1));
         assert!(futures_lite::future::poll_once(&mut get).await.is_none());
@@ -102,7 +92,7 @@ fn a_peer_that_vanishes_half_way() {
     run(async {
         let origin = writer(100).await;
         let clone = clone_of(&origin, false).await;
-        let (mut vanishing, ours) = puppet(&clone).await;
+        let (mut vanishing, ours) = Puppet::connect_live(&clone).await;
         vanishing.send(have(0, 100)).await;
         soon("a request", vanishing.request()).await.unwrap();
         let _honest = connect_live(&clone, &origin).await;
@@ -120,7 +110,7 @@ fn a_peer_that_refuses_a_request() {
     run(async {
         let origin = writer(3).await;
         let clone = clone_of(&origin, true).await;
-        let (mut refusing, _ours) = puppet(&clone).await;
+        let (mut refusing, _ours) = Puppet::connect_live(&clone).await;
         refusing.send(have(0, 3)).await;
         let mut get = Box::pin(clone.get(1));
         assert!(futures_lite::future::poll_once(&mut get).await.is_none());
@@ -145,17 +135,11 @@ fn a_peer_that_never_answers_is_left() {
     run(async {
         let origin = writer(3).await;
         let clone = clone_of(&origin, false).await;
-        let (client, server) = tcp_pair().await;
         let impatient = options(|options| {
             options.live = true;
             options.timeout = Some(Duration::from_millis(300));
         });
-        let ours = clone
-            .replicate(Role::Initiator, impatient)
-            .unwrap()
-            .run(client);
-        let ours = task::spawn(ours);
-        let mut silent = Puppet::new(&clone, server).await;
+        let (mut silent, ours) = Puppet::connect(&clone, impatient).await;
         silent.send(have(0, 3)).await;
         soon("a request", silent.request()).await.unwrap();
         let _honest = connect_live(&clone, &origin).await;
@@ -173,7 +157,7 @@ fn pushed_blocks_are_not_stored() {
     run(async {
         let origin = writer(17).await;
         let clone = clone_of(&origin, true).await;
-        let (mut pushing, ours) = puppet(&clone).await;
+        let (mut pushing, ours) = Puppet::connect_live(&clone).await;
         for index in 0..17 {
             // True ones, which would be stored had anybody asked for them.
             let proof = origin.proof(index).await.unwrap().unwrap();
@@ -286,7 +270,7 @@ fn bytes_that_are_no_handshake() {
 fn ranges_of_any_length_are_cheap() {
     run(async {
         let clone = clone_of(&writer(1).await, true).await;
-        let (mut peer, ours) = puppet(&clone).await;
+        let (mut peer, ours) = Puppet::connect_live(&clone).await;
         let start = Instant::now();
         for _ in 0..100 {
             peer.send(have(0, 1 << 51)).await;

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use async_std::{net::TcpStream, task};
+use async_std::{
+    net::TcpStream,
+    task::{self, JoinHandle},
+};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use hypercore::{
-    Hypercore, ReplicateOptions, Role,
+    Ended, Error, Hypercore, ReplicateOptions, Role,
     wire::{ChannelId, Event, Have, Message, Options, Request, Session, SessionOptions},
 };
 
@@ -33,12 +36,25 @@ impl Puppet {
         puppet
     }
 
-    /// The same, connected to `core`, for a peer that declares these extensions.
-    pub(crate) async fn with_extensions(core: &Hypercore, extensions: &[&str]) -> Self {
+    /// One that is connected to `core`, and the task of our side.
+    pub(crate) async fn connect(
+        core: &Hypercore,
+        options: ReplicateOptions,
+    ) -> (Self, JoinHandle<Result<Ended, Error>>) {
         let (ours, theirs) = tcp_pair().await;
-        let replication = core.replicate(Role::Initiator, ReplicateOptions::live());
-        task::spawn(replication.unwrap().run(ours));
-        let mut puppet = Self::new(core, theirs).await;
+        let replication = core.replicate(Role::Initiator, options).unwrap();
+        let ours = task::spawn(replication.run(ours));
+        (Self::new(core, theirs).await, ours)
+    }
+
+    /// One that is connected to `core` as a live peer, and the task of our side.
+    pub(crate) async fn connect_live(core: &Hypercore) -> (Self, JoinHandle<Result<Ended, Error>>) {
+        Self::connect(core, ReplicateOptions::live()).await
+    }
+
+    /// The same, of a peer that declares these extensions.
+    pub(crate) async fn with_extensions(core: &Hypercore, extensions: &[&str]) -> Self {
+        let (mut puppet, _) = Self::connect_live(core).await;
         let extensions = extensions.iter().map(|&name| name.to_owned()).collect();
         let options = Options {
             extensions,
