@@ -11,7 +11,7 @@ use crate::append::append;
 use crate::reference;
 use crate::{
     Block, ChangeSet, Error, KeyPair, Node, NodeIndex, Proof, RemoteTree, Roots, Signature,
-    Verifier, full_roots, proof, tree_index, verify,
+    Verifier, VerifyPlan, full_roots, proof, tree_index, verify,
 };
 
 /// Drives a reader with proofs, honest and forged, of one fixed log.
@@ -223,15 +223,29 @@ impl<'a> Reader<'a> {
     }
 
     fn check(&self, block: u64, value: Option<Bytes>, proof: &Proof) -> Result<ChangeSet, Error> {
-        let plan = verify::plan(&self.present, block, value.is_some(), proof)?;
+        let value = value.map(Block::hash);
+        let has_value = value.is_some();
+        let plan = verify::plan(&self.present, block, has_value, proof)?;
+        let changes = self.carry_out(plan, value.clone(), proof)?;
+        // To know before where the block stands saves work, and changes nothing.
+        let offset = Some(changes.byte_offset()).filter(|_| has_value);
+        let plan = verify::plan_at(&self.present, block, has_value, offset, proof)?;
+        let same = self.carry_out(plan, value, proof)?;
+        assert_eq!(same.byte_offset(), changes.byte_offset());
+        assert_eq!(same.nodes(), changes.nodes());
+        assert_eq!(same.head(), changes.head());
+        Ok(changes)
+    }
+
+    fn carry_out(
+        &self,
+        plan: VerifyPlan,
+        value: Option<Block>,
+        proof: &Proof,
+    ) -> Result<ChangeSet, Error> {
         let local: Vec<Node> = plan.nodes().iter().map(|index| self.nodes[index]).collect();
-        plan.check(
-            &self.writer.verifier,
-            &self.roots.head(),
-            value.map(Block::hash),
-            proof,
-            &local,
-        )
+        let (verifier, head) = (&self.writer.verifier, self.roots.head());
+        plan.check(verifier, &head, value, proof, &local)
     }
 
     fn commit(&mut self, changes: &ChangeSet) {

@@ -134,6 +134,7 @@ const MAX_COPY: usize = 64 * 1024;
 
 fn hash_copies(values: &[Bytes], bytes: &mut Vec<u8>, hashes: &mut Vec<Hash>) {
     bytes.clear();
+    bytes.reserve(values.iter().map(|value| PREFIX_SIZE + value.len()).sum());
     let mut ends = Vec::with_capacity(values.len());
     for value in values {
         bytes.extend_from_slice(&leaf_prefix(value));

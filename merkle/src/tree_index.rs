@@ -86,9 +86,9 @@ pub fn digest_ahead(set: &impl NodeSet, ahead: &mut RemoteTree, node: NodeIndex)
     let digest = digest(&known, node);
     // Otherwise the answer goes up to roots that only the remote knows.
     if digest & 1 == 1 {
-        let climb = std::iter::successors(Some(node), |node| Some(node.parent()));
-        let unknown: Vec<_> = climb.take_while(|&node| !known.has(node)).collect();
-        for node in unknown {
+        let climb = || std::iter::successors(Some(node), |node| Some(node.parent()));
+        let top = climb().find(|&node| known.has(node));
+        for node in climb().take_while(|&node| Some(node) != top) {
             insert(&mut known, node);
             insert(&mut known, node.sibling());
         }

@@ -70,6 +70,8 @@ pub struct VerifyPlan {
     nodes: Vec<NodeIndex>,
     siblings: usize,
     trusted: Option<NodeIndex>,
+    /// Where the block stands, if that is known.
+    byte_offset: Option<u64>,
 }
 
 /// Plans the check of what a peer sent for `block`: which of our nodes does it take?
@@ -82,6 +84,23 @@ pub fn plan(
     present: &impl NodeSet,
     block: u64,
     has_value: bool,
+    proof: &Proof,
+) -> Result<VerifyPlan> {
+    plan_at(present, block, has_value, None, proof)
+}
+
+/// [`plan`], when it may be known that the block stands at `byte_offset`: where the last one ended.
+///
+/// Otherwise it takes the roots of all blocks before it, on average half as many as the tree has
+/// levels, and most of the time of a check.
+///
+/// # Errors
+/// As `plan`.
+pub fn plan_at(
+    present: &impl NodeSet,
+    block: u64,
+    has_value: bool,
+    byte_offset: Option<u64>,
     proof: &Proof,
 ) -> Result<VerifyPlan> {
     let leaf = NodeIndex::leaf(block).ok_or(Error::BlockOutOfRange { block })?;
@@ -121,7 +140,7 @@ pub fn plan(
     }
 
     // The block stands after all blocks to its left, of which these nodes know the size.
-    if has_value {
+    if has_value && byte_offset.is_none() {
         let used = proof.nodes.len().saturating_sub(remote.len());
         for left in full_roots(block) {
             let given = proof.nodes.iter().take(used).any(|node| node.index == left);
@@ -135,6 +154,7 @@ pub fn plan(
         nodes,
         siblings,
         trusted,
+        byte_offset,
     })
 }
 
@@ -225,8 +245,11 @@ impl VerifyPlan {
         }
 
         if let Some(block) = value {
-            changes.byte_offset = byte_offset(&changes, find)?;
-            changes.blocks.push(block);
+            changes.byte_offset = match self.byte_offset {
+                Some(offset) => offset,
+                None => byte_offset(&changes, find)?,
+            };
+            changes.blocks = vec![block];
         }
         Ok(changes)
     }

@@ -54,7 +54,7 @@ impl Log {
         block: Option<Block>,
         proof: &Proof,
     ) -> Result<ChangeSet> {
-        self.check_after(&BTreeMap::new(), index, block, proof)
+        self.check_after(&Batch::default(), index, block, proof)
     }
 
     /// Checks answers, and stores what they prove.
@@ -68,6 +68,7 @@ impl Log {
             Err(error) => return (taken, Err(error)),
         };
         let mut batch = Batch {
+            changes: Vec::with_capacity(answers.len()),
             pages: self.bitfield.page_count(),
             ..Batch::default()
         };
@@ -99,7 +100,7 @@ impl Log {
             block,
             proof,
         } = answer;
-        let change = self.check_after(&batch.nodes, index, block, &proof)?;
+        let change = self.check_after(batch, index, block, &proof)?;
         let head = change
             .head()
             .filter(|head| head.length > self.head.length)
@@ -137,16 +138,18 @@ impl Log {
         })
     }
 
-    /// [`check`](Self::check), with `pending` nodes that are known and not written yet.
+    /// [`check`](Self::check), after changes that are not written yet.
     fn check_after(
         &self,
-        pending: &BTreeMap<NodeIndex, Node>,
+        batch: &Batch,
         index: u64,
         block: Option<Block>,
         proof: &Proof,
     ) -> Result<ChangeSet> {
-        let plan = verify::plan(&TreeBits(&self.bitfield), index, block.is_some(), proof)?;
-        let pending = |node| pending.get(&node).copied();
+        let present = TreeBits(&self.bitfield);
+        let byte_offset = batch.end_before(index);
+        let plan = verify::plan_at(&present, index, block.is_some(), byte_offset, proof)?;
+        let pending = |node| batch.nodes.get(&node).copied();
         let local = self.files()?.required_nodes_beside(plan.nodes(), pending)?;
         Ok(plan.check(&self.verifier, &self.head, block, proof, &local)?)
     }
@@ -196,6 +199,16 @@ struct Batch {
 }
 
 impl Batch {
+    /// Where the block before `index` ends, if it was the last.
+    fn end_before(&self, index: u64) -> Option<u64> {
+        let change = self.changes.last()?;
+        let [block] = change.blocks() else {
+            return None;
+        };
+        let follows = change.start_block() + 1 == index;
+        follows.then(|| change.byte_offset() + block.size())
+    }
+
     fn write(&self, files: &FeedFiles) -> Result<()> {
         let nodes: Vec<_> = self.nodes.values().copied().collect();
         files.write_nodes(&nodes)?;

@@ -140,12 +140,10 @@ impl FeedFiles {
             let read = missing.iter().filter_map(|&(_, at)| nodes[at]);
             self.known.learn(read, generation);
         }
-        // Not collected: that would begin with room for a few.
-        let mut all = Vec::with_capacity(indexes.len());
-        for (&node, found) in indexes.iter().zip(nodes) {
-            all.push(found.ok_or(Error::MissingNode { node })?);
+        if let Some((&node, _)) = indexes.iter().zip(&nodes).find(|(_, node)| node.is_none()) {
+            return Err(Error::MissingNode { node });
         }
-        Ok(all)
+        Ok(nodes.into_iter().flatten().collect())
     }
 
     /// Stores nodes, in any order. Neighbours are written in one go.
