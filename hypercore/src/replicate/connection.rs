@@ -255,7 +255,7 @@ impl Connection {
         if self.attachments.is_empty() {
             self.ended
         } else {
-            Ended::RemoteClosed
+            Ended::Disconnected
         }
     }
 

@@ -386,9 +386,9 @@ fn a_stranger() {
     copy.end().fails(1, &["no peer", &address]);
 }
 
-/// The only peer dies halfway; the next run goes on from there.
+/// The only peer leaves halfway; the next run goes on from there.
 #[test]
-fn a_peer_that_dies() {
+fn a_peer_that_leaves() {
     let scene = Scene::new();
     many(&scene, "log", 300, 100);
     let (server, address) = scene.serve("log", &[]);
@@ -416,7 +416,7 @@ fn a_peer_that_dies() {
         &address,
     ]);
     await_downloads(&copy, 0..200);
-    server.kill();
+    server.stop().ok();
     let done = copy.end();
     assert!(!names(&done.events()).contains(&"synced"));
     let words = ["100 blocks of 300 are missing: 200..300", &address, "again"];
@@ -429,9 +429,36 @@ fn a_peer_that_dies() {
     assert_eq!(done.json()["downloaded"], 300);
 }
 
+/// One that is killed while nothing is on its way is lost like any other, and not one that has left.
+#[test]
+fn a_peer_that_dies() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 100);
+    let (server, address) = scene.serve("log", &[]);
+    let half = ["clone", KEY, "half", "--sparse", "--range", "0..200"];
+    scene.run(half.iter().chain(&["--connect", &address])).ok();
+    server.stop().ok();
+
+    let (server, address) = scene.serve("half", &[]);
+    let copy = scene.start(["clone", KEY, "copy", "--json", "--connect", &address]);
+    while copy.event("progress")["downloaded"] != 200 {}
+    server.kill();
+    copy.event("peer-close");
+    let (_server, _) = scene.serve("log", &["--listen", &address]);
+    let done = copy.end().ok();
+    assert_eq!(done.json()["downloaded"], 300);
+    let words = format!("{address} was lost (the connection was cut off); calling again.");
+    assert!(done.stderr.contains(&words), "{}", done.stderr);
+}
+
 /// Goes between a clone and a server, and cuts the first connection after `count` bytes of the
 /// server's.
 fn cut_once(server: &str, count: u64) -> String {
+    cut(server, vec![count])
+}
+
+/// The same with one connection after the other.
+fn cut(server: &str, counts: Vec<u64>) -> String {
     use std::{
         io::{Read, copy},
         net::{TcpListener, TcpStream},
@@ -441,7 +468,7 @@ fn cut_once(server: &str, count: u64) -> String {
     let address = listener.local_addr().unwrap().to_string();
     let server = server.to_owned();
     spawn(move || {
-        for limit in [count, u64::MAX] {
+        for &limit in counts.iter().chain(&[u64::MAX]) {
             let (near, _) = listener.accept().unwrap();
             let far = TcpStream::connect(&server).unwrap();
             let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
@@ -469,6 +496,27 @@ fn a_peer_that_the_network_lost_is_called_again() {
     let words = format!("{address} was lost");
     assert!(done.stderr.contains(&words), "{}", done.stderr);
     assert!(done.stderr.contains("calling again"), "{}", done.stderr);
+}
+
+/// Also in the handshake, at first and once it is back.
+#[test]
+fn a_peer_that_is_lost_again_and_again() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 1000);
+    let (_server, address) = scene.serve("log", &[]);
+    let cut_off = cut(&address, vec![0, 20, 100_000, 0, 150]);
+    let line = format!("hyper://{KEY}@{cut_off}/copy");
+    let done = scene.run(["receive", &line, "--json"]).ok();
+    assert_eq!(done.json()["length"], 300);
+    let words = format!("{cut_off} was lost");
+    let times = done.stderr.matches(&words).count();
+    assert_eq!(times, 5, "{}", done.stderr);
+    // A clone does not know that its peer ever was one.
+    let cut_off = cut_once(&address, 20);
+    let words = format!("{cut_off}: the connection was cut off");
+    scene
+        .run(["clone", KEY, "other", "--connect", &cut_off])
+        .fails(1, &[&words]);
 }
 
 /// What reads over the network waits for it, too.

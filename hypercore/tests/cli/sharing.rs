@@ -297,6 +297,26 @@ fn an_address_that_is_out_of_date() {
     server.stop().ok();
 }
 
+/// Nobody was there when it was called, and then it is found at the same address.
+#[test]
+fn one_that_comes_a_moment_later() {
+    let scene = Scene::new();
+    fs::write(scene.path("file"), b"content").unwrap();
+    let share = ["share", "file", "--json", "--listen"];
+    let server = scene.start(share.iter().chain(&["0.0.0.0:0"]));
+    let told = server.event("sharing");
+    let [line, address] = ["line", "address"].map(|field| told[field].as_str().unwrap());
+    server.stop().ok();
+    let receiver = scene.start(["receive", line, "copy", "-v"]);
+    while !receiver.complaint().contains("nobody listens there") {}
+    let port = address.rsplit(':').next().unwrap();
+    let anywhere = format!("0.0.0.0:{port}");
+    let server = scene.start(share.iter().chain(&[anywhere.as_str()]));
+    receiver.end().ok();
+    assert_eq!(fs::read(scene.path("copy")).unwrap(), b"content");
+    server.stop().ok();
+}
+
 #[test]
 fn what_cannot_be_shared_or_received() {
     let scene = Scene::new();

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -42,6 +45,9 @@ pub(crate) enum Again {
     Never,
     /// For a while, if the network has lost a peer that had the core.
     WhenLost,
+    /// The same, also if it was lost before it was known whether it has the core. Who turns us away
+    /// because there is no room is not to be told from that.
+    WhenLostAtOnce,
     Always,
 }
 
@@ -72,7 +78,8 @@ pub(crate) enum News {
 pub(crate) struct Calls {
     sender: Sender<News>,
     news: Receiver<News>,
-    /// Every address that was called.
+    again: Again,
+    /// The addresses that were called, without those where nobody was.
     known: HashSet<String>,
     /// Whether somebody may be found who was not called yet.
     searching: bool,
@@ -90,11 +97,12 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(again: Again) -> Self {
         let (sender, news) = async_channel::unbounded();
         Self {
             sender,
             news,
+            again,
             known: HashSet::new(),
             searching: false,
             found: false,
@@ -144,19 +152,14 @@ impl Calls {
     }
 
     /// Calls every address that is new.
-    pub(crate) fn start(
-        &mut self,
-        peers: &Peers,
-        addresses: Vec<String>,
-        again: Again,
-        member: &Member,
-    ) {
+    pub(crate) fn start(&mut self, peers: &Peers, addresses: Vec<String>, member: &Member) {
         for address in addresses {
             if !self.known.insert(address.clone()) {
                 continue;
             }
             self.calling += 1;
             let (peers, sender, member) = (peers.clone(), self.sender.clone(), member.clone());
+            let again = self.again;
             net::spawn(async move {
                 keep_connected(&peers, &address, again, &sender).await;
                 drop(member);
@@ -190,9 +193,11 @@ impl Calls {
                 let words = format!("{address}: {reason}");
                 self.unreached.push(words.clone());
                 self.blame(words);
+                self.forget(&address);
             }
             News::GivenUp { address, reason } => {
                 self.missed -= 1;
+                self.forget(&address);
                 self.blame(format!("{address}: {reason}"));
             }
             News::Lost {
@@ -248,6 +253,13 @@ impl Calls {
         std::mem::take(&mut self.reasons).join("; ")
     }
 
+    /// Nobody is at `address`: if somebody is found there later, it is called like a new one.
+    fn forget(&mut self, address: &str) {
+        if self.again != Again::Always {
+            self.known.remove(address);
+        }
+    }
+
     fn blame(&mut self, reason: String) {
         tracing::info!("{reason}");
         self.reasons.push(reason);
@@ -264,8 +276,15 @@ async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sen
     // Since when a lost peer is hoped to be back, and the blocks that had come until then.
     let mut missed: Option<(Instant, u64)> = None;
     let mut is_missed = false;
+    // Whether it ever was one with the core.
+    let mut had_core = false;
     loop {
-        let mut options = ReplicateOptions::live();
+        let greeted = Arc::<AtomicBool>::default();
+        let greet = Arc::clone(&greeted);
+        let mut options = ReplicateOptions::live().on_authenticate(move |_| {
+            greet.store(true, Ordering::Release);
+            true
+        });
         // The owner of the secret key, too, may have cleared what others still hold.
         options.download = Some(true);
         let link = match net::connect(address, &peers.hang_up).await {
@@ -291,10 +310,20 @@ async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sen
                     pause = FIRST_RETRY;
                 }
                 let is_recent = missed.is_some_and(|(since, _)| since.elapsed() < HOPE);
-                is_missed = again != Again::Never
-                    && opened.load(Ordering::Acquire)
-                    && ended.is_loss()
-                    && is_recent;
+                let is_open = opened.load(Ordering::Acquire);
+                let is_lost = match had_core {
+                    // Whatever answers until it is back, and however.
+                    true if !is_open => true,
+                    false if !is_open => {
+                        // Who does not have the core, or does not let us in, hangs up when it
+                        // knows who we are.
+                        let is_known = greeted.load(Ordering::Acquire);
+                        again == Again::WhenLostAtOnce && !is_known && ended.is_loss()
+                    }
+                    _ => ended.is_loss(),
+                };
+                had_core |= is_open;
+                is_missed = again != Again::Never && is_lost && is_recent;
                 tell(News::Lost {
                     id,
                     address,

@@ -193,6 +193,12 @@ impl Job {
                 _ => "{bar:40} {pos}/{len} blocks  {msg}",
             },
         );
+        let again = match args.target {
+            _ if args.live => Again::Always,
+            // Its peer was there when its line was printed, and has room.
+            Some(_) => Again::WhenLostAtOnce,
+            None => Again::WhenLost,
+        };
         let mut known = Bitfield::new(PageSize::Current);
         if args.live {
             for index in (0..core.length()).filter(|&index| core.has(index)) {
@@ -203,7 +209,7 @@ impl Job {
             peers: Peers::new(&core, identity),
             ranges,
             output,
-            calls: Calls::new(),
+            calls: Calls::new(again),
             open: HashSet::new(),
             met: false,
             claimed: 0,
@@ -229,12 +235,7 @@ impl Job {
             self.output
                 .remark("Looking for peers on the local network.");
         }
-        let again = if self.args.live {
-            Again::Always
-        } else {
-            Again::WhenLost
-        };
-        self.calls.start(&self.peers, addresses, again, member);
+        self.calls.start(&self.peers, addresses, member);
         let mut ticks = Timer::interval(PROGRESS);
         let news = self.calls.news();
         let mut fetching: Fetching = Box::pin(self.ask_early());
@@ -270,7 +271,7 @@ impl Job {
                 Step::News(news) => {
                     if let News::Found { address } = &news {
                         let found = vec![address.clone()];
-                        self.calls.start(&self.peers, found, again, member);
+                        self.calls.start(&self.peers, found, member);
                     }
                     let is_answer = !matches!(news, News::Lost { .. });
                     if self.take(news)? {

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
-use hypercore::{AppendLock, Error, merkle, storage};
+use hypercore::{AppendLock, Error, merkle, storage, wire};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -157,6 +157,8 @@ fn is_cut(kind: io::ErrorKind) -> bool {
 pub(crate) fn end_of(error: &Error) -> String {
     match error {
         Error::Transport(cause) if is_cut(cause.kind()) => reason(cause),
+        // Where in a message it was is of no use to anybody.
+        Error::Wire(wire::Error::UnexpectedEnd) => "the connection was cut off".into(),
         error => plain(&error.to_string()).to_owned(),
     }
 }
@@ -200,6 +202,8 @@ mod tests {
             assert_ne!(words, io::Error::from(kind).to_string());
         }
         let cut = Error::Transport(io::ErrorKind::ConnectionReset.into());
+        assert_eq!(end_of(&cut), "the connection was cut off");
+        let cut = Error::Wire(wire::Error::UnexpectedEnd);
         assert_eq!(end_of(&cut), "the connection was cut off");
         assert_eq!(end_of(&Error::NoCore), Error::NoCore.to_string());
     }

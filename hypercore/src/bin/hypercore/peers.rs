@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -185,6 +186,11 @@ impl Link {
                 tcp.part().await;
             }
             match exchanged {
+                // The system closes the connections of a process that is killed, too. Those who
+                // leave close the core first.
+                Ok(hypercore::Ended::Disconnected) if is_caller && !peers.hang_up.is_set() => {
+                    Ended::Failed(Error::Transport(io::ErrorKind::ConnectionAborted.into()))
+                }
                 Ok(_) => Ended::Closed,
                 Err(error) => {
                     peers.note_error(&address, &error);

@@ -210,11 +210,11 @@ impl Source {
             self.identity.as_ref().map(StaticKeyPair::duplicate),
         );
         let tasks = Gathering::default();
-        let mut calls = Calls::new();
+        let mut calls = Calls::new(again(follow));
         if self.peers.is_empty() {
             calls.search(&self.core, follow)?;
         }
-        calls.start(&peers, self.peers.clone(), again(follow), &tasks.member());
+        calls.start(&peers, self.peers.clone(), &tasks.member());
         let (ready, is_ready) = async_channel::bounded(1);
         let watch = self.watch(calls, &peers, follow, tasks.member(), ready);
         let work = async {
@@ -276,7 +276,7 @@ impl Source {
                 Step::Event(Some(_)) => continue,
                 Step::News(news) => {
                     if let News::Found { address } = &news {
-                        calls.start(peers, vec![address.clone()], again(follow), &member);
+                        calls.start(peers, vec![address.clone()], &member);
                     }
                     if let News::Lost {
                         address,

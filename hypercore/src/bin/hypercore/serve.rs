@@ -172,8 +172,9 @@ impl Service {
         );
         let ended = future::or(stop, work).await;
 
-        peers.hang_up.hang_up();
+        // In this order, so that the peers hear that the core is closed, and do not take us for lost.
         let closed = close(&core, &dir).await;
+        peers.hang_up.hang_up();
         connections.end().await;
         ended.and(closed)
     }

@@ -22,8 +22,8 @@ impl Sources {
         let peers = Peers::new(core, None);
         let tasks = Gathering::default();
         let mut events = core.events();
-        let mut calls = Calls::new();
-        calls.start(&peers, addresses.to_vec(), Again::Never, &tasks.member());
+        let mut calls = Calls::new(Again::Never);
+        calls.start(&peers, addresses.to_vec(), &tasks.member());
         let over = async {
             let news = calls.news();
             while let Ok(news) = news.recv().await {
