@@ -324,7 +324,8 @@ fn what_is_told_of_a_share() {
     let server = scene.start(follow);
     let text = told(&server);
     assert!(
-        text.contains("so far 1 block, 12 bytes") && text.contains("`app.log.hypercore`"),
+        text.contains("Sharing `app.log`: 12 bytes so far.")
+            && text.contains("`app.log.hypercore`"),
         "{text}"
     );
     let done = server.stop().ok();

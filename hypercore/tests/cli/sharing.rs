@@ -116,7 +116,7 @@ fn the_end_of_a_transfer_is_no_failure() {
         6,
         &[
             "interrupted: ",
-            " % of the 100.00 MiB of `copy` are here, in `copy.hypercore`",
+            " MiB of 100.00 MiB of `copy` are here, in `copy.hypercore`",
             "run it again to go on",
         ],
     );
@@ -271,7 +271,8 @@ fn a_transfer_that_was_cut_off_goes_on() {
         Some(json!({"event": "resumed", "downloaded": 6, "length": 16}))
     );
     assert!(
-        done.stderr.contains("Going on with `copy`: 6 of 16 blocks"),
+        done.stderr
+            .contains("Going on with `copy`: 366.21 KiB of 976.56 KiB are here already."),
         "{}",
         done.stderr
     );

@@ -189,8 +189,8 @@ impl Job {
         output.draw(
             0,
             match args.target {
-                Some(_) if !args.live => "{bar:40} {percent:>3}%  {msg}",
-                _ => "{bar:40} {pos}/{len} blocks  {msg}",
+                Some(_) => "{bar:40} {percent:>3}%  {msg}",
+                None => "{bar:40} {pos}/{len} blocks  {msg}",
             },
         );
         let again = match args.target {
@@ -462,13 +462,18 @@ impl Job {
     /// How much of a file is here, for those who asked for one and not for a core.
     fn state_of_target(&self) -> Option<String> {
         let target = self.args.target.as_ref()?.display();
-        let (length, here) = (self.core.length(), self.core.downloaded(..));
-        let size = bytes(self.core.byte_length());
         let dir = self.args.dir.display();
-        Some(match here * 100 / length.max(1) {
-            _ if here == 0 => format!("nothing of `{target}` is here yet"),
-            percent => format!("{percent} % of the {size} of `{target}` are here, in `{dir}`"),
+        Some(match self.core.downloaded(..) {
+            0 => format!("nothing of `{target}` is here yet"),
+            _ => format!("{} of `{target}` are here, in `{dir}`", self.bytes_here()),
         })
+    }
+
+    /// "1.50 MiB of 3.00 MiB", to a block: those of a file that is shared are of one size.
+    fn bytes_here(&self) -> String {
+        let size = self.core.byte_length();
+        let here = share_of(size, self.core.downloaded(..), self.core.length());
+        format!("{} of {}", bytes(here), bytes(size))
     }
 
     /// How many blocks are wanted and known to exist, but not here; and the first of them in words.
@@ -502,10 +507,13 @@ impl Job {
         if downloaded == 0 {
             return Ok(());
         }
+        let here = match self.args.target {
+            Some(_) => self.bytes_here(),
+            None => format!("{downloaded} of {}", blocks(length)),
+        };
         self.output.remark(format_args!(
-            "Going on with `{}`: {downloaded} of {} are here already.",
+            "Going on with `{}`: {here} are here already.",
             self.name().display(),
-            blocks(length)
         ));
         self.output.event(
             "resumed",
@@ -608,9 +616,12 @@ impl Job {
             0 => String::new(),
             _ => self.time_left(downloaded, length),
         };
+        let what = match self.args.target {
+            Some(_) => self.bytes_here(),
+            None => bytes(received),
+        };
         bar.set_message(format!(
-            "{}  {}/s from {peers} {peers_now}{left}",
-            bytes(received),
+            "{what}  {}/s from {peers} {peers_now}{left}",
             bytes(speed as u64)
         ));
         if (downloaded, received) == (last_downloaded, last_received) {
@@ -668,6 +679,31 @@ impl Job {
                 &fields,
                 format_args!("`{dir}` is up to date: {downloaded} stored of {total}."),
             )
+        }
+    }
+}
+
+/// How many of `size` bytes are in `downloaded` of `length` blocks that are as long as each other.
+fn share_of(size: u64, downloaded: u64, length: u64) -> u64 {
+    let share = u128::from(size) * u128::from(downloaded) / u128::from(length.max(1));
+    // Not more than all, unless a block came meanwhile.
+    u64::try_from(share).map_or(size, |share| share.min(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_blocks_that_are_here() {
+        for (size, downloaded, length, expected) in [
+            (1_000_000, 6, 16, 375_000),
+            (1_000_000, 16, 16, 1_000_000),
+            (0, 0, 0, 0),
+            (1 << 52, 1 << 40, 1 << 40, 1 << 52),
+            (10, 3, 2, 10),
+        ] {
+            assert_eq!(share_of(size, downloaded, length), expected);
         }
     }
 }

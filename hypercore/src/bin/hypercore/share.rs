@@ -26,7 +26,7 @@ use crate::{
     input::{self, Batches},
     link::{Facts, Kind, Link},
     net::{self, Listener},
-    output::{Output, blocks, bytes, complain},
+    output::{Output, bytes, complain},
     serve::{Door, Service, listen_on},
     share::{archive::Archive, note::Note},
     signals::Signals,
@@ -117,8 +117,8 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         Some(reached_at) => format!(" On the same network `@{reached_at}` may be left out."),
         None => String::new(),
     };
-    let there = if source.kind == Kind::Log {
-        "so far "
+    let so_far = if source.kind == Kind::Log {
+        " so far"
     } else {
         ""
     };
@@ -133,10 +133,9 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
             ("byteLength", core.byte_length().into()),
         ],
         format_args!(
-            "Sharing `{}`: {there}{}, {}. Elsewhere:\n\n  hypercore receive '{link}'\n\nWhat is \
+            "Sharing `{}`: {}{so_far}. Elsewhere:\n\n  hypercore receive '{link}'\n\nWhat is \
              shared is copied to `{}`.{without} Stop with Ctrl-C.",
             source.name,
-            blocks(core.length()),
             bytes(core.byte_length()),
             source.dir.display(),
         ),
