@@ -320,6 +320,30 @@ fn live_through_a_restart() {
     copy.stop().ok();
 }
 
+/// Another address of the same server is not another peer, and another server is.
+#[test]
+fn one_peer_at_two_addresses() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    let same = address.replace("127.0.0.1", "localhost");
+    let live = ["--json", "--live", "--connect", &address];
+    let first = ["clone", KEY, "other", "--connect", &address];
+    scene.run(first).ok();
+    let (_other, other) = scene.serve("other", &[]);
+    for (index, (second, peers)) in [(&same, 1), (&other, 2)].into_iter().enumerate() {
+        let dir = format!("copy{index}");
+        let clone = ["clone", KEY, &dir, "--connect", second];
+        let copy = scene.start(clone.iter().chain(&live));
+        copy.event("peer-open");
+        copy.event("peer-open");
+        copy.event("synced");
+        server.say("more\n");
+        assert_eq!(copy.event("progress")["peers"], peers);
+        copy.stop().ok();
+    }
+}
+
 #[test]
 fn nobody_listens() {
     let scene = Scene::new();

@@ -603,7 +603,7 @@ impl Job {
         let (last, last_downloaded, last_received) = self.progress;
         let speed = (received - last_received) as f64 / last.elapsed().as_secs_f64().max(0.001);
         self.progress = (Instant::now(), downloaded, received);
-        let peers = self.open.len();
+        let peers = self.peers.count();
         let bar = self.output.bar();
         // Of a length that is not known yet nothing is here, and not all.
         match length {

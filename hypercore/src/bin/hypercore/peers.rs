@@ -1,7 +1,7 @@
 //! The connections of one core, and the names of those at their other ends.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     io,
     sync::{
@@ -134,6 +134,15 @@ impl Peers {
     /// Whether somebody is connected who knows the core's key.
     pub(crate) fn any_open(&self) -> bool {
         self.core.peers().iter().any(|peer| peer.opened)
+    }
+
+    /// How many are connected who know the core's key. One that was found at two addresses counts
+    /// once, and both connections stay: the same key is also that of two servers of one owner, and
+    /// the blocks of one of them may not be those of the other.
+    pub(crate) fn count(&self) -> usize {
+        let peers = self.core.peers().into_iter().filter(|peer| peer.opened);
+        let keys: HashSet<_> = peers.map(|peer| peer.remote_public_key).collect();
+        keys.len()
     }
 
     /// How many blocks came from all peers that ever were.

@@ -148,7 +148,13 @@ impl Service {
             identity,
             signals,
         } = self;
-        let peers = Peers::new(&core, identity);
+        // The same on every connection, so that those who find us at two addresses see that it is us.
+        let identity = match identity {
+            Some(identity) => Ok(identity),
+            None => StaticKeyPair::generate(),
+        };
+        let identity = identity.map_err(|error| Failure::failed(error.to_string()))?;
+        let peers = Peers::new(&core, Some(identity));
         let refusals = Refusals::new(output.is_quiet());
         let connections = Gathering::default();
         let stop = async {
