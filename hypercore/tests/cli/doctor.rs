@@ -151,10 +151,20 @@ fn a_peer_with_another_core() {
     scene.core("log", &["one"]);
     let (_server, address) = scene.serve("log", &[]);
     let other = "11".repeat(32);
-    let arguments = ["doctor", &other, "--connect", &address, "--timeout", "0.5"];
-    let done = scene.run(arguments.iter().chain(&["--json"]));
+    let doctor = |timeout| {
+        let arguments = ["doctor", &other, "--connect", &address];
+        scene.run(arguments.iter().chain(&["--json", "--timeout", timeout]))
+    };
+    let done = doctor("0.5");
     check(&done, "capability", false);
+    assert!(!done.stderr.contains("waiting"), "{}", done.stderr);
     done.fails(1, &["`capability`", "check the key"]);
+    // Nobody is to think that it hangs.
+    let done = doctor("1.5");
+    check(&done, "capability", false);
+    let words = "capability: waiting for the peer to show that it knows the key, at most 1.5 s\n";
+    assert!(done.stderr.starts_with(words), "{}", done.stderr);
+    done.fails(1, &["no answer within 1.5 s"]);
 }
 
 #[test]

@@ -25,6 +25,12 @@ use crate::{
     peers::{Ended, Peers},
 };
 
+/// What is waited for for longer is named.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// How often a person sees that something is waited for.
+const TICK: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  hypercore doctor KEY --connect 192.168.1.5:4000\n  \
@@ -225,11 +231,24 @@ impl Report {
     async fn step<T>(&mut self, name: &str, step: impl Future<Output = Outcome<T>>) -> Result<T> {
         let start = Instant::now();
         let limit = self.limit;
+        let seconds = limit.as_secs_f64();
+        let waiting = format!("waiting for {}, at most {seconds} s", awaited(name));
+        let bar = self.output.draw(0, "{spinner} {msg}");
+        bar.set_message(waiting.clone());
+        bar.enable_steady_tick(TICK);
+        let output = &self.output;
         let late = async {
-            Timer::after(limit).await;
-            Err(format!("no answer within {} s", limit.as_secs_f64()))
+            if limit > SILENCE {
+                Timer::after(SILENCE).await;
+                if output.bar().is_hidden() {
+                    output.remark(format_args!("{name}: {waiting}"));
+                }
+            }
+            Timer::after(limit.saturating_sub(start.elapsed())).await;
+            Err(format!("no answer within {seconds} s"))
         };
         let outcome = future::or(step, late).await;
+        self.output.done();
         let seconds = start.elapsed().as_secs_f64();
         let (ok, detail) = match &outcome {
             Ok((_, detail)) => (true, detail),
@@ -256,6 +275,18 @@ impl Report {
                 advice(name)
             ))),
         }
+    }
+}
+
+/// Who or what has to come for a step to be done.
+fn awaited(step: &str) -> &'static str {
+    match step {
+        "search" => "somebody on the local network who announces the core",
+        "name" => "the address of the host",
+        "dial" => "somebody to answer the call",
+        "handshake" => "the peer's part of the handshake",
+        "capability" => "the peer to show that it knows the key",
+        _ => "a block",
     }
 }
 
