@@ -296,6 +296,36 @@ fn live_and_sparse() {
     );
 }
 
+/// The command that `serve` prints is one that works where it is said to.
+#[test]
+fn where_a_server_is_reached() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let told = |flags: &[&str]| {
+        let server = scene.start(["serve", "log"].iter().chain(flags));
+        let lines = [server.text(), server.text()].concat();
+        (lines + &server.stop().ok().stderr).replace(KEY, "KEY")
+    };
+    let words = told(&[]);
+    for part in [
+        " on 127.0.0.1:",
+        "In another terminal:\n  hypercore clone KEY DIR --connect 127.0.0.1:",
+        "\nFor other machines: --announce, or --listen 0.0.0.0:PORT\n",
+    ] {
+        assert!(words.contains(part), "no {part:?} in {words}");
+    }
+    let words = told(&["--listen", "0.0.0.0:0"]);
+    let part = "Elsewhere:\n  hypercore clone KEY DIR --connect ";
+    assert!(words.contains(part), "{words}");
+    assert!(!words.contains("--connect 0.0.0.0"), "{words}");
+    assert!(!words.contains("other machines"), "{words}");
+    let words = told(&["--announce"]);
+    assert!(
+        words.ends_with("Elsewhere:\n  hypercore clone KEY DIR\n"),
+        "{words}"
+    );
+}
+
 /// A live clone calls a lost peer again.
 #[test]
 fn live_through_a_restart() {

@@ -64,6 +64,16 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     let announcement = announce.then(|| net::announce(&core, address));
     // Kept until the end.
     let _announcement = announcement.transpose()?;
+    let connect = match reachable(address) {
+        _ if announce => String::new(),
+        reached_at => format!(" --connect {}", reached_at.unwrap_or(address)),
+    };
+    let is_alone = address.ip().is_loopback();
+    let where_to = if is_alone {
+        "In another terminal"
+    } else {
+        "Elsewhere"
+    };
     output.result(
         &[
             ("event", "listening".into()),
@@ -71,19 +81,17 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
             ("key", core.key().to_string().into()),
         ],
         format_args!(
-            "Serving {} of `{}` on {address}; stop with Ctrl-C. Elsewhere:\n  hypercore clone {} \
-             DIR{}",
+            "Serving {} of `{}` on {address}; stop with Ctrl-C. {where_to}:\n  hypercore clone {} \
+             DIR{connect}",
             blocks(core.length()),
             dir.display(),
             core.key(),
-            if announce {
-                String::new()
-            } else {
-                format!(" --connect {address}")
-            }
         ),
     )?;
 
+    if is_alone && !format.json {
+        output.remark("For other machines: --announce, or --listen 0.0.0.0:PORT");
+    }
     let page = page.map(|(listener, address)| {
         output.event("http", &[("address", address.to_string().into())])?;
         output.remark(format_args!("See http://{address}/"));
@@ -101,6 +109,14 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     };
     let append = append_lines(&core, &dir, lines);
     service.run(append, &mut output).await
+}
+
+/// Where others reach us, as far as we can know.
+pub(crate) fn reachable(listening: SocketAddr) -> Option<SocketAddr> {
+    if !listening.ip().is_unspecified() {
+        return Some(listening);
+    }
+    Some(SocketAddr::new(net::own_address()?, listening.port()))
 }
 
 /// Listens for peers where the command line says.

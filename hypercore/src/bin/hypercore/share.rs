@@ -27,7 +27,7 @@ use crate::{
     link::{Facts, Kind, Link},
     net::{self, Listener},
     output::{Output, bytes, complain},
-    serve::{Door, Service, listen_on},
+    serve::{Door, Service, listen_on, reachable},
     share::{archive::Archive, note::Note},
     signals::Signals,
 };
@@ -151,14 +151,6 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
     };
     let follow = source.follow(&core, note, manners.quiet);
     service.run(follow, &mut output).await
-}
-
-/// Where others reach us, as far as we can know.
-fn reachable(listening: SocketAddr) -> Option<SocketAddr> {
-    if !listening.ip().is_unspecified() {
-        return Some(listening);
-    }
-    Some(SocketAddr::new(net::own_address()?, listening.port()))
 }
 
 /// What is shared, and where its core is.
