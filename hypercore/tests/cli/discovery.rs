@@ -86,6 +86,25 @@ fn a_live_clone_waits_for_peers_and_follows_one_that_moves() {
 }
 
 #[test]
+fn who_follows_is_told_that_nobody_is_there_any_more() {
+    let scene = Scene::new();
+    let key = core(&scene, "log", &["one\n"]);
+    let (server, _) = scene.serve("log", &["--announce"]);
+    let reader = scene.start(["cat", &key, "--follow"]);
+    assert_eq!(reader.text(), "one\n");
+    server.stop().ok();
+    let told = reader.complaint();
+    assert!(
+        told.contains("has left, and nobody else is connected; going on when somebody is."),
+        "{told}"
+    );
+    scene.run(["append", "log", "two\n"]).ok();
+    let (_server, _) = scene.serve("log", &["--announce"]);
+    assert_eq!(reader.text(), "two\n");
+    reader.stop().ok();
+}
+
+#[test]
 fn the_key_is_not_announced() {
     // What is looked for on the network is made of the discovery key, which `info` shows.
     let scene = Scene::new();

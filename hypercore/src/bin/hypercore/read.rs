@@ -296,7 +296,23 @@ impl Source {
                     };
                     let had_core = lost.is_some_and(|id| opened.contains(&id));
                     lost.into_iter().for_each(|id| peers.forget(id));
+                    let left = match &news {
+                        News::Lost { address, ended, .. } if had_core => {
+                            matches!(ended, Ended::Closed).then(|| address.clone())
+                        }
+                        _ => None,
+                    };
                     calls.note(news, had_core);
+                    if let Some(address) = left
+                        && follow
+                        && !calls.are_over()
+                        && !peers.any_open()
+                    {
+                        self.remark(format_args!(
+                            "{address} has left, and nobody else is connected; going on when \
+                             somebody is."
+                        ));
+                    }
                     self.has_hope.set(calls.has_hope());
                 }
                 Step::Late => {
