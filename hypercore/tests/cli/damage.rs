@@ -154,6 +154,41 @@ fn repair_fetches_false_blocks_from_peers() {
     assert!(before == after);
 }
 
+/// What people are told of damage, and what they can do about it.
+#[test]
+fn damage_in_words() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc", "def"]);
+    let done = scene.run(["repair", "log"]).ok();
+    assert_eq!(done.text(), "No damage, nothing to put right.\n");
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    scene.damage("log/data", 1);
+    let problem = "data: block 1 in the file data does not match its hash in the file tree";
+    let done = scene.run(["verify", "log"]);
+    let listed = format!("2 blocks with 4 bytes good, 1 problem:\n  {problem}\n");
+    assert_eq!(done.text(), listed);
+    let first = format!("is damaged, first {problem}; `hypercore repair log`");
+    done.fails(
+        3,
+        &[&first, "with --connect ADDR:PORT fetches false blocks"],
+    );
+    let done = scene.run(["repair", "log"]).ok();
+    assert_eq!(
+        done.text(),
+        "0 put right, 1 block dropped, 0 fetched again.\n"
+    );
+    let words =
+        "What was false is missing now: `hypercore get log 1 --connect ADDR:PORT` fetches it";
+    assert!(done.stderr.starts_with(words), "{}", done.stderr);
+    let (_server, address) = scene.serve("copy", &[]);
+    scene.run(["get", "log", "1", "--connect", &address]).ok();
+    assert_eq!(scene.run(["cat", "log"]).ok().text(), "abcdef");
+}
+
 #[test]
 fn repair_says_what_no_peer_has() {
     let scene = Scene::new();

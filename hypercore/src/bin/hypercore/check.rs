@@ -1,6 +1,6 @@
 //! `hypercore verify`: is everything as it should be?
 
-use hypercore::{Hypercore, storage::Directory};
+use hypercore::{Hypercore, Problem, storage::Directory};
 use serde_json::{Value, json};
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
         format!("{whole} with {size} good, {count} {problems}:")
     };
     for problem in found.problems.iter().take(SHOWN) {
-        people += &format!("\n  {problem}");
+        people += &format!("\n  {}", words(problem));
     }
     if count > SHOWN as u64 {
         people += "\n  and more";
@@ -58,10 +58,18 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
     Err(Failure::new(
         Exit::Damaged,
         format!(
-            "the core in `{shown}` is damaged, first {first}; `hypercore repair {shown}` puts right \
-             what can be"
+            "the core in `{shown}` is damaged, first {}; `hypercore repair {shown}` puts right what \
+             can be, and with --connect ADDR:PORT fetches false blocks from a peer",
+            words(first)
         ),
     ))
+}
+
+/// Where a problem is and what, to follow on the words that there is one.
+pub(crate) fn words(problem: &Problem) -> String {
+    let words = problem.problem.as_str();
+    let words = words.strip_prefix("the core is damaged: ").unwrap_or(words);
+    format!("{}: {words}", problem.file)
 }
 
 /// Draws how far a check has come. One that looks at everything twice begins anew.

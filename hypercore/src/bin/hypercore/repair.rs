@@ -8,7 +8,7 @@ use hypercore::{Error, GetOptions, Hypercore, storage::Directory};
 
 use crate::{
     args::{Manners, RepairArgs},
-    check::watch,
+    check::{watch, words},
     commands::{close, options, require_directory},
     errors::{Exit, Failure, Result},
     output::{Output, blocks},
@@ -80,23 +80,35 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             ("dropped", dropped.into()),
             ("fetched", fetched.into()),
         ],
-        format_args!(
-            "{} put right, {} dropped, {fetched} fetched again.",
-            repair.repaired,
-            blocks(dropped)
-        ),
+        match (repair.repaired, dropped) {
+            (0, 0) if repair.remaining.is_ok() => "No damage, nothing to put right.".to_owned(),
+            (repaired, _) => format!(
+                "{repaired} put right, {} dropped, {fetched} fetched again.",
+                blocks(dropped)
+            ),
+        },
     )?;
     if let Some(problem) = repair.remaining.problems.first() {
         return Err(Failure::new(
             Exit::Damaged,
             format!(
-                "the core in `{}` is still damaged, first {problem}; put that file back from a \
-                 backup",
-                dir.display()
+                "the core in `{}` is still damaged, first {}; put that file back from a backup",
+                dir.display(),
+                words(problem)
             ),
         ));
     }
     stopped?;
+    if let Some(first) = repair.dropped.first()
+        && connect.is_empty()
+    {
+        output.remark(format_args!(
+            "What was false is missing now: `hypercore get {} {first} --connect ADDR:PORT` fetches \
+             {} from a peer.",
+            dir.display(),
+            if dropped == 1 { "it" } else { "the first" }
+        ));
+    }
     if !connect.is_empty() && fetched < dropped {
         return Err(Failure::new(
             Exit::Incomplete,
