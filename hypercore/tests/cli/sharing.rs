@@ -336,7 +336,7 @@ fn what_cannot_be_shared_or_received() {
     let nobody = format!("hyper://{key}@127.0.0.1:1/file");
     scene
         .run(["receive", &nobody])
-        .fails(1, &["can be reached", "127.0.0.1:1"]);
+        .fails(1, &["can be reached", "127.0.0.1:1", "`hypercore doctor`"]);
     assert!(!scene.path("file.hypercore").exists());
     // The other name of `share`.
     scene

@@ -90,8 +90,8 @@ pub(crate) struct Calls {
     connected: usize,
     /// Lost peers that are hoped to be back.
     missed: usize,
-    /// Why addresses were of no use.
-    reasons: Vec<String>,
+    /// Which addresses were of no use, and why; without an address, why none was found.
+    reasons: Vec<(Option<String>, String)>,
     /// The same of those that were not reached by the first call, until it is told.
     unreached: Vec<String>,
 }
@@ -180,7 +180,7 @@ impl Calls {
             News::Searched => {
                 self.searching = false;
                 if !self.found {
-                    self.blame("nobody on the local network announces it".to_owned());
+                    self.blame(None, "nobody on the local network announces it".to_owned());
                 }
             }
             News::Connected { first, returned } => {
@@ -192,13 +192,14 @@ impl Calls {
                 self.calling -= 1;
                 let words = format!("{address}: {reason}");
                 self.unreached.push(words.clone());
-                self.blame(words);
                 self.forget(&address);
+                self.blame(Some(address), words);
             }
             News::GivenUp { address, reason } => {
                 self.missed -= 1;
                 self.forget(&address);
-                self.blame(format!("{address}: {reason}"));
+                let words = format!("{address}: {reason}");
+                self.blame(Some(address), words);
             }
             News::Lost {
                 address,
@@ -208,19 +209,16 @@ impl Calls {
             } => {
                 self.connected -= 1;
                 self.missed += usize::from(may_return);
-                match ended {
+                let words = match ended {
                     // Who does not have it, or lets nobody in, hangs up without a word.
                     Ended::Failed(Error::Transport(_)) | Ended::Closed if !had_core => {
-                        self.blame(format!(
-                            "{address} does not seem to have this core, or does not let us in"
-                        ));
+                        format!("{address} does not seem to have this core, or does not let us in")
                     }
-                    Ended::Failed(error) => self.blame(format!("{address}: {}", end_of(&error))),
-                    Ended::Closed => self.blame(format!("{address} closed the connection")),
-                    Ended::Stranger => {
-                        self.blame(format!("{address} does not seem to have this core"));
-                    }
-                }
+                    Ended::Failed(error) => format!("{address}: {}", end_of(&error)),
+                    Ended::Closed => format!("{address} closed the connection"),
+                    Ended::Stranger => format!("{address} does not seem to have this core"),
+                };
+                self.blame(Some(address), words);
             }
         }
     }
@@ -250,7 +248,9 @@ impl Calls {
 
     /// Why addresses were of no use since the last time that was asked.
     pub(crate) fn take_reasons(&mut self) -> String {
-        std::mem::take(&mut self.reasons).join("; ")
+        let reasons = std::mem::take(&mut self.reasons).into_iter();
+        let reasons: Vec<_> = reasons.map(|(_, words)| words).collect();
+        reasons.join("; ")
     }
 
     /// Nobody is at `address`: if somebody is found there later, it is called like a new one.
@@ -260,9 +260,11 @@ impl Calls {
         }
     }
 
-    fn blame(&mut self, reason: String) {
-        tracing::info!("{reason}");
-        self.reasons.push(reason);
+    /// Notes the last word on an address.
+    fn blame(&mut self, address: Option<String>, words: String) {
+        tracing::info!("{words}");
+        self.reasons.retain(|(of, _)| *of != address);
+        self.reasons.push((address, words));
     }
 }
 
@@ -351,5 +353,36 @@ async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sen
         Timer::after(pause).await;
         let longest = if is_missed { SOON_RETRY } else { LAST_RETRY };
         pause = (pause * 2).min(longest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that was lost, called again and given up has one reason, the last.
+    #[test]
+    fn one_reason_for_each_address() {
+        let address = "192.0.2.1:80".to_owned();
+        let mut calls = Calls::new(Again::WhenLost);
+        calls.connected = 1;
+        let ended = Ended::Failed(Error::Transport(std::io::ErrorKind::ConnectionReset.into()));
+        let id = PeerId::NOBODY;
+        calls.note(
+            News::Lost {
+                id,
+                address: address.clone(),
+                ended,
+                may_return: true,
+            },
+            true,
+        );
+        calls.note(News::Searched, false);
+        let reason = "nobody listens there".to_owned();
+        calls.note(News::GivenUp { address, reason }, false);
+        assert_eq!(
+            calls.take_reasons(),
+            "nobody on the local network announces it; 192.0.2.1:80: nobody listens there"
+        );
     }
 }

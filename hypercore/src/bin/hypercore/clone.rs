@@ -404,7 +404,8 @@ impl Job {
         let key = self.args.key;
         if !self.met {
             return Err(Failure::failed(format!(
-                "no peer with the core {key} can be reached: {reasons}"
+                "no peer with the core {key} can be reached: {reasons}; `hypercore doctor` names \
+                 the step that fails"
             )));
         }
         let (missing, blocks) = self.missing();
@@ -612,18 +613,19 @@ impl Job {
         }
         bar.set_position(downloaded);
         let peers_now = if peers == 1 { "peer" } else { "peers" };
-        let left = match peers {
-            0 => String::new(),
-            _ => self.time_left(downloaded, length),
-        };
+        let left = self.time_left(downloaded, length);
         let what = match self.args.target {
             Some(_) => self.bytes_here(),
             None => bytes(received),
         };
-        bar.set_message(format!(
-            "{what}  {}/s from {peers} {peers_now}{left}",
-            bytes(speed as u64)
-        ));
+        bar.set_message(match (peers, length) {
+            (0, 0) => "waiting for a peer".to_owned(),
+            (0, _) => format!("{what}  waiting for a peer"),
+            _ => format!(
+                "{what}  {}/s from {peers} {peers_now}{left}",
+                bytes(speed as u64)
+            ),
+        });
         if (downloaded, received) == (last_downloaded, last_received) {
             return Ok(());
         }
