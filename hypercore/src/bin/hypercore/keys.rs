@@ -212,8 +212,8 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
         );
     } else {
         output.remark(format_args!(
-            "Nothing can be appended until it is certain that no block is missing ({} were signed \
-             when the keys\nwere exported): `hypercore resume {dir} --from ADDR:PORT` fetches them \
+            "Nothing can be appended until it is certain that no block is missing ({} had been \
+             signed when the keys\nwere exported): `hypercore resume {dir} --from ADDR:PORT` fetches them \
              from a peer.",
             blocks(length)
         ));
