@@ -621,6 +621,9 @@ impl Job {
         bar.set_message(match (peers, length) {
             (0, 0) => "waiting for a peer".to_owned(),
             (0, _) => format!("{what}  waiting for a peer"),
+            (_, length) if self.args.live && length == downloaded => {
+                format!("{what}  up to date with {peers} {peers_now}")
+            }
             _ => format!(
                 "{what}  {}/s from {peers} {peers_now}{left}",
                 bytes(speed as u64)
