@@ -253,9 +253,17 @@ impl Connection {
     /// How it ended, once it is finished.
     pub(crate) fn ended(&self) -> Ended {
         if self.attachments.is_empty() {
-            self.ended
-        } else {
+            return self.ended;
+        }
+        let owes_answers = |Attachment { core, peer, .. }: &Attachment| {
+            let mut core = core.lock();
+            let peer = core.replicator.peer(*peer);
+            peer.is_some_and(|peer| peer.owes_answers())
+        };
+        if self.attachments.values().any(owes_answers) {
             Ended::Disconnected
+        } else {
+            Ended::RemoteClosed
         }
     }
 

@@ -30,13 +30,14 @@ use std::fmt;
 /// | `upload: false` | full clone | when others have brought every block it has been told of |
 ///
 /// "Never" is until one side drops its [`Replication`](crate::Replication), closes the core, or
-/// loses the connection: the other side then ends with `RemoteClosed` if the core was closed, with
-/// `Disconnected` if the connection ended without that, or with an error if bytes were lost. A side that waits is told on what by [`Hypercore::waiting`](crate::Hypercore::waiting),
-/// and what it lacks by [`Hypercore::progress`](crate::Hypercore::progress).
+/// loses the connection: the other side then ends with `RemoteClosed`, with `Disconnected` if the
+/// remote owed it answers, or with an error if bytes were lost. A side that waits is told on what by
+/// [`Hypercore::waiting`](crate::Hypercore::waiting), and what it lacks by
+/// [`Hypercore::progress`](crate::Hypercore::progress).
 ///
 /// What each side knows at the end: `Complete` means that this side wanted nothing more. After
-/// `RemoteClosed` or `Disconnected` a clone may lack blocks; those it has are verified and stored, and the next
-/// connection goes on from there.
+/// `RemoteClosed` or `Disconnected` a clone may lack blocks; those it has are verified and stored, and
+/// the next connection goes on from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Ended {
@@ -46,10 +47,10 @@ pub enum Ended {
     CoreClosed,
     /// The remote does not have the core, or does not know its key.
     Refused,
-    /// The remote closed a core while this side was live or wanted more.
+    /// The remote closed a core, or the connection, while this side was live or wanted more.
     RemoteClosed,
-    /// The connection ended, between two messages, with a core on it that the remote has not closed:
-    /// it was killed, or takes no leave.
+    /// The connection ended, between two messages, before the remote had answered what it was asked: it
+    /// was killed, perhaps.
     Disconnected,
 }
 

@@ -415,6 +415,11 @@ impl Peer {
             .set(self.in_flight.len() + self.wants_in_flight);
     }
 
+    /// Whether it was asked for something that it has not answered.
+    pub(super) fn owes_answers(&self) -> bool {
+        self.in_flight.len() + self.wants_in_flight > 0
+    }
+
     /// How long the answer to one more request will take.
     pub(super) fn expected(&self) -> Duration {
         self.pace.expected(self.in_flight.len())

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use hypercore::{
-    Bytes, Error, KeyPair, ReplicateOptions, Role, merkle, wire,
-    wire::{Data, DataNode, Message, Unhave},
+    Bytes, Ended, Error, KeyPair, ReplicateOptions, Role, merkle, wire,
+    wire::{Data, DataNode, Have, Message, Unhave},
 };
 
 use crate::{
@@ -15,6 +15,36 @@ use crate::{
         all_are_here, clone_of, connect_live, connected, options, run, soon, tcp_pair, writer,
     },
 };
+
+/// One that owes answers was killed, perhaps, and may be back; one that does not has left.
+#[test]
+fn a_connection_that_just_ends() {
+    run(async {
+        for owes in [true, false] {
+            let clone = clone_of(&writer(1).await, false).await;
+            let (mut puppet, ours) = Puppet::connect_live(&clone).await;
+            let nothing = Message::Have(Have {
+                start: 0,
+                length: 1 << 20,
+                bitfield: Some(Bytes::new()),
+                ack: false,
+            });
+            while !matches!(puppet.message().await.unwrap(), Message::Want(_)) {}
+            puppet.send(nothing).await;
+            if owes {
+                puppet.send(have(0, 1)).await;
+                soon("a request", puppet.request()).await.unwrap();
+            }
+            puppet.end();
+            let ended = soon("the end", ours).await.unwrap();
+            let expected = match owes {
+                true => Ended::Disconnected,
+                false => Ended::RemoteClosed,
+            };
+            assert_eq!(ended, expected);
+        }
+    });
+}
 
 /// A liar is closed at its first lie, its blocks come from an honest peer.
 #[test]

@@ -1,6 +1,6 @@
 //! A peer driven by hand, which says whatever a test wants it to say.
 
-use std::time::Instant;
+use std::{net::Shutdown, time::Instant};
 
 use async_std::{
     net::TcpStream,
@@ -75,6 +75,11 @@ impl Puppet {
             self.session.send(self.channel, message).unwrap();
         }
         self.flush().await;
+    }
+
+    /// Sends nothing any more, as a process that was killed.
+    pub(crate) fn end(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
     async fn flush(&mut self) {

@@ -195,8 +195,7 @@ impl Link {
                 tcp.part().await;
             }
             match exchanged {
-                // The system closes the connections of a process that is killed, too. Those who
-                // leave close the core first.
+                // The system closes the connections of a process that is killed, too.
                 Ok(hypercore::Ended::Disconnected) if is_caller && !peers.hang_up.is_set() => {
                     Ended::Failed(Error::Transport(io::ErrorKind::ConnectionAborted.into()))
                 }

@@ -180,7 +180,7 @@ fn two_sparse_peers_with_nothing_to_do_are_quiet_until_one_of_them_leaves() {
         world.hang_up(link, 0);
         runtime.run_for(Duration::from_secs(1));
         let end = world.links[link].results[1].borrow_mut().take();
-        assert!(matches!(end, Some(Ok(Ended::Disconnected))), "{end:?}");
+        assert!(matches!(end, Some(Ok(Ended::RemoteClosed))), "{end:?}");
     });
 }
 
