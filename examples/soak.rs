@@ -8,7 +8,8 @@
 //! A writer appends all the time and clears what is old. Each peer is a clone, every other one on
 //! the disk, that connects over TCP, reads recent blocks at random, clears them again, and after
 //! some rounds either closes in good order or is gone from one moment to the next; then a new one
-//! takes its place. Each minute a line tells what is held. Fails if
+//! takes its place. Each minute a line tells what is held: memory of the process, and what of it is
+//! in use, for what was freed may still count to the process. Fails if
 //!
 //! * memory in the last sixth of the time is 5 % more than in the second sixth;
 //! * a file or a connection is open at the end that was not at the beginning;
@@ -16,7 +17,8 @@
 //! * the writer, or a clone that is left, does not verify.
 
 use std::{
-    env, fs,
+    alloc::System,
+    env, fmt, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -33,6 +35,10 @@ use async_std::{
 };
 use futures_lite::future;
 use hypercore::{GetOptions, Hypercore, ReplicateOptions, Role, storage::Directory};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -109,8 +115,8 @@ async fn soak(directory: &Path, time: Duration, peers: u64) -> Result<Vec<String
     for task in tasks {
         failures.extend(task.await.err().map(|error| error.to_string()));
     }
-    let (early, late) = (mean(&samples, time, 1), mean(&samples, time, 5));
-    let drift = late / early - 1.0;
+    let [early, late] = [1, 5].map(|sixth| mean(&samples, time, sixth));
+    let drift = late.resident / early.resident - 1.0;
     if drift > MOST_DRIFT {
         failures.push(format!("memory grew by {:.1} %", 100.0 * drift));
     }
@@ -133,7 +139,7 @@ async fn soak(directory: &Path, time: Duration, peers: u64) -> Result<Vec<String
         }
     }
     println!(
-        "{peers} peers, {} lives, {} MB moved; memory {early:.1} MiB, then {late:.1} MiB: {:+.1} %; \
+        "{peers} peers, {} lives, {} MB moved; memory {early}, then {late}: {:+.1} %; \
          files {open_before}, then {open_after}; {verified} blocks verified",
         soak.lives.load(Relaxed),
         soak.megabytes(),
@@ -249,17 +255,17 @@ async fn read(
     Ok(())
 }
 
-/// Looks at the process until the time is over: when, and how many MiB.
-async fn sample(soak: &Soak, start: Instant, time: Duration) -> Vec<(Duration, f64)> {
+/// Looks at the process until the time is over: when, and what is held.
+async fn sample(soak: &Soak, start: Instant, time: Duration) -> Vec<(Duration, Memory)> {
     let mut samples = Vec::new();
     while !soak.is_over() {
         task::sleep(Duration::from_secs(5).min(time / 60)).await;
-        samples.push((start.elapsed(), resident()));
+        samples.push((start.elapsed(), Memory::now()));
         if samples.len() % 12 == 0 {
             println!(
-                "{:>5.1} min: {:.1} MiB, {} files, {} lives, {} MB moved",
+                "{:>5.1} min: {}, {} files, {} lives, {} MB moved",
                 start.elapsed().as_secs_f64() / 60.0,
-                resident(),
+                Memory::now(),
                 open_files(),
                 soak.lives.load(Relaxed),
                 soak.megabytes(),
@@ -270,17 +276,45 @@ async fn sample(soak: &Soak, start: Instant, time: Duration) -> Vec<(Duration, f
 }
 
 /// The mean of one sixth of the time, counted from 0.
-fn mean(samples: &[(Duration, f64)], time: Duration, sixth: u32) -> f64 {
-    let of = samples
-        .iter()
-        .filter(|(at, _)| (time / 6 * sixth..=time / 6 * (sixth + 1)).contains(at));
-    let (sum, count) = of.fold((0.0, 0.0), |(sum, count), (_, mebibytes)| {
-        (sum + mebibytes, count + 1.0)
-    });
-    sum / count
+fn mean(samples: &[(Duration, Memory)], time: Duration, sixth: u32) -> Memory {
+    let within = time / 6 * sixth..=time / 6 * (sixth + 1);
+    let of = samples.iter().filter(|(at, _)| within.contains(at));
+    let of: Vec<_> = of.map(|(_, memory)| memory).collect();
+    let mean = |part: fn(&Memory) -> f64| {
+        let sum: f64 = of.iter().map(|memory| part(memory)).sum();
+        sum / of.len() as f64
+    };
+    Memory {
+        resident: mean(|memory| memory.resident),
+        used: mean(|memory| memory.used),
+    }
 }
 
 /// MiB of memory.
+struct Memory {
+    /// Of the process,
+    resident: f64,
+    /// and what of that was allocated and not freed.
+    used: f64,
+}
+
+impl Memory {
+    fn now() -> Self {
+        let stats = ALLOCATOR.stats();
+        let used = stats.bytes_allocated as f64 - stats.bytes_deallocated as f64;
+        Self {
+            resident: resident(),
+            used: used / f64::from(1 << 20),
+        }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} MiB ({:.1} in use)", self.resident, self.used)
+    }
+}
+
 fn resident() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -84,6 +84,8 @@ pub(crate) struct Connection {
     /// How the worst of the cores that are no longer attached ended.
     ended: Ended,
     failed: bool,
+    /// When it was over the remote had not answered all it was asked.
+    owed_answers: bool,
 }
 
 impl Connection {
@@ -118,6 +120,7 @@ impl Connection {
             close_by: None,
             ended: Ended::Complete,
             failed: false,
+            owed_answers: false,
         })
     }
 
@@ -245,6 +248,11 @@ impl Connection {
                 && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
     }
 
+    /// Whether the remote had not answered all it was asked when it was over.
+    pub(crate) fn owed_answers(&self) -> bool {
+        self.owed_answers
+    }
+
     /// Whether it has failed, or was ended here.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed
@@ -253,15 +261,7 @@ impl Connection {
     /// How it ended, once it is finished.
     pub(crate) fn ended(&self) -> Ended {
         if self.attachments.is_empty() {
-            return self.ended;
-        }
-        let owes_answers = |Attachment { core, peer, .. }: &Attachment| {
-            let mut core = core.lock();
-            let peer = core.replicator.peer(*peer);
-            peer.is_some_and(|peer| peer.owes_answers())
-        };
-        if self.attachments.values().any(owes_answers) {
-            Ended::Disconnected
+            self.ended
         } else {
             Ended::RemoteClosed
         }
@@ -629,6 +629,12 @@ impl Connection {
             tracing::debug!(%code, "a connection ended: {reason}");
         }
         self.failed = true;
+        let owes_answers = |Attachment { core, peer, .. }: &Attachment| {
+            let mut core = core.lock();
+            let peer = core.replicator.peer(*peer);
+            peer.is_some_and(|peer| peer.owes_answers())
+        };
+        self.owed_answers |= self.attachments.values().any(owes_answers);
         let channels: Vec<_> = self.attachments.keys().copied().collect();
         for channel in channels {
             self.detach(channel, code, reason);

@@ -30,14 +30,14 @@ use std::fmt;
 /// | `upload: false` | full clone | when others have brought every block it has been told of |
 ///
 /// "Never" is until one side drops its [`Replication`](crate::Replication), closes the core, or
-/// loses the connection: the other side then ends with `RemoteClosed`, with `Disconnected` if the
-/// remote owed it answers, or with an error if bytes were lost. A side that waits is told on what by
-/// [`Hypercore::waiting`](crate::Hypercore::waiting), and what it lacks by
-/// [`Hypercore::progress`](crate::Hypercore::progress).
+/// loses the connection: the other side then ends with `RemoteClosed`, or with an error if bytes
+/// were lost. A side that waits is told on what by [`Hypercore::waiting`](crate::Hypercore::waiting),
+/// and what it lacks by [`Hypercore::progress`](crate::Hypercore::progress).
 ///
 /// What each side knows at the end: `Complete` means that this side wanted nothing more. After
-/// `RemoteClosed` or `Disconnected` a clone may lack blocks; those it has are verified and stored, and
-/// the next connection goes on from there.
+/// `RemoteClosed` a clone may lack blocks; those it has are verified and stored, and the next
+/// connection goes on from there. Whether the remote was lost, rather than left, tells
+/// [`ReplicationHandle::owed_answers`](crate::ReplicationHandle::owed_answers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Ended {
@@ -49,9 +49,6 @@ pub enum Ended {
     Refused,
     /// The remote closed a core, or the connection, while this side was live or wanted more.
     RemoteClosed,
-    /// The connection ended, between two messages, before the remote had answered what it was asked: it
-    /// was killed, perhaps.
-    Disconnected,
 }
 
 impl fmt::Display for Ended {
@@ -60,7 +57,7 @@ impl fmt::Display for Ended {
             Self::Complete => "everything is exchanged",
             Self::CoreClosed => "the core was closed",
             Self::Refused => "the peer does not have this core",
-            Self::RemoteClosed | Self::Disconnected => "the peer closed the connection",
+            Self::RemoteClosed => "the peer closed the connection",
         })
     }
 }

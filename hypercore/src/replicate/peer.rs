@@ -415,9 +415,11 @@ impl Peer {
             .set(self.in_flight.len() + self.wants_in_flight);
     }
 
-    /// Whether it was asked for something that it has not answered.
+    /// Whether it was asked for blocks, or what it has, and has not answered.
     pub(super) fn owes_answers(&self) -> bool {
-        self.in_flight.len() + self.wants_in_flight > 0
+        let is_wanted =
+            |request: &InFlight| !matches!(request.wanted, Wanted::Head | Wanted::Proof);
+        self.wants_in_flight > 0 || self.in_flight.iter().any(is_wanted)
     }
 
     /// How long the answer to one more request will take.

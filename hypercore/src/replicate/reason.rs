@@ -102,7 +102,7 @@ impl From<Ended> for CloseReason {
             Ended::Complete => Self::Complete,
             Ended::CoreClosed => Self::CoreClosed,
             Ended::Refused => Self::Refused,
-            Ended::RemoteClosed | Ended::Disconnected => Self::RemoteClosed,
+            Ended::RemoteClosed => Self::RemoteClosed,
         }
     }
 }

@@ -55,7 +55,7 @@ impl fmt::Debug for Replication {
     }
 }
 
-/// Adds cores to a connection that may be running already.
+/// Adds cores to a connection that may be running already, and tells how it ended.
 #[derive(Clone)]
 pub struct ReplicationHandle {
     inner: Arc<Mutex<Connection>>,
@@ -76,6 +76,13 @@ impl ReplicationHandle {
     /// When the core or the connection is closed.
     pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
         lock(&self.inner).attach(core.shared())
+    }
+
+    /// Whether the connection is over and the remote had not answered what it was asked for: it was
+    /// lost, and has not left. A process that is killed ends its connections like any other.
+    #[must_use]
+    pub fn owed_answers(&self) -> bool {
+        lock(&self.inner).owed_answers()
     }
 }
 

@@ -188,6 +188,7 @@ impl Link {
             opened,
         } = self;
         let exchange = async {
+            let handle = replication.handle();
             let exchanged = replication.run(&mut tcp).await;
             if is_caller && peers.hang_up.is_set() {
                 // What is on its way to one who is gone comes back as a failure, also to those who
@@ -196,10 +197,16 @@ impl Link {
             }
             match exchanged {
                 // The system closes the connections of a process that is killed, too.
-                Ok(hypercore::Ended::Disconnected) if is_caller && !peers.hang_up.is_set() => {
+                Ok(_) if is_caller && handle.owed_answers() && !peers.hang_up.is_set() => {
                     Ended::Failed(Error::Transport(io::ErrorKind::ConnectionAborted.into()))
                 }
                 Ok(_) => Ended::Closed,
+                // It did not take what we said last, and had nothing more for us.
+                Err(Error::Transport(_))
+                    if opened.load(Ordering::Acquire) && !handle.owed_answers() =>
+                {
+                    Ended::Closed
+                }
                 Err(error) => {
                     peers.note_error(&address, &error);
                     Ended::Failed(error)
