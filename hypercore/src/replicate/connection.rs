@@ -17,7 +17,7 @@ use super::{
     answer::{Answers, unhave},
     load::Load,
     options::PeerOptions,
-    peer::Stage,
+    peer::{Peer, Stage},
     questions::Question,
     receive::receive_data,
 };
@@ -246,6 +246,20 @@ impl Connection {
             || self.remote_ended
             || (self.has_nothing_left()
                 && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
+    }
+
+    /// Whether the remote has the cores, and owes no answers.
+    pub(crate) fn expects_nothing(&self) -> bool {
+        !self.any_peer(|peer| peer.stage == Stage::Opening || peer.owes_answers())
+    }
+
+    fn any_peer(&self, is_it: impl Fn(&Peer) -> bool) -> bool {
+        self.attachments
+            .values()
+            .any(|Attachment { core, peer, .. }| {
+                let mut core = core.lock();
+                core.replicator.peer(*peer).is_some_and(|peer| is_it(peer))
+            })
     }
 
     /// Whether the remote had not answered all it was asked when it was over.
@@ -629,12 +643,7 @@ impl Connection {
             tracing::debug!(%code, "a connection ended: {reason}");
         }
         self.failed = true;
-        let owes_answers = |Attachment { core, peer, .. }: &Attachment| {
-            let mut core = core.lock();
-            let peer = core.replicator.peer(*peer);
-            peer.is_some_and(|peer| peer.owes_answers())
-        };
-        self.owed_answers |= self.attachments.values().any(owes_answers);
+        self.owed_answers |= self.any_peer(Peer::owes_answers);
         let channels: Vec<_> = self.attachments.keys().copied().collect();
         for channel in channels {
             self.detach(channel, code, reason);

@@ -47,6 +47,8 @@ pub struct Replication {
     writer: Option<Waker>,
     /// The transport was given bytes that it may not have passed on.
     unflushed: bool,
+    /// The other end takes nothing any more. What it has sent before may still come.
+    hung_up: Option<io::Error>,
 }
 
 impl fmt::Debug for Replication {
@@ -102,6 +104,7 @@ impl Replication {
             write_alarm: Alarm::new(),
             writer: None,
             unflushed: false,
+            hung_up: None,
         })
     }
 
@@ -162,7 +165,7 @@ impl Replication {
             connection.advance(now)?;
 
             let mut moved = false;
-            while !connection.outgoing().is_empty() {
+            while self.hung_up.is_none() && !connection.outgoing().is_empty() {
                 match Pin::new(&mut *transport).poll_write(cx, connection.outgoing()) {
                     Poll::Ready(Ok(0)) => {
                         return Poll::Ready(Err(Error::Transport(io::ErrorKind::WriteZero.into())));
@@ -172,19 +175,20 @@ impl Replication {
                         self.unflushed = true;
                         sent += count;
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
+                    Poll::Ready(Err(error)) => self.hung_up = Some(hung_up(error)?),
                     Poll::Pending => break,
                 }
                 moved = true;
             }
-            if self.unflushed {
+            if self.unflushed && self.hung_up.is_none() {
                 match Pin::new(&mut *transport).poll_flush(cx) {
                     Poll::Ready(Ok(())) => self.unflushed = false,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
+                    Poll::Ready(Err(error)) => self.hung_up = Some(hung_up(error)?),
                     Poll::Pending => {}
                 }
             }
-            if connection.is_finished(now) && connection.outgoing().is_empty() {
+            let all_said = connection.outgoing().is_empty() || self.hung_up.is_some();
+            if connection.is_finished(now) && all_said {
                 return Poll::Ready(Ok(connection.ended()));
             }
             let (mut received, mut ended) = (0, false);
@@ -205,13 +209,23 @@ impl Replication {
                             continue;
                         }
                     }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Error::Transport(error))),
+                    Poll::Ready(Err(error)) => {
+                        moved = true;
+                        ended = true;
+                        self.hung_up = Some(hung_up(error)?);
+                    }
                     Poll::Pending => {}
                 }
                 break;
             }
             if received > 0 {
                 connection.handle_events(runtime::now())?;
+            }
+            let all_read = ended || received == 0;
+            if let Some(error) = self.hung_up.take_if(|_| all_read)
+                && !(ended && connection.expects_nothing())
+            {
+                return Poll::Ready(Err(Error::Transport(error)));
             }
             if ended {
                 connection.remote_ended()?;
@@ -227,6 +241,18 @@ impl Replication {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+/// Whether the other end is gone, which it may be without having taken all we said; any other error
+/// is one of the transport.
+fn hung_up(error: io::Error) -> Result<io::Error> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::NotConnected => Ok(error),
+        _ => Err(Error::Transport(error)),
     }
 }
 

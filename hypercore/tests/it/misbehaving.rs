@@ -10,9 +10,11 @@ use hypercore::{
 };
 
 use crate::{
+    next_block::data,
     puppet::{Puppet, have},
     support::{
-        all_are_here, clone_of, connect_live, connected, options, run, soon, tcp_pair, writer,
+        all_are_here, clone_of, connect_live, connected, options, run, soon, start, tcp_pair,
+        writer,
     },
 };
 
@@ -43,6 +45,43 @@ fn a_connection_that_just_ends() {
             puppet.end();
             let ended = soon("the end", ours).await.unwrap();
             assert_eq!((ended, handle.owed_answers()), (Ended::RemoteClosed, owes));
+        }
+    });
+}
+
+/// Who is gone without having read all we said resets the connection. That is no failure if it has sent
+/// all that it was asked for.
+#[test]
+fn a_connection_that_is_reset() {
+    run(async {
+        for owes in [true, false] {
+            let origin = writer(2).await;
+            let clone = clone_of(&origin, true).await;
+            let (mut puppet, ours) = Puppet::connect_live(&clone).await;
+            while !matches!(puppet.message().await.unwrap(), Message::Want(_)) {}
+            let all = Message::Have(Have {
+                start: 0,
+                length: 1 << 20,
+                // One byte, of which two bits are set.
+                bitfield: Some(Bytes::from_static(&[2, 0b1100_0000])),
+                ack: false,
+            });
+            puppet.send(all).await;
+            let mut block = std::pin::pin!(clone.get(0));
+            start(block.as_mut()).await;
+            soon("a request", puppet.request()).await.unwrap();
+            let message = data(&origin, 0, false).await;
+            puppet.send(message).await;
+            soon("the block", block).await.unwrap();
+            let mut other = std::pin::pin!(clone.get(1));
+            if owes {
+                start(other.as_mut()).await;
+            }
+            // It has been asked whether its log is the same, and perhaps for the block.
+            task::sleep(Duration::from_millis(200)).await;
+            drop(puppet);
+            let ended = soon("the end", ours).await;
+            assert_eq!(ended.is_err(), owes, "{ended:?}");
         }
     });
 }

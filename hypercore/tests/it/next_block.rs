@@ -96,7 +96,7 @@ fn without_the_extension_it_is_refused() {
 // ---- as who asks --------------------------------------------------------------------------------
 
 /// Block `index` of `origin`, or only the proof of it.
-async fn data(origin: &Hypercore, index: u64, hash: bool) -> Message {
+pub(crate) async fn data(origin: &Hypercore, index: u64, hash: bool) -> Message {
     let proof = origin.proof(index).await.unwrap().expect("it has all");
     let node = |node: &hypercore::merkle::Node| DataNode {
         index: node.index.get(),

@@ -201,12 +201,6 @@ impl Link {
                     Ended::Failed(Error::Transport(io::ErrorKind::ConnectionAborted.into()))
                 }
                 Ok(_) => Ended::Closed,
-                // It did not take what we said last, and had nothing more for us.
-                Err(Error::Transport(_))
-                    if opened.load(Ordering::Acquire) && !handle.owed_answers() =>
-                {
-                    Ended::Closed
-                }
                 Err(error) => {
                     peers.note_error(&address, &error);
                     Ended::Failed(error)
