@@ -1,9 +1,9 @@
 //! The request for the block that comes next, before there is one.
 //!
 //! Whoever follows a log asks one peer for it, when it has nothing else to ask. That peer keeps the
-//! request and answers it as soon as it has the block, together with its Have, which
-//! comes first: the block is here after half a round trip, instead of one and a half. Only peers of
-//! this crate do that ([`NEXT_BLOCK`](crate::extension::NEXT_BLOCK)).
+//! request and answers it as soon as it has the block, right after its Have: the block is here after
+//! half a round trip, instead of one and a half. Only peers of this crate do that
+//! ([`NEXT_BLOCK`](crate::extension::NEXT_BLOCK)).
 //!
 //! One peer is asked, or a block would come from all that get it soon: the one that was the first to
 //! tell of the last block, which is the writer, or is closest to it.

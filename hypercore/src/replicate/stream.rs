@@ -222,9 +222,8 @@ impl Replication {
                 connection.handle_events(runtime::now())?;
             }
             let all_read = ended || received == 0;
-            if let Some(error) = self.hung_up.take_if(|_| all_read)
-                && !(ended && connection.expects_nothing())
-            {
+            let may_be_gone = ended && connection.expects_nothing();
+            if let Some(error) = self.hung_up.take_if(|_| all_read && !may_be_gone) {
                 return Poll::Ready(Err(Error::Transport(error)));
             }
             if ended {

@@ -313,16 +313,16 @@ async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sen
                 }
                 let is_recent = missed.is_some_and(|(since, _)| since.elapsed() < HOPE);
                 let is_open = opened.load(Ordering::Acquire);
-                let is_lost = match had_core {
+                let is_lost = if is_open {
+                    ended.is_loss()
+                } else if had_core {
                     // Whatever answers until it is back, and however.
-                    true if !is_open => true,
-                    false if !is_open => {
-                        // Who does not have the core, or does not let us in, hangs up when it
-                        // knows who we are.
-                        let is_known = greeted.load(Ordering::Acquire);
-                        again == Again::WhenLostAtOnce && !is_known && ended.is_loss()
-                    }
-                    _ => ended.is_loss(),
+                    true
+                } else {
+                    // Who does not have the core, or does not let us in, hangs up when it knows who
+                    // we are.
+                    let is_known = greeted.load(Ordering::Acquire);
+                    again == Again::WhenLostAtOnce && !is_known && ended.is_loss()
                 };
                 had_core |= is_open;
                 is_missed = again != Again::Never && is_lost && is_recent;
