@@ -5,13 +5,23 @@
 //! so that it does not find itself.
 #![cfg(target_os = "linux")]
 
-use std::{fs::File, hint::black_box, io::Read, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    hint::black_box,
+    io::Read,
+    os::unix::fs::FileExt,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use futures_lite::future::block_on;
 use hypercore::{
     Hypercore, KeyPair, OpenOptions, ReplicateOptions, Role,
-    wire::{Split, StaticKeyPair},
+    wire::{Session, SessionOptions, Split, StaticKeyPair},
 };
+
+/// One test at a time: the secrets of another are there while it runs.
+static ALONE: Mutex<()> = Mutex::new(());
 
 const DISGUISE: u8 = 0xa5;
 
@@ -23,6 +33,28 @@ const SCALAR: [u8; 32] =
     disguised("307c83864f2833cb427a2ef1c00a013cfdff2768d980c0a3a520f006904de94f");
 const PREFIX: [u8; 32] =
     disguised("9b4f0afe280b746a778684e75442502057b7473a03f08f96f5a38e9287e01f8f");
+
+const OF_SEED: [[u8; 32]; 3] = [SEED, SCALAR, PREFIX];
+
+/// The secrets of a connection of Node (`wire/tests/vectors/handshake.json`): the static and the
+/// ephemeral keys of both sides, the keys of both ways that come out of the handshake, and what
+/// these are derived from, the last chaining key (computed from those of the sides).
+const STATIC: [[u8; 32]; 2] = [
+    disguised("f539c08ce920dab416e0631c137288cdb28291f40fdf0fe2ebeef659fd1f0c41"),
+    disguised("23dad177568ae212362e43c6d0c4b74b59c1014093a38c5edbe7cab62060d966"),
+];
+const EPHEMERAL: [[u8; 32]; 2] = [
+    disguised("ffd3a74654c228f142ef915ea6a3c92d03c3a96bf15051a1ac931c986918fe37"),
+    disguised("7831279da32579c22248dfbf8b3de65b7e26eaf77b99423be079cabca1a54f6d"),
+];
+const WAYS: [[u8; 32]; 2] = [
+    disguised("8926ba68b2845b0a11de1fb5987fbb8d6297a9f80a9f52f19894fe396059aee9"),
+    disguised("679878003d43515dcf207413a2427be83d1d6139311266a06836e27650bceedd"),
+];
+const CHAINING: [[u8; 32]; 2] = [
+    disguised("22a83e5d29e7bfaf7a6a44d24b04947e43156f2ed5ab2a5aea029b7026cd8acb"),
+    disguised("cdead37ae5069479b8614e2e1cee12df5cc72e0361be9e3252e247250a1d3d60"),
+];
 
 const fn disguised(digits: &str) -> [u8; 32] {
     const fn value(digit: u8) -> u8 {
@@ -41,20 +73,20 @@ const fn disguised(digits: &str) -> [u8; 32] {
     bytes
 }
 
-/// The seed as it is, wiped when it is dropped.
-struct Seed(Box<[u8; 32]>);
+/// A secret as it is, wiped when it is dropped.
+struct Secret(Box<[u8; 32]>);
 
-impl Seed {
-    fn new() -> Self {
-        let mut seed = Box::new([0; 32]);
-        for (byte, disguised) in seed.iter_mut().zip(black_box(&SEED)) {
+impl Secret {
+    fn new(disguised: &[u8; 32]) -> Self {
+        let mut secret = Box::new([0; 32]);
+        for (byte, disguised) in secret.iter_mut().zip(black_box(disguised)) {
             *byte = disguised ^ DISGUISE;
         }
-        Self(seed)
+        Self(secret)
     }
 }
 
-impl Drop for Seed {
+impl Drop for Secret {
     fn drop(&mut self) {
         self.0.fill(0);
         black_box(&self.0);
@@ -62,10 +94,10 @@ impl Drop for Seed {
 }
 
 /// Where eight bytes in sequence of a secret are.
-fn search() -> Vec<String> {
-    let windows = [&SEED, &SCALAR, &PREFIX].map(|secret| secret.windows(8));
+fn search(secrets: &[[u8; 32]]) -> Vec<String> {
+    let windows = secrets.iter().map(|secret| secret.windows(8));
     let mut starts_with = [const { Vec::<&[u8]>::new() }; 256];
-    for window in windows.into_iter().flatten() {
+    for window in windows.flatten() {
         starts_with[usize::from(window[0] ^ DISGUISE)].push(window);
     }
     let mut found = Vec::new();
@@ -116,16 +148,19 @@ fn search() -> Vec<String> {
 /// Nothing is found after what `hold` made of the seed is gone, though it was found before.
 fn leaves_nothing<T>(what: &str, hold: impl FnOnce(&[u8; 32]) -> T) {
     let held = with_seed(hold);
-    assert!(!search().is_empty(), "{what} does not have the secret");
+    assert!(
+        !search(&OF_SEED).is_empty(),
+        "{what} does not have the secret"
+    );
     drop(held);
     overwrite_stack();
-    assert_eq!(search(), [""; 0], "of {what}");
+    assert_eq!(search(&OF_SEED), [""; 0], "of {what}");
 }
 
 /// In a part of the stack of its own, which is [overwritten](overwrite_stack).
 #[inline(never)]
 fn with_seed<T>(hold: impl FnOnce(&[u8; 32]) -> T) -> T {
-    hold(&Seed::new().0)
+    hold(&Secret::new(&SEED).0)
 }
 
 /// Does what any next calls do. A function that hands a secret on may leave a copy in the part of
@@ -153,11 +188,15 @@ fn static_key_pair(seed: &[u8; 32]) -> StaticKeyPair {
 
 #[test]
 fn no_secret_stays() {
-    assert_eq!(search(), [""; 0], "before there was a secret");
-    let seed = Seed::new();
-    assert!(!search().is_empty(), "a secret is found while it is there");
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(search(&OF_SEED), [""; 0], "before there was a secret");
+    let seed = Secret::new(&SEED);
+    assert!(
+        !search(&OF_SEED).is_empty(),
+        "a secret is found while it is there"
+    );
     drop(seed);
-    assert_eq!(search(), [""; 0], "the seed itself is wiped");
+    assert_eq!(search(&OF_SEED), [""; 0], "the seed itself is wiped");
 
     leaves_nothing("KeyPair::from_seed", KeyPair::from_seed);
     leaves_nothing("KeyPair::to_bytes", |seed| {
@@ -212,4 +251,41 @@ fn no_secret_stays() {
             core.replicate(Role::Initiator, options).unwrap()
         })
     });
+}
+
+/// The two sides of that connection, until the handshake is over.
+#[inline(never)]
+fn connected() -> [Session; 2] {
+    let now = Instant::now();
+    let mut sides = [0, 1].map(|side| {
+        let (secret, ephemeral) = (Secret::new(&STATIC[side]), Secret::new(&EPHEMERAL[side]));
+        let key_pair = StaticKeyPair::from_secret(&secret.0);
+        let nonce = [[0xa1; 24], [0xb2; 24]][side];
+        let options = SessionOptions::with_keys(side == 0, key_pair, nonce);
+        Session::with_fixed_ephemeral_for_testing_only(options, now, &ephemeral.0).unwrap()
+    });
+    for side in [0, 1, 0] {
+        let message = sides[side].outgoing().to_vec();
+        sides[side].sent(now, message.len());
+        sides[1 - side].receive(now, &message).unwrap();
+    }
+    assert!(sides.iter().all(|side| side.handshake_hash().is_some()));
+    sides
+}
+
+#[test]
+fn no_secret_of_a_connection_stays() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let secrets: Vec<_> = [STATIC, EPHEMERAL, WAYS, CHAINING].concat();
+    assert_eq!(search(&secrets), [""; 0], "before there was a connection");
+    let sides = connected();
+    for way in WAYS {
+        assert!(
+            !search(&[way]).is_empty(),
+            "the sides do not have their keys"
+        );
+    }
+    drop(sides);
+    overwrite_stack();
+    assert_eq!(search(&secrets), [""; 0]);
 }

@@ -21,15 +21,20 @@
     )
 )]
 
+use std::hint::black_box;
+
 use snow::HandshakeState;
 use snow::params::NoiseParams;
 
-use crate::dh::Resolver;
 use crate::key::{equal, is_low_order};
+use crate::resolver::Resolver;
 use crate::{Error, SessionOptions, Split, schema};
 
 /// The suite every Hypercore 9 peer speaks, with an empty prologue.
 const SUITE: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2b";
+
+/// One that needs no key to begin with.
+const BLANK_SUITE: &str = "Noise_NN_25519_ChaChaPoly_BLAKE2b";
 
 /// What the handshake leaves behind.
 pub(crate) struct Agreement {
@@ -41,7 +46,8 @@ pub(crate) struct Agreement {
 
 /// A handshake under way.
 pub(crate) struct Handshake {
-    noise: HandshakeState,
+    // Boxed, so that moving the handshake leaves no copy of its chaining key behind.
+    noise: Box<HandshakeState>,
     nonce: [u8; 24],
     max_message: usize,
     expected_remote: Option<[u8; 32]>,
@@ -67,7 +73,7 @@ impl Handshake {
             builder.build_responder()
         };
         Ok(Self {
-            noise: noise.map_err(|_| Error::Random)?,
+            noise: Box::new(noise.map_err(|_| Error::Random)?),
             nonce: options.nonce,
             max_message: options.limits.handshake_message.min(MAX_NOISE_MESSAGE),
             expected_remote: options.remote_public_key,
@@ -159,6 +165,22 @@ impl Handshake {
 
     fn remote_public_key(&self) -> Option<[u8; 32]> {
         self.noise.get_remote_static()?.try_into().ok()
+    }
+}
+
+impl Drop for Handshake {
+    /// Overwrites the chaining key, from which the keys of the connection follow, with that of a
+    /// handshake in which nothing has happened.
+    fn drop(&mut self) {
+        let blank = BLANK_SUITE.parse().ok().and_then(|suite| {
+            let builder = snow::Builder::with_resolver(suite, Box::new(Resolver));
+            builder.build_initiator().ok()
+        });
+        if let Some(blank) = blank {
+            *self.noise = blank;
+            // Or else nobody would look at what was written.
+            black_box(&self.noise);
+        }
     }
 }
 

@@ -70,7 +70,6 @@
 mod budget;
 mod buffer;
 mod cipher;
-mod dh;
 mod error;
 mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -81,6 +80,7 @@ mod key;
 mod limits;
 mod message;
 mod mux;
+mod resolver;
 mod schema;
 mod secure_stream;
 mod session;

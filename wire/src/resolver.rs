@@ -1,5 +1,7 @@
-//! X25519 for `snow`, whose own forgets no secret: the long-term key of a peer would stay behind in
-//! freed memory after each connection.
+//! What `snow` computes with, but so that it is wiped when it is dropped. `snow` forgets no secret by
+//! itself: the long-term key of a peer and those of each connection would stay behind in freed memory.
+
+use std::hint::black_box;
 
 use curve25519_dalek::MontgomeryPoint;
 use snow::{
@@ -10,7 +12,6 @@ use snow::{
 };
 use zeroize::Zeroizing;
 
-/// What `snow` brings, but for the keys.
 pub(crate) struct Resolver;
 
 impl CryptoResolver for Resolver {
@@ -19,32 +20,69 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        matches!(choice, DHChoice::Curve25519).then(|| Box::<Wiped>::default() as _)
+        matches!(choice, DHChoice::Curve25519).then(|| Box::<WipedDh>::default() as _)
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        // Wipes itself: it starts anew with each message.
         DefaultResolver.resolve_hash(choice)
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        DefaultResolver.resolve_cipher(choice)
+        let cipher = DefaultResolver.resolve_cipher(choice)?;
+        Some(Box::new(WipedCipher(cipher)))
+    }
+}
+
+/// Its key is overwritten when it is dropped.
+struct WipedCipher(Box<dyn Cipher>);
+
+impl Drop for WipedCipher {
+    fn drop(&mut self) {
+        self.0.set(&[0; 32]);
+        // Or else nobody would look at what was written.
+        black_box(&self.0);
+    }
+}
+
+impl Cipher for WipedCipher {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        self.0.set(key);
+    }
+
+    fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        self.0.encrypt(nonce, authtext, plaintext, out)
+    }
+
+    fn decrypt(
+        &self,
+        nonce: u64,
+        authtext: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
+        self.0.decrypt(nonce, authtext, ciphertext, out)
     }
 }
 
 /// A key pair that is wiped when it is dropped.
 #[derive(Default)]
-struct Wiped {
+struct WipedDh {
     secret: Zeroizing<[u8; 32]>,
     public: [u8; 32],
 }
 
-impl Wiped {
+impl WipedDh {
     fn derive_public(&mut self) {
         self.public = MontgomeryPoint::mul_base_clamped(*self.secret).to_bytes();
     }
 }
 
-impl Dh for Wiped {
+impl Dh for WipedDh {
     fn name(&self) -> &'static str {
         "25519"
     }
