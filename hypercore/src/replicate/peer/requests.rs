@@ -1,0 +1,408 @@
+//! What one remote was asked, and which of its answers count.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use hypercore_merkle::RemoteTree;
+use hypercore_wire::{Message, Request};
+
+use super::Peer;
+use crate::{
+    error::{Error, Result},
+    log::Log,
+    replicate::pace::{MAX_REQUESTS, Stamp},
+};
+
+/// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
+const URGENT: usize = 16;
+
+/// Answers to requests we never made, or to one more than once.
+const MAX_UNREQUESTED: usize = 16;
+
+/// Answers of no use that are forgiven, as what they may have counted on did not come: all that are
+/// under way, four times.
+const MAX_FORGIVEN: u64 = 4 * MAX_REQUESTS as u64;
+
+/// What a request asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Wanted {
+    /// The block.
+    Block,
+    /// Only the proof: this is how the newest length is learnt.
+    Proof,
+    /// Only the proof, to be kept: see [`super::hashes`].
+    Hash,
+    /// Only the proof, to hold it against our log: see [`super::probe`].
+    Head,
+    /// The block that holds a byte; the remote answers with that block, not with the one named.
+    Byte(u64),
+}
+
+impl Wanted {
+    /// Whether the answer has no value.
+    const fn is_hash(self) -> bool {
+        matches!(self, Self::Proof | Self::Hash | Self::Head)
+    }
+
+    /// Whether it is about the block that the request names, and no other would do.
+    pub(super) const fn is_of_block(self) -> bool {
+        matches!(self, Self::Block | Self::Hash)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InFlight {
+    pub(crate) index: u64,
+    pub(crate) wanted: Wanted,
+    pub(in crate::replicate) stamp: Stamp,
+    /// It was late, and others may be asked.
+    offered: bool,
+    /// What it said is known may not have come: its answer may prove nothing, and the remote is not
+    /// to blame.
+    pub(in crate::replicate) unsure: bool,
+    /// It was sent before the remote had the block: the answer says nothing of its pace.
+    ahead: bool,
+}
+
+impl Peer {
+    pub(crate) fn request(
+        &mut self,
+        index: u64,
+        wanted: Wanted,
+        nodes: u64,
+        now: Instant,
+    ) -> Stamp {
+        let stamp = self.expect(index, wanted, false, now);
+        let bytes = match wanted {
+            // The same byte twice in a row is answered once (`_onbytes`). If that answer was of no
+            // use, the byte before it is asked for: it is in the same block or the one before.
+            Wanted::Byte(offset) if offset == self.last_bytes_asked && offset > 1 => offset - 1,
+            Wanted::Byte(offset) => offset,
+            Wanted::Block | Wanted::Proof | Wanted::Hash | Wanted::Head => 0,
+        };
+        if bytes > 0 {
+            self.last_bytes_asked = bytes;
+        }
+        self.outbox.push(Message::Request(Request {
+            index,
+            bytes,
+            hash: wanted.is_hash(),
+            nodes,
+        }));
+        stamp
+    }
+
+    /// The remote is going to answer a request, which was sent now or, for a block that it did not
+    /// have, `ahead`.
+    pub(in crate::replicate) fn expect(
+        &mut self,
+        index: u64,
+        wanted: Wanted,
+        ahead: bool,
+        now: Instant,
+    ) -> Stamp {
+        if self.in_flight.is_empty() {
+            self.last_answer = now;
+        }
+        let stamp = self.pace.sent(self.in_flight.len(), now);
+        self.in_flight.push_back(InFlight {
+            index,
+            wanted,
+            stamp,
+            ahead,
+            offered: false,
+            unsure: false,
+        });
+        self.account_questions();
+        stamp
+    }
+
+    /// Whether it keeps what it is asked for ahead, and has told of all before.
+    pub(in crate::replicate) fn may_be_asked_ahead(&self) -> bool {
+        self.keeps_next && self.options.live && self.heard && self.in_flight.is_empty()
+    }
+
+    /// Asks for a block. What it was asked for before will be here by then, if it answers in order.
+    pub(in crate::replicate) fn request_block(
+        &mut self,
+        index: u64,
+        log: &Log,
+        now: Instant,
+    ) -> Stamp {
+        let digest = if self.is_exact {
+            log.digest_ahead(index, &mut self.under_way)
+        } else {
+            log.digest(index)
+        };
+        self.request(index, Wanted::Block, digest, now)
+    }
+
+    /// An answer was passed over or is of no use, and those that follow may lack what it was to bring.
+    pub(in crate::replicate) fn doubt_answers(&mut self) {
+        if self.is_exact {
+            self.under_way = RemoteTree::default();
+            for request in &mut self.in_flight {
+                request.unsure = true;
+            }
+        }
+    }
+
+    /// Whether so many answers are forgiven that prove nothing, because what they may have counted on
+    /// did not come. A liar can see to that by answering in another order, so it is done for as many as
+    /// were of use, and some more.
+    pub(in crate::replicate) fn may_be_forgiven(&mut self, useless: usize) -> bool {
+        self.forgiven += useless as u64;
+        self.forgiven <= MAX_FORGIVEN + self.stats.downloaded_blocks
+    }
+
+    /// How many more requests may be sent for ranges.
+    pub(crate) fn window(&self) -> usize {
+        let window = self.pace.window().saturating_sub(self.in_flight.len());
+        window.min(self.options.load.room())
+    }
+
+    /// How many more requests may be sent for what somebody waits for.
+    pub(crate) fn urgent_window(&self) -> usize {
+        let window = (self.pace.window() + URGENT).saturating_sub(self.in_flight.len());
+        window.min(self.options.load.room())
+    }
+
+    /// Whether there may be more to ask than other cores of the connection leave room for.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.can_download() && self.options.load.room() == 0
+    }
+
+    pub(super) fn account_questions(&mut self) {
+        self.our_questions
+            .set(self.in_flight.len() + self.wants_in_flight);
+    }
+
+    /// Whether it was asked for blocks, or what it has, and has not answered.
+    pub(in crate::replicate) fn owes_answers(&self) -> bool {
+        let is_wanted =
+            |request: &InFlight| !matches!(request.wanted, Wanted::Head | Wanted::Proof);
+        self.wants_in_flight > 0 || self.in_flight.iter().any(is_wanted)
+    }
+
+    /// How long the answer to one more request will take.
+    pub(in crate::replicate) fn expected(&self) -> Duration {
+        self.pace.expected(self.in_flight.len())
+    }
+
+    pub(in crate::replicate) fn in_flight(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &InFlight> + ExactSizeIterator {
+        self.in_flight.iter()
+    }
+
+    pub(in crate::replicate) fn is_asked_for(&self, wanted: Wanted) -> bool {
+        self.in_flight
+            .iter()
+            .any(|request| request.wanted == wanted)
+    }
+
+    pub(in crate::replicate) fn is_asked_for_block(&self, index: u64) -> bool {
+        let asked = |request: &InFlight| request.wanted == Wanted::Block && request.index == index;
+        self.in_flight.iter().any(asked)
+    }
+
+    /// Finds the request that `index` answers, with a block of so many bytes or without one, and
+    /// takes it out; `None` for an answer to nothing.
+    pub(crate) fn answered(
+        &mut self,
+        index: u64,
+        bytes: Option<u64>,
+        now: Instant,
+    ) -> Option<InFlight> {
+        let has_value = bytes.is_some();
+        let is_byte = |request: &InFlight| matches!(request.wanted, Wanted::Byte(_));
+        let mut requests = self.in_flight.iter();
+        // Only one that looks for a byte may stay without an answer, so it comes last. The remote
+        // may have found that byte in another block than the one named.
+        let found = requests
+            .position(|request| {
+                request.index == index && request.wanted.is_hash() != has_value && !is_byte(request)
+            })
+            .or_else(|| {
+                self.in_flight
+                    .iter()
+                    .position(is_byte)
+                    .filter(|_| has_value)
+            })?;
+        self.last_answer = now;
+        let mut before = self.in_flight.iter().take(found);
+        if before.any(|request| request.wanted == Wanted::Block) {
+            self.doubt_answers();
+        }
+        let request = self.in_flight.remove(found)?;
+        if self.in_flight.is_empty() {
+            self.under_way = RemoteTree::default();
+        }
+        self.account_questions();
+        if !request.ahead {
+            self.pace.answered(&request.stamp, bytes, now);
+        }
+        Some(request)
+    }
+
+    /// Counts an answer nobody asked for, unless it was asked for once: the remote may have dropped
+    /// a block and have it again.
+    pub(crate) fn unrequested(&mut self) -> Result<()> {
+        if let Some(fewer) = self.given_up.checked_sub(1) {
+            self.given_up = fewer;
+            return Ok(());
+        }
+        self.unrequested += 1;
+        if self.unrequested > MAX_UNREQUESTED {
+            return Err(Error::UnrequestedData);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.stats.downloaded_blocks += 1;
+        self.stats.downloaded_bytes += bytes;
+    }
+
+    pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
+        self.drop_asked_ahead();
+        self.give_up(|_| true)
+    }
+
+    /// Takes out the requests of which `is_out` holds.
+    pub(super) fn give_up(&mut self, is_out: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
+        if !self.in_flight.iter().any(&is_out) {
+            return Vec::new();
+        }
+        let (out, left) = self.in_flight.drain(..).partition(is_out);
+        self.in_flight = left;
+        self.account_questions();
+        self.doubt_answers();
+        let out: Vec<_> = VecDeque::into(out);
+        self.gave_up(out.len());
+        out
+    }
+
+    /// So many requests were given up and may be answered all the same.
+    pub(in crate::replicate) fn gave_up(&mut self, requests: usize) {
+        // Most are refused for good, so that this would grow with every one of them.
+        self.given_up = (self.given_up + requests).min(MAX_REQUESTS);
+    }
+
+    /// When something is to be done about requests that are not answered.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let next = self.in_flight.iter().find(|request| !request.offered);
+        let late = next.map(|request| request.stamp.late_at());
+        [late, self.timeout_at()].into_iter().flatten().min()
+    }
+
+    /// When a request will have waited for too long.
+    fn timeout_at(&self) -> Option<Instant> {
+        let timeout = self.options.timeout?;
+        let oldest = self.in_flight.front()?.stamp.sent;
+        let heard = self.options.load.last_heard();
+        let since = oldest.max(self.last_answer);
+        since.max(heard.unwrap_or(since)).checked_add(timeout)
+    }
+
+    /// The requests that have become late.
+    pub(in crate::replicate) fn take_late(&mut self, now: Instant) -> Vec<InFlight> {
+        let late = self
+            .in_flight
+            .iter_mut()
+            .filter(|request| !request.offered && request.stamp.late_at() <= now);
+        let take = |request: &mut InFlight| {
+            request.offered = true;
+            *request
+        };
+        late.map(take).collect()
+    }
+
+    /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
+    /// Node's peers when they come twice, so they are merely forgotten.
+    pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
+        let has_timed_out = |peer: &Self| peer.timeout_at().is_some_and(|at| at <= now);
+        if !has_timed_out(self) {
+            return Ok(Vec::new());
+        }
+        let forgotten = self.give_up(|request| matches!(request.wanted, Wanted::Byte(_)));
+        if has_timed_out(self) {
+            let seconds = self
+                .options
+                .timeout
+                .map_or(0, |timeout: Duration| timeout.as_secs());
+            return Err(Error::RequestTimeout { seconds });
+        }
+        Ok(forgotten)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hypercore_wire::{Session, SessionOptions};
+
+    use super::*;
+    use crate::{
+        event::PeerId,
+        replicate::{load::Load, options::PeerOptions},
+    };
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn peer(now: Instant) -> Peer {
+        let options = SessionOptions::new(true).expect("there is randomness");
+        let mut session = Session::new(options, now).expect("there is randomness");
+        let channel = session.open(&[7; 32]).expect("it is the first");
+        let options = PeerOptions {
+            live: true,
+            ack: false,
+            download: true,
+            upload: true,
+            timeout: Some(TIMEOUT),
+            own_extensions: true,
+            remote_bitfield_bytes: 1 << 20,
+            load: Load::default(),
+        };
+        Peer::new(PeerId(1), options, Arc::default(), channel, now)
+    }
+
+    #[test]
+    fn a_byte_that_was_not_found_is_looked_for_again() {
+        let start = Instant::now();
+        let mut peer = peer(start);
+        peer.request(3, Wanted::Byte(100), 0, start);
+        let later = start + TIMEOUT;
+        let forgotten = peer.check_deadline(later).expect("it may be asked again");
+        assert_eq!(forgotten.len(), 1);
+        peer.request(3, Wanted::Byte(100), 0, later);
+        assert_eq!(peer.timeout_at(), Some(later + TIMEOUT));
+    }
+
+    /// The peer was closed, for leaving the request for the block unanswered.
+    #[test]
+    fn an_answer_is_for_the_request_that_names_the_block() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        peer.request(0, Wanted::Byte(1), 0, now);
+        peer.request(0, Wanted::Block, 0, now);
+        let answered = |peer: &mut Peer| peer.answered(0, Some(9), now).map(|it| it.wanted);
+        assert_eq!(answered(&mut peer), Some(Wanted::Block));
+        assert_eq!(answered(&mut peer), Some(Wanted::Byte(1)));
+        assert_eq!(answered(&mut peer), None);
+    }
+
+    /// It was asked for the byte again and again, as fast as the processor could.
+    #[test]
+    fn a_byte_does_not_excuse_what_else_was_left_unanswered() {
+        let start = Instant::now();
+        let mut peer = peer(start);
+        peer.request(5, Wanted::Block, 0, start);
+        peer.request(3, Wanted::Byte(100), 0, start);
+        let timed_out = peer.check_deadline(start + TIMEOUT);
+        assert!(matches!(timed_out, Err(Error::RequestTimeout { .. })));
+    }
+}
