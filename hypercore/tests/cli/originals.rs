@@ -214,6 +214,33 @@ fn what_in_a_folder_nobody_else_can_have_is_left_out() {
 }
 
 #[test]
+fn a_core_is_not_given_away_with_its_secret_key() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("things")).unwrap();
+    scene.core("things/letters", &["Dear reader,"]);
+    scene
+        .run(["share", "things/letters"])
+        .fails(1, &["is a core", "`hypercore serve things/letters`"]);
+    assert!(!scene.path("letters.hypercore").exists());
+    // Only beside the other files of a core is it a secret key.
+    fs::write(scene.path("things/secret_key"), b"of my house").unwrap();
+    let (server, line) = share(&scene, "things", &[]);
+    scene.run(["receive", &line, "copy"]).ok();
+    assert!(scene.path("copy/secret_key").exists());
+    assert!(scene.path("copy/letters/key").exists());
+    assert!(!scene.path("copy/letters/secret_key").exists());
+    let done = server.stop().ok();
+    assert!(
+        done.stderr.contains("letters/secret_key` is left out"),
+        "{}",
+        done.stderr
+    );
+    // Again the same archive.
+    let (_server, again) = share(&scene, "things", &[]);
+    assert_eq!(line.split('@').next(), again.split('@').next());
+}
+
+#[test]
 fn a_log_that_is_rotated_and_cut_off() {
     let scene = Scene::new();
     append(&scene, "app.log", "one\n");

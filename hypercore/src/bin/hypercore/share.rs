@@ -47,8 +47,9 @@ const MAX_PEERS: u32 = 1024;
     hypercore share app.log --follow\n  journalctl -f | hypercore share - --follow\n\n\
     Whoever has the line that is printed can read what is shared, and so can whoever they give it \
     to. Run it\nagain to go on sharing under the same key; a file that has grown is appended to. \
-    With --follow, a log that\nis rotated or cut off goes on with the new file. The line of a file \
-    has, too, when it was written to (t=) and\nwhether it is a program (x)."
+    With --follow, a log that\nis rotated or cut off goes on with the new file. A core that is in \
+    a folder goes without its secret key.\nThe line of a file has, too, when it was written to (t=) \
+    and whether it is a program (x)."
 )]
 pub(crate) struct ShareArgs {
     /// A file, a folder, or `-` for standard input
@@ -175,6 +176,11 @@ impl Source {
             let (found, path) = found.map_err(|error| unreadable(&args.source, &error))?;
             (path, found.is_dir(), !found.is_dir() && !found.is_file())
         };
+        if is_folder && note::is_core(&path) {
+            return Err(Failure::failed(format!(
+                "`{shown}` is a core: `hypercore serve {shown}` lets others clone it"
+            )));
+        }
         let kind = match (is_folder, args.follow) {
             (true, true) => {
                 return Err(Failure::failed(format!(

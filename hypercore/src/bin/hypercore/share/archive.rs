@@ -61,10 +61,8 @@ fn write(
     for entry in Walk::of(&folder) {
         let entry = entry?;
         let shown = entry.path.display();
-        if !entry.is_archived() {
-            remark(format!(
-                "`{shown}` is left out: it is no file, folder or link."
-            ));
+        if let Some(reason) = entry.left_out() {
+            remark(format!("`{shown}` is left out: {reason}."));
             continue;
         }
         let kind = entry.metadata.file_type();

@@ -93,3 +93,11 @@ pub(super) fn has_core(dir: &Path) -> bool {
     let mut files = FileName::ALL.into_iter();
     files.any(|file| dir.join(file.as_str()).symlink_metadata().is_ok())
 }
+
+/// Whether `dir` is a core, and no folder that merely has a file of one of its names.
+pub(super) fn is_core(dir: &Path) -> bool {
+    let mut files = FileName::ALL.into_iter();
+    files.all(|file| {
+        matches!(file, FileName::SecretKey | FileName::Data) || dir.join(file.as_str()).is_file()
+    })
+}

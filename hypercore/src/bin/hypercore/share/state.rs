@@ -8,12 +8,12 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use hypercore::merkle::leaf_hash;
+use hypercore::{merkle::leaf_hash, storage::FileName};
 
 use crate::{
     errors::{Failure, Result},
     link::Facts,
-    share::unreadable,
+    share::{note::is_core, unreadable},
 };
 
 /// How a file looks. Whoever writes to it changes that.
@@ -110,7 +110,7 @@ pub(super) fn of_folder(folder: &Path) -> Result<String> {
     let mut state = State::default();
     for entry in Walk::of(folder) {
         let entry = entry?;
-        if entry.is_archived() {
+        if entry.left_out().is_none() {
             state.add(&entry, &entry.metadata);
         }
     }
@@ -127,10 +127,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Whether others can have it: a socket, for example, is only good where it is.
-    pub(super) fn is_archived(&self) -> bool {
+    /// Why others do not get it, unless they do.
+    pub(super) fn left_out(&self) -> Option<&'static str> {
         let kind = self.metadata.file_type();
-        kind.is_file() || kind.is_dir() || kind.is_symlink()
+        // A socket, for example, is only good where it is.
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            return Some("it is no file, folder or link");
+        }
+        let is_secret = self.path.ends_with(FileName::SecretKey.as_str());
+        if is_secret && self.path.parent().is_some_and(is_core) {
+            return Some("who has it can append to that core");
+        }
+        None
     }
 }
 
