@@ -187,6 +187,17 @@ fn damage_in_words() {
     let (_server, address) = scene.serve("copy", &[]);
     scene.run(["get", "log", "1", "--connect", &address]).ok();
     assert_eq!(scene.run(["cat", "log"]).ok().text(), "abcdef");
+
+    // And of more than one block.
+    for offset in 0..4 {
+        scene.damage("log/data", offset);
+    }
+    let done = scene.run(["repair", "log"]).ok();
+    let words = "What was false is missing now: `hypercore cat log --connect ADDR:PORT` fetches";
+    assert!(done.stderr.starts_with(words), "{}", done.stderr);
+    let done = scene.run(["cat", "log", "--connect", &address]).ok();
+    assert_eq!(done.text(), "abcdef");
+    assert_eq!(scene.run(["cat", "log"]).ok().text(), "abcdef");
 }
 
 #[test]

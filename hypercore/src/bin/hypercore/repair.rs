@@ -102,11 +102,14 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     if let Some(first) = repair.dropped.first()
         && connect.is_empty()
     {
+        let dir = dir.display();
+        let fetches = if dropped == 1 {
+            format!("`hypercore get {dir} {first} --connect ADDR:PORT` fetches it")
+        } else {
+            format!("`hypercore cat {dir} --connect ADDR:PORT` fetches all that it reads")
+        };
         output.remark(format_args!(
-            "What was false is missing now: `hypercore get {} {first} --connect ADDR:PORT` fetches \
-             {} from a peer.",
-            dir.display(),
-            if dropped == 1 { "it" } else { "the first" }
+            "What was false is missing now: {fetches} from a peer."
         ));
     }
     if !connect.is_empty() && fetched < dropped {
