@@ -96,6 +96,16 @@ impl Log {
         Self::new(self.verifier.clone())
     }
 
+    /// A reader that has every block.
+    pub(crate) fn full_reader(&self) -> Self {
+        let mut reader = self.empty_reader();
+        for (&block, value) in &self.blocks {
+            let proof = self.full_proof(block, false);
+            reader.put(block, Some(value.clone()), &proof).unwrap();
+        }
+        reader
+    }
+
     pub(crate) fn commit(&mut self, changes: ChangeSet) {
         for node in changes.nodes() {
             self.nodes.insert(node.index, *node);
