@@ -1,19 +1,21 @@
 //! The command line from outside: the real binary, its output, its exit codes, and what it leaves on the disk.
 
+mod cloning;
 mod damage;
 mod discovery;
 mod doctor;
+mod following;
 mod forks;
 mod identity;
 mod keys;
 mod kills;
 mod liars;
 mod looking;
+mod lost_peers;
 #[cfg(target_os = "linux")]
 mod manners;
 #[cfg(target_os = "linux")]
 mod misplaced;
-mod network;
 #[cfg(unix)]
 mod originals;
 mod page;

@@ -1,7 +1,7 @@
 //! Processes of the command line, in one temporary directory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -350,4 +350,35 @@ impl Done {
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).expect("text")
     }
+}
+
+/// A core of many blocks: `0`, `1`, ... each padded to `size` bytes.
+pub(crate) fn many(scene: &Scene, dir: &str, count: usize, size: usize) {
+    scene.core(dir, &[]);
+    let lines: String = (0..count).map(|i| format!("{i:>size$}\n")).collect();
+    scene
+        .feed(["append", dir, "--lines"], lines.as_bytes())
+        .ok();
+}
+
+pub(crate) fn names(events: &[Value]) -> Vec<&str> {
+    events
+        .iter()
+        .filter_map(|event| event["event"].as_str())
+        .collect()
+}
+
+/// Waits until each of these blocks was told to be stored.
+pub(crate) fn await_downloads(process: &Process, blocks: std::ops::Range<u64>) {
+    let mut missing: BTreeSet<u64> = blocks.collect();
+    while !missing.is_empty() {
+        let index = process.event("download")["index"].as_u64().unwrap();
+        missing.remove(&index);
+    }
+}
+
+/// A clone of some blocks of what is served at `address`.
+pub(crate) fn part(scene: &Scene, dir: &str, address: &str, range: &str) {
+    let args = ["--connect", address, "--sparse", "--range", range];
+    scene.run(["clone", KEY, dir].iter().chain(&args)).ok();
 }
