@@ -1,40 +1,33 @@
 //! `hypercore clone`: a copy of a core from its peers.
 
-use std::{
-    collections::HashSet,
-    fs, io,
-    ops::Range,
-    path::Path,
-    pin::Pin,
-    time::{Duration, Instant},
-};
+mod report;
+mod wanted;
+
+use std::{collections::HashSet, fs, io, path::Path, pin::Pin};
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    CloseReason, Error, Event, Events, Hypercore, PeerId, Progress, UpdateOptions,
-    bitfield::{Bitfield, PageSize},
+    CloseReason, Error, Event, Events, Hypercore, PeerId,
     storage::{Directory, FileName, Storage},
     wire::StaticKeyPair,
 };
 
+use self::{
+    report::{PROGRESS, Report},
+    wanted::Wanted,
+};
 use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, options, refuse_file, tell_recovery},
     errors::{Exit, Failure, Result, end_of},
     identity,
-    output::{Output, blocks, bytes},
+    output::blocks,
     peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
     status,
 };
-
-/// How often progress is told.
-const PROGRESS: Duration = Duration::from_millis(500);
-
-/// How long connected peers have to tell what they have once all known blocks are here.
-const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
     download(args, manners, |_| future::pending()).await
@@ -65,9 +58,9 @@ pub(crate) async fn download<F: Future<Output = Result<()>>>(
 
     job.peers.hang_up.hang_up();
     let closed = close(&job.core, &job.args.dir).await;
-    job.output.done();
+    job.report.output.done();
     if ended.is_ok() && closed.is_ok() && !job.args.live {
-        job.tell_synced()?;
+        job.report.tell_synced()?;
     }
     if !job.met {
         origin.restore(&job.args.dir);
@@ -149,10 +142,9 @@ type Fetching = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 struct Job {
     core: Hypercore,
     args: CloneArgs,
-    /// The blocks that are wanted.
-    ranges: Vec<Range<u64>>,
+    wanted: Wanted,
     peers: Peers,
-    output: Output,
+    report: Report,
     calls: Calls,
     /// Connected peers that have the core.
     open: HashSet<PeerId>,
@@ -160,16 +152,8 @@ struct Job {
     met: bool,
     /// The greatest length a peer spoke of.
     claimed: u64,
-    /// When this run began, and the blocks that were stored then.
-    start: (Instant, u64),
     /// Whether a block came in this run.
     received: bool,
-    /// What was told last: when, blocks stored and bytes received until then.
-    progress: (Instant, u64, u64),
-    /// Length and number of stored blocks that were told last.
-    synced: Option<(u64, u64)>,
-    /// Blocks that were here before, or were told to be here. Kept for those who follow only.
-    known: Bitfield,
 }
 
 impl Job {
@@ -179,45 +163,22 @@ impl Job {
         args: CloneArgs,
         manners: &Manners,
     ) -> Self {
-        let ranges = if args.sparse {
-            args.range.clone()
-        } else {
-            std::iter::once(0..u64::MAX).collect()
-        };
-        let mut output = Output::new(&args.format, manners);
-        // Of blocks nobody knows who asked for a file.
-        output.draw(
-            0,
-            match args.target {
-                Some(_) => "{bar:40} {percent:>3}%  {msg}",
-                None => "{bar:40} {pos}/{len} blocks  {msg}",
-            },
-        );
+        let peers = Peers::new(&core, identity);
         let again = match args.target {
             _ if args.live => Again::Always,
             // Its peer was there when its line was printed, and has room.
             Some(_) => Again::WhenLostAtOnce,
             None => Again::WhenLost,
         };
-        let mut known = Bitfield::new(PageSize::Current);
-        if args.live {
-            for index in (0..core.length()).filter(|&index| core.has(index)) {
-                known.set(index, true);
-            }
-        }
         Self {
-            peers: Peers::new(&core, identity),
-            ranges,
-            output,
+            wanted: Wanted::new(&core, &peers, &args),
+            report: Report::new(&core, &args, manners),
+            peers,
             calls: Calls::new(again),
             open: HashSet::new(),
             met: false,
             claimed: 0,
-            start: (Instant::now(), core.progress(..).downloaded),
             received: false,
-            progress: (Instant::now(), core.progress(..).downloaded, 0),
-            synced: None,
-            known,
             core,
             args,
         }
@@ -227,18 +188,19 @@ impl Job {
     async fn run(&mut self, member: &Member) -> Result<()> {
         let mut events = self.core.events();
         let addresses = [&self.args.connect[..], &self.args.more].concat();
-        self.tell_resumed()?;
+        self.report.tell_resumed()?;
         if addresses.is_empty() || self.args.search {
             self.calls.search(&self.core, self.args.live)?;
         }
         if addresses.is_empty() {
-            self.output
+            self.report
+                .output
                 .remark("Looking for peers on the local network.");
         }
         self.calls.start(&self.peers, addresses, member);
         let mut ticks = Timer::interval(PROGRESS);
         let news = self.calls.news();
-        let mut fetching: Fetching = Box::pin(self.ask_early());
+        let mut fetching: Fetching = Box::pin(self.wanted.ask_early());
         loop {
             let ready = async {
                 future::or(
@@ -257,8 +219,8 @@ impl Job {
             if let Step::Event(event) = step {
                 let event = event.ok_or_else(|| self.failure(Error::Closed))?;
                 self.tell(&event)?;
-                if self.progress.0.elapsed() >= PROGRESS {
-                    self.tell_progress()?;
+                if self.report.is_due() {
+                    self.report.tell_progress(self.peers.count())?;
                     // There may always be another event: signals are to be seen all the same.
                     future::yield_now().await;
                 }
@@ -267,7 +229,7 @@ impl Job {
             self.tell_waiting(&mut events).await?;
             match step {
                 Step::Event(_) => {}
-                Step::Tick => self.tell_progress()?,
+                Step::Tick => self.report.tell_progress(self.peers.count())?,
                 Step::News(news) => {
                     if let News::Found { address } = &news {
                         let found = vec![address.clone()];
@@ -278,7 +240,7 @@ impl Job {
                         return Ok(());
                     }
                     if is_answer && self.calls.are_answered() {
-                        fetching = Box::pin(self.fetch());
+                        fetching = Box::pin(self.wanted.fetch());
                     }
                 }
                 Step::Fetched(fetched) => {
@@ -286,69 +248,12 @@ impl Job {
                     if !self.args.live {
                         return self.check_proved();
                     }
-                    self.tell_synced()?;
-                    fetching = Box::pin(self.follow());
+                    self.report.tell_synced()?;
+                    fetching = Box::pin(self.wanted.follow());
                 }
             }
         }
     }
-
-    // ---- downloading ------------------------------------------------------------------------
-
-    /// Asks for the blocks before all peers have answered: their number may not be known yet.
-    fn ask_early(&self) -> impl Future<Output = Result<(), Error>> + use<> {
-        let sparse = self.args.sparse;
-        let ranges = self.ranges.iter().filter(|_| sparse);
-        let downloads: Vec<_> = ranges
-            .map(|blocks| self.core.download(blocks.clone()))
-            .collect();
-        async move {
-            let _downloads = downloads;
-            future::pending().await
-        }
-    }
-
-    /// Done when every connected peer was heard, and all that is wanted of the log is here.
-    fn fetch(&self) -> impl Future<Output = Result<(), Error>> + use<> {
-        let (core, peers, ranges) = (self.core.clone(), self.peers.clone(), self.ranges.clone());
-        async move {
-            loop {
-                let length = core.length();
-                let known = ranges
-                    .iter()
-                    .map(|blocks| blocks.start..blocks.end.min(length));
-                let downloads: Vec<_> = known.map(|blocks| core.download(blocks)).collect();
-                for download in downloads {
-                    download.await?;
-                }
-                let mut options = UpdateOptions::default();
-                options.if_available = true;
-                options.timeout = Some(HEAR_TIMEOUT);
-                match core.update_with(options).await {
-                    Ok(_) => {}
-                    // Without peers that says nothing; whoever counts them knows what to do.
-                    Err(Error::NotAvailable) if !peers.any_open() => future::pending().await,
-                    // Or one is silent, and one that speaks of more without proving it is let go.
-                    Err(Error::NotAvailable | Error::TimedOut) if core.length() == length => {
-                        return Ok(());
-                    }
-                    Err(Error::NotAvailable | Error::TimedOut) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-    }
-
-    /// Waits for the log to grow, and fetches what is new.
-    fn follow(&self) -> impl Future<Output = Result<(), Error>> + use<> {
-        let (core, fetch) = (self.core.clone(), self.fetch());
-        async move {
-            core.update().await?;
-            fetch.await
-        }
-    }
-
-    // ---- peers ------------------------------------------------------------------------------
 
     /// Takes note of what became of a connection. Returns whether the job is done.
     fn take(&mut self, news: News) -> Result<bool> {
@@ -373,14 +278,14 @@ impl Job {
                 }
                 if *may_return {
                     let reason = end_of(error);
-                    self.output.remark(format_args!(
+                    self.report.output.remark(format_args!(
                         "{address} was lost ({reason}); calling again."
                     ));
                 }
             }
             if had_core && self.open.is_empty() && self.args.live && matches!(ended, Ended::Closed)
             {
-                self.output.remark(format_args!(
+                self.report.output.remark(format_args!(
                     "{address} has left, and nobody else is connected; going on when somebody is."
                 ));
             }
@@ -388,7 +293,9 @@ impl Job {
         self.calls.note(news, had_core);
         if self.args.live && !self.calls.are_over() {
             for reason in self.calls.take_unreached() {
-                self.output.remark(format_args!("{reason}; calling again."));
+                self.report
+                    .output
+                    .remark(format_args!("{reason}; calling again."));
             }
         }
         if self.calls.are_over() {
@@ -408,9 +315,9 @@ impl Job {
                  the step that fails"
             )));
         }
-        let (missing, blocks) = self.missing();
-        if missing == 0 && self.synced.is_some() {
-            self.output.remark(format_args!(
+        let (missing, blocks) = self.wanted.missing();
+        if missing == 0 && self.report.was_synced() {
+            self.report.output.remark(format_args!(
                 "Nobody is connected ({reasons}); calling again."
             ));
             return Ok(false);
@@ -421,7 +328,7 @@ impl Job {
         }
         Err(Failure::new(
             Exit::Incomplete,
-            match self.state_of_target() {
+            match self.report.state_of_target() {
                 Some(state) => {
                     format!("the last peer is gone ({reasons}): {state}; run it again to go on")
                 }
@@ -450,81 +357,18 @@ impl Job {
         if self.args.live {
             return Ok(());
         }
-        let words = match self.state_of_target() {
+        let words = match self.report.state_of_target() {
             Some(state) => format!("interrupted: {state}; run it again to go on"),
             None => format!(
                 "interrupted before the clone was complete: {}",
-                self.missing().1
+                self.wanted.missing().1
             ),
         };
         Err(Failure::new(Exit::Incomplete, words))
     }
 
-    /// How much of a file is here, for those who asked for one and not for a core.
-    fn state_of_target(&self) -> Option<String> {
-        let target = self.args.target.as_ref()?.display();
-        let dir = self.args.dir.display();
-        Some(match self.core.downloaded(..) {
-            0 => format!("nothing of `{target}` is here yet"),
-            _ => format!("{} of `{target}` are here, in `{dir}`", self.bytes_here()),
-        })
-    }
-
-    /// "1.50 MiB of 3.00 MiB", to a block: those of a file that is shared are of one size.
-    fn bytes_here(&self) -> String {
-        let size = self.core.byte_length();
-        let here = share_of(size, self.core.downloaded(..), self.core.length());
-        format!("{} of {}", bytes(here), bytes(size))
-    }
-
-    /// How many blocks are wanted and known to exist, but not here; and the first of them in words.
-    fn missing(&self) -> (u64, String) {
-        if self.core.length() == 0 {
-            return (0, "its length is not known yet".into());
-        }
-        let mut wanted = Progress::default();
-        for blocks in &self.ranges {
-            let part = self.core.progress(blocks.clone());
-            wanted.downloaded += part.downloaded;
-            wanted.length += part.length;
-            wanted.missing.extend(part.missing);
-        }
-        wanted.missing.truncate(Progress::SHOWN_RUNS);
-        if wanted.is_complete() {
-            return (0, "peers may have more than is known here".into());
-        }
-        (wanted.length - wanted.downloaded, wanted.to_string())
-    }
-
     fn failure(&self, error: Error) -> Failure {
         Failure::core(error, &self.args.dir)
-    }
-
-    // ---- telling ----------------------------------------------------------------------------
-
-    /// Says that an earlier run has begun this.
-    fn tell_resumed(&mut self) -> Result<()> {
-        let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
-        if downloaded == 0 {
-            return Ok(());
-        }
-        let here = match self.args.target {
-            Some(_) => self.bytes_here(),
-            None => format!("{downloaded} of {}", blocks(length)),
-        };
-        self.output.remark(format_args!(
-            "Going on with `{}`: {here} are here already.",
-            self.name().display(),
-        ));
-        self.output.event(
-            "resumed",
-            &[("downloaded", downloaded.into()), ("length", length.into())],
-        )
-    }
-
-    /// What people call it.
-    fn name(&self) -> &Path {
-        self.args.target.as_deref().unwrap_or(&self.args.dir)
     }
 
     /// Tells everything that has happened until now.
@@ -539,21 +383,23 @@ impl Job {
 
     fn tell(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Append { length } => {
-                self.output.event("append", &[("length", (*length).into())])
-            }
+            Event::Append { length } => self
+                .report
+                .output
+                .event("append", &[("length", (*length).into())]),
             Event::Download { index, .. } => {
                 self.received = true;
-                self.tell_download(*index)
+                self.report.tell_download(*index)
             }
             // We were too slow: what was dropped is seen in what is stored.
             Event::Lagged { .. } => {
                 let core = self.core.clone();
                 let mut stored = (0..core.length()).filter(|&index| core.has(index));
-                stored.try_for_each(|index| self.tell_download(index))
+                stored.try_for_each(|index| self.report.tell_download(index))
             }
             Event::Forked { length } => {
-                self.output
+                self.report
+                    .output
                     .event("forked", &[("length", (*length).into())])?;
                 let dir = self.args.dir.display();
                 Err(Failure::new(
@@ -568,12 +414,13 @@ impl Job {
                 self.met = true;
                 self.open.insert(*peer);
                 let address = self.peers.address(*peer);
-                self.output
+                self.report
+                    .output
                     .event("peer-open", &[("peer", address.as_str().into())])
             }
             Event::PeerClose { peer, code, reason } => {
                 let address = self.peers.address(*peer);
-                self.output.event(
+                self.report.output.event(
                     "peer-close",
                     &[
                         ("peer", address.as_str().into()),
@@ -583,132 +430,6 @@ impl Job {
                 )
             }
             _ => Ok(()),
-        }
-    }
-
-    /// Tells those who follow that a block is here, once.
-    fn tell_download(&mut self, index: u64) -> Result<()> {
-        if !self.args.live || !self.known.set(index, true) {
-            return Ok(());
-        }
-        self.output.event("download", &[("index", index.into())])
-    }
-
-    fn tell_progress(&mut self) -> Result<()> {
-        let Progress {
-            downloaded,
-            length,
-            bytes: received,
-            ..
-        } = self.core.progress(..);
-        let (last, last_downloaded, last_received) = self.progress;
-        let speed = (received - last_received) as f64 / last.elapsed().as_secs_f64().max(0.001);
-        self.progress = (Instant::now(), downloaded, received);
-        let peers = self.peers.count();
-        let bar = self.output.bar();
-        // Of a length that is not known yet nothing is here, and not all.
-        match length {
-            0 => bar.unset_length(),
-            length => bar.set_length(length),
-        }
-        bar.set_position(downloaded);
-        let peers_now = if peers == 1 { "peer" } else { "peers" };
-        let left = self.time_left(downloaded, length);
-        let what = match self.args.target {
-            Some(_) => self.bytes_here(),
-            None => bytes(received),
-        };
-        bar.set_message(match (peers, length) {
-            (0, 0) => "waiting for a peer".to_owned(),
-            (0, _) => format!("{what}  waiting for a peer"),
-            (_, length) if self.args.live && length == downloaded => {
-                format!("{what}  up to date with {peers} {peers_now}")
-            }
-            _ => format!(
-                "{what}  {}/s from {peers} {peers_now}{left}",
-                bytes(speed as u64)
-            ),
-        });
-        if (downloaded, received) == (last_downloaded, last_received) {
-            return Ok(());
-        }
-        self.output.event(
-            "progress",
-            &[
-                ("downloaded", downloaded.into()),
-                ("length", length.into()),
-                ("bytes", received.into()),
-                ("bytesPerSecond", (speed as u64).into()),
-                ("peers", peers.into()),
-            ],
-        )
-    }
-
-    /// In words: how long the missing blocks take at the mean speed of this run.
-    fn time_left(&self, downloaded: u64, length: u64) -> String {
-        let (start, before) = self.start;
-        let came = downloaded.saturating_sub(before);
-        let missing = length.saturating_sub(downloaded);
-        if came == 0 || missing == 0 {
-            return String::new();
-        }
-        let left = start.elapsed().mul_f64(missing as f64 / came as f64);
-        format!("  {} left", indicatif::HumanDuration(left))
-    }
-
-    /// Tells that all that is wanted is here, unless that is known.
-    fn tell_synced(&mut self) -> Result<()> {
-        let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
-        if self.synced.replace((length, downloaded)) == Some((length, downloaded)) {
-            return Ok(());
-        }
-        let byte_length = self.core.byte_length();
-        let fields = [
-            ("event", "synced".into()),
-            ("length", length.into()),
-            ("byteLength", byte_length.into()),
-            ("downloaded", downloaded.into()),
-        ];
-        if self.args.target.is_some() {
-            // Who asked for it has more to do before people are told.
-            return self.output.event("synced", &fields[1..]);
-        }
-        let name = self.name().to_owned();
-        let dir = name.display();
-        let total = format!("{}, {}", blocks(length), bytes(byte_length));
-        if downloaded == length {
-            self.output
-                .result(&fields, format_args!("`{dir}` is complete: {total}."))
-        } else {
-            self.output.result(
-                &fields,
-                format_args!("`{dir}` is up to date: {downloaded} stored of {total}."),
-            )
-        }
-    }
-}
-
-/// How many of `size` bytes are in `downloaded` of `length` blocks that are as long as each other.
-fn share_of(size: u64, downloaded: u64, length: u64) -> u64 {
-    let share = u128::from(size) * u128::from(downloaded) / u128::from(length.max(1));
-    // Not more than all, unless a block came meanwhile.
-    u64::try_from(share).map_or(size, |share| share.min(size))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_of_blocks_that_are_here() {
-        for (size, downloaded, length, expected) in [
-            (1_000_000, 6, 16, 375_000),
-            (1_000_000, 16, 16, 1_000_000),
-            (0, 0, 0, 0),
-            (1 << 52, 1 << 40, 1 << 40, 1 << 52),
-            (10, 3, 2, 10),
-        ] {
-            assert_eq!(share_of(size, downloaded, length), expected);
         }
     }
 }

@@ -1,0 +1,248 @@
+//! What a clone says of itself while it runs, to people and to programs.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use hypercore::{
+    Hypercore, Progress,
+    bitfield::{Bitfield, PageSize},
+};
+
+use crate::{
+    args::{CloneArgs, Manners},
+    errors::Result,
+    output::{Output, blocks, bytes},
+};
+
+/// How often progress is told.
+pub(super) const PROGRESS: Duration = Duration::from_millis(500);
+
+/// What is here of a core, and what was told of that.
+pub(super) struct Report {
+    core: Hypercore,
+    pub(super) output: Output,
+    dir: PathBuf,
+    /// The file that is wanted, and not its core.
+    target: Option<PathBuf>,
+    live: bool,
+    /// When this run began, and the blocks that were stored then.
+    start: (Instant, u64),
+    /// What was told last: when, blocks stored and bytes received until then.
+    progress: (Instant, u64, u64),
+    /// Length and number of stored blocks that were told last.
+    synced: Option<(u64, u64)>,
+    /// Blocks that were here before, or were told to be here. Kept for those who follow only.
+    known: Bitfield,
+}
+
+impl Report {
+    pub(super) fn new(core: &Hypercore, args: &CloneArgs, manners: &Manners) -> Self {
+        let mut output = Output::new(&args.format, manners);
+        // Of blocks nobody knows who asked for a file.
+        output.draw(
+            0,
+            match args.target {
+                Some(_) => "{bar:40} {percent:>3}%  {msg}",
+                None => "{bar:40} {pos}/{len} blocks  {msg}",
+            },
+        );
+        let mut known = Bitfield::new(PageSize::Current);
+        if args.live {
+            for index in (0..core.length()).filter(|&index| core.has(index)) {
+                known.set(index, true);
+            }
+        }
+        let downloaded = core.progress(..).downloaded;
+        Self {
+            core: core.clone(),
+            output,
+            dir: args.dir.clone(),
+            target: args.target.clone(),
+            live: args.live,
+            start: (Instant::now(), downloaded),
+            progress: (Instant::now(), downloaded, 0),
+            synced: None,
+            known,
+        }
+    }
+
+    /// Says that an earlier run has begun this.
+    pub(super) fn tell_resumed(&mut self) -> Result<()> {
+        let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
+        if downloaded == 0 {
+            return Ok(());
+        }
+        let here = match self.target {
+            Some(_) => self.bytes_here(),
+            None => format!("{downloaded} of {}", blocks(length)),
+        };
+        self.output.remark(format_args!(
+            "Going on with `{}`: {here} are here already.",
+            self.name().display(),
+        ));
+        self.output.event(
+            "resumed",
+            &[("downloaded", downloaded.into()), ("length", length.into())],
+        )
+    }
+
+    /// What people call it.
+    fn name(&self) -> &Path {
+        self.target.as_deref().unwrap_or(&self.dir)
+    }
+
+    /// Tells those who follow that a block is here, once.
+    pub(super) fn tell_download(&mut self, index: u64) -> Result<()> {
+        if !self.live || !self.known.set(index, true) {
+            return Ok(());
+        }
+        self.output.event("download", &[("index", index.into())])
+    }
+
+    /// Tells how far it is, with so many peers.
+    pub(super) fn tell_progress(&mut self, peers: usize) -> Result<()> {
+        let Progress {
+            downloaded,
+            length,
+            bytes: received,
+            ..
+        } = self.core.progress(..);
+        let (last, last_downloaded, last_received) = self.progress;
+        let speed = (received - last_received) as f64 / last.elapsed().as_secs_f64().max(0.001);
+        self.progress = (Instant::now(), downloaded, received);
+        let bar = self.output.bar();
+        // Of a length that is not known yet nothing is here, and not all.
+        match length {
+            0 => bar.unset_length(),
+            length => bar.set_length(length),
+        }
+        bar.set_position(downloaded);
+        let peers_now = if peers == 1 { "peer" } else { "peers" };
+        let left = self.time_left(downloaded, length);
+        let what = match self.target {
+            Some(_) => self.bytes_here(),
+            None => bytes(received),
+        };
+        bar.set_message(match (peers, length) {
+            (0, 0) => "waiting for a peer".to_owned(),
+            (0, _) => format!("{what}  waiting for a peer"),
+            (_, length) if self.live && length == downloaded => {
+                format!("{what}  up to date with {peers} {peers_now}")
+            }
+            _ => format!(
+                "{what}  {}/s from {peers} {peers_now}{left}",
+                bytes(speed as u64)
+            ),
+        });
+        if (downloaded, received) == (last_downloaded, last_received) {
+            return Ok(());
+        }
+        self.output.event(
+            "progress",
+            &[
+                ("downloaded", downloaded.into()),
+                ("length", length.into()),
+                ("bytes", received.into()),
+                ("bytesPerSecond", (speed as u64).into()),
+                ("peers", peers.into()),
+            ],
+        )
+    }
+
+    /// Whether it is time to tell how far it is.
+    pub(super) fn is_due(&self) -> bool {
+        self.progress.0.elapsed() >= PROGRESS
+    }
+
+    /// Whether it was told that all is here.
+    pub(super) fn was_synced(&self) -> bool {
+        self.synced.is_some()
+    }
+
+    /// In words: how long the missing blocks take at the mean speed of this run.
+    fn time_left(&self, downloaded: u64, length: u64) -> String {
+        let (start, before) = self.start;
+        let came = downloaded.saturating_sub(before);
+        let missing = length.saturating_sub(downloaded);
+        if came == 0 || missing == 0 {
+            return String::new();
+        }
+        let left = start.elapsed().mul_f64(missing as f64 / came as f64);
+        format!("  {} left", indicatif::HumanDuration(left))
+    }
+
+    /// Tells that all that is wanted is here, unless that is known.
+    pub(super) fn tell_synced(&mut self) -> Result<()> {
+        let (length, downloaded) = (self.core.length(), self.core.downloaded(..));
+        if self.synced.replace((length, downloaded)) == Some((length, downloaded)) {
+            return Ok(());
+        }
+        let byte_length = self.core.byte_length();
+        let fields = [
+            ("event", "synced".into()),
+            ("length", length.into()),
+            ("byteLength", byte_length.into()),
+            ("downloaded", downloaded.into()),
+        ];
+        if self.target.is_some() {
+            // Who asked for it has more to do before people are told.
+            return self.output.event("synced", &fields[1..]);
+        }
+        let name = self.name().to_owned();
+        let dir = name.display();
+        let total = format!("{}, {}", blocks(length), bytes(byte_length));
+        if downloaded == length {
+            self.output
+                .result(&fields, format_args!("`{dir}` is complete: {total}."))
+        } else {
+            self.output.result(
+                &fields,
+                format_args!("`{dir}` is up to date: {downloaded} stored of {total}."),
+            )
+        }
+    }
+
+    /// How much of a file is here, for those who asked for one and not for a core.
+    pub(super) fn state_of_target(&self) -> Option<String> {
+        let target = self.target.as_ref()?.display();
+        let dir = self.dir.display();
+        Some(match self.core.downloaded(..) {
+            0 => format!("nothing of `{target}` is here yet"),
+            _ => format!("{} of `{target}` are here, in `{dir}`", self.bytes_here()),
+        })
+    }
+
+    /// "1.50 MiB of 3.00 MiB", to a block: those of a file that is shared are of one size.
+    fn bytes_here(&self) -> String {
+        let size = self.core.byte_length();
+        let here = share_of(size, self.core.downloaded(..), self.core.length());
+        format!("{} of {}", bytes(here), bytes(size))
+    }
+}
+
+/// How many of `size` bytes are in `downloaded` of `length` blocks that are as long as each other.
+fn share_of(size: u64, downloaded: u64, length: u64) -> u64 {
+    let share = u128::from(size) * u128::from(downloaded) / u128::from(length.max(1));
+    // Not more than all, unless a block came meanwhile.
+    u64::try_from(share).map_or(size, |share| share.min(size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_blocks_that_are_here() {
+        for (size, downloaded, length, expected) in [
+            (1_000_000, 6, 16, 375_000),
+            (1_000_000, 16, 16, 1_000_000),
+            (0, 0, 0, 0),
+            (1 << 52, 1 << 40, 1 << 40, 1 << 52),
+            (10, 3, 2, 10),
+        ] {
+            assert_eq!(share_of(size, downloaded, length), expected);
+        }
+    }
+}

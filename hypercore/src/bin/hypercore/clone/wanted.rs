@@ -1,0 +1,105 @@
+//! Which blocks a clone is to have, and how they come.
+
+use std::{ops::Range, time::Duration};
+
+use futures_lite::future;
+use hypercore::{Error, Hypercore, Progress, UpdateOptions};
+
+use crate::{args::CloneArgs, peers::Peers};
+
+/// How long connected peers have to tell what they have once all known blocks are here.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The blocks that are wanted of a core.
+pub(super) struct Wanted {
+    core: Hypercore,
+    peers: Peers,
+    sparse: bool,
+    ranges: Vec<Range<u64>>,
+}
+
+impl Wanted {
+    pub(super) fn new(core: &Hypercore, peers: &Peers, args: &CloneArgs) -> Self {
+        Self {
+            core: core.clone(),
+            peers: peers.clone(),
+            sparse: args.sparse,
+            ranges: if args.sparse {
+                args.range.clone()
+            } else {
+                std::iter::once(0..u64::MAX).collect()
+            },
+        }
+    }
+
+    /// Asks for the blocks before all peers have answered: their number may not be known yet.
+    pub(super) fn ask_early(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let ranges = self.ranges.iter().filter(|_| self.sparse);
+        let downloads: Vec<_> = ranges
+            .map(|blocks| self.core.download(blocks.clone()))
+            .collect();
+        async move {
+            let _downloads = downloads;
+            future::pending().await
+        }
+    }
+
+    /// Done when every connected peer was heard, and all that is wanted of the log is here.
+    pub(super) fn fetch(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (core, peers, ranges) = (self.core.clone(), self.peers.clone(), self.ranges.clone());
+        async move {
+            loop {
+                let length = core.length();
+                let known = ranges
+                    .iter()
+                    .map(|blocks| blocks.start..blocks.end.min(length));
+                let downloads: Vec<_> = known.map(|blocks| core.download(blocks)).collect();
+                for download in downloads {
+                    download.await?;
+                }
+                let mut options = UpdateOptions::default();
+                options.if_available = true;
+                options.timeout = Some(HEAR_TIMEOUT);
+                match core.update_with(options).await {
+                    Ok(_) => {}
+                    // Without peers that says nothing; whoever counts them knows what to do.
+                    Err(Error::NotAvailable) if !peers.any_open() => future::pending().await,
+                    // Or one is silent, and one that speaks of more without proving it is let go.
+                    Err(Error::NotAvailable | Error::TimedOut) if core.length() == length => {
+                        return Ok(());
+                    }
+                    Err(Error::NotAvailable | Error::TimedOut) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Waits for the log to grow, and fetches what is new.
+    pub(super) fn follow(&self) -> impl Future<Output = Result<(), Error>> + use<> {
+        let (core, fetch) = (self.core.clone(), self.fetch());
+        async move {
+            core.update().await?;
+            fetch.await
+        }
+    }
+
+    /// How many blocks are wanted and known to exist, but not here; and the first of them in words.
+    pub(super) fn missing(&self) -> (u64, String) {
+        if self.core.length() == 0 {
+            return (0, "its length is not known yet".into());
+        }
+        let mut wanted = Progress::default();
+        for blocks in &self.ranges {
+            let part = self.core.progress(blocks.clone());
+            wanted.downloaded += part.downloaded;
+            wanted.length += part.length;
+            wanted.missing.extend(part.missing);
+        }
+        wanted.missing.truncate(Progress::SHOWN_RUNS);
+        if wanted.is_complete() {
+            return (0, "peers may have more than is known here".into());
+        }
+        (wanted.length - wanted.downloaded, wanted.to_string())
+    }
+}
