@@ -20,6 +20,7 @@ use super::{
     inspect::{Verification, Watch, probable_length, verify_files},
     open,
     recover::{self, End, Examined, load_bitfield, verifies},
+    torn::restore_nodes,
 };
 use crate::error::{Corruption, Error, Result};
 
@@ -89,6 +90,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
     let roots = work.find_roots()?;
     work.check_tree(&roots)?;
     work.check_blocks(&roots)?;
+    work.write_nodes(&roots)?;
     work.check_signatures(&roots)?;
     let mut repair = work.write(roots)?;
     repair.remaining = verify_files(&files, watch)?;
@@ -477,6 +479,14 @@ impl Work<'_> {
         Ok(self.node(index)?.map(|leaf| (leaf, offset)))
     }
 
+    /// Writes the nodes, and claims those that opening would: all that is known then has to be right.
+    fn write_nodes(&mut self, roots: &Roots) -> Result<()> {
+        self.quarantine.sync()?;
+        let nodes: Vec<_> = std::mem::take(&mut self.nodes).into_values().collect();
+        self.files.write_nodes(&nodes)?;
+        restore_nodes(self.files, &mut self.bitfield, roots.length())
+    }
+
     /// Takes false signatures away, or makes them again.
     fn check_signatures(&mut self, end: &Roots) -> Result<()> {
         let mut next = 0;
@@ -490,8 +500,8 @@ impl Work<'_> {
                 continue;
             }
             let nodes: Option<Vec<_>> = full_roots(next)
-                .map(|root| self.node(root))
-                .collect::<Result<_>>()?;
+                .map(|root| self.files.node(root))
+                .collect::<Result<_, _>>()?;
             let Some(Ok(roots)) = nodes.map(|nodes| Roots::from_nodes(next, nodes)) else {
                 continue;
             };
@@ -530,7 +540,7 @@ impl Work<'_> {
             bitfield,
             checkpoint: length,
             claimed: length,
-            nodes: self.nodes.into_values().collect(),
+            nodes: Vec::new(),
             torn_signatures: Vec::new(),
             roots,
         };

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -71,6 +72,44 @@ fn a_clone_without_the_last_leaf_is_repaired() {
         assert_eq!(repair.dropped, [0]);
         assert_eq!(repair.remaining.problems, []);
     });
+}
+
+/// Of a tree that is damaged in the middle, opening claims more nodes than were left in the bitfield.
+/// With those a signature shows to be wrong, which a repair has to see beforehand.
+#[test]
+fn a_repair_leaves_nothing_for_the_next_one() {
+    let (storage, blocks) = log(18);
+    let damage = |file: FileName, range: Range<usize>, value: u8| {
+        let mut bytes = storage.read(file);
+        bytes[range].fill(value);
+        storage.write(file, &bytes);
+    };
+    const HEADER: usize = 32;
+    // Nodes 2, 3 and 4 are claimed, of which only the first and the last have no children.
+    const TREE_BITS: usize = HEADER + 1024;
+    damage(FileName::Bitfield, HEADER..HEADER + 1024, 0);
+    damage(FileName::Bitfield, TREE_BITS..TREE_BITS + 2048, 0);
+    damage(FileName::Bitfield, TREE_BITS..TREE_BITS + 1, 0b0011_1000);
+    // What is below node 15 cannot be told from it: node 7, the leaf of block 5, and that block.
+    for node in [7, 10] {
+        let start = HEADER + 40 * node;
+        damage(FileName::Tree, start..start + 32, 9);
+    }
+    let start = blocks[..5].iter().map(Vec::len).sum();
+    damage(FileName::Data, start..start + 1, 9);
+    let start = HEADER + 64 * 2;
+    damage(FileName::Signatures, start..start + 1, 9);
+
+    let repair = || block_on(Hypercore::repair_storage(storage.clone())).unwrap();
+    let first = repair();
+    assert!(first.repaired > 0);
+    assert_eq!(first.remaining.problems, []);
+    let core = block_on(Hypercore::options().open_storage(storage.clone())).unwrap();
+    assert_eq!(core.length(), 18);
+    block_on(core.close()).unwrap();
+    assert_eq!(verify(&storage).problems, []);
+    let again = repair();
+    assert_eq!((again.repaired, again.dropped.len()), (0, 0));
 }
 
 /// The size of the pages of an old log stands in a header, and no repair changes it.
