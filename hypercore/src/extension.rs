@@ -86,7 +86,8 @@ impl Hypercore {
     /// can exchange messages with it.
     ///
     /// A message is encrypted like everything else on a connection, and neither signed nor
-    /// confirmed. It is not stored: those who are not connected never get it.
+    /// confirmed. It is not stored: those who are not connected never get it, nor those whose
+    /// [`PeerOpen`](crate::Event::PeerOpen) has not come yet.
     ///
     /// # Errors
     ///
@@ -171,17 +172,19 @@ impl Extension {
     }
 
     /// Sends `message` to one peer. False if that peer is not connected, or does not keep up with
-    /// what it was sent. A peer that does not have the extension ignores the message.
+    /// what it was sent, of which at most 1 MiB may wait. A peer that does not have the extension
+    /// ignores the message.
     ///
-    /// A remote of this crate takes no message above 64 KiB unless its
-    /// [`Limits`](crate::wire::Limits) say so.
+    /// Keep messages to 64 KiB: a remote of this crate breaks off the connection at a longer one,
+    /// unless its [`Limits::extension_message`](crate::wire::Limits::extension_message) allows more.
     pub fn send(&self, message: impl Into<Bytes>, peer: PeerId) -> bool {
         let mut core = self.end.shared.lock();
         let peer = core.replicator.peer(peer);
         peer.is_some_and(|peer| peer.send_extension(&self.end.name, message.into()))
     }
 
-    /// Sends `message` to every connected peer; returns how many that are.
+    /// Sends `message` to every connected peer, as [`send`](Self::send) does; returns to how many,
+    /// whether they have the extension or not.
     pub fn broadcast(&self, message: impl Into<Bytes>) -> usize {
         let message = message.into();
         let mut core = self.end.shared.lock();
@@ -197,7 +200,7 @@ impl Extension {
         self.messages.recv().await.ok()
     }
 
-    /// How many messages were dropped because too many waited to be received.
+    /// How many messages were dropped because 256 others waited to be received.
     #[must_use]
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::Relaxed)
