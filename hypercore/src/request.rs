@@ -37,7 +37,8 @@ pub struct GetOptions {
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
     /// Do not wait for peers that are not connected yet: fail as soon as it is certain that no
-    /// connected peer has the block.
+    /// connected peer has the block. That is never certain of a live remote that does not open the
+    /// core, because it may do so later: give a `timeout`, too.
     pub if_available: bool,
 }
 
@@ -71,7 +72,8 @@ pub struct UpdateOptions {
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
     /// Do not wait for peers that are not connected yet: fail as soon as it is certain that no
-    /// connected peer has a longer log.
+    /// connected peer has a longer log. Give a `timeout`, too, as with
+    /// [`GetOptions::if_available`].
     pub if_available: bool,
 }
 
@@ -79,11 +81,13 @@ pub struct UpdateOptions {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SeekOptions {
-    /// Ask peers if the position is not known here.
+    /// Ask peers if the position is not known here. Otherwise that is
+    /// [`Error::OutOfBounds`], also where the byte lies within the log.
     pub wait: bool,
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
-    /// Do not wait for peers that are not connected yet.
+    /// Do not wait for peers that are not connected yet. Give a `timeout`, too, as with
+    /// [`GetOptions::if_available`].
     pub if_available: bool,
     /// The blocks to look in.
     pub blocks: Range<u64>,
