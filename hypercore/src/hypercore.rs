@@ -73,7 +73,7 @@ impl Hypercore {
         self.shared.lock().log.discovery_key()
     }
 
-    /// The number of blocks, as far as it is known here.
+    /// The number of blocks, as far as it is known here: 0 in a clone until a peer has proved more.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.shared.lock().log.length()
@@ -85,7 +85,8 @@ impl Hypercore {
         self.shared.lock().log.byte_length()
     }
 
-    /// Whether blocks can be appended.
+    /// Whether blocks can be appended: not without the secret key or a signer, not while appends are
+    /// [locked](Self::append_lock), and not where the core was found damaged.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.shared.lock().log.is_writable()
@@ -205,8 +206,11 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// When the core is not writable, when the block is larger than 8 MiB, or when the storage
-    /// fails.
+    /// [`Error::NotWritable`]; [`Error::AppendLocked`], for which [`is_writable`](Self::is_writable)
+    /// is false, too; when the block is larger than 8 MiB; when the hook
+    /// [`on_write`](crate::OpenOptions::on_write) or the [`Signer`](crate::Signer) refuses; when the
+    /// core is closed, was found damaged, or the storage fails. [`Error::Append`] has what another
+    /// append failed with that was signed together with this one.
     pub async fn append(&self, block: impl Into<Bytes>) -> Result<u64> {
         Ok(self
             .shared
@@ -311,7 +315,8 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// When the core is closed, when the stored block is damaged, or when the storage fails.
+    /// When the core is closed, when the stored block is damaged
+    /// ([`is_corruption`](Error::is_corruption)), or when the storage fails; [`Error::Cancelled`].
     pub async fn get(&self, index: u64) -> Result<Bytes> {
         self.get_with(index, GetOptions::default()).await
     }
@@ -362,7 +367,8 @@ impl Hypercore {
         self.get(last).await
     }
 
-    /// Several blocks, asked for together. An open end means the present length.
+    /// Several blocks, asked for together. An open end means the present length, which is 0 in a
+    /// clone that has not heard of a peer yet.
     ///
     /// # Errors
     ///
@@ -445,7 +451,8 @@ impl Hypercore {
     }
 
     /// Waits until the log is longer than now, asking peers for their newest length. Returns the
-    /// new length.
+    /// new length. If nobody has more, that is when somebody has appended: to ask only once, see
+    /// [`UpdateOptions::if_available`].
     ///
     /// # Errors
     ///
@@ -482,6 +489,8 @@ impl Hypercore {
     /// Downloads `blocks`, in order, from all connected peers. The future is done when all of them
     /// are stored here; dropping it takes the request back. An open end means every block there
     /// will ever be, so that this is never done.
+    ///
+    /// It fails with [`Error::Closed`] and [`Error::Cancelled`].
     pub fn download(&self, blocks: impl RangeBounds<u64>) -> Download {
         self.download_with(blocks, DownloadOptions::default())
     }

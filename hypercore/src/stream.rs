@@ -42,7 +42,8 @@ pub struct ReadOptions {
     pub timeout: Option<Duration>,
     /// Wait for peers, or for the log to grow, if a block is not stored here.
     pub wait: bool,
-    /// Do not wait for peers that are not connected yet.
+    /// Do not wait for peers that are not connected yet: see
+    /// [`GetOptions::if_available`].
     pub if_available: bool,
 }
 
@@ -105,6 +106,9 @@ impl Stream for ReadStream {
 
 impl Hypercore {
     /// Blocks in order, asking peers for those that are not stored here.
+    ///
+    /// A clone that was just created has the length 0 until a peer has told more. A stream to the
+    /// length of the log gives nothing then: [`update`](Self::update) first.
     ///
     /// ```
     /// # futures_lite::future::block_on(async {

@@ -28,11 +28,12 @@ use std::fmt;
 /// | any | sparse clone | never |
 /// | has the core | does not have it | at once, unless live: `Refused` |
 /// | `upload: false` | full clone | when others have brought every block it has been told of |
+/// | has damaged blocks | full clone | the same: a damaged block is not sent, and the log of the process says so |
 ///
 /// "Never" is until one side drops its [`Replication`](crate::Replication), closes the core, or
 /// loses the connection: the other side then ends with `RemoteClosed`, or with an error if bytes
-/// were lost. A side that waits is told on what by [`Hypercore::waiting`](crate::Hypercore::waiting),
-/// and what it lacks by [`Hypercore::progress`](crate::Hypercore::progress).
+/// were lost. What a side lacks is told by [`Hypercore::progress`](crate::Hypercore::progress), and on
+/// what its requests wait by [`Hypercore::waiting`](crate::Hypercore::waiting).
 ///
 /// What each side knows at the end: `Complete` means that this side wanted nothing more. After
 /// `RemoteClosed` a clone may lack blocks; those it has are verified and stored, and the next
