@@ -31,7 +31,11 @@ impl Drop for Resuming<'_> {
 impl Hypercore {
     /// Makes a core whose appends are [locked](Self::append_lock) whole again: takes in from the
     /// connected peers what they have of it, until none has more, and then lets appends go on. The
-    /// connections must [download](crate::ReplicateOptions::download). Returns the length.
+    /// connections must [download](crate::ReplicateOptions::download), which those of a writer do only
+    /// when told to. Returns the length.
+    ///
+    /// It waits for every connected remote to say what it has. A live remote that does not open the
+    /// core never does: drop the future when that takes too long, and appends stay locked.
     ///
     /// # Errors
     ///
