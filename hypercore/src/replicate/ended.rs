@@ -9,7 +9,7 @@ use std::fmt;
 /// | is | wants more |
 /// | --- | --- |
 /// | live | always |
-/// | a full clone | until it has every block that any connected peer has told of |
+/// | a full clone | until it has every block of the log, up to the last that any connected peer has told of, also those that no peer has |
 /// | a sparse clone | always: its owner may ask for a block at any time |
 /// | a writer, or anybody with `download: Some(false)` | never |
 ///
@@ -28,7 +28,7 @@ use std::fmt;
 /// | any | sparse clone | never |
 /// | has the core | does not have it | at once, unless live: `Refused` |
 /// | `upload: false` | full clone | when others have brought every block it has been told of |
-/// | has damaged blocks | full clone | the same: a damaged block is not sent, and the log of the process says so |
+/// | has not every block: some are cleared, damaged or too large to be sent | full clone | when others have brought them; until then both wait |
 ///
 /// "Never" is until one side drops its [`Replication`](crate::Replication), closes the core, or
 /// loses the connection: the other side then ends with `RemoteClosed`, or with an error if bytes
