@@ -3,7 +3,7 @@ use std::ops::Range;
 use crate::bits::{
     Bits, CHUNK_BITS, CHUNK_BYTES, Change, MAX_BITS, Stretch, Summary, from_bytes, to_bytes,
 };
-use crate::{index, rle};
+use crate::{MAX_BLOCKS, index, rle};
 
 /// Data bits of a page.
 const PAGE_BLOCKS: u64 = 8192;
@@ -96,6 +96,9 @@ impl Bitfield {
 
     /// Says whether a block is here; true if that was news.
     pub fn set(&mut self, block: u64, here: bool) -> bool {
+        if block >= MAX_BLOCKS {
+            return false;
+        }
         let change = self.data.set(block, here);
         if change == Change::Nothing {
             return false;
@@ -111,7 +114,7 @@ impl Bitfield {
 
     /// Says whether the blocks of a range are here; how many changed.
     pub fn set_range(&mut self, blocks: Range<u64>, here: bool) -> u64 {
-        let end = blocks.end.min(MAX_BITS);
+        let end = blocks.end.min(MAX_BLOCKS);
         let start = if here {
             Some(self.data.next_clear(blocks.start))
         } else {
@@ -226,7 +229,7 @@ impl Bitfield {
 
     /// Forgets all blocks from `length` on, and all nodes right of those before it.
     pub fn truncate(&mut self, length: u64) {
-        self.set_range(length..MAX_BITS, false);
+        self.set_range(length..MAX_BLOCKS, false);
         let mut next = length.saturating_mul(2);
         while let Some(node) = self.tree.next_set(next) {
             self.tree_clear(node);
@@ -243,7 +246,7 @@ impl Bitfield {
     /// The first block from `block` on of which neither the tree node of its leaf is here nor the one above that.
     #[must_use]
     pub fn next_unproven(&self, block: u64) -> u64 {
-        if block >= MAX_BITS / 2 {
+        if block >= MAX_BLOCKS {
             return block;
         }
         self.tree.next_in_words(2 * block, unproven_leaves) / 2
@@ -252,7 +255,7 @@ impl Bitfield {
     /// The blocks that are here while the tree node of their leaf is not: a page was torn while it was
     /// written.
     pub fn blocks_without_leaf(&self) -> impl Iterator<Item = u64> {
-        let blocks = self.data.runs(0..crate::MAX_BLOCKS);
+        let blocks = self.data.runs(0..MAX_BLOCKS);
         let pieces = blocks.flat_map(|run| {
             let starts = run.clone().step_by(PAGE_BLOCKS as usize);
             starts.map(move |start| start..run.end.min(start + PAGE_BLOCKS))
@@ -316,7 +319,8 @@ impl Bitfield {
         self.touched = None;
     }
 
-    /// Writes a page as the file stores it, with the index bytes that its data bits imply.
+    /// Writes a page as the file stores it, with the index bytes that its data bits imply. Pages beyond
+    /// the last block there can be are blank.
     ///
     /// # Panics
     /// If `out` is not exactly a page long.
@@ -326,10 +330,14 @@ impl Bitfield {
             self.page_size.bytes(),
             "the buffer is one page long"
         );
+        if page >= MAX_PAGES {
+            out.fill(0);
+            return;
+        }
         let (data, rest) = out.split_at_mut(DATA_BYTES);
         let (tree, index) = rest.split_at_mut(TREE_BYTES);
-        store(&self.data, page.saturating_mul(2), data);
-        store(&self.tree, page.saturating_mul(4), tree);
+        store(&self.data, page * 2, data);
+        store(&self.tree, page * 4, tree);
         match self.page_size {
             PageSize::Current => index.copy_from_slice(&self.index(page)),
             // Half a tree does not fit, so that page p has one half of the tree of page p / 2.

@@ -110,8 +110,8 @@ pub enum Error {
     /// The core has no blocks.
     #[error("the core is empty")]
     Empty,
-    /// A position beyond the end of the log.
-    #[error("byte {offset} is beyond the end of the log, which has {byte_length} bytes")]
+    /// A position beyond the end of the log, or in a part of it that is not known here.
+    #[error("byte {offset} is not known here, of a log with {byte_length} bytes")]
     OutOfBounds {
         /// The byte asked for.
         offset: u64,

@@ -171,12 +171,13 @@ impl Extension {
         &self.end.name
     }
 
-    /// Sends `message` to one peer. False if that peer is not connected, or does not keep up with
-    /// what it was sent, of which at most 1 MiB may wait. A peer that does not have the extension
-    /// ignores the message.
+    /// Sends `message` to one peer. False if that peer is not connected, does not keep up with what
+    /// it was sent, of which at most 1 MiB may wait, or if the message is longer than the 64 KiB that
+    /// a peer takes. A peer that does not have the extension ignores the message.
     ///
-    /// Keep messages to 64 KiB: a remote of this crate breaks off the connection at a longer one,
-    /// unless its [`Limits::extension_message`](crate::wire::Limits::extension_message) allows more.
+    /// Longer messages go where both sides allow them, by
+    /// [`Limits::extension_message`](crate::wire::Limits::extension_message) of their connections: a
+    /// peer breaks off at one that is longer than it allows.
     pub fn send(&self, message: impl Into<Bytes>, peer: PeerId) -> bool {
         let mut core = self.end.shared.lock();
         let peer = core.replicator.peer(peer);

@@ -37,8 +37,8 @@ pub struct GetOptions {
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
     /// Do not wait for peers that are not connected yet: fail as soon as it is certain that no
-    /// connected peer has the block. That is never certain of a live remote that does not open the
-    /// core, because it may do so later: give a `timeout`, too.
+    /// connected peer has the block. Of a remote that has not opened the core, which one that does not
+    /// know the key never does, that is taken for certain after ten seconds.
     pub if_available: bool,
 }
 
@@ -72,8 +72,7 @@ pub struct UpdateOptions {
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
     /// Do not wait for peers that are not connected yet: fail as soon as it is certain that no
-    /// connected peer has a longer log. Give a `timeout`, too, as with
-    /// [`GetOptions::if_available`].
+    /// connected peer has a longer log: see [`GetOptions::if_available`].
     pub if_available: bool,
 }
 
@@ -86,8 +85,7 @@ pub struct SeekOptions {
     pub wait: bool,
     /// Wait no longer than this.
     pub timeout: Option<Duration>,
-    /// Do not wait for peers that are not connected yet. Give a `timeout`, too, as with
-    /// [`GetOptions::if_available`].
+    /// Do not wait for peers that are not connected yet: see [`GetOptions::if_available`].
     pub if_available: bool,
     /// The blocks to look in.
     pub blocks: Range<u64>,

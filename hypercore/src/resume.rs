@@ -34,8 +34,8 @@ impl Hypercore {
     /// connections must [download](crate::ReplicateOptions::download), which those of a writer do only
     /// when told to. Returns the length.
     ///
-    /// It waits for every connected remote to say what it has. A live remote that does not open the
-    /// core never does: drop the future when that takes too long, and appends stay locked.
+    /// It waits for every connected remote to say what it has, ten seconds for one that does not open
+    /// the core. Drop the future when that takes too long, and appends stay locked.
     ///
     /// # Errors
     ///

@@ -253,8 +253,7 @@ impl Shared {
             let mut core = self.lock();
             let old = core.log.length();
             if length > old {
-                let (start, end) = (length, old);
-                let length = old;
+                let (start, end, length) = (0, length, old);
                 return Err(Error::BadRange { start, end, length });
             }
             let roots = core.log.roots_at(length)?;

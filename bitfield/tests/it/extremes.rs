@@ -5,9 +5,8 @@ use std::ops::Range;
 use hypercore_bitfield::{Bitfield, PageSize, RemoteBitfield, rle};
 use proptest::prelude::*;
 
-/// Where the positions of each kind end.
-const BITS: u64 = 1 << 54;
-const REMOTE_BITS: u64 = 1 << 53;
+/// Where blocks end.
+const BLOCKS: u64 = 1 << 53;
 
 /// Around every power of two, and everywhere.
 fn number() -> impl Strategy<Value = u64> {
@@ -42,11 +41,11 @@ proptest! {
     #[test]
     fn one_bit(bit in number(), node in number(), around in range()) {
         let mut bitfield = Bitfield::new(PageSize::Current);
-        prop_assert_eq!(bitfield.set(bit, true), bit < BITS);
-        prop_assert_eq!(bitfield.get(bit), bit < BITS);
-        prop_assert_eq!(bitfield.count(around.clone()), u64::from(around.contains(&bit) && bit < BITS));
-        prop_assert_eq!(bitfield.next_set(bit), (bit < BITS).then_some(bit));
-        prop_assert!(bitfield.next_clear(bit) > bit || bit >= BITS);
+        prop_assert_eq!(bitfield.set(bit, true), bit < BLOCKS);
+        prop_assert_eq!(bitfield.get(bit), bit < BLOCKS);
+        prop_assert_eq!(bitfield.count(around.clone()), u64::from(around.contains(&bit) && bit < BLOCKS));
+        prop_assert_eq!(bitfield.next_set(bit), (bit < BLOCKS).then_some(bit));
+        prop_assert!(bitfield.next_clear(bit) > bit || bit >= BLOCKS);
         prop_assert!(bitfield.tree_set(node) == bitfield.tree_get(node));
         // However far away, only pages that say something are written.
         let dirty = bitfield.take_dirty();
@@ -54,9 +53,19 @@ proptest! {
         let mut page = vec![0; 3584];
         dirty.into_iter().for_each(|page_number| bitfield.encode_page(page_number, &mut page));
         bitfield.tree_clear(node);
-        prop_assert!(bitfield.set(bit, false) || bit >= BITS);
+        prop_assert!(bitfield.set(bit, false) || bit >= BLOCKS);
         bitfield.truncate(around.start);
         prop_assert_eq!(bitfield.total(), 0);
+    }
+
+    #[test]
+    fn any_page_is_written(page in number(), block in number()) {
+        let mut bitfield = Bitfield::new(PageSize::Current);
+        bitfield.set(block, true);
+        let mut bytes = vec![0xff; 3584];
+        bitfield.encode_page(page, &mut bytes);
+        let is_here = block < BLOCKS && page == block / 8192;
+        prop_assert_eq!(bytes[..1024].iter().any(|&byte| byte != 0), is_here);
     }
 
     #[test]
@@ -69,13 +78,13 @@ proptest! {
             };
         }
         FULL.with(|full| {
-            prop_assert_eq!(full.count(asked.clone()), len(&asked, BITS));
-            prop_assert_eq!(full.get(at), at < BITS);
-            prop_assert_eq!(full.next_set(at), (at < BITS).then_some(at));
-            prop_assert_eq!(full.next_clear(at), at.max(BITS));
-            prop_assert_eq!(full.has_all(asked.clone()), len(&asked, BITS) == len(&asked, u64::MAX));
+            prop_assert_eq!(full.count(asked.clone()), len(&asked, BLOCKS));
+            prop_assert_eq!(full.get(at), at < BLOCKS);
+            prop_assert_eq!(full.next_set(at), (at < BLOCKS).then_some(at));
+            prop_assert_eq!(full.next_clear(at), at.max(BLOCKS));
+            prop_assert_eq!(full.has_all(asked.clone()), len(&asked, BLOCKS) == len(&asked, u64::MAX));
             let covered: u64 = full.runs(asked.clone()).map(|run| run.end - run.start).sum();
-            prop_assert_eq!(covered, len(&asked, BITS));
+            prop_assert_eq!(covered, len(&asked, BLOCKS));
             Ok(())
         })?;
     }
@@ -86,14 +95,14 @@ proptest! {
         for (range, has) in ranges {
             let set = remote.set_range(range.clone(), has);
             if set.is_ok() && range.start < range.end {
-                prop_assert!(range.end <= REMOTE_BITS);
+                prop_assert!(range.end <= BLOCKS);
                 prop_assert_eq!(remote.get(range.start), has);
                 prop_assert_eq!(remote.get(range.end - 1), has);
             }
         }
         let covered: u64 = remote.runs(asked.clone()).map(|run| run.end - run.start).sum();
         prop_assert_eq!(covered, remote.count(asked.clone()));
-        prop_assert!(remote.bound() <= REMOTE_BITS);
+        prop_assert!(remote.bound() <= BLOCKS);
         prop_assert!(remote.next_set(asked.start).is_none_or(|at| at >= asked.start && remote.get(at)));
         prop_assert!(!remote.get(remote.next_clear(asked.start)));
     }
@@ -113,7 +122,7 @@ proptest! {
         let mut remote = RemoteBitfield::new(1 << 20);
         if let Ok(bits) = remote.apply_rle(start, &encoded, MOST) {
             prop_assert!(bits <= 8 * MOST as u64);
-            prop_assert!(start.checked_add(bits).is_some_and(|end| end <= REMOTE_BITS));
+            prop_assert!(start.checked_add(bits).is_some_and(|end| end <= BLOCKS));
         }
         let decoded = rle::decoded_len(&encoded, MOST);
         prop_assert_eq!(rle::decode(&encoded, MOST).map(|bytes| bytes.len()), decoded);

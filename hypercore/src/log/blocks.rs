@@ -70,7 +70,14 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> R
         return Err(Error::Corrupt(Corruption::Block { index }));
     }
     let size = leaves.iter().map(|leaf| leaf.size).sum();
-    let mut bytes = Bytes::from(files.read_data(offset, size)?);
+    let mut bytes = match files.read_data(offset, size) {
+        Ok(bytes) => Bytes::from(bytes),
+        // One by one, those that are there are read, and the first that is not is named.
+        Err(hypercore_storage::Error::MissingData { .. }) if leaves.len() > 1 => {
+            return Ok(vec![read_one(files, blocks.start, trust)?]);
+        }
+        Err(error) => return Err(missing(blocks.start, error)),
+    };
     let values = leaves
         .iter()
         .map(|leaf| bytes.split_to(usize::try_from(leaf.size).unwrap_or(0)))
@@ -110,7 +117,17 @@ fn read_unchecked(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Re
     if is_too_large(leaf) {
         return Err(Error::Corrupt(Corruption::Block { index }));
     }
-    Ok(files.read_data(offset, leaf.size)?)
+    files
+        .read_data(offset, leaf.size)
+        .map_err(|error| missing(index, error))
+}
+
+/// The block that is damaged where the file `data` ends before it does.
+fn missing(index: u64, error: hypercore_storage::Error) -> Error {
+    match error {
+        hypercore_storage::Error::MissingData { .. } => Corruption::Block { index }.into(),
+        error => error.into(),
+    }
 }
 
 fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Bytes> {
@@ -126,10 +143,7 @@ pub(super) fn find_blocks(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
     let mut offset = change.byte_offset();
     for (index, block) in (change.start_block()..).zip(change.blocks()) {
         let found = files.read_data(offset, block.size());
-        let found = found.map_err(|error| match error {
-            hypercore_storage::Error::MissingData { .. } => Corruption::Block { index }.into(),
-            error => Error::from(error),
-        })?;
+        let found = found.map_err(|error| missing(index, error))?;
         if found != *block.value() {
             return Err(Corruption::Block { index }.into());
         }

@@ -68,6 +68,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
         if let Examined::Open(end) = recover::examine(&files, &verifier, keys.writer, false)? {
             end.adopt(&files, files.quarantine())?;
         }
+        repair.remaining = found;
         return Ok(repair);
     }
     let mut work = Work {

@@ -159,6 +159,7 @@ impl Connection {
             upload: self.options.upload && locked.replicator.uploading != Some(false),
             timeout: self.options.timeout,
             own_extensions: self.options.own_extensions,
+            extension_message: self.options.limits.extension_message,
             remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
             load: self.load.clone(),
         };

@@ -349,8 +349,12 @@ impl Replicator {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(());
         };
+        let is_not_opening = peer.is_not_opening(now);
         let forgotten = peer.check_deadline(now)?;
         self.release(id, forgotten);
+        if is_not_opening {
+            self.settle();
+        }
         if let Some(peer) = self.peers.get_mut(&id) {
             probe::probe(peer, log, now);
             if log.fork_proof().is_some() {

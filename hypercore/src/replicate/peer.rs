@@ -10,7 +10,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,10 @@ use super::{
 };
 use crate::{event::PeerId, extension::OUTBOX};
 pub(crate) use requests::{InFlight, Wanted};
+
+/// How long a remote has to open the core before nobody waits to hear what it has. One that does not
+/// know the key says nothing at all, and goes on with other cores.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How far this core's part of a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +58,9 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) options: PeerOptions,
     pub(crate) stage: Stage,
+    /// When a remote that has not opened the core counts as one that does not have it, or `None` once
+    /// it does.
+    open_by: Option<Instant>,
     pub(crate) remote_public_key: Option<[u8; 32]>,
     pub(crate) downloading: bool,
     pub(crate) uploading: bool,
@@ -123,6 +130,7 @@ impl Peer {
         Self {
             id,
             stage: Stage::Opening,
+            open_by: now.checked_add(OPEN_TIMEOUT),
             remote_public_key: None,
             downloading: options.download,
             uploading: options.upload,
@@ -206,7 +214,9 @@ impl Peer {
     /// Queues a message of an extension; false if that is not possible now.
     pub(crate) fn send_extension(&mut self, name: &Arc<str>, payload: Bytes) -> bool {
         let waiting = self.extension_bytes + extension_cost(&payload);
-        if self.stage != Stage::Open || waiting > OUTBOX {
+        // The remote takes no more than we do, as far as we know, and would break off.
+        let is_too_long = payload.len() > self.options.extension_message;
+        if self.stage != Stage::Open || is_too_long || waiting > OUTBOX {
             return false;
         }
         self.extension_bytes = waiting;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, ops::Range, time::Instant};
 
 use super::{
     Replicator,
-    peer::{InFlight, Peer, Stage, Wanted},
+    peer::{InFlight, Peer, Wanted},
 };
 use crate::{event::PeerId, log::Log};
 
@@ -224,9 +224,7 @@ impl Replicator {
             WaitsOn::NoPeer
         } else if peers.clone().any(|peer| peer.can_download() && has(peer)) {
             WaitsOn::Turn
-        } else if peers
-            .any(|peer| peer.stage == Stage::Opening || !peer.is_settled() || may_have(peer))
-        {
+        } else if peers.any(|peer| !peer.is_settled() || may_have(peer)) {
             WaitsOn::Hearing
         } else {
             WaitsOn::Nobody

@@ -46,6 +46,11 @@ fn send_and_receive_extension_messages() {
         let (peer, message) = soon("an answer", ours.receive()).await.unwrap();
         assert_eq!((peer, &message[..]), (peer_of(&core), &b"hello to you"[..]));
         assert!(!ours.send("who?", PeerId::NOBODY));
+        // A longer one would end the connection.
+        assert_eq!(ours.broadcast(vec![7; 65_537]), 0);
+        assert_eq!(ours.broadcast(vec![7; 65_536]), 1);
+        let (peer, message) = soon("a long message", theirs.receive()).await.unwrap();
+        assert_eq!(message.len(), 65_536);
 
         // Blocks go on beside them, and an empty message is one, too.
         assert_eq!(soon("a block", clone.get(0)).await.unwrap(), "block 0");

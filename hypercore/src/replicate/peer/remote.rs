@@ -1,6 +1,6 @@
 //! What the remote has, as far as it told us, and what we ask it about that.
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
@@ -93,10 +93,24 @@ impl Peer {
     /// Whether it has told us all we asked about what it has, or never will.
     pub(crate) fn is_settled(&self) -> bool {
         match self.stage {
-            Stage::Opening => false,
+            Stage::Opening => self.open_by.is_none(),
             Stage::Open => !self.can_download() || (self.heard && self.wants_in_flight == 0),
             Stage::Done => true,
         }
+    }
+
+    /// When it is to be given up on that it opens the core.
+    pub(super) fn open_deadline(&self) -> Option<Instant> {
+        self.open_by.filter(|_| self.stage == Stage::Opening)
+    }
+
+    /// Gives up on it if it is time to; whether that is news.
+    pub(crate) fn is_not_opening(&mut self, now: Instant) -> bool {
+        let is_due = self.open_deadline().is_some_and(|at| at <= now);
+        if is_due {
+            self.open_by = None;
+        }
+        is_due
     }
 
     /// Whether it might have block `index`, for all we know.

@@ -291,11 +291,12 @@ impl Peer {
         self.given_up = (self.given_up + requests).min(MAX_REQUESTS);
     }
 
-    /// When something is to be done about requests that are not answered.
+    /// When something is to be done about what the remote leaves unanswered.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let next = self.in_flight.iter().find(|request| !request.offered);
         let late = next.map(|request| request.stamp.late_at());
-        [late, self.timeout_at()].into_iter().flatten().min()
+        let deadlines = [late, self.timeout_at(), self.open_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// When a request will have waited for too long.
@@ -364,6 +365,7 @@ mod tests {
             upload: true,
             timeout: Some(TIMEOUT),
             own_extensions: true,
+            extension_message: 64 << 10,
             remote_bitfield_bytes: 1 << 20,
             load: Load::default(),
         };

@@ -1,10 +1,13 @@
 //! What a core says of what it waits for, and of how far it is.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use super::{EQUAL_BLOCKS, World, network::Conditions, plain, schedules::good_conditions};
+use hypercore_merkle::KeyPair;
+use hypercore_storage::Memory;
+
+use super::{EQUAL_BLOCKS, World, network::Conditions, open, plain, schedules::good_conditions};
 use crate::{
-    GetOptions, Goal, Hypercore, Progress, SeekOptions, UpdateOptions, WaitsOn,
+    Error, GetOptions, Goal, Hypercore, Progress, SeekOptions, UpdateOptions, WaitsOn,
     runtime::simulated::Runtime,
 };
 
@@ -84,6 +87,50 @@ fn every_request_says_on_what_it_waits() {
         runtime.run_for(20 * MOMENT);
         assert_eq!(core.waiting(), []);
         world.check();
+    });
+}
+
+/// Who has the wrong key is told nothing, and the connection stays. Requests that are not to wait
+/// waited for ever.
+#[test]
+fn one_that_does_not_open_the_core_does_not_have_it() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, 0);
+        let node = world.add_node(None, true);
+        let other = world.add_node(None, true);
+        let key_pair = KeyPair::from_seed(&[9; 32]);
+        let key = key_pair.public_key();
+        world.nodes[other].core = open(&Memory::new(), key, Some(key_pair), true);
+        let options = [plain(true), plain(true)];
+        world.connect([node, other], options, [good_conditions(); 2]);
+        let core = world.nodes[node].core.clone();
+        let failed = Rc::new(RefCell::new(Vec::new()));
+        let now = || GetOptions {
+            if_available: true,
+            ..GetOptions::default()
+        };
+        let (asking, failures) = (core.clone(), Rc::clone(&failed));
+        runtime.spawn(async move {
+            let error = asking.get_with(3, now()).await.expect_err("nobody has it");
+            failures.borrow_mut().push(error.to_string());
+            let error = asking.get_with(4, now()).await.expect_err("nobody has it");
+            failures.borrow_mut().push(error.to_string());
+        });
+        world.get(node, 5, GetOptions::default());
+        runtime.run_for(5 * MOMENT);
+        assert_eq!(waits_on(&core), vec![WaitsOn::Hearing; 2]);
+        runtime.run_for(6 * MOMENT);
+        assert_eq!(*failed.borrow(), vec![Error::NotAvailable.to_string(); 2]);
+        assert_eq!(waits_on(&core), [WaitsOn::Nobody]);
+        // Somebody else has it.
+        world.append(10);
+        world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        runtime.run_for(MOMENT);
+        assert_eq!(core.waiting(), []);
     });
 }
 

@@ -46,8 +46,18 @@ fn a_missing_end_of_the_data_is_found() {
     let (_directory, core) = opened_after(|directory| cut(&directory.join("data"), 1));
     run(async {
         let core = core.unwrap();
-        let error = core.get(9).await.unwrap_err();
-        assert!(error.is_corruption(), "{error}");
+        // Alone, with those before it, and in a stream.
+        let named = |error| {
+            let is_named = matches!(error, Error::Corrupt(Corruption::Block { index: 9 }));
+            assert!(is_named, "{error:?}");
+        };
+        named(core.get(9).await.unwrap_err());
+        named(core.get_batch(0..10).await.unwrap_err());
+        let mut blocks = core.read_stream((5..10).into());
+        for _ in 5..9 {
+            blocks.next().await.unwrap().unwrap();
+        }
+        named(blocks.next().await.unwrap().unwrap_err());
         assert_eq!(core.audit().await.unwrap().invalid, [9]);
     });
 }

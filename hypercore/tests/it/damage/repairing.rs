@@ -110,6 +110,7 @@ fn a_repair_leaves_nothing_for_the_next_one() {
     assert_eq!(verify(&storage).problems, []);
     let again = repair();
     assert_eq!((again.repaired, again.dropped.len()), (0, 0));
+    assert_eq!(again.remaining, verify(&storage));
 }
 
 /// The size of the pages of an old log stands in a header, and no repair changes it.
