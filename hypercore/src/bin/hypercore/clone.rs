@@ -391,8 +391,11 @@ impl Job {
                 self.received = true;
                 self.report.tell_download(*index)
             }
-            // We were too slow: what was dropped is seen in what is stored.
+            // We were too slow: what was dropped is seen in what is stored. So many events can only be
+            // those of blocks that somebody sent.
             Event::Lagged { .. } => {
+                self.met = true;
+                self.received = true;
                 let core = self.core.clone();
                 let mut stored = (0..core.length()).filter(|&index| core.has(index));
                 stored.try_for_each(|index| self.report.tell_download(index))

@@ -25,7 +25,7 @@ impl Wanted {
             peers: peers.clone(),
             sparse: args.sparse,
             ranges: if args.sparse {
-                args.range.clone()
+                merged(args.range.clone())
             } else {
                 std::iter::once(0..u64::MAX).collect()
             },
@@ -101,5 +101,28 @@ impl Wanted {
             return (0, "peers may have more than is known here".into());
         }
         (wanted.length - wanted.downloaded, wanted.to_string())
+    }
+}
+
+/// The same blocks in ascending order, each of them once.
+fn merged(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|next, range| {
+        let goes_on = next.start <= range.end;
+        if goes_on {
+            range.end = range.end.max(next.end);
+        }
+        goes_on
+    });
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_block_is_wanted_twice() {
+        assert_eq!(merged(vec![5..9, 0..2, 1..3, 3..4, 5..6]), [0..4, 5..9]);
     }
 }
