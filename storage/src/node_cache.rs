@@ -40,7 +40,7 @@ pub(crate) struct NodeCache(Mutex<Inner>);
 struct Inner {
     nodes: Nodes,
     /// Where blocks stand that were lately looked for, the last of those that share a slot: their
-    /// offsets, leaves, and generations. Empty at first.
+    /// offsets, leaves, and generations. As long as there was need for.
     places: Vec<Option<(u64, Node, u64)>>,
     /// What a leaf was read into last.
     buffer: Vec<u8>,
@@ -132,8 +132,7 @@ impl NodeCache {
         let mut inner = self.lock();
         inner.buffer = buffer;
         if inner.generation == generation {
-            inner.places.resize(PLACES, None);
-            inner.places[slot(leaf.index.get())] = Some((offset, leaf, generation));
+            inner.keep_place((offset, leaf, generation));
         }
     }
 
@@ -191,6 +190,19 @@ impl Inner {
         (node.index.get() == leaf && generation == self.generation).then_some((offset, node))
     }
 
+    /// As many are kept as the log has blocks, unless many logs are open.
+    fn keep_place(&mut self, place: (u64, Node, u64)) {
+        let slot = slot(place.1.index.get());
+        if slot >= self.places.len() {
+            if self.held.load(Ordering::Relaxed) > MANY {
+                return;
+            }
+            self.places.resize(slot + 1, None);
+            self.count();
+        }
+        self.places[slot] = Some(place);
+    }
+
     fn insert(&mut self, nodes: impl IntoIterator<Item = Node>) {
         for node in nodes {
             let capacity = self.capacity();
@@ -231,9 +243,9 @@ impl Inner {
         self.nodes = high;
     }
 
-    /// Tells the other caches for how many nodes there is room in this one.
+    /// Tells the other caches for how many nodes and places there is room in this one.
     fn count(&mut self) {
-        let room = self.nodes.capacity();
+        let room = self.nodes.capacity() + self.places.capacity();
         if room > self.counted {
             self.held.fetch_add(room - self.counted, Ordering::Relaxed);
         } else if room < self.counted {
@@ -322,6 +334,24 @@ mod tests {
         assert_eq!(cache.get(&[index(0)], |_| None).0, [None]);
     }
 
+    #[test]
+    fn a_short_log_has_few_places() {
+        static ALL: AtomicUsize = AtomicUsize::new(0);
+        let cache = NodeCache::counted_in(&ALL);
+        let (_, generation) = cache.get(&[], |_| None);
+        for block in [9, 0, 3] {
+            cache.found(7, node(2 * block), Vec::new(), generation);
+        }
+        let found = cache.locate([].into_iter(), index(18), 0);
+        assert_eq!((found.offset, found.leaf), (7, Some(node(18))));
+        let held = ALL.load(Ordering::Relaxed);
+        assert!((10..=16).contains(&held), "{held}");
+        cache.found(8, node(2 * 5_000_000), Vec::new(), generation);
+        assert!(cache.lock().places.capacity() <= PLACES);
+        drop(cache);
+        assert_eq!(ALL.load(Ordering::Relaxed), 0);
+    }
+
     /// No lower node is worth more than a higher one, and none is forgotten without need.
     #[test]
     fn it_forgets_as_few_depths_as_it_can() {
@@ -359,6 +389,14 @@ mod tests {
         // Also one that was there before the others, once it is used again.
         leaves.chunks(1000).for_each(|some| caches[0].written(some));
         assert_eq!(room(&caches[0]), FEW);
+
+        // Nor many places.
+        for cache in &caches {
+            let (_, generation) = cache.get(&[], |_| None);
+            cache.found(0, node(2 * 1023), Vec::new(), generation);
+        }
+        let held = ALL.load(Ordering::Relaxed);
+        assert!(held <= MANY + CAPACITY + 400 * FEW, "{held}");
 
         let cache = caches.swap_remove(0);
         caches.clear();
