@@ -349,10 +349,10 @@ impl Replicator {
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(());
         };
-        let is_not_opening = peer.is_not_opening(now);
+        let gave_up = peer.give_up_opening(now);
         let forgotten = peer.check_deadline(now)?;
         self.release(id, forgotten);
-        if is_not_opening {
+        if gave_up {
             self.settle();
         }
         if let Some(peer) = self.peers.get_mut(&id) {

@@ -2,22 +2,14 @@
 
 use serde_json::json;
 
-use crate::process::{KEY, Scene, await_downloads, names};
+use crate::process::{KEY, Scene, await_downloads, clone_live, names};
 
 #[test]
 fn live() {
     let scene = Scene::new();
     scene.core("log", &["a"]);
     let (mut server, address) = scene.serve("log", &["--lines"]);
-    let copy = scene.start([
-        "clone",
-        KEY,
-        "copy",
-        "--json",
-        "--live",
-        "--connect",
-        &address,
-    ]);
+    let copy = clone_live(&scene, &address);
     await_downloads(&copy, 0..1);
     assert_eq!(copy.event("synced")["length"], 1);
     for (length, lines) in [(2, "b\n"), (4, "c\nd\n")] {
@@ -74,15 +66,7 @@ fn live_through_a_restart() {
     let scene = Scene::new();
     scene.core("log", &["a"]);
     let (server, address) = scene.serve("log", &[]);
-    let copy = scene.start([
-        "clone",
-        KEY,
-        "copy",
-        "--json",
-        "--live",
-        "--connect",
-        &address,
-    ]);
+    let copy = clone_live(&scene, &address);
     copy.event("synced");
     server.stop().ok();
     copy.event("peer-close");

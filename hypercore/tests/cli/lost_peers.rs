@@ -1,6 +1,6 @@
 //! Peers that are not there, that are lost, and that come back.
 
-use crate::process::{KEY, Scene, await_downloads, many, names, part};
+use crate::process::{KEY, Scene, await_downloads, clone_live, many, names, part};
 
 /// An address where nobody listens.
 fn dead_address() -> String {
@@ -140,15 +140,7 @@ fn a_peer_that_dies() {
     server.stop().ok();
 
     let (server, address) = scene.serve("half", &[]);
-    let copy = scene.start([
-        "clone",
-        KEY,
-        "copy",
-        "--json",
-        "--live",
-        "--connect",
-        &address,
-    ]);
+    let copy = clone_live(&scene, &address);
     await_downloads(&copy, 0..200);
     server.kill();
     let done = copy.end();

@@ -382,3 +382,16 @@ pub(crate) fn part(scene: &Scene, dir: &str, address: &str, range: &str) {
     let args = ["--connect", address, "--sparse", "--range", range];
     scene.run(["clone", KEY, dir].iter().chain(&args)).ok();
 }
+
+/// A live clone in `copy` of what is served at `address`.
+pub(crate) fn clone_live(scene: &Scene, address: &str) -> Process {
+    scene.start([
+        "clone",
+        KEY,
+        "copy",
+        "--json",
+        "--live",
+        "--connect",
+        address,
+    ])
+}

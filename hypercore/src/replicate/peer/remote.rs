@@ -104,8 +104,8 @@ impl Peer {
         self.open_by.filter(|_| self.stage == Stage::Opening)
     }
 
-    /// Gives up on it if it is time to; whether that is news.
-    pub(crate) fn is_not_opening(&mut self, now: Instant) -> bool {
+    /// Gives up on that if it is time to; whether that is news.
+    pub(crate) fn give_up_opening(&mut self, now: Instant) -> bool {
         let is_due = self.open_deadline().is_some_and(|at| at <= now);
         if is_due {
             self.open_by = None;
