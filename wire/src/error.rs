@@ -93,7 +93,7 @@ pub enum Error {
 
     // Messages.
     /// The body of a message breaks the rules of its type.
-    #[error("a {kind:?} message is invalid: {problem}")]
+    #[error("invalid {kind:?} message: {problem}")]
     InvalidMessage {
         /// The type of the message.
         kind: MessageKind,

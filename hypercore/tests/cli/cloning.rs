@@ -199,36 +199,6 @@ fn from_two_peers_that_have_a_half_each() {
     );
 }
 
-/// The command that `serve` prints is one that works where it is said to.
-#[test]
-fn where_a_server_is_reached() {
-    let scene = Scene::new();
-    scene.core("log", &["a"]);
-    let told = |flags: &[&str]| {
-        let server = scene.start(["serve", "log"].iter().chain(flags));
-        let lines = [server.text(), server.text()].concat();
-        (lines + &server.stop().ok().stderr).replace(KEY, "KEY")
-    };
-    let words = told(&[]);
-    for part in [
-        " on 127.0.0.1:",
-        "In another terminal:\n  hypercore clone KEY DIR --connect 127.0.0.1:",
-        "\nFor other machines: --announce, or --listen 0.0.0.0:PORT\n",
-    ] {
-        assert!(words.contains(part), "no {part:?} in {words}");
-    }
-    let words = told(&["--listen", "0.0.0.0:0"]);
-    let part = "Elsewhere:\n  hypercore clone KEY DIR --connect ";
-    assert!(words.contains(part), "{words}");
-    assert!(!words.contains("--connect 0.0.0.0"), "{words}");
-    assert!(!words.contains("other machines"), "{words}");
-    let words = told(&["--announce"]);
-    assert!(
-        words.ends_with("Elsewhere:\n  hypercore clone KEY DIR\n"),
-        "{words}"
-    );
-}
-
 /// A disk that is full is not a peer's fault.
 #[cfg(target_os = "linux")]
 #[test]
@@ -275,58 +245,4 @@ fn interrupted() {
     }
     let info = scene.run(["info", "copy", "--json"]).ok().json();
     assert_eq!(info["downloaded"], 199);
-}
-
-#[test]
-fn signals() {
-    let scene = Scene::new();
-    scene.core("log", &["a"]);
-    for signal in ["-TERM", "-INT"] {
-        let (server, _) = scene.serve("log", &[]);
-        server.signal(signal);
-        server.end().ok();
-    }
-
-    // Lines that were acknowledged are kept, the command ends well.
-    let mut append = scene.start(["append", "log", "--lines", "--progress-json", "--json"]);
-    append.say("b\n");
-    append.event("ack");
-    append.signal("-TERM");
-    assert_eq!(append.end_open().ok().json()["length"], 2);
-
-    // A file that was not read to its end is something else.
-    let args = [
-        "append",
-        "log",
-        "--file",
-        "-",
-        "--block-size",
-        "1",
-        "--progress-json",
-    ];
-    let mut append = scene.start(args);
-    append.say([b'c'; 64]);
-    append.event("ack");
-    append.signal("-TERM");
-    append.end_open().fails(6, &["interrupted"]);
-}
-
-/// Many readers at once, one of which says nonsense.
-#[test]
-fn many_readers() {
-    use std::io::Write;
-    let scene = Scene::new();
-    many(&scene, "log", 500, 100);
-    let (server, address) = scene.serve("log", &[]);
-    let mut stranger = std::net::TcpStream::connect(&address).unwrap();
-    stranger.write_all(&[0xff; 100]).unwrap();
-    let clones = ["a", "b", "c"].map(|dir| scene.start(["clone", KEY, dir, "--connect", &address]));
-    for clone in clones {
-        clone.end().ok();
-    }
-    server.stop().ok();
-    let data = &scene.files("log")["data"];
-    for dir in ["a", "b", "c"] {
-        assert!(&scene.files(dir)["data"] == data, "{dir}");
-    }
 }

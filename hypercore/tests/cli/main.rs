@@ -23,6 +23,7 @@ mod process;
 mod reading;
 mod refusals;
 mod secrets;
+mod serving;
 #[cfg(unix)]
 mod sharing;
 mod status;

@@ -1,4 +1,4 @@
-//! Standard output, for people or for programs, and the progress on standard error.
+//! Standard output, for people, for programs or for bytes, and the progress on standard error.
 
 use std::{
     env,
@@ -117,6 +117,32 @@ impl Output {
 pub(crate) fn complain(text: impl Display) {
     let line = format!("{text}\n");
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Standard output for the bytes of blocks, as far as somebody reads it.
+pub(crate) struct RawOutput(io::BufWriter<io::StdoutLock<'static>>);
+
+impl RawOutput {
+    pub(crate) fn new() -> Self {
+        Self(io::BufWriter::with_capacity(64 * 1024, io::stdout().lock()))
+    }
+
+    /// Returns whether somebody still reads: one who has had enough is no error.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<bool> {
+        written(self.0.write_all(bytes))
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<bool> {
+        written(self.0.flush())
+    }
+}
+
+fn written(result: io::Result<()>) -> Result<bool> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::output(&error)),
+        Ok(()) => Ok(true),
+    }
 }
 
 fn object(fields: Fields<'_>) -> String {

@@ -21,8 +21,7 @@ use crate::{
     args::{CatArgs, Manners},
     commands::require_directory,
     errors::{Failure, Result},
-    output::{blocks, complain},
-    read::Output,
+    output::{RawOutput, blocks, complain},
     signals::Signals,
 };
 
@@ -41,7 +40,7 @@ pub(crate) async fn follow(args: CatArgs, manners: &Manners) -> Result<()> {
 async fn write_all(args: &CatArgs, manners: &Manners) -> Result<()> {
     let dir = args.source.as_path();
     let mut log = Glimpse::open(dir)?;
-    let mut output = Output::new();
+    let mut output = RawOutput::new();
     let mut told = false;
     for index in args.start..args.end.unwrap_or(u64::MAX) {
         let block = loop {

@@ -1,0 +1,440 @@
+//! Where blocks are read from: the disk, and the peers that are called or found.
+
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    fmt::Display,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use async_io::Timer;
+use futures_lite::{StreamExt, future};
+use hypercore::{
+    Bytes, Error, Event, GetOptions, Hypercore, OpenOptions, PublicKey, SeekOptions, UpdateOptions,
+    wire::StaticKeyPair,
+};
+
+use crate::{
+    args::{Identity, Manners, parse_key},
+    calls::{Again, Calls, News},
+    commands::{close, open},
+    errors::{Exit, Failure, Result, end_of},
+    identity,
+    output::{blocks, complain},
+    peers::{Ended, Gathering, Member, Peers},
+    signals::Signals,
+};
+
+/// How long connected peers have to tell how long the log is.
+const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Once one of the named peers is connected, the others have so long to be, too, before nobody waits
+/// for them.
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Once one peer with blocks is found on the local network, the others have so long to be, too,
+/// before reading begins: all who heard the same question answer within an eighth of a second
+/// (RFC 6762, section 6).
+const COMPANY_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// So long after the first was found it is not certain that nobody has a block: one who has answered
+/// somebody else just before may answer again only after a second (the same section).
+const SEARCH_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// How often a block that nobody has is asked for again while somebody may still come.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The key that a core is named by, unless a directory is called like that.
+pub(super) fn parse_name(name: &Path) -> Option<PublicKey> {
+    let key = name.to_str().and_then(|text| parse_key(text).ok());
+    key.filter(|_| !name.exists())
+}
+
+/// As a clone does.
+fn again(follow: bool) -> Again {
+    if follow {
+        Again::Always
+    } else {
+        Again::WhenLost
+    }
+}
+
+/// What to do about a block that is not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    /// Until it is certain that nobody who is connected has it.
+    ForThoseConnected,
+    For(Duration),
+    ForEver,
+}
+
+/// Where blocks are read from.
+pub(super) struct Source {
+    pub(super) core: Hypercore,
+    /// As it was called on the command line.
+    pub(super) name: PathBuf,
+    /// It was named by its key, and what was read is dropped.
+    pub(super) in_memory: bool,
+    /// Only what is stored is read.
+    pub(super) offline: bool,
+    /// Where its peers are; without any they are looked for on the local network.
+    peers: Vec<String>,
+    /// Who we are to its peers.
+    identity: Option<StaticKeyPair>,
+    /// Nothing but errors is said.
+    quiet: bool,
+    /// Whether a lost peer is hoped to be back.
+    has_hope: Cell<bool>,
+    /// Since when somebody is found.
+    met: Cell<Option<Instant>>,
+}
+
+impl Source {
+    /// Opens the core in a directory, or in memory the one of a key.
+    pub(super) async fn open(
+        name: &Path,
+        peers: &[String],
+        identity: &Identity,
+        manners: &Manners,
+    ) -> Result<Self> {
+        let key = parse_name(name);
+        let offline = key.is_none() && peers.is_empty();
+        let identity = match offline {
+            true => None,
+            false => identity::load(identity.path.as_deref())?,
+        };
+        let core = match key {
+            None => open(name).await?,
+            Some(key) => {
+                let core = OpenOptions::new().key(key).sparse(true).open_memory().await;
+                core.map_err(|error| Failure::core(error, name))?
+            }
+        };
+        Ok(Self {
+            core,
+            name: name.to_owned(),
+            in_memory: key.is_some(),
+            offline,
+            peers: peers.to_vec(),
+            identity,
+            quiet: manners.quiet,
+            has_hope: Cell::new(false),
+            met: Cell::new(None),
+        })
+    }
+
+    /// Fails if there is nobody to wait for.
+    pub(super) fn check_timeout(&self, timeout: Option<Duration>) -> Result<()> {
+        if timeout.is_none() || !self.offline {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Usage,
+            "--timeout is for peers; name them with --connect, or the core by its key",
+        ))
+    }
+
+    pub(super) async fn close(self) -> Result<()> {
+        close(&self.core, &self.name).await
+    }
+
+    /// Does `work` while the core is exchanged with its peers, as soon as these are there.
+    pub(super) async fn read_from_peers(
+        &self,
+        follow: bool,
+        work: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
+        let stop = async {
+            signals.stopped().await;
+            if follow {
+                return Ok(());
+            }
+            Err(Failure::new(
+                Exit::Incomplete,
+                "interrupted before all was read",
+            ))
+        };
+        let peers = Peers::new(
+            &self.core,
+            self.identity.as_ref().map(StaticKeyPair::duplicate),
+        );
+        let tasks = Gathering::default();
+        let mut calls = Calls::new(again(follow));
+        if self.peers.is_empty() {
+            calls.search(&self.core, follow)?;
+        }
+        calls.start(&peers, self.peers.clone(), &tasks.member());
+        let (ready, is_ready) = async_channel::bounded(1);
+        let watch = self.watch(calls, &peers, follow, tasks.member(), ready);
+        let work = async {
+            // An error is the end of the watch, which then says more.
+            let _ = is_ready.recv().await;
+            work.await
+        };
+        let ended = future::or(stop, future::or(work, watch)).await;
+
+        peers.hang_up.hang_up();
+        let closed = close(&self.core, &self.name).await;
+        tasks.end().await;
+        ended.and(closed)
+    }
+
+    /// Follows what becomes of the calls. Says `ready` when no more peers are to be expected soon,
+    /// and ends when the last is gone.
+    async fn watch(
+        &self,
+        mut calls: Calls,
+        peers: &Peers,
+        follow: bool,
+        member: Member,
+        ready: async_channel::Sender<()>,
+    ) -> Result<()> {
+        enum Step {
+            Event(Option<Event>),
+            News(News),
+            Late,
+        }
+        let mut events = self.core.events();
+        let news = calls.news();
+        let mut opened = HashSet::new();
+        let mut late = Timer::never();
+        let mut is_late = false;
+        loop {
+            let event = async { Step::Event(events.next().await) };
+            let told = async {
+                let news = news.recv().await;
+                news.map_or_else(|_| Step::Late, Step::News)
+            };
+            let timer = async {
+                (&mut late).await;
+                Step::Late
+            };
+            match future::or(event, future::or(told, timer)).await {
+                Step::Event(None) => return Err(Failure::core(Error::Closed, &self.name)),
+                Step::Event(Some(Event::PeerOpen { peer })) => {
+                    opened.insert(peer);
+                    if self.met.get().is_none() {
+                        self.met.set(Some(Instant::now()));
+                        late.set_after(if self.peers.is_empty() {
+                            COMPANY_TIMEOUT
+                        } else {
+                            CALL_TIMEOUT
+                        });
+                    }
+                }
+                Step::Event(Some(_)) => continue,
+                Step::News(news) => {
+                    if let News::Found { address } = &news {
+                        calls.start(peers, vec![address.clone()], &member);
+                    }
+                    if let News::Lost {
+                        address,
+                        ended: Ended::Failed(error),
+                        may_return: true,
+                        ..
+                    } = &news
+                    {
+                        let reason = end_of(error);
+                        self.remark(format_args!(
+                            "{address} was lost ({reason}); calling again."
+                        ));
+                    }
+                    let lost = match news {
+                        News::Lost { id, .. } => Some(id),
+                        _ => None,
+                    };
+                    let had_core = lost.is_some_and(|id| opened.contains(&id));
+                    lost.into_iter().for_each(|id| peers.forget(id));
+                    let left = match &news {
+                        News::Lost { address, ended, .. } if had_core => {
+                            matches!(ended, Ended::Closed).then(|| address.clone())
+                        }
+                        _ => None,
+                    };
+                    calls.note(news, had_core);
+                    if let Some(address) = left
+                        && follow
+                        && !calls.are_over()
+                        && !peers.any_open()
+                    {
+                        self.remark(format_args!(
+                            "{address} has left, and nobody else is connected; going on when \
+                             somebody is."
+                        ));
+                    }
+                    self.has_hope.set(calls.has_hope());
+                }
+                Step::Late => {
+                    let mut known = self.core.peers().into_iter();
+                    let is_search = self.peers.is_empty() && !is_late;
+                    if is_search && !known.any(|peer| peer.remote_length > 0) {
+                        // One without blocks is not whom we are looking for.
+                        is_late = true;
+                        late.set_after(SEARCH_TIMEOUT - COMPANY_TIMEOUT);
+                    } else {
+                        let _ = ready.try_send(());
+                    }
+                }
+            }
+            let connected = self.core.peers();
+            let all_opened = !connected.is_empty() && connected.iter().all(|peer| peer.opened);
+            // Behind the first that is found there may come another.
+            if calls.are_answered() && all_opened && !self.peers.is_empty() {
+                let _ = ready.try_send(());
+            }
+            if calls.are_over() {
+                self.alone(calls.take_reasons(), !opened.is_empty(), follow)?;
+            }
+        }
+    }
+
+    /// The last peer is gone.
+    fn alone(&self, reasons: String, met: bool, follow: bool) -> Result<()> {
+        if !met {
+            let key = self.core.key();
+            return Err(Failure::failed(format!(
+                "no peer with the core {key} can be reached: {reasons}"
+            )));
+        }
+        if follow {
+            self.remark(format_args!(
+                "Nobody is connected ({reasons}); calling again."
+            ));
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Incomplete,
+            format!("the last peer is gone ({reasons}) before all was read"),
+        ))
+    }
+
+    /// A word to the person at the terminal, who may have asked for silence.
+    fn remark(&self, text: impl Display) {
+        if !self.quiet {
+            complain(text);
+        }
+    }
+
+    pub(super) async fn block(&self, index: u64, wait: Wait) -> Result<Bytes> {
+        let mut options = GetOptions::default();
+        match wait {
+            Wait::No => options = GetOptions::local(),
+            Wait::ForThoseConnected => options.if_available = true,
+            Wait::For(limit) => options.timeout = Some(limit),
+            Wait::ForEver => {}
+        }
+        loop {
+            match self.core.get_with(index, options).await {
+                Err(Error::NotAvailable) if self.may_come() => Timer::after(ASK_AGAIN).await,
+                read => return read.map_err(|error| self.unread(index, error)),
+            };
+        }
+    }
+
+    /// Whether a peer is about to be here who may have what those who are here do not.
+    fn may_come(&self) -> bool {
+        let is_recent = |since: Instant| since.elapsed() < SEARCH_TIMEOUT;
+        let is_searching = self.peers.is_empty() && self.met.get().is_some_and(is_recent);
+        is_searching || self.has_hope.get() || self.is_alone()
+    }
+
+    /// Whether nobody is connected. The watch ends everything if nobody is hoped for, either.
+    fn is_alone(&self) -> bool {
+        !self.core.peers().iter().any(|peer| peer.opened)
+    }
+
+    /// Why block `index` was not read.
+    fn unread(&self, index: u64, error: Error) -> Failure {
+        let (name, length) = (self.name.display(), self.core.length());
+        let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
+        let claimed = claims.max().unwrap_or(0).max(length);
+        match error {
+            Error::BlockNotStored { .. }
+                if index < length
+                    && (self.core.is_writable() || self.core.append_lock().is_some()) =>
+            {
+                Failure::failed(format!(
+                    "block {index} is not stored in `{name}`, which is the original of {}; `hypercore \
+                     get {name} {index} --connect ADDR:PORT` reads it from a peer that has it",
+                    self.core.key()
+                ))
+            }
+            Error::BlockNotStored { .. } if index < length => Failure::failed(format!(
+                "block {index} is not stored in `{name}`; with --connect ADDR:PORT it is read from \
+                 a peer, and `hypercore clone {} {name} --connect ADDR:PORT` downloads all that \
+                 is missing",
+                self.core.key()
+            )),
+            Error::BlockNotStored { .. } => Failure::failed(format!(
+                "there is no block {index}: the core in `{name}` has {}, counted from 0",
+                blocks(length)
+            )),
+            Error::NotAvailable if index < claimed => Failure::new(
+                Exit::Incomplete,
+                format!("no connected peer has block {index}; another one may"),
+            ),
+            Error::NotAvailable => Failure::new(
+                Exit::Incomplete,
+                format!(
+                    "there is no block {index} yet: the core has {}, counted from 0, as far as the \
+                     connected peers know; with --timeout it is waited for",
+                    blocks(claimed)
+                ),
+            ),
+            Error::TimedOut => Failure::new(
+                Exit::Incomplete,
+                format!("block {index} did not come in time"),
+            ),
+            error => Failure::core(error, &self.name),
+        }
+    }
+
+    /// Asks connected peers how long the log is. Nothing is wrong if they do not know more.
+    pub(super) async fn update(&self) -> Result<()> {
+        let mut options = UpdateOptions::default();
+        options.if_available = true;
+        options.timeout = Some(HEAR_TIMEOUT);
+        loop {
+            match self.core.update_with(options).await {
+                Err(Error::NotAvailable) if self.is_alone() => Timer::after(ASK_AGAIN).await,
+                Ok(_) | Err(Error::NotAvailable | Error::TimedOut) => return Ok(()),
+                Err(error) => return Err(Failure::core(error, &self.name)),
+            };
+        }
+    }
+
+    /// Where the byte at `offset` is: a block, and how many bytes before it in that block.
+    pub(super) async fn seek(&self, offset: u64, wait: Wait) -> Result<(u64, u64)> {
+        let options = || {
+            let mut options = SeekOptions::default();
+            match wait {
+                Wait::No => options.wait = false,
+                Wait::ForThoseConnected => options.if_available = true,
+                Wait::For(limit) => options.timeout = Some(limit),
+                Wait::ForEver => {}
+            }
+            options
+        };
+        let found = loop {
+            match self.core.seek_with(offset, options()).await {
+                Err(Error::NotAvailable) if self.may_come() => Timer::after(ASK_AGAIN).await,
+                found => break found,
+            };
+        };
+        let position = found.map_err(|error| match error {
+            Error::OutOfBounds { .. } | Error::NotAvailable | Error::TimedOut => Failure::new(
+                Exit::Incomplete,
+                format!(
+                    "the block with byte {offset} is not known in `{}`, and nobody who is \
+                     connected tells",
+                    self.name.display()
+                ),
+            ),
+            error => Failure::core(error, &self.name),
+        })?;
+        Ok((position.index, position.offset))
+    }
+}
