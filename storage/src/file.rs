@@ -2,8 +2,8 @@ use std::{
     io,
     ops::Range,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -18,8 +18,12 @@ use crate::{
 pub(crate) struct File {
     pub(crate) name: FileName,
     access: Arc<dyn RandomAccess>,
-    /// Whether it was written to since it was last synced.
-    dirty: AtomicBool,
+    /// Writes that are over, well or not.
+    written: AtomicU64,
+    /// How many of them are durable.
+    synced: AtomicU64,
+    /// Held while it is synced. True once that has failed.
+    sync: Mutex<bool>,
 }
 
 impl File {
@@ -30,7 +34,9 @@ impl File {
         Ok(Self {
             name,
             access,
-            dirty: AtomicBool::new(false),
+            written: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+            sync: Mutex::new(false),
         })
     }
 
@@ -127,45 +133,53 @@ impl File {
     }
 
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.dirty.store(true, Ordering::Release);
-        self.access
-            .write_at(offset, bytes)
-            .map_err(|error| self.error(Operation::Write, offset, error))
+        let written = self.access.write_at(offset, bytes);
+        self.distrust();
+        written.map_err(|error| self.error(Operation::Write, offset, error))
     }
 
     pub(crate) fn truncate(&self, len: u64) -> Result<()> {
-        self.dirty.store(true, Ordering::Release);
-        self.access
-            .truncate(len)
-            .map_err(|error| self.error(Operation::Truncate, len, error))
+        let truncated = self.access.truncate(len);
+        self.distrust();
+        truncated.map_err(|error| self.error(Operation::Truncate, len, error))
     }
 
     /// Makes these bytes read as zeros, and gives their space back where the storage can do that.
     pub(crate) fn punch_hole(&self, Range { start, end }: Range<u64>) -> Result<()> {
-        self.dirty.store(true, Ordering::Release);
-        self.access
-            .punch_hole(start, end - start)
-            .map_err(|error| self.error(Operation::PunchHole, start, error))
+        let punched = self.access.punch_hole(start, end - start);
+        self.distrust();
+        punched.map_err(|error| self.error(Operation::PunchHole, start, error))
     }
 
-    /// Whether it was written to since it was last synced.
+    /// Whether something that was written is not durable, or not yet.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Acquire)
+        self.synced.load(Ordering::Acquire) != self.written.load(Ordering::Acquire)
     }
 
-    /// Counts what it holds as not synced.
+    /// Counts what it holds as not synced. After each write, not before: a sync that runs beside a
+    /// write may not take in what it writes.
     pub(crate) fn distrust(&self) {
-        self.dirty.store(true, Ordering::Release);
+        self.written.fetch_add(1, Ordering::Release);
     }
 
-    /// Syncs if it was written to. A file that could not be synced stays marked.
+    /// Makes durable what was written before, or waits for whoever is doing that. Once it has failed
+    /// it always fails: the system may have dropped what it could not write, and a second sync would
+    /// not notice.
     pub(crate) fn sync(&self) -> Result<()> {
-        if !self.dirty.swap(false, Ordering::AcqRel) {
+        let mut failed = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.written.load(Ordering::Acquire);
+        if self.synced.load(Ordering::Acquire) == written {
             return Ok(());
         }
-        self.access.sync().map_err(|error| {
-            self.dirty.store(true, Ordering::Release);
-            self.error(Operation::Sync, 0, error)
-        })
+        let synced = if *failed {
+            Err(io::Error::other("an earlier sync has failed"))
+        } else {
+            self.access.sync()
+        };
+        match synced {
+            Ok(()) => self.synced.store(written, Ordering::Release),
+            Err(_) => *failed = true,
+        }
+        synced.map_err(|error| self.error(Operation::Sync, 0, error))
     }
 }

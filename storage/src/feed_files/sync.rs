@@ -7,12 +7,12 @@ use crate::{Error, FileName, Operation, error::Result, file::File};
 
 impl FeedFiles {
     /// Makes `data`, `tree` and `signatures` durable, those that were written to since the last
-    /// time. Several at once are synced beside each other where that is faster.
+    /// time, and waits for a sync that is under way. Several at once are synced beside each other where that is faster.
     ///
     /// # Errors
     ///
-    /// When the storage fails. What did not become durable is synced again the next time, but whether the
-    /// system still has it then, nobody knows.
+    /// When the storage fails, and then always until the files are opened again: what did not become
+    /// durable may be lost, and a second sync would not notice.
     pub fn sync_content(&self) -> Result<()> {
         let dirty: Vec<_> = [&self.data, &self.tree, &self.signatures]
             .into_iter()

@@ -1,9 +1,18 @@
 //! Disks that fail, and what a loss of power leaves.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
 
 use hypercore_storage::{
-    Error, FeedFiles, FileName, Memory, Operation,
+    Error, FeedFiles, FileName, Memory, Operation, RandomAccess, Storage,
     testing::{Fault, FaultStorage},
 };
 
@@ -100,7 +109,7 @@ fn what_was_synced_survives_every_power_cut() {
 }
 
 #[test]
-fn a_failed_sync_makes_nothing_durable_and_stays_to_be_done() {
+fn a_failed_sync_makes_nothing_durable_until_the_files_are_opened_again() {
     let storage = FaultStorage::new();
     let files = open(&storage);
     files.write_data(0, b"abc").unwrap();
@@ -114,8 +123,127 @@ fn a_failed_sync_makes_nothing_durable_and_stays_to_be_done() {
     );
     assert!(!error.is_corruption() && !error.is_locked());
     assert!((0..50).any(|seed| storage.power_cut(seed).read(FileName::Data).is_empty()));
+
+    // The next one works, and the system may have dropped what the first could not write.
+    let error = files.sync_content().unwrap_err();
+    assert!(error.is_failed_sync(), "{error}");
+    drop(files);
+    let files = open(&storage);
+    files.write_data(0, b"abc").unwrap();
     files.sync_content().unwrap();
     assert!((0..50).all(|seed| storage.power_cut(seed).read(FileName::Data) == b"abc"));
+}
+
+/// A storage in which the next operation of a kind can be held up.
+#[derive(Clone, Default)]
+struct Slow {
+    inner: FaultStorage,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+/// Which operation waits, whom it tells that it does, and who lets it go on.
+type Held = (Operation, Sender<()>, Receiver<()>);
+
+#[derive(Debug)]
+struct SlowFile {
+    inner: Arc<dyn RandomAccess>,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+impl Slow {
+    fn hold(&self, operation: Operation) -> (Receiver<()>, Sender<()>) {
+        let (tell, told) = channel();
+        let (release, released) = channel();
+        *self.held.lock().unwrap() = Some((operation, tell, released));
+        (told, release)
+    }
+}
+
+impl Storage for Slow {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        Ok(Arc::new(SlowFile {
+            inner: self.inner.open(file)?,
+            held: Arc::clone(&self.held),
+        }))
+    }
+}
+
+impl SlowFile {
+    fn wait(&self, operation: Operation) {
+        let held = self
+            .held
+            .lock()
+            .unwrap()
+            .take_if(|held| held.0 == operation);
+        if let Some((_, tell, released)) = held {
+            tell.send(()).unwrap();
+            released.recv().unwrap();
+        }
+    }
+}
+
+impl RandomAccess for SlowFile {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.wait(Operation::Write);
+        self.inner.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.inner.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.wait(Operation::Sync);
+        self.inner.sync()
+    }
+}
+
+/// A write that ends after a sync has begun may not be in it.
+#[test]
+fn a_write_beside_a_sync_is_synced_the_next_time() {
+    let slow = Slow::default();
+    let files = FeedFiles::open(Arc::new(slow.clone())).unwrap();
+    files.write_data(0, b"abc").unwrap();
+    let (writes, go_on) = slow.hold(Operation::Write);
+    thread::scope(|scope| {
+        let write = scope.spawn(|| files.write_data(3, b"def").unwrap());
+        writes.recv().unwrap();
+        files.sync_content().unwrap();
+        go_on.send(()).unwrap();
+        write.join().unwrap();
+    });
+    files.sync_content().unwrap();
+    assert!((0..50).all(|seed| slow.inner.power_cut(seed).read(FileName::Data) == b"abcdef"));
+}
+
+/// Nobody hears that something is durable while another one's sync of it can still fail.
+#[test]
+fn a_sync_waits_for_the_one_under_way_and_fails_with_it() {
+    let slow = Slow::default();
+    let files = FeedFiles::open(Arc::new(slow.clone())).unwrap();
+    files.write_data(0, b"abc").unwrap();
+    slow.inner.fail_at(0, Fault::Sync);
+    let (syncs, go_on) = slow.hold(Operation::Sync);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| files.sync_content());
+        syncs.recv().unwrap();
+        let second = scope.spawn(|| files.sync_content());
+        thread::sleep(Duration::from_millis(50));
+        let is_early = second.is_finished();
+        go_on.send(()).unwrap();
+        assert!(!is_early);
+        for sync in [first, second] {
+            assert!(sync.join().unwrap().unwrap_err().is_failed_sync());
+        }
+    });
 }
 
 #[test]
