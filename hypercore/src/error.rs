@@ -176,6 +176,13 @@ pub enum Corruption {
         /// Its flat-tree index.
         node: u64,
     },
+    /// A node of the tree is not that of the nodes below it. It is found when a block that a peer sent
+    /// does not fit them.
+    #[error("node {node} in the file tree does not fit the nodes below it")]
+    WrongNode {
+        /// Its flat-tree index. The rotten one may also be one of the two below it.
+        node: u64,
+    },
     /// The key is missing although other files have content. It also is in a static core that was
     /// never [finished](crate::Hypercore::finalize).
     #[error("the file key is missing although other files have content")]
@@ -218,6 +225,9 @@ impl Error {
         match self {
             Self::Corrupt(_) => true,
             Self::Storage(error) => error.is_corruption(),
+            // A faulty signature says something of this machine, and nothing of the files.
+            Self::Merkle(hypercore_merkle::Error::FaultySignature { .. }) => false,
+            Self::Merkle(error) => error.is_corruption(),
             _ => false,
         }
     }

@@ -4,17 +4,22 @@
 //! came with its neighbour. So each is checked as if those before it were stored already, and then
 //! all are written together, neighbours in one go. What that gains is in `BENCHMARKS.md`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use bytes::Bytes;
-use hypercore_merkle::{Block, ChangeSet, Node, NodeIndex, Proof, Roots, TreeHead, verify};
+use hypercore_merkle::{
+    Block, ChangeSet, MAX_LENGTH, Node, NodeIndex, NodeSet, Proof, Roots, TreeHead, verify,
+};
 use hypercore_storage::FeedFiles;
 
 use super::{
     Log, TreeBits, Vouched,
     append::{placed, write_blocks, write_signature},
 };
-use crate::{error::Result, fork::ForkProof};
+use crate::{
+    error::{Corruption, Error, Result},
+    fork::ForkProof,
+};
 
 /// What a peer has sent about a block.
 #[derive(Debug)]
@@ -101,6 +106,7 @@ impl Log {
             proof,
         } = answer;
         let change = self.check_after(batch, index, block, &proof)?;
+        let blame = |error| self.blame(batch, index, &proof, error);
         let head = change
             .head()
             .filter(|head| head.length > self.head.length)
@@ -114,7 +120,8 @@ impl Log {
                 return Ok(Taken::Refused(head));
             }
         }
-        if let Some(other) = self.other_history(&batch.nodes, &change)? {
+        let other = self.other_history(&batch.nodes, &change);
+        if let Some(other) = other.map_err(blame)? {
             return Ok(other);
         }
         if head.is_some() {
@@ -151,7 +158,51 @@ impl Log {
         let plan = verify::plan_at(&present, index, block.is_some(), byte_offset, proof)?;
         let pending = |node| batch.nodes.get(&node).copied();
         let local = self.files()?.required_nodes_beside(plan.nodes(), pending)?;
-        Ok(plan.check(&self.verifier, &self.head, block, proof, &local)?)
+        plan.check(&self.verifier, &self.head, block, proof, &local)
+            .map_err(|error| self.blame(batch, index, proof, error.into()))
+    }
+
+    /// Why a proof for block `index` did not hold: our own tree may be what is false, and then every
+    /// honest peer would seem to lie.
+    fn blame(&self, batch: &Batch, index: u64, proof: &Proof, error: Error) -> Error {
+        if !error.is_peer_fault() {
+            return error;
+        }
+        let way = iter::successors(NodeIndex::leaf(index), |node| Some(node.parent()))
+            .take_while(|node| node.end() <= MAX_LENGTH)
+            .flat_map(|node| [node, node.sibling()]);
+        let sent = proof.nodes.iter().map(|node| node.index);
+        let mut checked = way.chain(sent).map(|node| self.check_stored(batch, node));
+        checked.find_map(Result::err).unwrap_or(error)
+    }
+
+    /// Fails if `node` is stored and does not hash up to our roots, as far as all between is stored.
+    fn check_stored(&self, batch: &Batch, mut node: NodeIndex) -> Result<()> {
+        let bits = TreeBits(&self.bitfield);
+        let pending = |node| batch.nodes.get(&node).copied();
+        let files = self.files()?;
+        let load = |nodes: &[NodeIndex]| files.required_nodes_beside(nodes, pending);
+        while bits.has(node) {
+            let parent = node.parent();
+            let family = [node, node.sibling(), parent];
+            let root = self.roots.nodes().iter().find(|root| root.index == node);
+            let fault = if let Some(root) = root {
+                (load(&[node])?.first() != Some(root)).then_some(node)
+            } else if family.iter().all(|&node| bits.has(node)) {
+                let fits = matches!(load(&family)?[..], [a, b, above] if Node::parent(&a, &b) == Some(above));
+                (!fits).then_some(parent)
+            } else {
+                return Ok(());
+            };
+            if let Some(node) = fault {
+                return Err(Corruption::WrongNode { node: node.get() }.into());
+            }
+            if root.is_some() {
+                return Ok(());
+            }
+            node = parent;
+        }
+        Ok(())
     }
 
     /// Takes back what was taken in and could not be written.

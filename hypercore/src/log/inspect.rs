@@ -227,7 +227,9 @@ impl Verification {
         use hypercore_storage::Error as Files;
         let (file, index) = match &error {
             Error::Corrupt(Corruption::Block { index }) => (FileName::Data, *index),
-            Error::Corrupt(Corruption::Node { node }) => (FileName::Tree, *node),
+            Error::Corrupt(Corruption::Node { node } | Corruption::WrongNode { node }) => {
+                (FileName::Tree, *node)
+            }
             Error::Corrupt(Corruption::KeyMissing) => (FileName::Key, 0),
             Error::Corrupt(Corruption::SecretKey) => (FileName::SecretKey, 0),
             Error::Corrupt(Corruption::Signature { length }) => {

@@ -20,7 +20,7 @@ use hypercore::{
 
 use super::{cut, flip, log, opened_after};
 use crate::support::{
-    clone_of, connect_live, connected, disconnected, get_if_available, run, soon, start,
+    clone_of, connect_live, connected, disconnected, get_if_available, run, soon, start, writer,
 };
 
 #[test]
@@ -102,6 +102,40 @@ fn a_damaged_block_comes_from_another_peer() {
         assert_eq!(soon("the block", get).await.unwrap(), "block 4");
         first.cancel().await;
         second.cancel().await;
+    });
+}
+
+/// A block that does not fit our own tree is not its sender's fault, and an honest one is not left
+/// for it.
+#[test]
+fn a_rotten_node_is_not_blamed_on_a_peer() {
+    run(async {
+        let log = writer(10).await;
+        // The hash of the neighbour, and the hash and the size of the node above the next two.
+        for (byte, block) in [(32 + 40 * 2, 1), (32 + 40 * 5, 2), (32 + 40 * 5 + 39, 3)] {
+            let directory = tempfile::tempdir().unwrap();
+            let open = || async {
+                let options = Hypercore::options().key(log.key()).sparse(true);
+                options.open(directory.path()).await.unwrap()
+            };
+            let copy = open().await;
+            let connection = connect_live(&copy, &log).await;
+            soon("a block", copy.get(0)).await.unwrap();
+            connection.cancel().await;
+            copy.close().await.unwrap();
+
+            flip(&directory.path().join("tree"), byte);
+            let copy = open().await;
+            let connection = connect_live(&copy, &log).await;
+            connected(&copy, 1).await;
+            let mut get = Box::pin(copy.get(block));
+            start(get.as_mut()).await;
+            let (error, _) = soon("the end", connection).await;
+            let error = error.unwrap_err();
+            let found = matches!(error, Error::Corrupt(Corruption::WrongNode { .. }));
+            assert!(found && error.is_corruption(), "{error:?}");
+            assert!(!error.is_peer_fault() && !copy.has(block));
+        }
     });
 }
 
