@@ -50,9 +50,12 @@ impl Core {
         blocks
     }
 
-    /// Everything up to `head` is durable: it is noted, and peers hear of what was kept from them.
+    /// Everything up to `head` is durable: it is noted, and peers hear of what was kept from them. The
+    /// log may have been cut since.
     pub(crate) fn announce(&mut self, head: &TreeHead) {
-        self.log.note(head);
+        if head.length <= self.log.length() {
+            self.log.note(head);
+        }
         if let Some(blocks) = self.log.release(head.length) {
             self.replicator.blocks_stored(blocks, None);
         }
@@ -199,6 +202,29 @@ impl Core {
                 Ok(Sought::Found { index, offset }) => Some((index, offset)),
                 _ => None,
             }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::block_on;
+
+    use crate::Hypercore;
+
+    /// A sync can end after the log was cut that it was begun for.
+    #[test]
+    fn an_end_that_was_cut_is_not_announced() {
+        block_on(async {
+            let directory = tempfile::tempdir().expect("a directory");
+            let open = || async { Hypercore::open(directory.path()).await.expect("a core") };
+            let core = open().await;
+            core.append_batch(["a", "b", "c"]).await.expect("an append");
+            let old = core.shared().lock().log.head();
+            core.truncate(1).await.expect("a cut");
+            core.shared().lock().announce(&old);
+            core.close().await.expect("an end");
+            assert_eq!(open().await.append_lock(), None);
         });
     }
 }

@@ -66,7 +66,12 @@ impl Hypercore {
             if_available: true,
             ..UpdateOptions::default()
         };
-        let before = self.length();
+        let shared = self.shared();
+        // A call that was dropped has made the log longer, and may have left holes.
+        let start = match shared.is_sparse() {
+            true => self.length(),
+            false => shared.lock().log.first_unknown(),
+        };
         loop {
             match self.update_with(options).await {
                 Ok(_) => {}
@@ -74,7 +79,7 @@ impl Hypercore {
                 Err(error) => return Err(error),
             }
         }
-        self.download(before..self.length()).await
+        self.download(start..self.length()).await
     }
 
     /// Lets appends go on although they are [locked](Self::append_lock). If more was signed with the
@@ -85,14 +90,8 @@ impl Hypercore {
     ///
     /// When the core is closed or the storage fails.
     pub async fn accept_fork_risk(&self) -> Result<()> {
-        let head = {
-            let core = self.shared().lock();
-            core.log.files()?;
-            core.log.head()
-        };
-        self.note_durably(head).await?;
-        self.shared().lock().log.unlock();
-        Ok(())
+        let shared = Arc::clone(self.shared());
+        runtime::unblock(move || shared.accept_fork_risk()).await
     }
 
     /// Notes that appends go on from `head`, so that they still do after a loss of power.

@@ -78,6 +78,11 @@ impl Shared {
         }
     }
 
+    /// Whether blocks are downloaded only when they are asked for.
+    pub(crate) const fn is_sparse(&self) -> bool {
+        self.sparse
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         lock(&self.core)
     }
@@ -121,6 +126,14 @@ impl Shared {
                 error.source
             })?;
         let mut core = self.lock();
+        if let Err(error) = core.log.check_lock() {
+            // More was signed, as a peer has shown meanwhile. Of this append nobody has heard.
+            let dropped = files.drop_append(change.start_block());
+            if dropped.and_then(|()| files.sync_content()).is_err() {
+                core.log.poison();
+            }
+            return Err(error);
+        }
         let durable = if self.durability.waits() {
             Durable::Yes
         } else {
@@ -283,6 +296,8 @@ impl Shared {
         let (length, byte_length) = (roots.length(), roots.byte_length());
         {
             let mut core = self.lock();
+            // Again: whoever was making the old end durable may have noted that.
+            core.log.note_end(&roots.head())?;
             core.log.finish_truncate(roots);
             core.clear(blocks)?;
         }
@@ -297,7 +312,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes durably that the log may end at `head`, whatever was noted before.
+    /// Notes durably that the log may end at `head`, whatever was noted before. Fails if more was signed
+    /// than is here.
     pub(crate) fn note_durably(&self, head: &TreeHead) -> Result<()> {
         let noted = {
             let mut core = self.lock();
@@ -305,6 +321,23 @@ impl Shared {
             core.log.noted()
         };
         sync_all(&noted)
+    }
+
+    /// Lets appends go on from here, whatever was signed, also after a loss of power.
+    pub(crate) fn accept_fork_risk(&self) -> Result<()> {
+        let (head, noted) = {
+            let mut core = self.lock();
+            core.log.files()?;
+            let head = core.log.head();
+            core.log.note_end_anyway(&head)?;
+            (head, core.log.noted())
+        };
+        sync_all(&noted)?;
+        let mut core = self.lock();
+        if core.log.head() == head {
+            core.log.unlock();
+        }
+        Ok(())
     }
 
     /// Closes the core and removes its files.

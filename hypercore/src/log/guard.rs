@@ -332,14 +332,15 @@ impl Guard {
         slots.file.sync_new(storage)
     }
 
-    /// Whether the log in `storage` was written in its present place before.
-    pub(crate) fn was_noted(storage: &dyn Storage) -> Result<bool> {
+    /// Whether the log in `storage` is in the place where it was written last; `None` if nothing was
+    /// noted.
+    pub(crate) fn is_in_place(storage: &dyn Storage) -> Result<Option<bool>> {
         let Some(file) = GuardFile::open(storage, FILE)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let place = storage.place().map_err(|error| failed(FILE, error))?;
         let newest = Slots::read(file)?.newest;
-        Ok(newest.is_some_and(|record| record.place == leaf_hash(&place)))
+        Ok(newest.map(|record| record.place == leaf_hash(&place)))
     }
 
     /// Removes the file beside the log.
@@ -389,6 +390,11 @@ impl Guard {
         None
     }
 
+    /// The length that was signed, as far as that was noted.
+    pub(crate) fn signed(&self) -> u64 {
+        self.here.newest.map_or(0, |newest| newest.length)
+    }
+
     /// Notes how long the log is, before anybody else hears of it.
     pub(crate) fn note(&mut self, head: &TreeHead) -> Result<()> {
         let record = Record {
@@ -410,10 +416,12 @@ impl Guard {
             AppendLock::Forked { length } => length,
             _ => 0,
         };
+        // Files that were copied stay that.
+        let place = self.here.newest.map_or(self.place, |newest| newest.place);
         self.here.write(Record {
             length: theirs.length,
             root: theirs.hash,
-            place: self.place,
+            place,
             forked,
             appends: self.appends,
             ..Record::default()

@@ -16,11 +16,12 @@ use crate::{
 };
 
 impl Log {
-    /// Notes that the log was signed and stored up to `head`.
+    /// Notes that the log was signed and stored up to `head`, unless more was noted.
     pub(crate) fn note(&mut self, head: &TreeHead) {
         // Without the note a copy is noticed later, or not at all. The log itself is all right.
         if let Some(guard) = &mut self.guard
             && self.lock.is_none()
+            && guard.signed() <= head.length
             && let Err(error) = guard.note(head)
         {
             tracing::warn!(%error, "the guard against forks could not be written");
@@ -70,8 +71,15 @@ impl Log {
         }
     }
 
-    /// Notes that the log may end at `head`, also if that is before what was noted.
+    /// Notes that the log may end at `head`, also if that is before what was noted. Fails if more was
+    /// signed: what was shown of that would be forgotten.
     pub(crate) fn note_end(&mut self, head: &TreeHead) -> Result<()> {
+        self.check_signed()?;
+        self.note_end_anyway(head)
+    }
+
+    /// As [`note_end`](Self::note_end), whatever was signed.
+    pub(crate) fn note_end_anyway(&mut self, head: &TreeHead) -> Result<()> {
         match &mut self.guard {
             Some(guard) => guard.note(head),
             None => Ok(()),
@@ -85,12 +93,17 @@ impl Log {
 
     /// Compares the log with what was noted, and notes where a new one begins.
     pub(super) fn judge(&mut self, origin: Origin) {
+        let head = self.head;
         if origin == Origin::New {
             // What was noted was of another log.
-            let head = self.head;
             if let Some(guard) = &mut self.guard {
                 guard.set_appends(Appends::Closed);
             }
+            if let Err(error) = self.note_end_anyway(&head) {
+                tracing::warn!(%error, "the guard against forks could not be written");
+            }
+        }
+        if origin == Origin::StoredNow && self.missing_here().is_none() {
             self.note(&head);
         }
         let lock = self
@@ -105,15 +118,31 @@ impl Log {
         self.lock = lock;
     }
 
+    /// Fails if nothing may be appended, though the secret key is here.
+    pub(crate) fn check_lock(&self) -> Result<()> {
+        self.lock
+            .map_or(Ok(()), |lock| Err(Error::AppendLocked(lock)))
+    }
+
     /// Why nothing may be appended, though the secret key is here.
     pub(crate) fn append_lock(&self) -> Option<AppendLock> {
         self.lock
     }
 
-    /// The log of this key is at least as long as `theirs`. Returns the lock if that is new.
+    /// The log of this key is at least as long as `theirs`. Returns the lock if that is new. Our own
+    /// append that is under way cannot be what was shown: nobody hears of it before it is over.
     pub(crate) fn note_longer(&mut self, theirs: &TreeHead) -> Option<AppendLock> {
-        let (ours, is_longer) = (self.head.length, theirs.length > self.head.length);
-        if !is_longer || !self.is_writable() || self.appending {
+        let ours = self.head.length;
+        let known = match self.lock {
+            None | Some(AppendLock::Copied) => 0,
+            Some(
+                AppendLock::Behind { theirs: signed, .. } | AppendLock::Shorter { signed, .. },
+            ) => signed,
+            // Nothing is worse.
+            Some(AppendLock::Forked { .. } | AppendLock::Other { .. }) => return None,
+        };
+        let noted = self.guard.as_ref().map_or(0, Guard::signed);
+        if !self.is_writer() || theirs.length <= ours.max(known).max(noted) {
             return None;
         }
         let lock = AppendLock::Behind {
@@ -175,6 +204,14 @@ impl Log {
         self.fork.as_deref()
     }
 
+    /// The first block that never was here: those that were cleared have left their node.
+    pub(crate) fn first_unknown(&self) -> u64 {
+        let missing = self.missing(0..self.head.length);
+        let mut blocks = missing.into_iter().flatten();
+        let unknown = blocks.find(|block| !self.bitfield.tree_get(2 * block));
+        unknown.unwrap_or(self.head.length)
+    }
+
     /// From now on the writer takes in what peers have of its log.
     pub(crate) fn start_resuming(&mut self) {
         self.resuming += 1;
@@ -203,10 +240,14 @@ impl Log {
             }
             Some(AppendLock::Copied) => None,
         };
-        let guard = self.guard.as_ref();
-        let noted = guard.and_then(|guard| guard.missing(&self.head, |at| self.hash_at(at)));
-        lock.or(noted)
+        lock.or_else(|| self.missing_here())
             .map_or(Ok(()), |lock| Err(Error::AppendLocked(lock)))
+    }
+
+    /// What was noted to be signed and is not here.
+    fn missing_here(&self) -> Option<AppendLock> {
+        let guard = self.guard.as_ref()?;
+        guard.missing(&self.head, |length| self.hash_at(length))
     }
 }
 

@@ -290,6 +290,7 @@ impl Log {
     /// Peers may know of the first `length` blocks. Returns those that they did not know of.
     pub(crate) fn release(&mut self, length: u64) -> Option<Range<u64>> {
         let start = self.withheld.take()?;
+        let length = length.min(self.head.length);
         if length < self.head.length {
             self.withheld = Some(length.max(start));
         }

@@ -118,6 +118,8 @@ struct Opened {
 pub(super) enum Origin {
     /// They were here.
     Stored,
+    /// The secret one is here from now on, which tells this place from others.
+    StoredNow,
     /// The log did not exist before.
     New,
     /// The key pair was brought here from a place where it was used.
@@ -251,11 +253,15 @@ fn open_author(
     let Some(secret) = files.secret_key()? else {
         let origin = match (&setup.author, setup.signed_elsewhere) {
             (Some(Author::KeyPair(pair)), signed) if setup.store_secret_key => {
-                let origin = store_secret_key(files, pair, signed)?;
-                files.sync_keys()?;
-                origin
+                // Backups may leave the secret key out.
+                let is_copy = Guard::is_in_place(storage)? == Some(false);
+                match store_secret_key(files, pair, signed)? {
+                    true => Origin::Elsewhere,
+                    false if is_copy => Origin::Stored,
+                    false => Origin::StoredNow,
+                }
             }
-            (Some(_), Some(signed)) if !Guard::was_noted(storage)? => {
+            (Some(_), Some(signed)) if Guard::is_in_place(storage)? != Some(true) => {
                 Guard::lock_beforehand(storage, signed)?;
                 Origin::Elsewhere
             }
@@ -275,13 +281,14 @@ fn open_author(
 }
 
 /// Stores the key pair of a log that has none here. If it comes from elsewhere, appends are locked
-/// before: at no moment is it here without its lock.
-fn store_secret_key(files: &FeedFiles, pair: &KeyPair, elsewhere: Option<u64>) -> Result<Origin> {
+/// before: at no moment is it here without its lock. Returns whether it does.
+fn store_secret_key(files: &FeedFiles, pair: &KeyPair, elsewhere: Option<u64>) -> Result<bool> {
     if let Some(signed) = elsewhere {
         Guard::lock_beforehand(&**files.storage(), signed)?;
     }
     files.write_secret_key(&pair.to_bytes())?;
-    Ok(elsewhere.map_or(Origin::New, |_| Origin::Elsewhere))
+    files.sync_keys()?;
+    Ok(elsewhere.is_some())
 }
 
 /// Stores the keys of a new log, and then its headers: the secret key first and durable before the
@@ -304,11 +311,16 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     };
     // What is left of a creation that was cut short.
     files.reset()?;
+    if author.is_none() {
+        // Nor is what was noted of a log that stood here true of this one, should its key come later.
+        Guard::remove(&**files.storage())?;
+    }
     let origin = match (&author, setup.signed_elsewhere) {
         (Some(Author::KeyPair(pair)), signed) if setup.store_secret_key => {
-            let origin = store_secret_key(files, pair, signed)?;
-            files.sync_keys()?;
-            origin
+            match store_secret_key(files, pair, signed)? {
+                true => Origin::Elsewhere,
+                false => Origin::New,
+            }
         }
         (Some(_), Some(signed)) => {
             Guard::lock_beforehand(&**files.storage(), signed)?;

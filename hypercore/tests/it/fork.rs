@@ -1,17 +1,28 @@
 //! One key, one history: a writer that goes on from an old copy is stopped, and two histories are
 //! shown to everybody.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
+};
 
+use futures_lite::future::or;
 use hypercore::{
     AppendLock, Error, Event, ForkProof, Hypercore, OpenOptions, PublicKey, ReplicateOptions,
-    merkle::{Block, Node, Roots, Signature, append},
+    Signer,
+    merkle::{Block, Node, Roots, Signature, TreeHead, append},
+    storage::{FileName, Memory},
 };
 use tempfile::TempDir;
 
 use crate::support::{
-    clone_of, connect, connect_live, connected, contents, copy_of, disconnected, event, key_pair,
-    run, soon,
+    clone_of, clone_with, connect, connect_live, connected, contents, copy_of, disconnected, event,
+    key_pair, run, soon, start,
 };
 
 /// A copy of a directory, file by file, as `cp -r` makes it.
@@ -268,6 +279,176 @@ fn a_peer_with_less_does_not_unlock() {
             restored.append_lock(),
             Some(AppendLock::Behind { ours: 5, theirs: 9 })
         );
+    });
+}
+
+/// A signer that is held up, and what was signed meanwhile is shown by a peer.
+#[test]
+fn what_is_shown_during_an_append_stops_it() {
+    struct Slow(Sender<()>, Mutex<Receiver<()>>);
+    impl Signer for Slow {
+        fn public_key(&self) -> PublicKey {
+            key_pair("slow").public_key()
+        }
+
+        fn sign(
+            &self,
+            head: &TreeHead,
+        ) -> Result<Signature, Box<dyn std::error::Error + Send + Sync>> {
+            self.0.send(())?;
+            self.1.lock().unwrap().recv()?;
+            Ok(key_pair("slow").sign(head))
+        }
+    }
+    run(async {
+        let old = Memory::new();
+        let original = Hypercore::options().key_pair(key_pair("slow"));
+        let original = original.open_storage(old.clone()).await.unwrap();
+        original.append_batch(["a", "b", "c"]).await.unwrap();
+        original.flush().await.unwrap();
+        let backup = Memory::new();
+        for file in FileName::ALL {
+            if file != FileName::SecretKey {
+                backup.write(file, &old.read(file));
+            }
+        }
+        original.append_batch(["d", "e"]).await.unwrap();
+
+        let (signs, signing) = channel();
+        let (go_on, gate) = channel();
+        let restored = Hypercore::options().signer(Slow(signs, Mutex::new(gate)));
+        let restored = restored.open_storage(backup.clone()).await.unwrap();
+        let appending = async_std::task::spawn({
+            let restored = restored.clone();
+            async move { append(&restored).await }
+        });
+        async_std::task::spawn_blocking(move || signing.recv().unwrap()).await;
+        let mut events = restored.events();
+        let connection = connect_live(&restored, &original).await;
+        let lock = AppendLock::Behind { ours: 3, theirs: 5 };
+        event(&mut events, |event| {
+            *event == Event::Behind { ours: 3, theirs: 5 }
+        })
+        .await;
+        go_on.send(()).unwrap();
+        assert_eq!(soon("an answer", appending).await, Err(lock));
+        assert_eq!((restored.length(), restored.append_lock()), (3, Some(lock)));
+        connection.cancel().await;
+        disconnected(&original).await;
+        restored.close().await.unwrap();
+        // Nothing that was signed is left of it.
+        assert_eq!(backup.read(FileName::Signatures).len(), 32 + 3 * 64);
+        let restored = Hypercore::options().open_storage(backup).await.unwrap();
+        assert_eq!(restored.length(), 3);
+    });
+}
+
+/// What a copy is shown is noted, and it stays a copy.
+#[test]
+fn a_copy_is_shown_more() {
+    run(async {
+        let original = log(5).await;
+        let backup = copy(original.path());
+        let original = open(&original).await;
+        original.append_batch(["d", "e"]).await.unwrap();
+        let restored = open(&backup).await;
+        assert_eq!(restored.append_lock(), Some(AppendLock::Copied));
+        let mut events = restored.events();
+        let connection = connect_live(&restored, &original).await;
+        let behind = |event: &Event| *event == Event::Behind { ours: 5, theirs: 7 };
+        event(&mut events, behind).await;
+        connection.cancel().await;
+        disconnected(&restored).await;
+
+        // Who has less does not unlock it now.
+        let other = clone_of(&original, false).await;
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let _connection = connect(&restored, download, &other, ReplicateOptions::live()).await;
+        connected(&restored, 1).await;
+        let resumed = soon("an answer", restored.resume()).await;
+        assert!(
+            matches!(resumed, Err(Error::AppendLocked(_))),
+            "{resumed:?}"
+        );
+        restored.close().await.unwrap();
+        assert_eq!(open(&backup).await.append_lock(), Some(AppendLock::Copied));
+    });
+}
+
+/// A call that was dropped leaves no hole behind the next one.
+#[test]
+fn a_resume_that_was_dropped_is_done_again() {
+    run(async {
+        let (_backup, restored, reader) = old_backup(9).await;
+        let last = clone_with(&reader, [8]).await;
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let connection = connect(&restored, download, &last, ReplicateOptions::live()).await;
+        connected(&restored, 1).await;
+        let mut resume = Box::pin(restored.resume());
+        while restored.length() < 9 {
+            start(resume.as_mut()).await;
+            async_io::Timer::after(Duration::from_millis(5)).await;
+        }
+        drop(resume);
+        let mut again = Box::pin(restored.resume());
+        let early = or(async { Some(again.as_mut().await) }, async {
+            async_io::Timer::after(Duration::from_millis(200)).await;
+            None
+        });
+        assert!(early.await.is_none(), "blocks are missing");
+        assert!(!restored.is_writable());
+
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let _second = connect(&restored, download, &reader, ReplicateOptions::live()).await;
+        assert_eq!(soon("all blocks", again).await.unwrap(), 9);
+        assert!(restored.has_all(0..9) && restored.is_writable());
+        connection.cancel().await;
+    });
+}
+
+/// Backups may leave the secret key out.
+#[test]
+fn a_backup_without_its_secret_key_is_noticed() {
+    run(async {
+        let state = tempfile::tempdir().unwrap();
+        let options = || {
+            let options = Hypercore::options().key_pair(key_pair("elsewhere"));
+            options.state_directory(state.path())
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let core = options().open(directory.path()).await.unwrap();
+        core.append("one").await.unwrap();
+        core.close().await.unwrap();
+        let backup = copy(directory.path());
+        fs::remove_file(backup.path().join("secret_key")).unwrap();
+        let core = options().open(directory.path()).await.unwrap();
+        assert_eq!(append(&core).await, Ok(1));
+        core.close().await.unwrap();
+        fs::remove_file(directory.path().join("secret_key")).unwrap();
+        overwrite(backup.path(), directory.path());
+        for place in [&directory, &backup, &directory, &backup] {
+            let core = options().open(place.path()).await.unwrap();
+            assert_eq!(append(&core).await, Err(AppendLock::Copied));
+            core.close().await.unwrap();
+        }
+    });
+}
+
+/// A secret key that is stored one day makes no copy of the log.
+#[test]
+fn a_secret_key_may_be_stored_later() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        for (index, stored) in [false, false, true, true, false].into_iter().enumerate() {
+            let options = Hypercore::options().key_pair(key_pair("later"));
+            let options = options.store_secret_key(stored);
+            let core = options.open(directory.path()).await.unwrap();
+            assert_eq!(append(&core).await, Ok(index as u64));
+            core.close().await.unwrap();
+        }
     });
 }
 
