@@ -230,10 +230,16 @@ impl Bitfield {
     /// Forgets all blocks from `length` on, and all nodes right of those before it.
     pub fn truncate(&mut self, length: u64) {
         self.set_range(length..MAX_BLOCKS, false);
-        let mut next = length.saturating_mul(2);
-        while let Some(node) = self.tree.next_set(next) {
-            self.tree_clear(node);
-            next = node + 1;
+        self.tree_truncate(length);
+    }
+
+    /// Forgets all tree nodes right of those before block `length`.
+    pub fn tree_truncate(&mut self, length: u64) {
+        let end = self.tree.bound();
+        if let Some(start) = self.tree.next_set(length.saturating_mul(2)) {
+            self.tree.set_range(start..end, false);
+            let pages = start / PAGE_NODES..(end - 1) / PAGE_NODES + 1;
+            self.dirty.set_range(pages, true);
         }
     }
 

@@ -161,17 +161,25 @@ pub fn length(set: &impl NodeSet) -> u64 {
     verified_by(set, top) / 2
 }
 
-/// The known nodes that a log cut to `length` blocks does not have.
+/// The known nodes that a log cut to `length` blocks does not have. Looks at every position that is cut
+/// off: a set that can forget all of them at once only needs the [`unfinished`] ones.
 pub fn truncated(set: &impl NodeSet, length: u64) -> impl Iterator<Item = NodeIndex> {
     let start = length.saturating_mul(2);
     let end = self::length(set).saturating_mul(2);
     let after = (start..end).filter_map(NodeIndex::new);
-    // Ancestors of a root stand left of the end, but reach over it.
-    let above = full_roots(length).flat_map(move |root| {
+    after
+        .chain(unfinished(length))
+        .filter(|&node| set.has(node))
+}
+
+/// The positions left of the end of a log of `length` blocks that reach over it: the ancestors of its
+/// roots, of which it has none.
+pub fn unfinished(length: u64) -> impl Iterator<Item = NodeIndex> {
+    let end = length.saturating_mul(2);
+    full_roots(length).flat_map(move |root| {
         std::iter::successors(Some(root.parent()), |node| Some(node.parent()))
-            .take_while(move |node| node.get() < start)
-    });
-    after.chain(above).filter(|&node| set.has(node))
+            .take_while(move |node| node.get() < end)
+    })
 }
 
 /// What a peer's digests told about the nodes it has, or [`digest_ahead`] about those it will send.

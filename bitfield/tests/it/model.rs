@@ -14,6 +14,7 @@ enum Op {
     Set(u64, bool),
     Range(Range<u64>, bool),
     Tree(u64, bool),
+    TreeCut(u64),
     Rle(u64, Vec<u8>),
     Pages(u64),
 }
@@ -52,6 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
         (position(), any::<bool>()).prop_map(|(block, here)| Op::Set(block, here)),
         (range(), any::<bool>()).prop_map(|(blocks, here)| Op::Range(blocks, here)),
         (position(), any::<bool>()).prop_map(|(index, here)| Op::Tree(index, here)),
+        (0..=END / 2).prop_map(Op::TreeCut),
         (position(), bytes()).prop_map(|(start, bytes)| Op::Rle(start & !7, bytes)),
         (0..=END / 8192).prop_map(Op::Pages),
     ]
@@ -123,6 +125,10 @@ proptest! {
                 Op::Range(blocks, here) => prop_assert_eq!(bitfield.set_range(blocks.clone(), here), insert(&mut data, blocks, here)),
                 Op::Tree(index, true) => prop_assert_eq!(bitfield.tree_set(index), tree.insert(index)),
                 Op::Tree(index, false) => prop_assert_eq!(bitfield.tree_clear(index), tree.remove(&index)),
+                Op::TreeCut(length) => {
+                    bitfield.tree_truncate(length);
+                    tree.retain(|&index| index < 2 * length);
+                }
                 Op::Rle(..) => {
                     // A moment to write what is dirty.
                     let dirty = bitfield.take_dirty();
@@ -237,7 +243,7 @@ proptest! {
                         insert(&mut model, start + bit..start + bit + 1, has);
                     }
                 }
-                Op::Pages(_) => {}
+                Op::TreeCut(_) | Op::Pages(_) => {}
             }
         }
         prop_assert_eq!(remote.is_empty(), model.is_empty());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, Roots, tree_index};
 use hypercore_storage::FeedFiles;
 
-use super::{Log, Vouched, blocks, tree::TreeBits};
+use super::{Log, Vouched, blocks};
 use crate::{
     error::{Corruption, Error, Result},
     signer::Author,
@@ -85,9 +85,8 @@ impl Log {
     /// Forgets the nodes after those below `roots`, and takes these for its own. Lets go of the
     /// head.
     pub(crate) fn finish_truncate(&mut self, roots: Roots) {
-        let bits = TreeBits(&self.bitfield);
-        let gone: Vec<_> = tree_index::truncated(&bits, roots.length()).collect();
-        for node in gone {
+        self.bitfield.tree_truncate(roots.length());
+        for node in tree_index::unfinished(roots.length()) {
             self.bitfield.tree_clear(node.get());
         }
         self.set_roots(roots);
