@@ -13,18 +13,22 @@ use crate::{
 
 /// While it exists, a writer takes in what others have of its log. Whoever gives up on
 /// [`Hypercore::resume`] drops it.
-struct Resuming<'a>(&'a Hypercore);
+struct Resuming<'a> {
+    core: &'a Hypercore,
+    /// The length that it had before.
+    start: u64,
+}
 
 impl<'a> Resuming<'a> {
     fn start(core: &'a Hypercore) -> Self {
-        core.shared().lock().log.start_resuming();
-        Self(core)
+        let start = core.shared().lock().log.start_resuming();
+        Self { core, start }
     }
 }
 
 impl Drop for Resuming<'_> {
     fn drop(&mut self) {
-        self.0.shared().lock().log.end_resuming();
+        self.core.shared().lock().log.end_resuming();
     }
 }
 
@@ -44,7 +48,7 @@ impl Hypercore {
     /// the storage fails.
     pub async fn resume(&self) -> Result<u64> {
         let resuming = Resuming::start(self);
-        self.take_in().await?;
+        self.take_in(resuming.start).await?;
         drop(resuming);
         let head = {
             let core = self.shared().lock();
@@ -61,16 +65,11 @@ impl Hypercore {
         Ok(head.length)
     }
 
-    async fn take_in(&self) -> Result<()> {
+    /// Takes in what peers have from block `start` on.
+    async fn take_in(&self, start: u64) -> Result<()> {
         let options = UpdateOptions {
             if_available: true,
             ..UpdateOptions::default()
-        };
-        let shared = self.shared();
-        // A call that was dropped has made the log longer, and may have left holes.
-        let start = match shared.is_sparse() {
-            true => self.length(),
-            false => shared.lock().log.first_unknown(),
         };
         loop {
             match self.update_with(options).await {

@@ -78,11 +78,6 @@ impl Shared {
         }
     }
 
-    /// Whether blocks are downloaded only when they are asked for.
-    pub(crate) const fn is_sparse(&self) -> bool {
-        self.sparse
-    }
-
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
         lock(&self.core)
     }

@@ -204,17 +204,11 @@ impl Log {
         self.fork.as_deref()
     }
 
-    /// The first block that never was here: those that were cleared have left their node.
-    pub(crate) fn first_unknown(&self) -> u64 {
-        let missing = self.missing(0..self.head.length);
-        let mut blocks = missing.into_iter().flatten();
-        let unknown = blocks.find(|block| !self.bitfield.tree_get(2 * block));
-        unknown.unwrap_or(self.head.length)
-    }
-
-    /// From now on the writer takes in what peers have of its log.
-    pub(crate) fn start_resuming(&mut self) {
+    /// From now on the writer takes in what peers have of its log. Returns the length that it had when
+    /// that began: a call that was dropped may have left holes behind it.
+    pub(crate) fn start_resuming(&mut self) -> u64 {
         self.resuming += 1;
+        *self.resumed_from.get_or_insert(self.head.length)
     }
 
     /// Takes back one call of [`start_resuming`](Self::start_resuming).
@@ -225,6 +219,7 @@ impl Log {
     /// Lets appends go on from here, which was [noted](Self::note_end).
     pub(crate) fn unlock(&mut self) {
         self.lock = None;
+        self.resumed_from = None;
     }
 
     /// Whether all is here that was ever noted to be signed.

@@ -85,6 +85,7 @@ impl Log {
             lock: None,
             cleared: 0,
             resuming: 0,
+            resumed_from: None,
             fork: None,
             author: author.map(Arc::new),
             verifier: Arc::new(verifier),
