@@ -116,8 +116,10 @@ impl ReplicateOptions {
     }
 
     /// Exchanges a core only with remotes that `may_have` it, by the core's key and the remote's
-    /// static key; for any other it is as if the core were not here. It is called when the remote
-    /// opens the core.
+    /// static key. It is called when the remote has opened the core and shown that it knows the key.
+    /// For any other the core is closed then, and nothing of what is in it was said. That it is here
+    /// is not hidden from them: our side has opened it by then, also if it is
+    /// [`discreet`](Self::discreet).
     #[must_use]
     pub fn on_core_authenticate(
         mut self,
