@@ -5,7 +5,12 @@ use crate::hash::tree_hash;
 use crate::node::{Hash, MAX_LENGTH, Node, NodeIndex, checked_size, full_roots};
 
 /// What a writer signs: the state of a whole log.
+///
+/// Under the signature are `hash` and `length`, in the form of before Hypercore 9 `hash` alone. The
+/// hash settles all the rest, but only for whoever computed it from the roots, as [`Roots::head`]
+/// does: no [`Verifier`](crate::Verifier) notices when the other fields of a head were changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TreeHead {
     /// How often the log was rewritten: always 0 in Hypercore 9.
     pub fork: u64,
@@ -85,7 +90,7 @@ impl Roots {
         &self.nodes
     }
 
-    /// The state that a signature covers.
+    /// The state that a signature covers. Of these roots it is true: all fields follow from them.
     #[must_use]
     pub fn head(&self) -> TreeHead {
         TreeHead {

@@ -220,10 +220,13 @@ impl Verifier {
         &self.key
     }
 
-    /// Whether the owner of the key signed `head`.
+    /// Whether the owner of the key signed the `hash` and the `length` of `head`. Its `byte_length`
+    /// and its `fork` are not looked at.
     ///
     /// Writers before Hypercore 9 signed the tree hash without the length. That form is accepted
-    /// too, because the tree hash settles the length (Hypercore 9 `index.js` verifyCompat).
+    /// too, because the tree hash settles the length (Hypercore 9 `index.js` verifyCompat). So ask
+    /// about a head that [`Roots::head`](crate::Roots::head) gave: all of that is bound to its hash.
+    /// Of one that came from elsewhere only the hash is certain.
     #[must_use]
     pub fn verify(&self, head: &TreeHead, signature: &Signature) -> bool {
         let Some(point) = &self.point else {
@@ -236,7 +239,8 @@ impl Verifier {
     }
 
     /// Whether `head` is that of the static log with this key, whose key is its tree hash
-    /// (Hypercore 9 `index.js` finalize).
+    /// (Hypercore 9 `index.js` finalize). Nothing but the `hash` is looked at, as in
+    /// [`verify`](Self::verify) of an old signature.
     #[must_use]
     pub fn is_static_head(&self, head: &TreeHead) -> bool {
         self.key.0 == head.hash

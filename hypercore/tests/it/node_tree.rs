@@ -7,7 +7,7 @@ use futures_lite::future;
 use hypercore::{
     Bytes, Error, Event, GetOptions, Hypercore, PeerId, ProofOptions, merkle, storage::Memory,
 };
-use merkle::{TreeHead, full_roots};
+use merkle::{Roots, full_roots};
 use proptest::prelude::*;
 
 use crate::support::{
@@ -53,13 +53,9 @@ fn root_hashes() {
         // The signature is over just these.
         let (index, signature) = core.signature(4).await.unwrap().unwrap();
         let roots = core.root_hashes(index).await.unwrap();
-        let head = TreeHead {
-            fork: 0,
-            length: 5,
-            byte_length: 5,
-            hash: merkle::tree_hash(&roots),
-        };
-        assert!(merkle::Verifier::new(&core.key()).verify(&head, &signature));
+        let roots = Roots::from_nodes(5, roots).unwrap();
+        let verifier = merkle::Verifier::new(&core.key());
+        assert!(verifier.verify(&roots.head(), &signature));
         let clone = clone_with(&core, [4]).await;
         assert!(clone.root_hashes(4).await.is_ok());
         let unknown = clone.root_hashes(0).await;
