@@ -55,8 +55,9 @@
 //! * **A clone downloads everything**, or with [`OpenOptions::sparse`] only what is asked for by
 //!   [`get`](Hypercore::get), [`seek`](Hypercore::seek) and [`download`](Hypercore::download).
 //! * **A connection** is yours to make. [`Hypercore::replicate`] gives one end of an encrypted
-//!   stream; [`Replication::run`] drives it over a transport until it ends ([`Ended`]). Both sides must be live
-//!   ([`ReplicateOptions::live`]) to go on when everything is exchanged.
+//!   stream; [`Replication::run`] drives it over a transport until it ends. A side that is not
+//!   [`live`](ReplicateOptions::live) ends it once neither side wants more blocks. A live clone always
+//!   wants more, and so does a sparse one: [`Ended`] has the table.
 //! * **Streams**: [`Hypercore::read_stream`] gives blocks, also those to come,
 //!   [`Hypercore::byte_stream`] a range of bytes, and [`Hypercore::write_stream`] takes bytes.
 //!   [`Hypercore::with_codec`] puts values in place of bytes.
