@@ -29,8 +29,12 @@ use crate::{
 
 /// An append-only log that is shared between peers.
 ///
-/// A handle is cheap to clone, and every method takes `&self`. The files are released when the
-/// core is [closed](Self::close), or when the last handle and the last connection are gone.
+/// A handle is cheap to clone, and every method takes `&self`.
+///
+/// [`close`](Self::close) releases the files, whoever has them. Otherwise every handle and connection
+/// holds them, and so does every stream, [`Download`] and [`Extension`](crate::Extension) of the
+/// core. When the last of these is gone a thread may still sync what was downloaded, and the files
+/// stay locked that long. So close a core that is to be opened again.
 #[derive(Clone)]
 pub struct Hypercore {
     shared: Arc<Shared>,

@@ -87,7 +87,9 @@
 //!
 //! Futures of this crate run under any executor; they bring a timer (`async-io`) and threads for
 //! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
-//! `tokio_util::compat`. No task is spawned: a connection runs while its future is polled.
+//! `tokio_util::compat`. A connection runs while its future is polled, and is never a task of its own.
+//! What a core does by itself, on those threads, is to sync what was downloaded, or appended with
+//! [`Durability::Interval`], and to finish a change that had begun when its future was dropped.
 //!
 //! What waits for a disk to be done with something runs on those threads: syncs, and so appends, and
 //! `flush`, `clear`, `verify` and `close`. Reads, and writes of what was downloaded, which the
