@@ -1,14 +1,25 @@
 //! A storage of one's own: a log in pieces of a fixed size, as an object store or a key-value
-//! store would hold it. Here the store is a map; only its three calls would change.
+//! store would hold it. Here the store is a map; only its three calls would change, and the lock,
+//! which there is a lease.
+//!
+//! What has a default in the two traits is left out but for the lock. That costs what a directory has:
+//!
+//! * without `beside` and `place` there is no guard against forks: a store that was copied or put back
+//!   to an earlier state takes appends, and the proof of a fork is not kept;
+//! * without `new_quarantine` what a recovery cuts off is gone;
+//! * without `punch_hole` blocks that are cleared free no space.
 //!
 //! ```text
 //! cargo run --release --example own_storage
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_lite::future::block_on;
@@ -22,22 +33,30 @@ const PIECE: u64 = 4096;
 /// By file and number.
 type Pieces = BTreeMap<(FileName, u64), Vec<u8>>;
 
-/// The pieces, and the lengths of the files.
+/// The pieces, the lengths of the files, and those that are locked.
 #[derive(Clone, Default)]
 struct Store {
     pieces: Arc<Mutex<Pieces>>,
     lengths: Arc<Mutex<BTreeMap<FileName, u64>>>,
+    locked: Arc<Mutex<BTreeSet<FileName>>>,
 }
 
 struct File {
     store: Store,
     name: FileName,
+    /// Whether the lock is to be taken as soon as there is a file.
+    wants_lock: AtomicBool,
+    has_lock: AtomicBool,
 }
 
 impl Storage for Store {
     fn open(&self, name: FileName) -> io::Result<Arc<dyn RandomAccess>> {
-        let store = self.clone();
-        Ok(Arc::new(File { store, name }))
+        Ok(Arc::new(File {
+            store: self.clone(),
+            name,
+            wants_lock: AtomicBool::new(false),
+            has_lock: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -48,8 +67,9 @@ impl RandomAccess for File {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let len = self.len()?;
         let end = offset.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| self.len().is_ok_and(|len| end > len)) {
+        if end.is_none_or(|end| end > len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let pieces = lock(&self.store.pieces);
@@ -63,6 +83,9 @@ impl RandomAccess for File {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.wants_lock.load(Ordering::Acquire) {
+            self.take_lock()?;
+        }
         let mut pieces = lock(&self.store.pieces);
         for (number, within, part) in cut(offset, data.len()) {
             let piece = pieces.entry((self.name, number));
@@ -92,6 +115,34 @@ impl RandomAccess for File {
 
     fn sync(&self) -> io::Result<()> {
         Ok(()) // a real store waits here until all of it would survive a loss of power
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        if lock(&self.store.lengths).contains_key(&self.name) {
+            self.take_lock()?;
+        }
+        self.wants_lock.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl File {
+    fn take_lock(&self) -> io::Result<()> {
+        if !self.has_lock.load(Ordering::Acquire) {
+            if !lock(&self.store.locked).insert(self.name) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.has_lock.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if *self.has_lock.get_mut() {
+            lock(&self.store.locked).remove(&self.name);
+        }
     }
 }
 
@@ -125,6 +176,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for n in 0..1000 {
             core.append(format!("block {n}")).await?;
         }
+        let twice = Hypercore::options().open_storage(store.clone()).await;
+        println!(
+            "open already: {}",
+            twice.is_err_and(|error| error.is_locked())
+        );
         core.close().await?;
         for (file, number) in lock(&store.pieces).keys() {
             println!("{file}/{number}");

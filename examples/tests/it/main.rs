@@ -71,6 +71,7 @@ fn own_storage() {
     check(
         &run("own_storage"),
         &[
+            "open already: true\n",
             "key/0\n",
             "secret_key/0\n",
             "tree/0\n",
