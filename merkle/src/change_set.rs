@@ -5,10 +5,17 @@ use crate::node::{Node, NodeIndex};
 use crate::roots::{Roots, TreeHead};
 use crate::signature::Signature;
 
-/// A change to a log that is proven: by our own key, by a signature, or by nodes already trusted.
+/// A change to a log. Only the functions of [`append`](mod@crate::append) and
+/// [`VerifyPlan::check`](crate::verify::VerifyPlan::check) make one.
 ///
-/// Only the functions of [`append`](mod@crate::append) and [`VerifyPlan::check`](crate::verify::VerifyPlan::check)
-/// make one, so whatever commits a `ChangeSet`, and nothing else, cannot store a forgery.
+/// What a check gave is proven, by a signature, by the key of a static log or by nodes already
+/// trusted. So whoever commits nothing else from a peer cannot store a forgery. Not proven is
+/// [`byte_offset`](Self::byte_offset) if it was given to [`plan_at`](crate::verify::plan_at):
+/// whoever gave it has to know it.
+///
+/// For an append nobody vouches but the caller. Its nodes follow from the roots that were given, and
+/// its signature, if it has one, is right for the key that was given. Whether these are the roots
+/// and the key of the log is for the caller to know.
 #[derive(Clone, Debug)]
 pub struct ChangeSet {
     pub(crate) leaf: NodeIndex,
@@ -46,7 +53,8 @@ impl ChangeSet {
         self.blocks
     }
 
-    /// How many bytes of the log come before the first block; 0 if there are no blocks.
+    /// How many bytes of the log come before the first block; 0 if there are no blocks. As it was
+    /// given to [`plan_at`](crate::verify::plan_at), if it was.
     #[must_use]
     pub fn byte_offset(&self) -> u64 {
         self.byte_offset

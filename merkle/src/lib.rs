@@ -23,8 +23,8 @@
 //!   [`TreeHead`] sums them up; that is what a [`KeyPair`] signs and a [`Verifier`] checks.
 //! * A [`NodeSet`] says which nodes are stored. From that alone follow the length of a log, what a
 //!   request should say ([`tree_index::digest`]) and what answers it ([`proof::plan`]).
-//! * A [`ChangeSet`] is what may be written. Only those of [`append`](mod@append) and
-//!   [`VerifyPlan::check`] make one.
+//! * A [`ChangeSet`] is what may be written: what [`VerifyPlan::check`] has proven, or what the caller
+//!   appends with [`append`](mod@append) and vouches for. Nothing else makes one.
 //!
 //! Everything is a pure function: a plan says which nodes it needs, the caller loads them, and a
 //! check decides.

@@ -92,7 +92,7 @@ pub fn plan(
 /// [`plan`], when it may be known that the block stands at `byte_offset`: where the last one ended.
 ///
 /// Otherwise it takes the roots of all blocks before it, on average half as many as the tree has
-/// levels, and most of the time of a check.
+/// levels, and most of the time of a check. What is given is taken over and not checked.
 ///
 /// # Errors
 /// As `plan`.
