@@ -157,7 +157,7 @@ pub enum Error {
     Closed,
     /// The operating system gave no random bytes.
     #[error("no randomness from the operating system: {0}")]
-    Randomness(getrandom::Error),
+    Randomness(std::io::Error),
 }
 
 /// Where a core is damaged.

@@ -45,7 +45,7 @@ pub enum Error {
     },
     /// The operating system gave no random bytes.
     #[error("the system gave no random bytes for a key pair")]
-    NoRandomness(#[source] getrandom::Error),
+    NoRandomness(#[source] std::io::Error),
     /// A signature just made for our log does not verify: memory or processor made a mistake, or a
     /// signer elsewhere did.
     #[error("the new signature of length {length} does not verify, and is not used")]

@@ -98,7 +98,7 @@ impl KeyPair {
     /// If the operating system has no random bytes.
     pub fn generate() -> Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(&mut *seed).map_err(Error::NoRandomness)?;
+        getrandom::fill(&mut *seed).map_err(|error| Error::NoRandomness(error.into()))?;
         Ok(Self::from_seed(&seed))
     }
 
