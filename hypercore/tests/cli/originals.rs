@@ -288,7 +288,7 @@ fn names_that_others_cannot_use() {
     let scene = Scene::new();
     fs::write(scene.path("10:30"), b"time").unwrap();
     let (server, line) = share(&scene, "10:30", &[]);
-    assert!(line.contains("/10_30?t="), "{line}");
+    assert!(line.contains("/10_30?n=1&t="), "{line}");
     fs::create_dir(scene.path("there")).unwrap();
     scene.run(["receive", &line, "there"]).ok();
     assert_eq!(fs::read(scene.path("there/10_30")).unwrap(), b"time");
@@ -305,7 +305,7 @@ fn the_folder_that_one_is_in() {
         command.current_dir(scene.path("photos"));
     });
     let line = server.event("sharing")["line"].as_str().unwrap().to_owned();
-    assert!(line.ends_with("/photos/"), "{line}");
+    assert!(line.ends_with("/photos/?n=1"), "{line}");
     assert!(scene.path("photos.hypercore").is_dir());
     scene.run(["receive", &line, "copy"]).ok();
     assert_eq!(fs::read(scene.path("copy/one")).unwrap(), b"one");

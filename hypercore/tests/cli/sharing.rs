@@ -32,7 +32,7 @@ fn a_file_by_its_line() {
     fs::write(scene.path("a photo.jpg"), &bytes).unwrap();
     let (server, line) = share(&scene, "a photo.jpg", &[]);
     assert!(
-        line.starts_with("hyper://") && line.contains("/a%20photo.jpg?t="),
+        line.starts_with("hyper://") && line.contains("/a%20photo.jpg?n=5&t="),
         "{line}"
     );
     scene.run(["receive", &line]).fails(
@@ -66,8 +66,8 @@ fn a_file_keeps_its_time_and_that_it_is_a_program() {
     let scene = Scene::new();
     let written = UNIX_EPOCH + Duration::from_secs(1_577_934_245);
     for (name, mode, end) in [
-        ("program", 0o755, "/program?x&t=1577934245"),
-        ("text", 0o644, "/text?t=1577934245"),
+        ("program", 0o755, "/program?x&n=1&t=1577934245"),
+        ("text", 0o644, "/text?n=1&t=1577934245"),
     ] {
         let path = scene.path(name);
         fs::write(&path, name).unwrap();
@@ -178,7 +178,7 @@ fn a_folder_with_everything_in_it() {
         .run(["share", "photos", "--core", "photos/core"])
         .fails(1, &["would lie in the folder", "--core"]);
     let (server, line) = share(&scene, "photos", &[]);
-    assert!(line.ends_with("/photos/"), "{line}");
+    assert!(line.ends_with("/photos/?n=2"), "{line}");
     scene.run(["receive", &line, "copy"]).ok();
     assert_eq!(
         fs::read(scene.path("copy/one.jpg")).unwrap(),

@@ -243,3 +243,40 @@ fn an_archive_that_cannot_be_unpacked() {
     assert!(!scene.path("copy").exists());
     server.stop().ok();
 }
+
+/// Somebody kept what was shared before it grew, and the one who shares it is gone.
+#[test]
+fn an_older_copy_is_not_all_of_it() {
+    let scene = Scene::new();
+    fs::write(scene.path("file"), content(100_000)).unwrap();
+    let (server, line) = share(&scene, "file", &[]);
+    scene.run(["receive", &line, "old", "--keep"]).ok();
+    server.stop().ok();
+    fs::write(scene.path("file"), content(200_000)).unwrap();
+    let (server, line) = share(&scene, "file", &[]);
+    server.stop().ok();
+    let (old, address) = scene.serve("old.hypercore", &[]);
+    let (key, rest) = line.split_once('@').unwrap();
+    let (_, name) = rest.split_once('/').unwrap();
+    let line = format!("{key}@{address}/{name}");
+    let words = ["only 2 of the 4 blocks of `copy`", "`copy.hypercore`"];
+    let receiver = scene.start(["receive", &line, "copy"]);
+    while !receiver.complaint().contains("2 of 4 blocks") {}
+    receiver.stop().fails(6, &words);
+    assert!(scene.path("copy.hypercore").exists());
+    // Also of what an earlier run left.
+    let receiver = scene.start(["receive", &line, "copy"]);
+    while !receiver.complaint().contains("2 of 4 blocks") {}
+    old.stop().ok();
+    receiver.end().fails(6, &words);
+    let done = scene.run(["receive", &line, "copy"]);
+    assert!(matches!(done.code, Some(1 | 6)), "{}", done.stderr);
+    assert!(!scene.path("copy").exists());
+    // It goes on with whoever has the rest, and as before with a line of before.
+    let (server, line) = share(&scene, "file", &[]);
+    scene.run(["receive", &line, "copy"]).ok();
+    assert_eq!(fs::read(scene.path("copy")).unwrap(), content(200_000));
+    let before = line.replace("n=4&", "");
+    scene.run(["receive", &before, "again"]).ok();
+    server.stop().ok();
+}

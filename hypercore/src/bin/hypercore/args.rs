@@ -387,6 +387,9 @@ pub(crate) struct CloneArgs {
     /// What the core is downloaded for, and people know it by.
     #[arg(skip)]
     pub(crate) target: Option<PathBuf>,
+    /// How long the log is at least: it is not complete before.
+    #[arg(skip)]
+    pub(crate) at_least: u64,
     #[command(flatten)]
     pub(crate) identity: Identity,
     #[command(flatten)]

@@ -229,7 +229,10 @@ impl Job {
             self.tell_waiting(&mut events).await?;
             match step {
                 Step::Event(_) => {}
-                Step::Tick => self.report.tell_progress(self.peers.count())?,
+                Step::Tick => {
+                    self.report.tell_progress(self.peers.count())?;
+                    self.report.tell_old();
+                }
                 Step::News(news) => {
                     if let News::Found { address } = &news {
                         let found = vec![address.clone()];

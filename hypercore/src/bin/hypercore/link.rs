@@ -2,9 +2,10 @@
 //! `hyper://KEY@ADDR:PORT/NAME`, without `@ADDR:PORT` on the local network.
 //!
 //! A name that ends with a slash is that of a folder, and `?live` follows where the content grows.
-//! A core has no room for what a file is beside its bytes, and a folder has it in its archive, so
-//! the line of a file has it: `?t=SECONDS` when it was written to, since 1970, and `x` that it is a
-//! program, as in `?x&t=SECONDS`. Either may be missing.
+//! What does not grow has so many blocks, `?n=BLOCKS`: an older copy of the core has less. A core has
+//! no room for what a file is beside its bytes, and a folder has it in its archive, so the line of a
+//! file has it: `t=SECONDS` when it was written to, since 1970, and `x` that it is a program, as in
+//! `?x&n=BLOCKS&t=SECONDS`. Any of them may be missing.
 //! The name comes from somebody else, so it never leads out of the directory it is used in.
 
 use std::{fmt, str::FromStr};
@@ -33,10 +34,12 @@ pub(crate) struct Link {
     pub(crate) facts: Facts,
 }
 
-/// What a file is beside its bytes.
+/// What is known of a file or a folder beside its bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) is_program: bool,
+    /// How long its log was when the line was printed.
+    pub(crate) blocks: Option<u64>,
     /// When it was written to, in seconds since 1970.
     pub(crate) modified: Option<u64>,
 }
@@ -87,7 +90,7 @@ impl fmt::Display for Link {
         }
         match self.kind {
             Kind::File => write!(f, "{}", self.facts),
-            Kind::Folder => f.write_str("/"),
+            Kind::Folder => write!(f, "/{}", self.facts),
             Kind::Log => f.write_str("?live"),
         }
     }
@@ -95,12 +98,16 @@ impl fmt::Display for Link {
 
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.is_program, self.modified) {
-            (false, None) => Ok(()),
-            (true, None) => f.write_str("?x"),
-            (false, Some(modified)) => write!(f, "?t={modified}"),
-            (true, Some(modified)) => write!(f, "?x&t={modified}"),
+        // A line that was cut lacks the end, where it does the least harm.
+        let facts = [
+            self.is_program.then(|| "x".to_owned()),
+            self.blocks.map(|blocks| format!("n={blocks}")),
+            self.modified.map(|modified| format!("t={modified}")),
+        ];
+        for (i, fact) in facts.iter().flatten().enumerate() {
+            write!(f, "{}{fact}", if i == 0 { '?' } else { '&' })?;
         }
+        Ok(())
     }
 }
 
@@ -112,6 +119,7 @@ impl FromStr for Facts {
         for fact in text.split('&') {
             match fact.split_once('=') {
                 None if fact == "x" => facts.is_program = true,
+                Some(("n", blocks)) => facts.blocks = Some(blocks.parse().map_err(|_| ())?),
                 Some(("t", seconds)) => facts.modified = Some(seconds.parse().map_err(|_| ())?),
                 _ => return Err(()),
             }
@@ -127,19 +135,21 @@ impl FromStr for Link {
         let rest = text
             .strip_prefix("hyper://")
             .ok_or("a line to receive starts with hyper://")?;
-        let mut facts = Facts::default();
         // In names it is encoded.
-        let (rest, kind) = if let Some(rest) = rest.strip_suffix("?live") {
-            (rest, Kind::Log)
-        } else if let Some(rest) = rest.strip_suffix('/') {
-            (rest, Kind::Folder)
-        } else if let Some((rest, told)) = rest.split_once('?') {
-            facts = told.parse().map_err(|()| {
+        let (rest, told) = match rest.split_once('?') {
+            Some((rest, told)) => (rest, Some(told)),
+            None => (rest, None),
+        };
+        let (rest, kind) = match rest.strip_suffix('/') {
+            _ if told == Some("live") => (rest, Kind::Log),
+            Some(rest) => (rest, Kind::Folder),
+            None => (rest, Kind::File),
+        };
+        let facts = match told.filter(|_| kind != Kind::Log) {
+            Some(told) => told.parse().map_err(|()| {
                 format!("`?{told}` at the end of the line is not known: is that all of it?")
-            })?;
-            (rest, Kind::File)
-        } else {
-            (rest, Kind::File)
+            })?,
+            None => Facts::default(),
         };
         let (place, name) = rest
             .split_once('/')
@@ -204,22 +214,32 @@ mod tests {
 
     #[test]
     fn what_a_line_tells_of_a_file() {
-        for (end, is_program, modified) in [
-            ("", false, None),
-            ("?x", true, None),
-            ("?t=1577934245", false, Some(1_577_934_245)),
-            ("?x&t=0", true, Some(0)),
+        for (end, is_program, blocks, modified) in [
+            ("", false, None, None),
+            ("?x", true, None, None),
+            ("?n=7", false, Some(7), None),
+            ("?t=1577934245", false, None, Some(1_577_934_245)),
+            ("?x&n=0&t=0", true, Some(0), Some(0)),
         ] {
-            let line = format!("hyper://{KEY}/a{end}");
-            check(&line, "a", Kind::File, None);
-            let facts = line.parse::<Link>().unwrap().facts;
-            assert_eq!((facts.is_program, facts.modified), (is_program, modified));
+            for (slash, kind) in [("", Kind::File), ("/", Kind::Folder)] {
+                let line = format!("hyper://{KEY}/a{slash}{end}");
+                check(&line, "a", kind, None);
+                let facts = line.parse::<Link>().unwrap().facts;
+                assert_eq!(
+                    (facts.is_program, facts.blocks, facts.modified),
+                    (is_program, blocks, modified)
+                );
+            }
         }
         for end in [
             "?",
             "?liv",
             "?t=",
             "?t=-1",
+            "?n=",
+            "/?n=x",
+            "/?live",
+            "?live&n=1",
             "?y",
             "?x&",
             "?t=99999999999999999999",

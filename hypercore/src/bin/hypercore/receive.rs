@@ -93,6 +93,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         range: Vec::new(),
         search: true,
         target: Some(target.clone()),
+        at_least: link.facts.blocks.unwrap_or(0),
         identity: args.identity,
         format: args.format,
     };
@@ -243,7 +244,8 @@ async fn whole(dir: &Path, link: &Link, failure: &Failure) -> Option<Hypercore> 
     }
     let core = open(dir).await.ok()?;
     let length = core.length();
-    if core.key() == link.key && length > 0 && core.downloaded(..) == length {
+    let is_all = length >= link.facts.blocks.unwrap_or(1) && core.downloaded(..) == length;
+    if core.key() == link.key && is_all {
         return Some(core);
     }
     let _ = core.close().await;

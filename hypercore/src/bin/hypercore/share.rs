@@ -48,8 +48,9 @@ const MAX_PEERS: u32 = 1024;
     Whoever has the line that is printed can read what is shared, and so can whoever they give it \
     to. Run it\nagain to go on sharing under the same key; a file that has grown is appended to. \
     With --follow, a log that\nis rotated or cut off goes on with the new file. A core that is in \
-    a folder goes without its secret key.\nThe line of a file has, too, when it was written to (t=) \
-    and whether it is a program (x)."
+    a folder goes without its secret key.\nThe line of a file or folder has, too, of how many blocks \
+    it is (n=), so that nobody takes an older copy for\nall of it; that of a file when it was written \
+    to (t=) and whether it is a program (x)."
 )]
 pub(crate) struct ShareArgs {
     /// A file, a folder, or `-` for standard input
@@ -112,7 +113,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         address: reached_at.map(|address| address.to_string()),
         name: source.name.clone(),
         kind: source.kind,
-        facts: source.facts(),
+        facts: source.facts(&core),
     };
     let without = match reached_at {
         Some(reached_at) => format!(" On the same network `@{reached_at}` may be left out."),
@@ -216,12 +217,14 @@ impl Source {
         })
     }
 
-    /// What those who receive a file are to know beside its bytes.
-    fn facts(&self) -> Facts {
-        match fs::metadata(&self.path) {
+    /// What those who receive it are to know beside its bytes.
+    fn facts(&self, core: &Hypercore) -> Facts {
+        let mut facts = match fs::metadata(&self.path) {
             Ok(metadata) if self.kind == Kind::File && !self.is_stream => state::facts(&metadata),
             _ => Facts::default(),
-        }
+        };
+        facts.blocks = (self.kind != Kind::Log).then(|| core.length());
+        facts
     }
 
     fn is_stdin(&self) -> bool {

@@ -26,6 +26,10 @@ pub(super) struct Report {
     dir: PathBuf,
     /// The file that is wanted, and not its core.
     target: Option<PathBuf>,
+    /// How long its log was when it was shared.
+    at_least: u64,
+    /// Whether it was told that nobody has all of that.
+    told_old: bool,
     live: bool,
     /// When this run began, and the blocks that were stored then.
     start: (Instant, u64),
@@ -60,6 +64,8 @@ impl Report {
             output,
             dir: args.dir.clone(),
             target: args.target.clone(),
+            at_least: args.at_least,
+            told_old: false,
             live: args.live,
             start: (Instant::now(), downloaded),
             progress: (Instant::now(), downloaded, 0),
@@ -210,8 +216,39 @@ impl Report {
         let dir = self.dir.display();
         Some(match self.core.downloaded(..) {
             0 => format!("nothing of `{target}` is here yet"),
+            _ if self.core.length() < self.at_least => format!(
+                "only {} of the {} of `{target}` are known, of an older copy that is here, in \
+                 `{dir}`",
+                self.core.length(),
+                blocks(self.at_least)
+            ),
             _ => format!("{} of `{target}` are here, in `{dir}`", self.bytes_here()),
         })
+    }
+
+    /// Tells once that all that the others have is here, and is not all there is.
+    pub(super) fn tell_old(&mut self) {
+        let length = self.core.length();
+        let is_old = 0 < length && length < self.at_least && self.core.downloaded(..) == length;
+        if self.told_old || !is_old {
+            return;
+        }
+        // Who has not told yet what it has may have all of it.
+        let peers = self.core.peers().into_iter();
+        let told: Vec<_> = peers
+            .filter(|peer| peer.opened)
+            .map(|peer| 0 < peer.remote_length && peer.remote_length <= length)
+            .collect();
+        if told.is_empty() || told.contains(&false) {
+            return;
+        }
+        self.told_old = true;
+        self.output.remark(format_args!(
+            "Whoever is connected has an older copy of `{}`, {length} of {}; waiting for somebody \
+             with all of it.",
+            self.name().display(),
+            blocks(self.at_least)
+        ));
     }
 
     /// "1.50 MiB of 3.00 MiB", to a block: those of a file that is shared are of one size.

@@ -5,7 +5,7 @@ use std::{ops::Range, time::Duration};
 use futures_lite::future;
 use hypercore::{Error, Hypercore, Progress, UpdateOptions};
 
-use crate::{args::CloneArgs, peers::Peers};
+use crate::{args::CloneArgs, output::blocks, peers::Peers};
 
 /// How long connected peers have to tell what they have once all known blocks are here.
 const HEAR_TIMEOUT: Duration = Duration::from_secs(20);
@@ -16,6 +16,8 @@ pub(super) struct Wanted {
     peers: Peers,
     sparse: bool,
     ranges: Vec<Range<u64>>,
+    /// How long the log is at least.
+    at_least: u64,
 }
 
 impl Wanted {
@@ -29,6 +31,7 @@ impl Wanted {
             } else {
                 std::iter::once(0..u64::MAX).collect()
             },
+            at_least: args.at_least,
         }
     }
 
@@ -47,9 +50,10 @@ impl Wanted {
     /// Done when every connected peer was heard, and all that is wanted of the log is here.
     pub(super) fn fetch(&self) -> impl Future<Output = Result<(), Error>> + use<> {
         let (core, peers, ranges) = (self.core.clone(), self.peers.clone(), self.ranges.clone());
+        let at_least = self.at_least;
         async move {
             loop {
-                let length = core.length();
+                let length = core.length().max(at_least);
                 let known = ranges
                     .iter()
                     .map(|blocks| blocks.start..blocks.end.min(length));
@@ -90,11 +94,20 @@ impl Wanted {
             return (0, "its length is not known yet".into());
         }
         let mut wanted = Progress::default();
-        for blocks in &self.ranges {
-            let part = self.core.progress(blocks.clone());
+        for range in &self.ranges {
+            let part = self.core.progress(range.clone());
             wanted.downloaded += part.downloaded;
             wanted.length += part.length;
             wanted.missing.extend(part.missing);
+        }
+        let end = self.at_least.saturating_sub(wanted.length);
+        if end > 0 {
+            let words = format!(
+                "only {} of {} are known",
+                wanted.length,
+                blocks(self.at_least)
+            );
+            return (wanted.length - wanted.downloaded + end, words);
         }
         wanted.missing.truncate(Progress::SHOWN_RUNS);
         if wanted.is_complete() {

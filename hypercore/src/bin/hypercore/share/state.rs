@@ -35,6 +35,7 @@ pub(super) fn facts(metadata: &Metadata) -> Facts {
     let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Facts {
         is_program: is_program(metadata),
+        blocks: None,
         modified: modified.map(|since| since.as_secs()),
     }
 }
