@@ -280,3 +280,28 @@ fn an_older_copy_is_not_all_of_it() {
     scene.run(["receive", &before, "again"]).ok();
     server.stop().ok();
 }
+
+/// What an archive calls its files is up to whoever made it.
+#[test]
+fn a_name_that_would_command_the_terminal() {
+    let scene = Scene::new();
+    let mut archive = tar::Builder::new(Vec::new());
+    let name = "a\x1b[2J\nerror: b";
+    for path in [name.to_owned(), format!("{name}/below")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        archive
+            .append_data(&mut header, path, std::io::empty())
+            .unwrap();
+    }
+    fs::write(scene.path("archive"), archive.into_inner().unwrap()).unwrap();
+    let (server, line) = share(&scene, "archive", &[]);
+    let (key, rest) = line.split_once('@').unwrap();
+    let address = rest.split('/').next().unwrap();
+    let line = format!("{key}@{address}/photos/");
+    let done = scene.run(["receive", &line, "copy"]);
+    let done = done.fails(1, &["`copy` cannot be written", r"a\u{1b}[2J\nerror: b"]);
+    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+    assert!(!done.stderr.contains('\x1b'), "{:?}", done.stderr);
+    server.stop().ok();
+}

@@ -208,12 +208,12 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
     if args.accept_fork_risk {
         output.remark(
             "WARNING: append here only. If blocks were signed elsewhere that are not here, the next \
-             append makes\ntwo histories that cannot be joined.",
+             append makes two histories that cannot be joined.",
         );
     } else {
         output.remark(format_args!(
             "Nothing can be appended until it is certain that no block is missing ({} had been \
-             signed when the keys\nwere exported): `hypercore resume {dir} --from ADDR:PORT` fetches them \
+             signed when the keys were exported): `hypercore resume {dir} --from ADDR:PORT` fetches them \
              from a peer.",
             blocks(length)
         ));

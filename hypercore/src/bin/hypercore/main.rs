@@ -47,8 +47,7 @@ fn main() {
     let code = match net::run(run(cli)) {
         Ok(()) => 0,
         Err(failure) => {
-            let error = output::error_style();
-            output::complain(format_args!("{error}error:{error:#} {failure}"));
+            output::complain_of_failure(&failure);
             failure.code()
         }
     };

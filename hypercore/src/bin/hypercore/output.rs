@@ -46,7 +46,7 @@ impl Output {
         if self.json {
             self.line(&object(fields))
         } else {
-            self.line(&people.to_string())
+            self.line(&escaped(&people.to_string(), "\n"))
         }
     }
 
@@ -115,8 +115,32 @@ impl Output {
 
 /// A line on standard error. That nobody takes it is no reason to end, as `eprintln` would.
 pub(crate) fn complain(text: impl Display) {
-    let line = format!("{text}\n");
+    complain_of("", text);
+}
+
+/// Why the command failed.
+pub(crate) fn complain_of_failure(failure: &Failure) {
+    let style = error_style();
+    complain_of(&format!("{style}error:{style:#} "), failure);
+}
+
+fn complain_of(prefix: &str, text: impl Display) {
+    let line = format!("{prefix}{}\n", escaped(&text.to_string(), ""));
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// `text` without what would command a terminal, or begin a line of its own: there may be names and
+/// words of others in it.
+fn escaped(text: &str, kept: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !kept.contains(c) {
+            safe.extend(c.escape_default());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 /// Standard output for the bytes of blocks, as far as somebody reads it.
@@ -167,7 +191,7 @@ fn are_wanted(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
 }
 
 /// How the word "error" looks; the same as in the messages about usage.
-pub(crate) fn error_style() -> Style {
+fn error_style() -> Style {
     if has_colours() {
         AnsiColor::Red.on_default().bold()
     } else {
@@ -200,6 +224,13 @@ mod tests {
     fn objects_keep_the_order_of_their_fields() {
         let fields = [("b", Value::from("\"x\n")), ("a", Value::from(1))];
         assert_eq!(object(&fields), r#"{"b":"\"x\n","a":1}"#);
+    }
+
+    #[test]
+    fn nothing_of_others_commands_a_terminal() {
+        let text = "a\x1b[2J\u{9b}1m\r\nb ä\\";
+        assert_eq!(escaped(text, ""), r"a\u{1b}[2J\u{9b}1m\r\nb ä\");
+        assert_eq!(escaped("a\nb\tc", "\n"), "a\nb\\tc");
     }
 
     #[test]
