@@ -218,3 +218,19 @@ fn follow_over_the_network() {
     assert_eq!(reader.text(), "one\n");
     reader.stop().ok();
 }
+
+/// No log grows so far, which is an answer and no reason to break off.
+#[test]
+fn follow_from_the_end_of_all_numbers() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, address) = scene.serve("log", &[]);
+    for start in [u64::MAX - 5, u64::MAX - 1] {
+        let start = start.to_string();
+        let follow = ["cat", KEY, "--follow", "--start", &start];
+        scene
+            .run(follow.iter().chain(&["--connect", &address]))
+            .fails(1, &["do not lie within the log"]);
+    }
+    server.stop().ok();
+}

@@ -174,10 +174,11 @@ impl Ahead {
         let core = &source.core;
         let mean = core.byte_length() / core.length().max(1);
         let window = (AHEAD / mean.max(1)).clamp(2, 4096);
-        if index + window / 2 < self.asked.end {
+        if index.saturating_add(window / 2) < self.asked.end {
             return;
         }
-        let until = (index + window).min(end).min(core.length().max(index + 1));
+        let known = core.length().max(index.saturating_add(1));
+        let until = index.saturating_add(window).min(end).min(known);
         self.downloads.clear();
         self.downloads.push(core.download(index..until));
         self.asked = index..until;
