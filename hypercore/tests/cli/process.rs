@@ -352,6 +352,28 @@ impl Done {
     }
 }
 
+/// Makes a command one of a shell, for which it is `"$@"`.
+#[cfg(unix)]
+pub(crate) fn in_shell(command: &mut Command, script: &str) {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some(dir) = command.get_current_dir() {
+        shell.current_dir(dir);
+    }
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            shell.env(name, value);
+        }
+    }
+    *command = shell;
+}
+
 /// A core of many blocks: `0`, `1`, ... each padded to `size` bytes.
 pub(crate) fn many(scene: &Scene, dir: &str, count: usize, size: usize) {
     scene.core(dir, &[]);

@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+#[cfg(unix)]
+use crate::process::in_shell;
 use crate::process::{KEY, Process, Scene};
 
 /// A clone of `log` that has everything and stays connected.
@@ -112,4 +114,24 @@ fn a_directory_is_asked_for() {
     scene
         .run(["stats", "nothing"])
         .fails(1, &["`nothing` does not exist"]);
+}
+
+/// As in a pipe to `head`.
+#[cfg(unix)]
+#[test]
+fn who_has_seen_enough_ends_it() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, address) = scene.serve("log", &[]);
+    let clone = follower(&scene, &address);
+    for what in ["peers", "stats"] {
+        let watch = scene.start_with([what, "log", "--watch", "--json"], |command| {
+            in_shell(command, r#"{ "$@"; echo "exit code $?" >&2; } | head -n 1"#);
+        });
+        let done = watch.end().ok();
+        assert_eq!(done.events().len(), 1);
+        assert_eq!(done.stderr, "exit code 0\n");
+    }
+    clone.stop().ok();
+    server.stop().ok();
 }

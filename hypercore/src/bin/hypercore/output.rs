@@ -78,6 +78,11 @@ impl Output {
         self.quiet
     }
 
+    /// Whether standard output was closed, so that nobody hears of what is still told.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.unread
+    }
+
     /// Starts to draw progress in `style`, if somebody sees it; an unknown `length` is 0.
     pub(crate) fn draw(&mut self, length: u64, style: &str) -> &ProgressBar {
         if self.has_bar {

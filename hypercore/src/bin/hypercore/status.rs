@@ -52,7 +52,7 @@ pub(crate) struct StatsArgs {
 struct Whom {
     /// Directory that a running `hypercore serve` or `hypercore clone` has open
     dir: PathBuf,
-    /// Tell it again every second, until interrupted
+    /// Tell it again every second, until interrupted or until nobody reads it
     #[arg(long, short)]
     watch: bool,
     #[command(flatten)]
@@ -104,7 +104,8 @@ fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<
             continue;
         };
         tell(&mut output, &Change { before, now })?;
-        if !whom.watch {
+        // Who has seen enough, as `head` has, does not wait for an end.
+        if !whom.watch || output.is_unread() {
             return Ok(());
         }
     }
