@@ -54,7 +54,8 @@ impl PageSize {
 /// Blocks end at 2^53 and tree indexes at 2^54: what is beyond reads as clear and cannot be set. Memory and time grow
 /// with the number of changes between ones and zeros, so a complete log of any length costs next to nothing.
 ///
-/// Reading needs only `&self`. Two bitfields are equal when their bits are, whatever pages are dirty.
+/// Reading needs only `&self`. Two bitfields are equal when their bits and the size of their pages are, whatever pages are
+/// dirty.
 #[derive(Clone, Debug)]
 pub struct Bitfield {
     page_size: PageSize,
