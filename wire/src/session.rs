@@ -170,8 +170,12 @@ impl Session {
         Self::build(options, now, None)
     }
 
-    /// A session whose ephemeral key is known, to repeat a recorded handshake.
-    #[doc(hidden)]
+    /// A session whose ephemeral key is known, to repeat a recorded handshake. For tests only: such a
+    /// key has to be new for each connection, and nobody else may know it.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    #[cfg(any(test, feature = "testing"))]
     pub fn with_fixed_ephemeral_for_testing_only(
         options: SessionOptions,
         now: Instant,
