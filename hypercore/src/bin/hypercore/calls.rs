@@ -293,7 +293,7 @@ async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sen
             Ok(tcp) => peers
                 .attach(tcp, address, Role::Initiator, options)
                 .map_err(|error| error.to_string()),
-            Err(error) => Err(reason(&error)),
+            Err(reason) => Err(reason),
         };
         match link {
             Ok(link) => {

@@ -96,7 +96,8 @@ async fn examine(args: &DoctorArgs, core: &Hypercore, report: &mut Report) -> Re
     };
     let addresses = report.step("name", find(host)).await?;
     let peers = Peers::new(core, identity::load(args.identity.path.as_deref())?);
-    let tcp = report.step("dial", dial(&addresses, &peers)).await?;
+    let dial = dial(&addresses, report.limit, &peers);
+    let tcp = report.step("dial", dial).await?;
 
     let (greet, greeted) = async_channel::bounded(1);
     let mut options = ReplicateOptions::live().on_authenticate(move |_| {
@@ -166,16 +167,11 @@ async fn find(host: &str) -> Outcome<Vec<SocketAddr>> {
     Ok((found, words.join(", ")))
 }
 
-/// Calls the addresses one after the other until one answers.
-async fn dial(addresses: &[SocketAddr], peers: &Peers) -> Outcome<net::Tcp> {
-    let mut reasons = Vec::new();
-    for address in addresses {
-        match net::connect(&address.to_string(), &peers.hang_up).await {
-            Ok(tcp) => return Ok((tcp, address.to_string())),
-            Err(error) => reasons.push(format!("{address}: {}", reason(&error))),
-        }
-    }
-    Err(reasons.join("; "))
+/// Calls the addresses as everything that calls peers does.
+async fn dial(addresses: &[SocketAddr], limit: Duration, peers: &Peers) -> Outcome<net::Tcp> {
+    let called = net::dial(addresses, limit, &peers.hang_up).await;
+    let called = called.map(|(tcp, address)| (tcp, address.to_string()));
+    called.map_err(|reasons| net::in_words(&reasons))
 }
 
 /// Receives the first block, or the last one of a peer that has not the first.

@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_std::{
@@ -28,6 +28,9 @@ use crate::errors::{Failure, Result, reason};
 
 /// How long a peer has to answer a call.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long each address of a name has to answer at least, however many it has.
+const MIN_SHARE: Duration = Duration::from_secs(2);
 
 /// Runs the program.
 pub(crate) fn run<T>(program: impl Future<Output = T>) -> T {
@@ -113,13 +116,56 @@ pub(crate) async fn resolve(host: &str) -> io::Result<Vec<SocketAddr>> {
     found.map_err(|_| io::Error::new(io::ErrorKind::NotFound, "no machine of that name is known"))
 }
 
-/// Calls `address`, which may be a name.
-pub(crate) async fn connect(address: &str, hang_up: &HangUp) -> io::Result<Tcp> {
-    let call = async { TcpStream::connect(&resolve(address).await?[..]).await };
-    match timeout(CONNECT_TIMEOUT, call).await {
-        Ok(stream) => Tcp::new(stream?, hang_up),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+/// Calls `address`, which may be a name; or tells why nobody is reached.
+pub(crate) async fn connect(address: &str, hang_up: &HangUp) -> Result<Tcp, String> {
+    let found = timeout(CONNECT_TIMEOUT, resolve(address)).await;
+    let found = found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let found = found.map_err(|error| reason(&error))?;
+    match dial(&found, CONNECT_TIMEOUT, hang_up).await {
+        Ok((tcp, _)) => Ok(tcp),
+        // The name is that address, or stands for it.
+        Err(reasons) if reasons.len() == 1 => Err(reasons.into_iter().map(|it| it.1).collect()),
+        Err(reasons) => Err(in_words(&reasons)),
     }
+}
+
+/// Why nobody is reached at an address.
+type Unreached = (SocketAddr, String);
+
+/// "192.0.2.1:80: no answer; 192.0.2.2:80: nobody listens there".
+pub(crate) fn in_words(reasons: &[Unreached]) -> String {
+    let words = reasons.iter().map(|(at, reason)| format!("{at}: {reason}"));
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// Calls the addresses of one peer, one after the other, until one answers.
+pub(crate) async fn dial(
+    addresses: &[SocketAddr],
+    limit: Duration,
+    hang_up: &HangUp,
+) -> Result<(Tcp, SocketAddr), Vec<Unreached>> {
+    let call = |at| async move { Tcp::new(TcpStream::connect(at).await?, hang_up) };
+    first_of(addresses, limit, call).await
+}
+
+/// What the first `call` gives that does not fail. They share the time there is, so that one that is
+/// silent leaves some for those after it.
+async fn first_of<T, F: Future<Output = io::Result<T>>>(
+    addresses: &[SocketAddr],
+    limit: Duration,
+    call: impl Fn(SocketAddr) -> F,
+) -> Result<(T, SocketAddr), Vec<Unreached>> {
+    let start = Instant::now();
+    let mut reasons = Vec::new();
+    for (&address, left) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+        let share = limit.saturating_sub(start.elapsed()) / left;
+        let called = timeout(share.max(MIN_SHARE), call(address)).await;
+        match called.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(answer) => return Ok((answer, address)),
+            Err(error) => reasons.push((address, reason(&error))),
+        }
+    }
+    Err(reasons)
 }
 
 /// A connection.
@@ -192,6 +238,25 @@ impl AsyncWrite for Tcp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_silent_address_leaves_time_for_the_next_one() {
+        let addresses = [1, 2, 3, 4].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        let call = |address: SocketAddr| async move {
+            match address.port() {
+                1 => Err(io::ErrorKind::ConnectionRefused.into()),
+                2 | 4 => futures_lite::future::pending().await,
+                port => Ok(port),
+            }
+        };
+        let start = Instant::now();
+        let answer = run(first_of(&addresses, Duration::from_secs(6), call));
+        assert_eq!(answer, Ok((3, addresses[2])));
+        assert!((MIN_SHARE..MIN_SHARE * 2).contains(&start.elapsed()));
+        let none = run(first_of(&addresses[..2], Duration::ZERO, call));
+        let words = "192.0.2.1:1: nobody listens there; 192.0.2.1:2: no answer";
+        assert_eq!(in_words(&none.unwrap_err()), words);
+    }
 
     #[test]
     fn addresses_that_only_this_machine_knows_are_told_to_nobody() {
