@@ -1,5 +1,7 @@
 //! `serve`: where it says that it is reached, many at once, and how it ends.
 
+#[cfg(target_os = "linux")]
+use crate::process::in_shell;
 use crate::process::{KEY, Scene, many};
 
 /// The command that `serve` prints is one that works where it is said to.
@@ -84,4 +86,66 @@ fn signals() {
     append.event("ack");
     append.signal("-TERM");
     append.end_open().fails(6, &["interrupted"]);
+}
+
+/// As many files as the system lets a process have are not all for those who call.
+#[cfg(target_os = "linux")]
+#[test]
+fn more_strangers_than_there_are_files() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let args = ["serve", "log", "--json", "--lines"];
+    let mut server = scene.start_with(args, |command| {
+        // What is raised is the soft limit.
+        in_shell(command, r#"ulimit -Sn 40; ulimit -Hn 100; exec "$@""#);
+    });
+    let first = server.next();
+    let address = first["address"].as_str().unwrap();
+    let strangers: Vec<_> = (0..150)
+        .map(|_| std::net::TcpStream::connect(address).unwrap())
+        .collect();
+    let words = server.complaint();
+    assert!(words.contains("was refused"), "{words}");
+    for length in 2..5 {
+        server.say("line\n");
+        assert_eq!(server.event("append")["length"], length);
+    }
+    drop(strangers);
+    scene.run(["clone", KEY, "copy", "--connect", address]).ok();
+    let done = server.stop().ok();
+    assert!(!done.stderr.contains("open files"), "{}", done.stderr);
+}
+
+/// It is told, and not ten times a second.
+#[cfg(target_os = "linux")]
+#[test]
+fn no_file_is_left() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let (server, address) = scene.serve("log", &[]);
+    let limit = |files: u32| {
+        let id = server.id().to_string();
+        let limit = format!("--nofile={files}:");
+        let done = std::process::Command::new("prlimit")
+            .args(["--pid", &id, &limit])
+            .status();
+        assert!(done.unwrap().success());
+    };
+    limit(1);
+    let start = std::time::Instant::now();
+    let clone = scene.start(["clone", KEY, "copy", "--connect", &address]);
+    let told: Vec<_> = (0..3).map(|_| server.complaint()).collect();
+    assert!(
+        start.elapsed() > std::time::Duration::from_secs(2),
+        "{told:?}"
+    );
+    for words in told {
+        assert!(words.contains("a connection was not accepted"), "{words}");
+        assert!(words.contains("`ulimit -n`"), "{words}");
+    }
+    limit(1000);
+    clone.end().ok();
+    // Questions are answered again, too.
+    scene.run(["stats", "log"]).ok();
+    server.stop().ok();
 }

@@ -30,6 +30,9 @@ use crate::{
 /// closed at once.
 const MAX_CONNECTIONS: usize = 64;
 
+/// With those that are refused, while they hear that.
+pub(crate) const MOST_CONNECTIONS: usize = 2 * MAX_CONNECTIONS;
+
 /// A request without its body, which no request here has.
 const MAX_HEAD: usize = 8 * 1024;
 

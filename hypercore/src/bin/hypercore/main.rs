@@ -28,6 +28,7 @@ mod read;
 mod receive;
 mod repair;
 mod resume;
+mod room;
 mod serve;
 mod share;
 mod signals;
@@ -43,6 +44,7 @@ use errors::Result;
 fn main() {
     let cli = Cli::parse();
     keep_no_core_file();
+    room::ask_for_more();
     start_logging(cli.manners.verbose);
     let code = match net::run(run(cli)) {
         Ok(()) => 0,

@@ -23,6 +23,7 @@ use crate::{
     net::{self, Listener},
     output::{Output, blocks, complain},
     peers::{Ended, Gathering, Member, Peers},
+    room,
     signals::Signals,
     status,
 };
@@ -98,12 +99,17 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
         Ok(listener)
     });
     let page = page.transpose()?;
+    let browsers = if page.is_some() {
+        http::MOST_CONNECTIONS
+    } else {
+        0
+    };
     let service = Service {
         core: core.clone(),
         dir: dir.clone(),
         listener,
         page,
-        door: Door::new(max_peers, allow.iter().chain(&more)),
+        door: Door::new(max_peers, browsers, allow.iter().chain(&more)),
         identity,
         signals,
     };
@@ -222,12 +228,17 @@ fn limits_of_readers() -> Limits {
 }
 
 impl Door {
+    /// Room is left for so many `browsers`.
     pub(crate) fn new<'a>(
         max_peers: u32,
+        browsers: usize,
         allowed: impl IntoIterator<Item = &'a PublicKey>,
     ) -> Self {
         let mut limits = AdmissionLimits::default();
-        limits.connections = max_peers.try_into().unwrap_or(usize::MAX);
+        let room = room::for_peers(browsers);
+        limits.connections = usize::try_from(max_peers).unwrap_or(usize::MAX).min(room);
+        // Those who say nothing leave room for those who do.
+        limits.handshakes = limits.handshakes.min(room.div_ceil(2));
         Self {
             admission: Admission::new(limits),
             allowed: allowed.into_iter().map(|key| *key.as_bytes()).collect(),
@@ -274,7 +285,10 @@ async fn accept(
         let (tcp, address) = match listener.accept(&peers.hang_up).await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection was not accepted");
+                let (words, advice) = (reason(&error), room::advice(&error));
+                refusals.tell(format_args!(
+                    "a connection was not accepted: {words}{advice}"
+                ));
                 Timer::after(ACCEPT_PAUSE).await;
                 continue;
             }

@@ -147,7 +147,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         dir: source.dir.clone(),
         listener,
         page: None,
-        door: Door::new(MAX_PEERS, []),
+        door: Door::new(MAX_PEERS, 0, []),
         identity,
         signals,
     };

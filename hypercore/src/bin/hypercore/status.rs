@@ -231,10 +231,7 @@ fn tell_stats(output: &mut Output, change: &Change) -> Result<()> {
 pub(crate) async fn answer(dir: PathBuf, core: Hypercore, peers: Peers) -> Infallible {
     #[cfg(unix)]
     match socket::Socket::bind(&dir) {
-        Ok(socket) => {
-            let error = socket.answer(&core, &peers).await;
-            tracing::warn!(%error, "`hypercore peers` and `hypercore stats` are not answered");
-        }
+        Ok(socket) => match socket.answer(&core, &peers).await {},
         Err(error) => {
             tracing::info!(%error, "`hypercore peers` and `hypercore stats` are not answered");
         }
@@ -314,6 +311,7 @@ use socket::listen;
 #[cfg(unix)]
 mod socket {
     use std::{
+        convert::Infallible,
         env, fs,
         io::{self, BufRead, BufReader, Read},
         os::unix::{
@@ -378,12 +376,17 @@ mod socket {
             Ok(socket)
         }
 
-        /// Answers until that fails.
-        pub(super) async fn answer(&self, core: &Hypercore, peers: &Peers) -> io::Error {
+        /// Answers for ever.
+        pub(super) async fn answer(&self, core: &Hypercore, peers: &Peers) -> Infallible {
             loop {
                 let mut stream = match self.listener.accept().await {
                     Ok((stream, _)) => stream,
-                    Err(error) => return error,
+                    Err(error) => {
+                        // As when no file is left, which passes.
+                        tracing::info!(%error, "a question was not answered");
+                        Timer::after(INTERVAL).await;
+                        continue;
+                    }
                 };
                 let (core, peers) = (core.clone(), peers.clone());
                 net::spawn(async move {
