@@ -343,3 +343,32 @@ fn what_cannot_be_shared_or_received() {
         .run(["send", "nothing"])
         .fails(1, &["`nothing` cannot be read"]);
 }
+
+/// The folder itself, too, is for those alone for whom it was.
+#[test]
+fn a_folder_keeps_who_may_look_into_it() {
+    let scene = Scene::new();
+    let set = |path, mode| fs::set_permissions(scene.path(path), Permissions::from_mode(mode));
+    for mode in [0o700, 0o755, 0o500, 0o2770] {
+        fs::create_dir(scene.path("photos")).unwrap();
+        fs::write(scene.path("photos/one"), b"one").unwrap();
+        set("photos", mode).unwrap();
+        let (server, line) = share(&scene, "photos", &[]);
+        scene.run(["receive", &line, "copy"]).ok();
+        let found = fs::metadata(scene.path("copy")).unwrap();
+        let found = found.permissions().mode() & 0o7777;
+        assert_eq!(found, mode & 0o777, "{mode:o}, and not {found:o}");
+        assert_eq!(fs::read(scene.path("copy/one")).unwrap(), b"one");
+        server.stop().ok();
+        if mode == 0o700 {
+            set("photos", 0o755).unwrap();
+            scene
+                .run(["share", "photos"])
+                .fails(1, &["anything in it was changed"]);
+        }
+        for path in ["photos", "copy", "photos.hypercore"] {
+            set(path, 0o700).unwrap();
+            fs::remove_dir_all(scene.path(path)).unwrap();
+        }
+    }
+}

@@ -315,11 +315,49 @@ fn write(core: Hypercore, part: &Path, target: &Path, facts: Facts) -> io::Resul
 /// Unpacks an archive, of which nothing leads out of `part`.
 fn unpack(core: Hypercore, part: &Path, target: &Path) -> io::Result<()> {
     clean(part)?;
-    fs::create_dir(part)?;
+    let mode = mode_of_folder(core.clone())?;
+    make_private(part, mode.is_some())?;
     let mut archive = tar::Archive::new(Content::of(core));
     archive.set_preserve_mtime(true);
     archive.unpack(part)?;
-    give(part, target)
+    // Nobody moves a directory that they may not write to.
+    mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
+    give(part, target)?;
+    mode.map_or(Ok(()), |mode| set_mode(target, mode))
+}
+
+/// What the folder itself was to whom, where its archive begins with that.
+fn mode_of_folder(core: Hypercore) -> io::Result<Option<u32>> {
+    let mut archive = tar::Archive::new(Content::of(core));
+    let Some(first) = archive.entries()?.next() else {
+        return Ok(None);
+    };
+    let first = first?;
+    let path = first.path()?;
+    let is_folder = path.components().eq([path::Component::CurDir]);
+    is_folder.then(|| first.header().mode()).transpose()
+}
+
+/// Makes a directory, for nobody else if its own permissions come later.
+fn make_private(dir: &Path, is_private: bool) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    if is_private {
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    }
+    let _ = is_private;
+    builder.create(dir)
+}
+
+/// Gives a directory the permissions that another one has elsewhere.
+fn set_mode(dir: &Path, mode: u32) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
+        fs::set_permissions(dir, permissions)?;
+    }
+    let _ = (dir, mode);
+    Ok(())
 }
 
 fn copy(core: Hypercore, to: &mut impl Write) -> io::Result<()> {

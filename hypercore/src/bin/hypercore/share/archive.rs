@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -70,7 +70,13 @@ fn write(
         let mut header = tar::Header::new_gnu();
         header.set_metadata(&metadata);
         let written = if kind.is_dir() {
-            builder.append_data(&mut header, &entry.name, io::empty())
+            let is_root = entry.name.as_os_str().is_empty();
+            let name = if is_root {
+                Path::new("./")
+            } else {
+                &entry.name
+            };
+            builder.append_data(&mut header, name, io::empty())
         } else if kind.is_symlink() {
             header.set_size(0);
             fs::read_link(&entry.path)
@@ -219,9 +225,10 @@ mod tests {
         }
         fs::write(&grows, vec![1; 9 << 20]).unwrap();
         let files = unpacked(&archive);
-        assert_eq!(files.len(), 2);
-        assert_eq!(files[0].1.len(), 8 << 20);
-        assert_eq!(files[1], ("b".into(), b"after it".to_vec()));
+        assert_eq!(files.len(), 3);
+        assert_eq!(files[0], ("./".into(), Vec::new()));
+        assert_eq!(files[1].1.len(), 8 << 20);
+        assert_eq!(files[2], ("b".into(), b"after it".to_vec()));
         let remark = archive.remarks.recv_blocking().unwrap();
         assert!(
             remark.contains("was written to while it was read"),

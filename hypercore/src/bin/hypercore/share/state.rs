@@ -143,7 +143,7 @@ impl Entry {
     }
 }
 
-/// Everything in a folder, in the same order every time, without following links.
+/// A folder and everything in it, in the same order every time, without following links.
 pub(super) struct Walk {
     folder: PathBuf,
     /// Names within the folder that come next, the first of them last.
@@ -153,13 +153,12 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn of(folder: &Path) -> Self {
-        let mut walk = Self {
+        Self {
             folder: folder.to_owned(),
-            next: Vec::new(),
+            // The folder itself: who may look into it is to be known before there is anything in it.
+            next: vec![PathBuf::new()],
             failure: None,
-        };
-        walk.enter(Path::new(""));
-        walk
+        }
     }
 
     fn enter(&mut self, name: &Path) {
@@ -173,11 +172,15 @@ impl Walk {
                 names.sort_unstable_by(|a, b| b.cmp(a));
                 self.next.append(&mut names);
             }
-            // Somebody has removed it meanwhile.
-            Err(error) if is_gone(&error) && name != Path::new("") => {}
+            Err(error) if may_be_gone(name, &error) => {}
             Err(error) => self.failure = Some(unreadable(&path, &error)),
         }
     }
+}
+
+/// Whether somebody has removed meanwhile what is in the folder, and not all of it.
+fn may_be_gone(name: &Path, error: &io::Error) -> bool {
+    is_gone(error) && name != Path::new("")
 }
 
 pub(super) fn is_gone(error: &io::Error) -> bool {
@@ -197,7 +200,7 @@ impl Iterator for Walk {
             let path = self.folder.join(&name);
             match fs::symlink_metadata(&path) {
                 Ok(metadata) => break (name, path, metadata),
-                Err(error) if is_gone(&error) => {}
+                Err(error) if may_be_gone(&name, &error) => {}
                 Err(error) => return Some(Err(unreadable(&path, &error))),
             }
         };
