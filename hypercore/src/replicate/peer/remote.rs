@@ -120,7 +120,12 @@ impl Peer {
 
     /// Whether we could still ask it whether it has block `index`.
     pub(crate) fn can_be_asked_about(&self, index: u64) -> bool {
-        self.can_download() && !self.regions.contains(&(index / REGION))
+        self.can_download() && self.has_regions_left() && !self.regions.contains(&(index / REGION))
+    }
+
+    /// Whether it was asked about fewer regions than one peer ever is.
+    fn has_regions_left(&self) -> bool {
+        self.regions.len() < MAX_REGIONS
     }
 
     /// Asks what the remote has in the region of `index`, once.
@@ -131,7 +136,7 @@ impl Peer {
             return;
         }
         if self.wants_in_flight >= MAX_WANTS
-            || self.regions.len() >= MAX_REGIONS
+            || !self.has_regions_left()
             || !self.regions.insert(region)
         {
             return;
@@ -151,6 +156,7 @@ impl Peer {
         }
         let mut region = self.next_region;
         while self.wants_in_flight < MAX_WANTS
+            && self.has_regions_left()
             && self.options.load.room() > 0
             && let Some(run) = blocks.runs_from(region * REGION).next()
             && run.start < self.remote.bound()
@@ -164,5 +170,43 @@ impl Peer {
     pub(crate) fn takes_wants(&mut self) -> bool {
         let has_room = self.wants_in_flight < MAX_WANTS;
         has_room && std::mem::take(&mut self.takes_wants)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::{super::requests::tests::peer, *};
+
+    /// It had one region after the other looked at, 2^32 of them, while everybody else waited.
+    #[test]
+    fn a_remote_is_asked_about_so_many_regions_and_no_more() {
+        let mut peer = peer(Instant::now());
+        peer.stage = Stage::Open;
+        let have = |start, length, bitfield| Have {
+            start,
+            length,
+            bitfield,
+            ack: false,
+        };
+        let last = have((1 << 52) - 1, 1, None);
+        peer.on_have(&last).expect("it may exist");
+        let all = Blocks::from(0..u64::MAX);
+        let nothing = have(0, REGION, Some(Bytes::new()));
+        while peer.regions.len() < MAX_REGIONS {
+            peer.want_blocks(&all);
+            for _ in 0..MAX_WANTS {
+                peer.on_have(&nothing).expect("it has nothing there");
+            }
+        }
+        let next = REGION * MAX_REGIONS as u64;
+        assert!(peer.regions.contains(&(next / REGION - 1)));
+        let start = Instant::now();
+        peer.want_blocks(&all);
+        assert!(start.elapsed() < Duration::from_secs(1));
+        assert!(!peer.may_have(next), "it is waited for what is never asked");
     }
 }

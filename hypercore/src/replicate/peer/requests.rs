@@ -341,7 +341,7 @@ impl Peer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use hypercore_wire::{Session, SessionOptions};
@@ -354,7 +354,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    fn peer(now: Instant) -> Peer {
+    pub(in crate::replicate::peer) fn peer(now: Instant) -> Peer {
         let options = SessionOptions::new(true).expect("there is randomness");
         let mut session = Session::new(options, now).expect("there is randomness");
         let channel = session.open(&[7; 32]).expect("it is the first");
