@@ -345,6 +345,7 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        let may_answer = self.may_answer();
         let mut core = shared.lock();
         answers.note_uploads(&mut core, peer);
         let Core {
@@ -359,7 +360,13 @@ impl Connection {
         }
         let done = state.stage == Stage::Done;
         let mut messages = std::mem::take(&mut state.outbox);
-        let deadlines = [state.deadline(), state.question_deadline()];
+        // What waits for the remote to take something has no time of its own.
+        let question = if may_answer {
+            state.question_deadline()
+        } else {
+            None
+        };
+        let deadlines = [state.deadline(), question];
         let starved = state.is_starved();
         let is_behind = !state.is_idle() || state.has_extension_messages();
         let unsynced = core.log.unsynced();

@@ -321,27 +321,28 @@ impl AsyncWrite for Replication {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let mut connection = lock(&this.inner);
-        let mut received = Ok(());
-        while received.is_ok() {
-            let now = runtime::now();
-            if connection.is_finished(now) {
-                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-            }
-            if connection.may_receive() {
-                received = connection.receive(bytes, now);
-                break;
-            }
+        let now = runtime::now();
+        if connection.is_finished(now) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let received = if connection.may_receive() {
+            connection.receive(bytes, now)
+        } else {
             this.writer = Some(cx.waker().clone());
             // Whoever cannot write what is read here does not read either: time passes all the same.
-            if this
-                .write_alarm
-                .poll(cx, connection.deadline())
-                .is_pending()
-            {
+            let rang = this.write_alarm.poll(cx, connection.deadline());
+            if rang.is_pending() {
                 return Poll::Pending;
             }
-            received = connection.advance(runtime::now());
-        }
+            connection.is_silent(now);
+            let advanced = connection.advance(now);
+            if advanced.is_ok() {
+                // Others get their turn, also if more is due already.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            advanced
+        };
         match received {
             Ok(()) => Poll::Ready(Ok(bytes.len())),
             Err(error) => {

@@ -24,6 +24,7 @@ mod network;
 mod order;
 mod schedules;
 mod speed;
+mod unread;
 mod waits;
 
 use std::{cell::RefCell, fmt::Write, io, ops::Range, rc::Rc, sync::Arc, time::Duration};

@@ -1,0 +1,229 @@
+//! A remote that asks for much and reads nothing, which costs nobody any time.
+
+use std::time::Duration;
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use hypercore_merkle::KeyPair;
+use hypercore_storage::Memory;
+use hypercore_wire::{ChannelId, Have, Message, Request, Session, SessionOptions, Want};
+
+use super::{network::Cable, open, plain, schedules::good_conditions};
+use crate::{
+    GetOptions, Hypercore, ReplicateOptions, Replication, Role, runtime,
+    runtime::simulated::Runtime,
+};
+
+/// More Wants than are answered at once, and than wait before nothing more is read.
+const MANY_WANTS: u64 = 700;
+
+/// The other end of a [`Replication`], driven by hand.
+struct Remote {
+    session: Session,
+    channel: ChannelId,
+}
+
+impl Remote {
+    fn new(core: &Hypercore) -> Self {
+        let mut options = SessionOptions::new(false).expect("there is randomness");
+        (options.noise, options.encrypted) = (false, false);
+        let mut session = Session::new(options, runtime::now()).expect("there is randomness");
+        let channel = session
+            .open(core.key().as_bytes())
+            .expect("it is the first");
+        Self { session, channel }
+    }
+
+    fn say(&mut self, message: &Message) {
+        self.session
+            .send(self.channel, message)
+            .expect("it is open");
+    }
+
+    fn want(&mut self, regions: std::ops::Range<u64>) {
+        for region in regions {
+            self.say(&Message::Want(Want {
+                start: region << 20,
+                length: 1 << 20,
+            }));
+        }
+    }
+
+    fn request(&mut self, blocks: std::ops::Range<u64>) {
+        for index in blocks {
+            self.say(&Message::Request(Request {
+                index,
+                ..Request::default()
+            }));
+        }
+    }
+
+    /// Has `ours` take all that was said.
+    async fn write(&mut self, ours: &mut Replication) {
+        while !self.session.outgoing().is_empty() {
+            let count = ours
+                .write(self.session.outgoing())
+                .await
+                .expect("it takes it");
+            self.session.sent(runtime::now(), count);
+        }
+    }
+
+    /// Takes what `ours` says until it says nothing more. Returns how many bytes.
+    async fn read(&mut self, ours: &mut Replication) -> usize {
+        let mut buffer = vec![0; 1 << 16];
+        let mut read = 0;
+        while let Some(count) = future::poll_once(ours.read(&mut buffer)).await {
+            let count = count.expect("it is well");
+            assert!(count > 0, "it ended");
+            self.session
+                .receive(runtime::now(), &buffer[..count])
+                .expect("it is honest");
+            while self.session.poll_event().is_some() {}
+            read += count;
+        }
+        read
+    }
+
+    async fn read_byte(&mut self, ours: &mut Replication) {
+        let mut byte = [0];
+        ours.read_exact(&mut byte).await.expect("it is well");
+        self.session
+            .receive(runtime::now(), &byte)
+            .expect("it is honest");
+    }
+
+    /// Opens the core on both sides.
+    async fn open(&mut self, ours: &mut Replication) {
+        self.write(ours).await;
+        self.read(ours).await;
+        self.write(ours).await;
+    }
+}
+
+/// A core with as many blocks of 64 KiB.
+fn origin(runtime: &Runtime, number: u8, blocks: usize) -> Hypercore {
+    let key_pair = KeyPair::from_seed(&[number; 32]);
+    let core = open(&Memory::new(), key_pair.public_key(), Some(key_pair), false);
+    let append = core.clone();
+    runtime.spawn(async move {
+        let blocks = (0..blocks).map(|_| vec![7; 1 << 16]);
+        append.append_batch(blocks).await.expect("memory holds it");
+    });
+    runtime.run_for(Duration::from_secs(1));
+    core
+}
+
+fn options() -> ReplicateOptions {
+    let mut options = plain(true);
+    options.download = Some(true);
+    options
+}
+
+/// Runs `work` to its end.
+fn finish(runtime: &Runtime, work: impl Future<Output = ()> + 'static) {
+    let task = runtime.spawn(work);
+    let limit = runtime.now() + Duration::from_secs(120);
+    assert!(
+        runtime.run_until(limit, || !runtime.is_running(task)),
+        "it does not end"
+    );
+}
+
+/// Its next bytes have to wait, and meanwhile what it was asked for becomes late.
+#[test]
+fn one_who_writes_while_a_request_becomes_late() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 1);
+        let mut remote = Remote::new(&core);
+        let get = core.clone();
+        runtime.spawn(async move {
+            let _ = get.get_with(5, GetOptions::default()).await;
+        });
+        let mut ours = core
+            .replicate(Role::Initiator, options())
+            .expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.say(&Message::Have(Have::block(5)));
+            remote.want(0..MANY_WANTS);
+            remote.write(&mut ours).await;
+            remote.read(&mut ours).await;
+            assert!(core.peers()[0].in_flight > 0);
+            // More than 640 wait: the next bytes are taken when fewer do.
+            remote.want(0..1);
+            remote.write(&mut ours).await;
+            core.close().await.expect("memory holds it");
+        });
+    });
+}
+
+/// Its next bytes have to wait, and its Wants too, for it to read the blocks.
+#[test]
+fn one_who_writes_and_does_not_read() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 40);
+        let mut remote = Remote::new(&core);
+        let mut ours = core
+            .replicate(Role::Initiator, options())
+            .expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.request(0..40);
+            remote.want(0..MANY_WANTS);
+            remote.write(&mut ours).await;
+            // Byte by byte, until our answers fill the buffer.
+            for _ in 0..100 {
+                remote.read_byte(&mut ours).await;
+            }
+            remote.want(0..1);
+            let written = runtime::timeout(Duration::from_secs(8), remote.write(&mut ours)).await;
+            assert!(written.is_none(), "it is read whatever it asks for");
+            let read = remote.read(&mut ours).await;
+            assert!(read > 40 << 16, "{read} bytes");
+            remote.write(&mut ours).await;
+            core.close().await.expect("memory holds it");
+        });
+    });
+}
+
+/// A Want whose time had come was waited for as fast as the processor could.
+#[test]
+fn one_who_does_not_read_and_wants_to_hear() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 40);
+        let mut conditions = [good_conditions(); 2];
+        conditions[0].buffer = 1 << 12;
+        let (_cable, [socket, mut theirs]) = Cable::new(runtime, conditions);
+        let ours = core
+            .replicate(Role::Initiator, options())
+            .expect("it is open");
+        runtime.spawn(async move {
+            let _ = ours.run(socket).await;
+        });
+        let mut remote = Remote::new(&core);
+        runtime.spawn(async move {
+            // What it says before it reads is kept until the core is open.
+            let outgoing = remote.session.outgoing().to_vec();
+            theirs.write_all(&outgoing).await.expect("it is read");
+            remote.session.sent(runtime::now(), outgoing.len());
+            let mut buffer = vec![0; 1 << 12];
+            let count = theirs.read(&mut buffer).await.expect("it is well");
+            remote
+                .session
+                .receive(runtime::now(), &buffer[..count])
+                .expect("it is honest");
+            remote.request(0..40);
+            remote.want(0..40);
+            let outgoing = remote.session.outgoing().to_vec();
+            theirs.write_all(&outgoing).await.expect("it is read");
+            future::pending::<()>().await;
+            drop(theirs);
+        });
+        runtime.run_for(Duration::from_secs(1));
+        let polls = runtime.polls();
+        runtime.run_for(Duration::from_secs(8));
+        let polls = runtime.polls() - polls;
+        assert!(core.stats().uploaded_blocks > 10);
+        assert!(polls < 50, "{polls} polls");
+    });
+}
