@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     changed: BTreeSet<ChannelId>,
     /// Channels that ask more as soon as the remote has answered what was asked on others.
     starved: VecDeque<ChannelId>,
+    /// The channel on which the remote was answered last: those after it have their turn.
+    answered: Option<ChannelId>,
     wake: Arc<Wake>,
     /// What the cores hold together.
     load: Load,
@@ -111,6 +113,7 @@ impl Connection {
             deadlines: BTreeSet::new(),
             changed: BTreeSet::new(),
             starved: VecDeque::new(),
+            answered: None,
             wake: Arc::default(),
             load: Load::default(),
             used: false,
@@ -310,13 +313,7 @@ impl Connection {
     pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
         self.session.handle_timeout(now)?;
         let was_congested = !self.congested.is_empty();
-        let mut channels = self.wake.take_channels();
-        channels.append(&mut self.changed);
-        channels.extend(&self.congested);
-        channels.extend(self.take_starved());
-        let due = self.deadlines.iter().take_while(|&&(at, _)| at <= now);
-        channels.extend(due.map(|&(_, channel)| channel));
-        for channel in channels {
+        for channel in self.take_channels(now) {
             self.advance_channel(channel, now)?;
         }
         if was_congested && self.congested.is_empty() {
@@ -329,6 +326,23 @@ impl Connection {
         Ok(())
     }
 
+    /// The channels that are to be looked at, those first that others left no room.
+    fn take_channels(&mut self, now: Instant) -> Vec<ChannelId> {
+        let mut channels = self.wake.take_channels();
+        channels.append(&mut self.changed);
+        channels.extend(&self.congested);
+        let due = self.deadlines.iter().take_while(|&&(at, _)| at <= now);
+        channels.extend(due.map(|&(_, channel)| channel));
+        let mut order = self.take_starved();
+        for channel in &order {
+            channels.remove(channel);
+        }
+        let mut others: Vec<_> = channels.into_iter().collect();
+        others.sort_by_key(|&channel| Some(channel) <= self.answered);
+        order.append(&mut others);
+        order
+    }
+
     fn advance_channel(&mut self, channel: ChannelId, now: Instant) -> Result<()> {
         let Some(Attachment { core, peer, .. }) = self.attachments.get(&channel) else {
             return Ok(());
@@ -339,7 +353,10 @@ impl Connection {
         let mut messages = Vec::new();
         while self.may_answer() && (self.session.buffered() < enough || answers.has_read_ahead()) {
             match answers.next(&shared, peer, &mut messages, now) {
-                Ok(true) => self.send(channel, &mut messages)?,
+                Ok(true) => {
+                    self.answered = Some(channel);
+                    self.send(channel, &mut messages)?;
+                }
                 // The core was closed, which is no reason to let go of others.
                 Ok(false) | Err(Error::Closed) => break,
                 Err(error) => return Err(error),

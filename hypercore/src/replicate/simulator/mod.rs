@@ -17,6 +17,7 @@
 //! ```
 
 mod contract;
+mod fairness;
 mod known;
 mod liar;
 mod load;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
-use hypercore_wire::{ChannelId, Have, Message, Request, Session, SessionOptions, Want};
+use hypercore_wire::{ChannelId, Event, Have, Message, Request, Session, SessionOptions, Want};
 
 use super::{network::Cable, open, plain, schedules::good_conditions};
 use crate::{
@@ -17,13 +17,13 @@ use crate::{
 const MANY_WANTS: u64 = 700;
 
 /// The other end of a [`Replication`], driven by hand.
-struct Remote {
-    session: Session,
-    channel: ChannelId,
+pub(super) struct Remote {
+    pub(super) session: Session,
+    pub(super) channel: ChannelId,
 }
 
 impl Remote {
-    fn new(core: &Hypercore) -> Self {
+    pub(super) fn new(core: &Hypercore) -> Self {
         let mut options = SessionOptions::new(false).expect("there is randomness");
         (options.noise, options.encrypted) = (false, false);
         let mut session = Session::new(options, runtime::now()).expect("there is randomness");
@@ -48,7 +48,7 @@ impl Remote {
         }
     }
 
-    fn request(&mut self, blocks: std::ops::Range<u64>) {
+    pub(super) fn request(&mut self, blocks: std::ops::Range<u64>) {
         for index in blocks {
             self.say(&Message::Request(Request {
                 index,
@@ -58,7 +58,7 @@ impl Remote {
     }
 
     /// Has `ours` take all that was said.
-    async fn write(&mut self, ours: &mut Replication) {
+    pub(super) async fn write(&mut self, ours: &mut Replication) {
         while !self.session.outgoing().is_empty() {
             let count = ours
                 .write(self.session.outgoing())
@@ -92,8 +92,28 @@ impl Remote {
             .expect("it is honest");
     }
 
+    /// Reads a little at a time until a block comes, and tells of which core it is.
+    pub(super) async fn next_block(&mut self, ours: &mut Replication) -> ChannelId {
+        loop {
+            if let Some(event) = self.session.poll_event() {
+                if let Event::Message {
+                    channel,
+                    message: Message::Data(_),
+                } = event
+                {
+                    return channel;
+                }
+                continue;
+            }
+            let mut buffer = vec![0; 1 << 14];
+            let count = ours.read(&mut buffer).await.expect("it is well");
+            let received = self.session.receive(runtime::now(), &buffer[..count]);
+            received.expect("it is honest");
+        }
+    }
+
     /// Opens the core on both sides.
-    async fn open(&mut self, ours: &mut Replication) {
+    pub(super) async fn open(&mut self, ours: &mut Replication) {
         self.write(ours).await;
         self.read(ours).await;
         self.write(ours).await;
@@ -101,7 +121,7 @@ impl Remote {
 }
 
 /// A core with as many blocks of 64 KiB.
-fn origin(runtime: &Runtime, number: u8, blocks: usize) -> Hypercore {
+pub(super) fn origin(runtime: &Runtime, number: u8, blocks: usize) -> Hypercore {
     let key_pair = KeyPair::from_seed(&[number; 32]);
     let core = open(&Memory::new(), key_pair.public_key(), Some(key_pair), false);
     let append = core.clone();
@@ -120,7 +140,7 @@ fn options() -> ReplicateOptions {
 }
 
 /// Runs `work` to its end.
-fn finish(runtime: &Runtime, work: impl Future<Output = ()> + 'static) {
+pub(super) fn finish(runtime: &Runtime, work: impl Future<Output = ()> + 'static) {
     let task = runtime.spawn(work);
     let limit = runtime.now() + Duration::from_secs(120);
     assert!(
