@@ -91,6 +91,7 @@ impl Answers {
                 state.ahead.cancelled(cancel.index);
                 return Ok(true);
             }
+            Question::Refusal(index) => Found::Nothing(index),
             Question::Request(request) => find(state, request, log)?,
         };
         match found {
@@ -205,10 +206,12 @@ fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
     })
 }
 
-/// Says that we do not have block `index`, unless the peer has asked for too many such.
+/// Says that we do not have block `index`, later if the peer has asked for too many such.
 fn refuse(peer: &mut Peer, index: u64, messages: &mut Vec<Message>, now: Instant) {
     if peer.may_refuse(now) {
         messages.push(unhave(index));
+    } else {
+        peer.ask(Question::Refusal(index));
     }
 }
 

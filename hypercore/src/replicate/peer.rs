@@ -290,7 +290,7 @@ impl Peer {
         self.questions.requested_run(index, most)
     }
 
-    /// Whether a request may be answered with an Unhave; otherwise it is not answered.
+    /// Whether a request may be answered with an Unhave now; otherwise it has to wait.
     pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
         self.questions.may_refuse(now)
     }

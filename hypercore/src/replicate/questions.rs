@@ -30,7 +30,8 @@ const WANT_PAUSE: Duration = Duration::from_secs(1);
 /// Windows told of that are remembered.
 const REMEMBERED_WANTS: usize = 64;
 
-/// Requests per second that are answered with "not here".
+/// Requests per second that are answered with "not here". Others wait for that: they count for as long
+/// as the remote does not hear it.
 const REFUSALS: (u32, u32) = (64, 64);
 
 /// A question of a remote.
@@ -39,6 +40,8 @@ pub(crate) enum Question {
     Request(Request),
     Cancel(Cancel),
     Want(Want),
+    /// A request for this block, which is not here: that is all that is left to be said.
+    Refusal(u64),
 }
 
 /// The questions of a remote about one core, in the order in which they are answered.
@@ -119,7 +122,7 @@ impl Questions {
             .min()
     }
 
-    /// Whether a request may be answered with "not here"; otherwise it is not answered.
+    /// Whether a request may be answered with "not here" now; otherwise it has to wait.
     pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
         self.refusals.take(now)
     }
@@ -140,8 +143,10 @@ impl Questions {
 
     /// When a question may be answered; `None` is at once.
     fn due(&self, question: &Question) -> Option<Instant> {
-        let Question::Want(want) = question else {
-            return None;
+        let want = match question {
+            Question::Want(want) => want,
+            Question::Refusal(_) => return Some(self.refusals.ready_at()),
+            Question::Request(_) | Question::Cancel(_) => return None,
         };
         let told = self.told.iter().find(|(told, _)| told == want);
         let again = told.map(|(_, at)| *at + WANT_PAUSE);
@@ -243,6 +248,21 @@ mod tests {
         }
         questions.ask(request(8));
         assert_eq!(questions.requested_run(5, 9), 4);
+    }
+
+    #[test]
+    fn refusals_wait_for_their_time_and_do_not_hold_up_requests() {
+        let start = Instant::now();
+        let mut questions = Questions::new(&Load::default(), start);
+        while questions.may_refuse(start) {}
+        questions.ask(Question::Refusal(7));
+        questions.ask(request(1));
+        assert_eq!(answered(&mut questions, start), 1);
+        let due = questions.deadline().expect("one is left");
+        assert_eq!(due, start + SECOND / 64);
+        let next = questions.next(due);
+        assert!(matches!(next, Some(Question::Refusal(7))), "{next:?}");
+        assert!(questions.may_refuse(due) && questions.is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
-use super::{InFlight, Peer, Stage};
+use super::{InFlight, Peer, Stage, Wanted};
 use crate::{error::Result, replicate::downloads::Blocks};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -54,8 +54,13 @@ impl Peer {
         let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
         self.remote.set_range(blocks.clone(), false)?;
         self.account_remote()?;
-        let refused =
-            |request: &InFlight| request.wanted.is_of_block() && blocks.contains(&request.index);
+        // A proof may be here without the block: it is refused by the name of that alone.
+        let is_of_one = blocks.end - blocks.start == 1;
+        let refused = |request: &InFlight| {
+            let is_refusable = request.wanted.is_of_block()
+                || is_of_one && matches!(request.wanted, Wanted::Head | Wanted::Proof);
+            is_refusable && blocks.contains(&request.index)
+        };
         self.ahead.refused(&blocks);
         Ok(self.give_up(refused))
     }

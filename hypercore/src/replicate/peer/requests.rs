@@ -344,7 +344,7 @@ impl Peer {
 pub(super) mod tests {
     use std::sync::Arc;
 
-    use hypercore_wire::{Session, SessionOptions};
+    use hypercore_wire::{Session, SessionOptions, Unhave};
 
     use super::*;
     use crate::{
@@ -395,6 +395,20 @@ pub(super) mod tests {
         assert_eq!(answered(&mut peer), Some(Wanted::Block));
         assert_eq!(answered(&mut peer), Some(Wanted::Byte(1)));
         assert_eq!(answered(&mut peer), None);
+    }
+
+    /// The peer was closed, for leaving unanswered what it had refused.
+    #[test]
+    fn whoever_has_no_proof_refuses_the_request_for_it() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        let unhave = |start, length| Unhave { start, length };
+        for wanted in [Wanted::Head, Wanted::Proof] {
+            peer.request(7, wanted, 0, now);
+            let mut refused = |unhave| peer.on_unhave(&unhave).expect("it has nothing").len();
+            assert_eq!(refused(unhave(0, 100)), 0, "of blocks, not of proofs");
+            assert_eq!((refused(unhave(8, 1)), refused(unhave(7, 1))), (0, 1));
+        }
     }
 
     /// It was asked for the byte again and again, as fast as the processor could.

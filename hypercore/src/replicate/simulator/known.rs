@@ -4,12 +4,12 @@ use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use hypercore_merkle::KeyPair;
 use hypercore_storage::{
-    Memory,
+    FileName, Memory, Storage,
     testing::{Fault, FaultStorage},
 };
 
 use super::{
-    World,
+    EQUAL_BLOCKS, World,
     network::{Cable, Conditions},
     open, open_on, plain, schedules,
     schedules::good_conditions,
@@ -345,6 +345,35 @@ fn a_peer_that_opens_the_core_twice() {
             world.check();
         });
     }
+}
+
+/// More than 64 in a second were not refused, and who had asked for them waited for the answers until
+/// it took the remote for dead.
+#[test]
+fn a_peer_with_many_damaged_blocks() {
+    const DAMAGED: u64 = 1000;
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 10);
+        world.append(2 * DAMAGED);
+        runtime.run_for(Duration::from_secs(1));
+        let data = world.nodes[0]
+            .storage
+            .open(FileName::Data)
+            .expect("it is there");
+        // All bytes of a block are the same.
+        let garbage: Vec<_> = (0..10 * DAMAGED).map(|byte| byte as u8).collect();
+        data.write_at(0, &garbage).expect("memory holds it");
+        let node = world.add_node(None, false);
+        let link = world.connect(
+            [node, 0],
+            [plain(true), plain(true)],
+            [good_conditions(); 2],
+        );
+        runtime.run_for(Duration::from_secs(40));
+        let result = world.links[link].results[0].take();
+        assert!(result.is_none(), "{result:?}");
+        assert_eq!(world.nodes[node].core.downloaded(..), DAMAGED);
+    });
 }
 
 /// It was closed for sending blocks nobody asked for: it had dropped them while our requests were on
