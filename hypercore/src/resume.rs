@@ -21,7 +21,10 @@ struct Resuming<'a> {
 
 impl<'a> Resuming<'a> {
     fn start(core: &'a Hypercore) -> Self {
-        let start = core.shared().lock().log.start_resuming();
+        let mut locked = core.shared().lock();
+        let start = locked.log.start_resuming();
+        locked.replicator.ask_anew();
+        drop(locked);
         Self { core, start }
     }
 }

@@ -101,7 +101,9 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
     let mut taken = taken.into_iter();
     for (request, block) in requests {
         match taken.next() {
-            Some(Taken::Stored { .. } | Taken::Refused(_)) => finish(core, peer, request, block),
+            Some(Taken::Stored { .. }) => finish(core, peer, request, block),
+            // Nothing changes until [`Replicator::ask_anew`](super::Replicator::ask_anew).
+            Some(Taken::Refused(_)) => core.replicator.done(peer, request),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
                 core.replicator.refused(peer, request);
             }

@@ -455,6 +455,21 @@ impl Replicator {
         }
     }
 
+    /// What peers have sent to no use is taken in from now on: asks for it again.
+    pub(crate) fn ask_anew(&mut self) {
+        let peers = self.peers.values();
+        let in_flight = peers.flat_map(|peer| peer.in_flight());
+        let blocks = in_flight.filter(|request| request.wanted == Wanted::Block);
+        let blocks: Vec<_> = blocks.map(|request| request.index).collect();
+        for index in self.asked.recount(blocks) {
+            self.free(index);
+        }
+        for peer in self.peers.values_mut() {
+            peer.hash_scan.rewind();
+            peer.wake();
+        }
+    }
+
     /// Nobody is asked for a block any more.
     pub(super) fn free(&mut self, index: u64) {
         let queued = self.demand.enqueue(index);

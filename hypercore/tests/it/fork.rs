@@ -21,8 +21,8 @@ use hypercore::{
 use tempfile::TempDir;
 
 use crate::support::{
-    clone_of, clone_with, connect, connect_live, connected, contents, copy_of, disconnected, event,
-    key_pair, run, soon, start,
+    clone_of, clone_with, connect, connect_live, connected, contents, copy_of, disconnected, drain,
+    event, key_pair, options, run, soon, start,
 };
 
 /// A copy of a directory, file by file, as `cp -r` makes it.
@@ -245,6 +245,46 @@ fn a_peer_that_proves_more_stops_appends_until_it_is_here() {
             append(&Hypercore::open(backup.path()).await.unwrap()).await,
             Ok(10)
         );
+    });
+}
+
+/// Its block, which was refused, was never asked for again, and `resume` waited for it for ever.
+#[test]
+fn a_block_that_is_waited_for_comes_once_the_writer_resumes() {
+    run(async {
+        let (_backup, restored, reader) = old_backup(9).await;
+        let mut events = restored.events();
+        let mut acks = reader.events();
+        let mut get = std::pin::pin!(restored.get(5));
+        start(get.as_mut()).await;
+        let download = options(|options| {
+            options.live = true;
+            options.download = Some(true);
+        });
+        let acked = options(|options| {
+            options.live = true;
+            options.ack = true;
+        });
+        let _connection = connect(&restored, download, &reader, acked).await;
+        event(&mut events, |event| matches!(event, Event::Behind { .. })).await;
+        let refused = async {
+            while !restored.peers()[0].asked.is_empty() {
+                async_std::task::yield_now().await;
+            }
+        };
+        soon("the block that it refuses", refused).await;
+        start(get.as_mut()).await;
+        assert_eq!(soon("its own blocks", restored.resume()).await.unwrap(), 9);
+        assert_eq!(soon("the block", get).await.unwrap(), "block 5");
+        event(&mut acks, |event| {
+            matches!(event, Event::Ack { index: 5, .. })
+        })
+        .await;
+        let twice = drain(&mut acks).await;
+        let twice = twice
+            .iter()
+            .any(|event| matches!(event, Event::Ack { index: 5, .. }));
+        assert!(!twice, "it acknowledged what it had refused");
     });
 }
 
