@@ -225,9 +225,15 @@ impl Replicator {
                 }
             }
             Message::Unhave(unhave) => {
+                let before = peer.remote.bound();
                 let refused = peer.on_unhave(unhave)?;
+                let is_shorter = peer.remote.bound() < before;
                 self.release(id, refused);
                 self.settle();
+                if is_shorter {
+                    // Perhaps nothing is missing now, and other connections end.
+                    self.wake_all();
+                }
             }
             Message::Options(options) => {
                 peer.remote_acks = options.ack;

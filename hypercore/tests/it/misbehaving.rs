@@ -13,8 +13,8 @@ use crate::{
     next_block::data,
     puppet::{Puppet, have},
     support::{
-        all_are_here, clone_of, connect_live, connected, options, run, soon, start, tcp_pair,
-        writer,
+        all_are_here, clone_of, connect, connect_live, connected, options, run, soon, start,
+        tcp_pair, writer,
     },
 };
 
@@ -196,6 +196,34 @@ fn a_peer_that_refuses_a_request() {
             .await;
         assert_eq!(soon("the block", get).await.unwrap(), "block 1");
         assert_eq!(clone.peers().len(), 2);
+    });
+}
+
+/// The connections to others did not hear that nothing is missing any more, and stayed.
+#[test]
+fn a_peer_that_withdraws_what_is_missing() {
+    run(async {
+        let origin = writer(5).await;
+        let clone = clone_of(&origin, false).await;
+        let (mut peer, _ours) = Puppet::connect_live(&clone).await;
+        peer.send(have(5, 5)).await;
+        soon("a request", peer.request()).await.unwrap();
+        let all = ReplicateOptions::default;
+        let ends = connect(&clone, all(), &origin, all()).await;
+        soon("the blocks", clone.download(0..5)).await.unwrap();
+        // Until the blocks are durable, which is looked after by the connections.
+        task::sleep(Duration::from_secs(2)).await;
+        assert_eq!(clone.peers().len(), 2, "the others may be anywhere");
+        let start = Instant::now();
+        peer.send(Message::Unhave(Unhave {
+            start: 5,
+            length: 5,
+        }))
+        .await;
+        let (ours, theirs) = soon("the end", ends).await;
+        let complete = (Ended::Complete, Ended::Complete);
+        assert_eq!((ours.unwrap(), theirs.unwrap()), complete);
+        assert!(start.elapsed() < Duration::from_secs(2));
     });
 }
 
