@@ -33,12 +33,7 @@ impl Peer {
         let bound = self.remote.bound();
         let mut blocks = have.start..have.start.saturating_add(length.max(1));
         if let Some(bitfield) = &have.bitfield {
-            // A Want without a length, as old peers send it, is answered with everything.
-            let window = if length <= 1 {
-                self.options.remote_bitfield_bytes
-            } else {
-                length.div_ceil(32) as usize * 4
-            };
+            let window = window(length, self.options.remote_bitfield_bytes);
             let covered = self.remote.apply_rle(have.start, bitfield, window)?;
             blocks.end = have.start + covered;
         } else {
@@ -178,6 +173,16 @@ impl Peer {
     }
 }
 
+/// How many bytes a bitfield of `length` blocks takes, and no more than `most`.
+fn window(length: u64, most: usize) -> usize {
+    if length <= 1 {
+        // A Want without a length, as old peers send it, is answered with everything.
+        return most;
+    }
+    let bytes = length.div_ceil(32).saturating_mul(4);
+    usize::try_from(bytes).map_or(most, |bytes| bytes.min(most))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -213,5 +218,14 @@ mod tests {
         peer.want_blocks(&all);
         assert!(start.elapsed() < Duration::from_secs(1));
         assert!(!peer.may_have(next), "it is waited for what is never asked");
+    }
+
+    /// The processor's word may be shorter than the number.
+    #[test]
+    fn a_window_of_any_length_has_a_size() {
+        let windows = [0, 1, 2, 32, 33, 1 << 20, 1 << 35, (1 << 35) + 1, u64::MAX];
+        let sizes = windows.map(|length| window(length, 1 << 22));
+        let most = 1 << 22;
+        assert_eq!(sizes, [most, most, 4, 4, 8, 1 << 17, most, most, most]);
     }
 }
