@@ -29,4 +29,6 @@ mod sharing;
 mod status;
 mod storing;
 #[cfg(unix)]
+mod streams;
+#[cfg(unix)]
 mod targets;

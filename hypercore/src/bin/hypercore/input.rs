@@ -1,10 +1,11 @@
 //! Blocks from standard input or a file, in batches, with bounded memory.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::Path,
     thread,
+    time::Duration,
 };
 
 use async_channel::{Receiver, Sender};
@@ -20,6 +21,9 @@ const READ: usize = 256 * 1024;
 
 /// Batches that are read while earlier ones are being written.
 const AHEAD: usize = 4;
+
+/// How often a pipe is looked at to which nobody writes.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Blocks of a file that are appended together.
 const FILE_BATCH: usize = 64;
@@ -87,17 +91,30 @@ fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) ->
     Ok(())
 }
 
-/// What comes on standard input, as it comes: each piece is a batch of one block.
-pub(crate) fn pieces() -> Batches {
+/// What comes from `path`, a pipe or a device or `-`, as it comes: each piece is a batch of one block.
+pub(crate) fn pieces(path: &Path) -> Batches {
+    let (path, name) = (path.to_owned(), path.display().to_string());
     let (sender, batches) = async_channel::bounded(AHEAD);
     thread::spawn(move || {
+        let mut input = match open(&path, 0) {
+            Ok(input) => input,
+            Err(error) => {
+                let _ = sender.send_blocking(Err(unreadable(&name, &error)));
+                return;
+            }
+        };
         let mut buffer = vec![0; READ];
         loop {
-            let batch = match io::stdin().read(&mut buffer) {
-                Ok(0) => return,
+            let batch = match input.read(&mut buffer) {
+                Ok(0) if path == Path::new("-") => return,
+                Ok(0) => {
+                    // Others may open a pipe that has a name, and write to it, too.
+                    thread::sleep(PAUSE);
+                    continue;
+                }
                 Ok(count) => Ok(vec![Bytes::copy_from_slice(&buffer[..count])]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => Err(unreadable("standard input", &error)),
+                Err(error) => Err(unreadable(&name, &error)),
             };
             let is_last = batch.is_err();
             if sender.send_blocking(batch).is_err() || is_last {
@@ -108,31 +125,43 @@ pub(crate) fn pieces() -> Batches {
     batches
 }
 
+/// Opens `path` for reading from byte `start` on. A pipe makes that wait until somebody writes to it.
+fn open(path: &Path, start: u64) -> io::Result<Box<dyn Read>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    let mut file = File::open(path)?;
+    if start > 0 {
+        file.seek(SeekFrom::Start(start))?;
+    }
+    Ok(Box::new(file))
+}
+
 /// The pieces of `block_size` bytes of the file `path` from the byte `start` on, and the size of the
 /// file if it has one.
 pub(crate) fn file(path: &Path, start: u64, block_size: u64) -> Result<(Batches, Option<u64>)> {
-    let name = path.display().to_string();
-    let (mut input, size): (Box<dyn Read + Send>, _) = if path == Path::new("-") {
-        (Box::new(io::stdin()), None)
+    let (path, name) = (path.to_owned(), path.display().to_string());
+    let size = if path == Path::new("-") {
+        None
     } else {
-        let opened = File::open(path).and_then(|mut file| {
-            let metadata = file.metadata()?;
-            if start > 0 {
-                file.seek(SeekFrom::Start(start))?;
-            }
-            Ok((metadata, file))
-        });
-        let (metadata, file) = opened.map_err(|error| unreadable(&name, &error))?;
+        let metadata = fs::metadata(&path).map_err(|error| unreadable(&name, &error))?;
         if metadata.is_dir() {
             return Err(Failure::failed(format!(
                 "`{name}` is a directory; --file takes a file"
             )));
         }
-        (Box::new(file), metadata.is_file().then_some(metadata.len()))
+        metadata.is_file().then_some(metadata.len())
     };
     let (sender, batches) = async_channel::bounded(1);
     thread::spawn(move || {
         let blocks = (FILE_BATCH_BYTES / block_size).clamp(1, FILE_BATCH as u64);
+        let mut input = match open(&path, start) {
+            Ok(input) => input,
+            Err(error) => {
+                let _ = sender.send_blocking(Err(unreadable(&name, &error)));
+                return;
+            }
+        };
         loop {
             let batch = match read_batch(&mut input, block_size, blocks) {
                 Ok(batch) if batch.is_empty() => return,

@@ -172,9 +172,10 @@ impl Source {
         let (path, is_folder, is_stream) = if is_stdin {
             (args.source.clone(), false, true)
         } else {
-            let found =
-                fs::canonicalize(&args.source).and_then(|path| Ok((fs::metadata(&path)?, path)));
-            let (found, path) = found.map_err(|error| unreadable(&args.source, &error))?;
+            let found = fs::metadata(&args.source);
+            let found = found.map_err(|error| unreadable(&args.source, &error))?;
+            // What has no name, as a pipe of the shell, is only known by the one that was given.
+            let path = fs::canonicalize(&args.source).unwrap_or_else(|_| args.source.clone());
             (path, found.is_dir(), !found.is_dir() && !found.is_file())
         };
         if is_folder && note::is_core(&path) {
@@ -225,10 +226,6 @@ impl Source {
         };
         facts.blocks = (self.kind != Kind::Log).then(|| core.length());
         facts
-    }
-
-    fn is_stdin(&self) -> bool {
-        self.path == Path::new("-")
     }
 
     /// Listens where the command line says, or where others have called the last time.
@@ -468,8 +465,8 @@ impl Source {
         if self.kind != Kind::Log {
             return future::pending().await;
         }
-        if self.is_stdin() {
-            let batches = input::pieces();
+        if self.is_stream {
+            let batches = input::pieces(&self.path);
             while let Ok(batch) = batches.recv().await {
                 append_batch(core, &self.dir, batch?).await?;
             }
@@ -482,11 +479,9 @@ impl Source {
         loop {
             let there = core.byte_length() - note.start;
             let metadata = file.metadata().map_err(failure)?;
-            let is_cut = metadata.is_file() && metadata.len() < there;
+            let is_cut = metadata.len() < there;
             if !is_cut {
-                if metadata.is_file() {
-                    file.seek(SeekFrom::Start(there)).map_err(failure)?;
-                }
+                file.seek(SeekFrom::Start(there)).map_err(failure)?;
                 let batch = input::read_batch(&mut file, BLOCK_SIZE, 64).map_err(failure)?;
                 if !batch.is_empty() {
                     append_batch(core, &self.dir, batch).await?;
