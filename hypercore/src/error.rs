@@ -155,9 +155,6 @@ pub enum Error {
     /// The core has been closed.
     #[error("the core is closed")]
     Closed,
-    /// The operating system gave no random bytes.
-    #[error("no randomness from the operating system: {0}")]
-    Randomness(std::io::Error),
 }
 
 /// Where a core is damaged.
