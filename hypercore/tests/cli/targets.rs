@@ -1,12 +1,12 @@
 //! `receive`: where it goes, and what is there already.
 
 use std::{
-    fs,
+    fs::{self, File},
     time::{Duration, Instant},
 };
 
 use crate::{
-    process::{Process, Scene},
+    process::{Process, Scene, in_shell},
     sharing::{content, share},
 };
 
@@ -303,5 +303,35 @@ fn a_name_that_would_command_the_terminal() {
     let done = done.fails(1, &["`copy` cannot be written", r"a\u{1b}[2J\nerror: b"]);
     assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
     assert!(!done.stderr.contains('\x1b'), "{:?}", done.stderr);
+    server.stop().ok();
+}
+
+/// Also while all that is left to do is to write it.
+#[test]
+fn a_signal_before_the_target_has_its_name() {
+    let scene = Scene::new();
+    let file = File::create(scene.path("file")).unwrap();
+    file.set_len(100 << 20).unwrap();
+    let (server, line) = share(&scene, "file", &[]);
+    let words = ["all of `copy` is here", "run it again to go on"];
+    let receiver = scene.start(["receive", &line, "copy", "--json"]);
+    receiver.event("synced");
+    receiver.stop().fails(6, &words);
+    assert!(!scene.path("copy").exists());
+    let done = scene.run(["receive", &line, "copy"]).ok();
+    assert!(done.stderr.contains("are here already"), "{}", done.stderr);
+    let copy = fs::metadata(scene.path("copy")).unwrap();
+    assert_eq!(copy.len(), 100 << 20);
+
+    // Where nobody takes it, this is said, and a signal is seen as well.
+    let receiver = scene.start_with(["receive", &line, "-"], |command| {
+        let script = r#"mkfifo full; exec 3<>full; exec "$@" >full"#;
+        in_shell(command, script);
+    });
+    let mut told = String::new();
+    while !told.contains("All of `file` is here; writing it.") {
+        told = receiver.complaint();
+    }
+    receiver.stop().fails(6, &["all of `file` is here"]);
     server.stop().ok();
 }

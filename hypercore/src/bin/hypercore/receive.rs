@@ -4,28 +4,37 @@
 //! was. When all of it is here and verified, the target is written under another name and renamed,
 //! so that it is never there in part. A log is written to as its blocks come.
 
+mod target;
+
 use std::{
     error,
     ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     path::{self, Path, PathBuf},
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 
+use async_io::Timer;
 use clap::Args;
 use futures_lite::future;
-use hypercore::{Bytes, Error, GetOptions, Hypercore};
+use hypercore::{Bytes, Error, Hypercore};
 
 use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
     commands::{close, open},
     errors::{Exit, Failure, Result, reason},
-    link::{Facts, Kind, Link},
+    link::{Kind, Link},
     output::{Output, bytes},
     signals::Signals,
 };
+
+/// A target that takes longer to write is worth a word.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// How often a person sees that it is being written.
+const TICK: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -152,16 +161,19 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     };
 
     let (length, byte_length) = (core.length(), core.byte_length());
-    // Nothing of others is there.
-    let (source, part, kind) = (core.clone(), dir.join("part"), link.kind);
-    let path = target.clone();
-    let written = blocking::unblock(move || match kind {
-        _ if to_stdout => copy(source, &mut io::stdout()),
-        Kind::Folder => unpack(source, &part, &path),
-        _ => write(source, &part, &path, link.facts),
-    });
-    match written.await {
+    let place = (!to_stdout).then(|| target.clone());
+    let written = {
+        let written = target::write(core.clone(), &dir, place, &link, &signals);
+        future::or(written, tell_slow(&mut output, &target)).await
+    };
+    output.done();
+    match written {
+        Ok(true) => {}
         Err(error) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {}
+        Ok(false) => {
+            close(&core, &dir).await?;
+            return Err(unwritten(&target, &dir));
+        }
         Err(error) => {
             close(&core, &dir).await?;
             return Err(match to_stdout {
@@ -169,7 +181,6 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
                 false => unwritable(&target, &dir, &error),
             });
         }
-        Ok(()) => {}
     }
     if keep {
         close(&core, &dir).await?;
@@ -261,6 +272,29 @@ async fn remove(core: Hypercore, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Says that the target is being written, if that takes long. Does not end.
+async fn tell_slow<T>(output: &mut Output, target: &Path) -> T {
+    Timer::after(SLOW).await;
+    let words = format!("All of `{}` is here; writing it.", target.display());
+    let bar = output.draw(0, "{spinner} {msg}");
+    bar.set_message(words.clone());
+    bar.enable_steady_tick(TICK);
+    if bar.is_hidden() {
+        output.remark(words);
+    }
+    future::pending().await
+}
+
+/// A signal came before the target was written.
+fn unwritten(target: &Path, dir: &Path) -> Failure {
+    let words = format!(
+        "interrupted: all of `{}` is here, in `{}`, and not written yet; run it again to go on",
+        target.display(),
+        dir.display()
+    );
+    Failure::new(Exit::Incomplete, words)
+}
+
 /// What is wrong, down to its cause, and what can be done about it.
 fn unwritable(target: &Path, dir: &Path, error: &io::Error) -> Failure {
     let mut reasons = vec![reason(error)];
@@ -289,137 +323,6 @@ fn unwritable(target: &Path, dir: &Path, error: &io::Error) -> Failure {
         reasons.join(": "),
         dir.display()
     ))
-}
-
-/// Writes a file, which is there when it is whole.
-fn write(core: Hypercore, part: &Path, target: &Path, facts: Facts) -> io::Result<()> {
-    clean(part)?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    if facts.is_program {
-        // For whom it is one, the system decides.
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o777);
-    }
-    let mut file = options.open(part)?;
-    copy(core, &mut file)?;
-    let modified = facts.modified.map(Duration::from_secs);
-    if let Some(modified) = modified.and_then(|since| UNIX_EPOCH.checked_add(since)) {
-        // Not every file system has every time, and the bytes are what was asked for.
-        let _ = file.set_modified(modified);
-    }
-    file.sync_all()?;
-    give(part, target)
-}
-
-/// Unpacks an archive, of which nothing leads out of `part`.
-fn unpack(core: Hypercore, part: &Path, target: &Path) -> io::Result<()> {
-    clean(part)?;
-    let mode = mode_of_folder(core.clone())?;
-    make_private(part, mode.is_some())?;
-    let mut archive = tar::Archive::new(Content::of(core));
-    archive.set_preserve_mtime(true);
-    archive.unpack(part)?;
-    // Nobody moves a directory that they may not write to.
-    mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
-    give(part, target)?;
-    mode.map_or(Ok(()), |mode| set_mode(target, mode))
-}
-
-/// What the folder itself was to whom, where its archive begins with that.
-fn mode_of_folder(core: Hypercore) -> io::Result<Option<u32>> {
-    let mut archive = tar::Archive::new(Content::of(core));
-    let Some(first) = archive.entries()?.next() else {
-        return Ok(None);
-    };
-    let first = first?;
-    let path = first.path()?;
-    let is_folder = path.components().eq([path::Component::CurDir]);
-    is_folder.then(|| first.header().mode()).transpose()
-}
-
-/// Makes a directory, for nobody else if its own permissions come later.
-fn make_private(dir: &Path, is_private: bool) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    if is_private {
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    }
-    let _ = is_private;
-    builder.create(dir)
-}
-
-/// Gives a directory the permissions that another one has elsewhere.
-fn set_mode(dir: &Path, mode: u32) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
-        fs::set_permissions(dir, permissions)?;
-    }
-    let _ = (dir, mode);
-    Ok(())
-}
-
-fn copy(core: Hypercore, to: &mut impl Write) -> io::Result<()> {
-    io::copy(&mut Content::of(core), to)?;
-    to.flush()
-}
-
-/// Removes what an earlier run has left of a target.
-fn clean(part: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(part) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(part),
-        Ok(_) => fs::remove_file(part),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Gives what is whole its name, unless somebody else has taken that meanwhile.
-fn give(part: &Path, target: &Path) -> io::Result<()> {
-    if fs::symlink_metadata(target).is_ok() {
-        return Err(io::Error::other("something else is there meanwhile"));
-    }
-    fs::rename(part, target)?;
-    // The blocks are removed next. Elsewhere a directory cannot be synced.
-    #[cfg(unix)]
-    if let Some(parent) = fs::canonicalize(target)?.parent() {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
-}
-
-/// The bytes of all blocks, each checked against its hash.
-struct Content {
-    core: Hypercore,
-    next: u64,
-    block: Bytes,
-}
-
-impl Content {
-    fn of(core: Hypercore) -> Self {
-        Self {
-            core,
-            next: 0,
-            block: Bytes::new(),
-        }
-    }
-}
-
-impl Read for Content {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.block.is_empty() {
-            if self.next == self.core.length() {
-                return Ok(0);
-            }
-            let read = self.core.get_with(self.next, GetOptions::local());
-            self.block = future::block_on(read).map_err(io::Error::other)?;
-            self.next += 1;
-        }
-        let count = self.block.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.block.split_to(count));
-        Ok(count)
-    }
 }
 
 /// Writes the log to standard output, without end.

@@ -1,0 +1,200 @@
+//! The last step of `receive`: what is here and verified is written beside the target's place, and
+//! gets its name when it is whole.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{self, Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use futures_lite::future;
+use hypercore::{Bytes, GetOptions, Hypercore};
+
+use crate::{
+    link::{Facts, Kind, Link},
+    signals::Signals,
+};
+
+/// Writes `core`, all of which is in `dir`, to `target`, or to standard output if there is none.
+/// Returns false, and gives nothing the name of the target any more, if a signal comes before that.
+pub(super) async fn write(
+    core: Hypercore,
+    dir: &Path,
+    target: Option<PathBuf>,
+    link: &Link,
+    signals: &Signals,
+) -> io::Result<bool> {
+    let name = Name::default();
+    let (part, kind, facts) = (dir.join("part"), link.kind, link.facts);
+    let taken = name.clone();
+    let written = blocking::unblock(move || match (target, kind) {
+        (None, _) => copy(core, &mut io::stdout()),
+        (Some(target), Kind::Folder) => unpack(core, &part, &target, &taken),
+        (Some(target), _) => write_file(core, &part, &target, facts, &taken),
+    });
+    let stopped = async {
+        signals.stopped().await;
+        match name.take() {
+            true => Ok(false),
+            // It is there in a moment.
+            false => future::pending().await,
+        }
+    };
+    future::or(stopped, async { written.await.map(|()| true) }).await
+}
+
+/// The name of the target, which is given once, or never. A signal does not stop the thread that
+/// writes.
+#[derive(Debug, Clone, Default)]
+struct Name(Arc<AtomicBool>);
+
+impl Name {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// Writes a file, which is there when it is whole.
+fn write_file(
+    core: Hypercore,
+    part: &Path,
+    target: &Path,
+    facts: Facts,
+    name: &Name,
+) -> io::Result<()> {
+    clean(part)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if facts.is_program {
+        // For whom it is one, the system decides.
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o777);
+    }
+    let mut file = options.open(part)?;
+    copy(core, &mut file)?;
+    let modified = facts.modified.map(Duration::from_secs);
+    if let Some(modified) = modified.and_then(|since| UNIX_EPOCH.checked_add(since)) {
+        // Not every file system has every time, and the bytes are what was asked for.
+        let _ = file.set_modified(modified);
+    }
+    file.sync_all()?;
+    give(part, target, name)
+}
+
+/// Unpacks an archive, of which nothing leads out of `part`.
+fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Result<()> {
+    clean(part)?;
+    let mode = mode_of_folder(core.clone())?;
+    make_private(part, mode.is_some())?;
+    let mut archive = tar::Archive::new(Content::of(core));
+    archive.set_preserve_mtime(true);
+    archive.unpack(part)?;
+    // Nobody moves a directory that they may not write to.
+    mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
+    give(part, target, name)?;
+    mode.map_or(Ok(()), |mode| set_mode(target, mode))
+}
+
+/// What the folder itself was to whom, where its archive begins with that.
+fn mode_of_folder(core: Hypercore) -> io::Result<Option<u32>> {
+    let mut archive = tar::Archive::new(Content::of(core));
+    let Some(first) = archive.entries()?.next() else {
+        return Ok(None);
+    };
+    let first = first?;
+    let path = first.path()?;
+    let is_folder = path.components().eq([path::Component::CurDir]);
+    is_folder.then(|| first.header().mode()).transpose()
+}
+
+/// Makes a directory, for nobody else if its own permissions come later.
+fn make_private(dir: &Path, is_private: bool) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    if is_private {
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    }
+    let _ = is_private;
+    builder.create(dir)
+}
+
+/// Gives a directory the permissions that another one has elsewhere.
+fn set_mode(dir: &Path, mode: u32) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
+        fs::set_permissions(dir, permissions)?;
+    }
+    let _ = (dir, mode);
+    Ok(())
+}
+
+fn copy(core: Hypercore, to: &mut impl Write) -> io::Result<()> {
+    io::copy(&mut Content::of(core), to)?;
+    to.flush()
+}
+
+/// Removes what an earlier run has left of a target.
+fn clean(part: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(part) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(part),
+        Ok(_) => fs::remove_file(part),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Gives what is whole its name, unless somebody else has taken that meanwhile.
+fn give(part: &Path, target: &Path, name: &Name) -> io::Result<()> {
+    if fs::symlink_metadata(target).is_ok() {
+        return Err(io::Error::other("something else is there meanwhile"));
+    }
+    if !name.take() {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    fs::rename(part, target)?;
+    // The blocks are removed next. Elsewhere a directory cannot be synced.
+    #[cfg(unix)]
+    if let Some(parent) = fs::canonicalize(target)?.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// The bytes of all blocks, each checked against its hash.
+struct Content {
+    core: Hypercore,
+    next: u64,
+    block: Bytes,
+}
+
+impl Content {
+    fn of(core: Hypercore) -> Self {
+        Self {
+            core,
+            next: 0,
+            block: Bytes::new(),
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.block.is_empty() {
+            if self.next == self.core.length() {
+                return Ok(0);
+            }
+            let read = self.core.get_with(self.next, GetOptions::local());
+            self.block = future::block_on(read).map_err(io::Error::other)?;
+            self.next += 1;
+        }
+        let count = self.block.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.block.split_to(count));
+        Ok(count)
+    }
+}
