@@ -357,7 +357,8 @@ impl Search<'_> {
         if !may_lose && self.signed_lengths_above(length)? > 1 {
             return Ok(Found::Damage(damage));
         }
-        self.complete_bits(&mut bitfield, checkpoint, length)?;
+        let from = self.unsynced_from(checkpoint, may_lose)?;
+        self.complete_bits(&mut bitfield, from, checkpoint, length)?;
         Ok(Found::End(Box::new(End {
             bitfield,
             roots,
@@ -508,27 +509,50 @@ impl Search<'_> {
         }
     }
 
-    /// Sets the bits of a whole tree, and of the blocks of which a torn page may have lost them.
-    fn complete_bits(&self, bitfield: &mut Bitfield, checkpoint: u64, length: u64) -> Result<()> {
+    /// From this block on, bits of appends may never have been synced, and a torn page may have lost
+    /// them. `checkpoint` is the newest signed length that is claimed.
+    fn unsynced_from(&self, checkpoint: u64, may_lose: bool) -> Result<u64> {
+        if may_lose {
+            // Nothing syncs the bits of appends that nobody waits for until there is a flush.
+            return Ok(0);
+        }
         let before = checkpoint.saturating_sub(1);
         let before = self.files.previous_signature(before)?;
-        let synced = before.map_or(0, |(block, _)| block + 1);
-        for block in synced.saturating_sub(CHECKPOINT_BLOCKS)..length {
-            let leaf = NodeIndex::leaf(block);
-            let ancestors = std::iter::successors(leaf, |node| Some(node.parent()));
-            for node in ancestors.take_while(|node| node.right_span().get() < 2 * length) {
-                bitfield.tree_set(node.get());
+        let written = before.map_or(0, |(block, _)| block + 1);
+        Ok(written.saturating_sub(CHECKPOINT_BLOCKS))
+    }
+
+    /// Sets the bits of a whole tree, and of the blocks of which a torn page may have lost them: those
+    /// from number `from` on.
+    fn complete_bits(
+        &self,
+        bitfield: &mut Bitfield,
+        from: u64,
+        checkpoint: u64,
+        length: u64,
+    ) -> Result<()> {
+        // The nodes above block `from`, and what stands right of its leaf.
+        let above = std::iter::successors(NodeIndex::leaf(from), |node| Some(node.parent()))
+            .map(|node| (node.get(), node.right_span().get()))
+            .take_while(|&(_, right)| right < 2 * length);
+        for (node, _) in above {
+            bitfield.tree_set(node);
+        }
+        for root in full_roots(length) {
+            for node in root.left_span().get().max(2 * from)..=root.right_span().get() {
+                bitfield.tree_set(node);
             }
-            if block >= checkpoint {
-                bitfield.set(block, true);
-            } else if !bitfield.get(block) {
-                // Its bit was lost, or it was cleared, which its bytes did not survive.
-                match read_block(self.files, block) {
-                    Ok(_) => bitfield.set(block, true),
-                    Err(error) if error.is_corruption() => false,
-                    Err(error) => return Err(error),
-                };
-            }
+        }
+        bitfield.set_range(checkpoint..length, true);
+        let mut block = bitfield.next_clear(from);
+        while block < checkpoint {
+            // Its bit was lost, or it was cleared, which its bytes did not survive.
+            match read_block(self.files, block) {
+                Ok(_) => bitfield.set(block, true),
+                Err(error) if error.is_corruption() => false,
+                Err(error) => return Err(error),
+            };
+            block = bitfield.next_clear(block + 1);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::Write,
     path::Path,
+    time::Duration,
 };
 
 use hypercore::{
@@ -14,7 +15,7 @@ use hypercore::{
     },
 };
 
-use super::writer::open;
+use super::{assert_verifies, writer::open};
 use crate::support::{contents, run};
 
 /// A closed log of ten blocks that were appended one by one.
@@ -189,6 +190,52 @@ fn room_for_the_next_page_claims_nothing() {
             assert!(core.is_writable(), "{noise}: {:?}", core.recovery());
             assert_eq!(core.append("y").await.unwrap(), 8184);
             assert!(core.verify().await.unwrap().is_ok(), "{noise}");
+        }
+    });
+}
+
+/// Opens what a loss of power leaves, which lacks no block.
+async fn assert_lacks_nothing(storage: &FaultStorage, seeds: u64) {
+    for seed in 0..seeds {
+        let left = FaultStorage::from_image(&storage.power_cut(seed));
+        let core = open(&left, Durability::Always).await.unwrap();
+        let length = core.length();
+        assert!(core.has_all(0..length), "seed {seed}, {length} blocks");
+        // That takes longer than all the rest.
+        if seed % 20 == 0 {
+            assert_verifies(&left).await;
+        }
+    }
+}
+
+/// The bits of the blocks lie in another sector than those of their nodes, and none was ever synced.
+#[test]
+fn a_torn_page_takes_no_block_that_was_durable_for_long() {
+    run(async {
+        let storage = FaultStorage::new();
+        let interval = Durability::Interval(Duration::from_millis(100));
+        let core = open(&storage, interval).await.unwrap();
+        for block in 0..3000_u32 {
+            core.append(block.to_le_bytes().to_vec()).await.unwrap();
+        }
+        async_std::task::sleep(Duration::from_millis(300)).await;
+        assert_lacks_nothing(&storage, 200).await;
+    });
+}
+
+/// A flush writes the bits of any number of blocks before it syncs them.
+#[test]
+fn a_torn_page_of_a_flush_takes_no_block() {
+    run(async {
+        for operation in 0..12 {
+            let storage = FaultStorage::new();
+            let core = open(&storage, Durability::OnClose).await.unwrap();
+            for block in 0..2500_u32 {
+                core.append(block.to_le_bytes().to_vec()).await.unwrap();
+            }
+            storage.fail_from(operation, Fault::Io);
+            let _ = core.flush().await;
+            assert_lacks_nothing(&storage, 20).await;
         }
     });
 }
