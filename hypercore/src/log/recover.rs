@@ -149,11 +149,13 @@ pub(super) fn examine(
             recovery: None,
         }));
     }
+    // Who only reads has lost nothing, unless a writer was here before.
+    let may_lose = guard::may_lose(files, writer && may_lose)?;
+    let search = Search { files, verifier };
     let found = if writer {
-        let may_lose = guard::may_lose(files, may_lose)?;
-        Search { files, verifier }.writer_end(may_lose)?
+        search.writer_end(may_lose)?
     } else {
-        Search { files, verifier }.reader_end()?
+        search.reader_end(may_lose)?
     };
     let damage = match found {
         Found::End(end) if end.surplus(files)? <= MAX_SURPLUS => return Ok(Examined::Open(end)),
@@ -284,6 +286,13 @@ fn claims_within(bitfield: &Bitfield, blocks: Range<u64>) -> bool {
         || (2 * blocks.start..2 * blocks.end).any(|node| bitfield.tree_get(node))
 }
 
+/// Whether all blocks below a node are claimed, and all nodes.
+fn is_all_claimed(bitfield: &Bitfield, top: NodeIndex) -> bool {
+    let nodes = top.left_span().get()..top.right_span().get() + 1;
+    bitfield.has_all(nodes.start / 2..top.end())
+        && bitfield.tree_runs(nodes.clone()).next() == Some(nodes)
+}
+
 enum Found {
     End(Box<End>),
     Damage(Corruption),
@@ -296,6 +305,8 @@ pub(super) struct End {
     pub(super) checkpoint: u64,
     /// What the bitfield claimed.
     pub(super) claimed: u64,
+    /// How many blocks it claims that it did not claim before.
+    pub(super) recovered: u64,
     /// Nodes that are not as the blocks say.
     pub(super) nodes: Vec<Node>,
     /// Before which lengths something stands that is no signature over them, in ascending order:
@@ -350,7 +361,7 @@ impl Search<'_> {
             return if bitfield.get(length) {
                 Ok(Found::Damage(damage))
             } else {
-                self.reader_end()
+                self.reader_end(may_lose)
             };
         }
         // Of appends that were waited for only the last can be unfinished.
@@ -358,8 +369,10 @@ impl Search<'_> {
             return Ok(Found::Damage(damage));
         }
         let from = self.unsynced_from(checkpoint, may_lose)?;
+        let before = bitfield.total();
         self.complete_bits(&mut bitfield, from, checkpoint, length)?;
         Ok(Found::End(Box::new(End {
+            recovered: bitfield.total().saturating_sub(before),
             bitfield,
             roots,
             checkpoint,
@@ -369,9 +382,10 @@ impl Search<'_> {
         })))
     }
 
-    /// The end of a clone: the newest length it can show a signature for. Blocks and nodes that
-    /// its bitfield does not have will be asked for again.
-    fn reader_end(&self) -> Result<Found> {
+    /// The end of a clone, or of a log whose writer is not here: the newest length it can show a
+    /// signature for. What its bitfield does not have is found again as far as it is whole; the rest
+    /// will be asked for again.
+    fn reader_end(&self, may_lose: bool) -> Result<Found> {
         let Some(roots) = self.newest_signed(MAX_LENGTH)? else {
             return Ok(Found::Damage(Corruption::Signature { length: 0 }));
         };
@@ -382,15 +396,21 @@ impl Search<'_> {
             let length = claims.bound();
             return Ok(Found::Damage(Corruption::Signature { length }));
         }
+        let claimed = claimed.min(length);
         let mut bitfield = load_bitfield(self.files, MAX_LENGTH)?;
         drop_grown_page(&mut bitfield, length);
         bitfield.truncate(length);
+        let before = bitfield.total();
         for root in roots.nodes() {
             bitfield.tree_set(root.index.get());
         }
         restore_nodes(self.files, &mut bitfield, length)?;
-        let claimed = claimed.min(length);
+        let checkpoint = self.newest_signed(claimed)?;
+        let checkpoint = checkpoint.map_or(0, |roots| roots.length());
+        let from = self.unsynced_from(checkpoint, may_lose)?;
+        self.claim_whole(&mut bitfield, &roots, from)?;
         Ok(Found::End(Box::new(End {
+            recovered: bitfield.total().saturating_sub(before),
             bitfield,
             checkpoint: length,
             claimed,
@@ -398,6 +418,41 @@ impl Search<'_> {
             nodes: Vec::new(),
             torn_signatures: self.torn_signatures(claimed..length)?,
         })))
+    }
+
+    /// Claims the blocks from number `from` on that are whole, and the nodes that prove it.
+    ///
+    /// The tree is followed downwards, from `roots`, which are signed, as far as each node is the
+    /// parent of two that are stored: of a long log of which little is here, little is read.
+    fn claim_whole(&self, bitfield: &mut Bitfield, roots: &Roots, from: u64) -> Result<()> {
+        let mut below = Vec::new();
+        let mut offset = 0;
+        for &root in roots.nodes() {
+            below.push((root, offset));
+            offset += root.size;
+        }
+        while let Some((parent, offset)) = below.pop() {
+            let index = parent.index;
+            if index.end() <= from || is_all_claimed(bitfield, index) {
+                continue;
+            }
+            let Some((left, right)) = index.children() else {
+                if self.is_whole(offset, &parent)? {
+                    bitfield.set(index.get() / 2, true);
+                }
+                continue;
+            };
+            let &[Some(left), Some(right)] = &self.files.nodes(&[left, right])?[..] else {
+                continue;
+            };
+            if Node::parent(&left, &right) == Some(parent) {
+                bitfield.tree_set(left.index.get());
+                bitfield.tree_set(right.index.get());
+                below.push((right, offset + left.size));
+                below.push((left, offset));
+            }
+        }
+        Ok(())
     }
 
     /// The roots of the greatest length up to `limit` that has a signature; the empty log has
@@ -604,7 +659,7 @@ impl End {
         let recovery = Recovery {
             length,
             checkpoint: self.checkpoint,
-            recovered: length.saturating_sub(self.claimed),
+            recovered: self.recovered,
             dropped_bytes,
             damage: None,
         };

@@ -541,6 +541,7 @@ impl Work<'_> {
             bitfield,
             checkpoint: length,
             claimed: length,
+            recovered: 0,
             nodes: Vec::new(),
             torn_signatures: Vec::new(),
             roots,

@@ -7,6 +7,7 @@
 
 mod clone;
 mod creation;
+mod elsewhere;
 mod failures;
 mod levels;
 mod node;
