@@ -318,6 +318,8 @@ pub(super) struct End {
 struct Recomputed {
     /// The roots of the last length that is signed.
     roots: Roots,
+    /// The roots of all blocks up to the first that is not whole.
+    whole: Roots,
     /// The nodes below them that the file has wrong.
     nodes: Vec<Node>,
     /// See [`End::torn_signatures`].
@@ -343,6 +345,7 @@ impl Search<'_> {
         let checkpoint = start.length();
         let Recomputed {
             roots,
+            whole,
             nodes,
             mut torn_signatures,
         } = self.recompute(start)?;
@@ -352,21 +355,22 @@ impl Search<'_> {
         }
         let length = roots.length();
 
-        let damage = Corruption::Block { index: length };
         if claimed == length {
             drop_room_for_pages(&mut bitfield, length);
         }
+        let broken = whole.length();
         if bitfield.bound().max(bitfield.tree_bound().div_ceil(2)) > length {
-            // Either the next block is damaged, or it is not here: then this is a clone with a key.
-            return if bitfield.get(length) {
-                Ok(Found::Damage(damage))
+            // Either that block is damaged, or it is not here: then this is a clone with a key, or its
+            // end was being cut.
+            return if bitfield.get(broken) {
+                Ok(Found::Damage(Corruption::Block { index: broken }))
             } else {
                 self.reader_end(may_lose)
             };
         }
         // Of appends that were waited for only the last can be unfinished.
         if !may_lose && self.signed_lengths_above(length)? > 1 {
-            return Ok(Found::Damage(damage));
+            return self.end_beyond(&whole, length);
         }
         let from = self.unsynced_from(checkpoint, may_lose)?;
         let before = bitfield.total();
@@ -380,6 +384,44 @@ impl Search<'_> {
             nodes,
             torn_signatures,
         })))
+    }
+
+    /// The end of a log of which all was waited for, where more than one signature stands behind the
+    /// block after `whole`, which is not whole itself.
+    ///
+    /// A truncation clears the bits first and the signatures next. If it was cut short in between, and
+    /// one of its blocks had been cleared before, then the log is as it was, without that block: from
+    /// the files it cannot be told from one whose newest bits were lost, and of that nothing is cut.
+    /// Nor is anything signed again at a length that peers know: appends go on behind all of it.
+    fn end_beyond(&self, whole: &Roots, length: u64) -> Result<Found> {
+        let broken = whole.length();
+        if self.is_blank(whole)?
+            && let Found::End(end) = self.reader_end(false)?
+            // Its leaf belongs to the log, and says how long it was.
+            && end.bitfield.tree_get(2 * broken)
+        {
+            return Ok(Found::End(end));
+        }
+        Ok(Found::Damage(Corruption::Block { index: length }))
+    }
+
+    /// Whether nothing stands in the place of the block after those of `before`, as where one was
+    /// cleared.
+    fn is_blank(&self, before: &Roots) -> Result<bool> {
+        let leaf = NodeIndex::leaf(before.length());
+        let leaf = leaf.map(|leaf| self.files.node(leaf)).transpose()?;
+        let Some(leaf) = leaf.flatten().filter(|leaf| leaf.size <= MAX_BLOCK_SIZE) else {
+            return Ok(false);
+        };
+        let offset = before.byte_length();
+        if self.files.data_len()? <= offset {
+            return Ok(true);
+        }
+        match self.files.read_data(offset, leaf.size) {
+            Ok(bytes) => Ok(bytes.iter().all(|&byte| byte == 0)),
+            Err(error) if error.is_corruption() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The end of a clone, or of a log whose writer is not here: the newest length it can show a
@@ -529,6 +571,7 @@ impl Search<'_> {
                     torn_signatures.retain(|&length| length < signed.length());
                     return Ok(Recomputed {
                         roots: signed,
+                        whole: roots,
                         nodes: wrong,
                         torn_signatures,
                     });

@@ -5,6 +5,7 @@
 //! more, and `HYPERCORE_CRASH_SEEDS=17..18` repeats one. With `HYPERCORE_NODE_MODULES`, Node audits
 //! every log of a writer that was opened again.
 
+mod cleared;
 mod clone;
 mod creation;
 mod elsewhere;
