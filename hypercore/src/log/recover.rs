@@ -682,7 +682,7 @@ impl End {
         }
         let dropped_bytes = quarantine.finish()?;
         files.write_nodes(&nodes)?;
-        for node in unfinished_parents(&roots) {
+        for node in tree_index::unfinished(length) {
             bitfield.tree_clear(node.get());
             if files.node(node)?.is_some() {
                 files.clear_node(node)?;
@@ -714,15 +714,6 @@ impl End {
             recovery: Some(recovery),
         })
     }
-}
-
-/// The places left of the end of a log where nodes stand that it does not have yet.
-fn unfinished_parents(roots: &Roots) -> impl Iterator<Item = NodeIndex> {
-    let end = 2 * roots.length();
-    roots.nodes().iter().flat_map(move |root| {
-        std::iter::successors(Some(root.index.parent()), |node| Some(node.parent()))
-            .take_while(move |node| node.get() < end)
-    })
 }
 
 /// How many blocks a page speaks of.
