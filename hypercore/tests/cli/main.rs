@@ -20,6 +20,8 @@ mod misplaced;
 mod originals;
 mod page;
 mod process;
+#[cfg(unix)]
+mod readers;
 mod reading;
 mod refusals;
 mod secrets;

@@ -62,9 +62,11 @@ impl Scene {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let (out, stdout) = channel();
-        follow(child.stdout.take().expect("piped"), out);
-        let (err, stderr) = channel();
         // Unless the test has put something else there.
+        if let Some(pipe) = child.stdout.take() {
+            follow(pipe, out);
+        }
+        let (err, stderr) = channel();
         if let Some(pipe) = child.stderr.take() {
             follow(pipe, err);
         }

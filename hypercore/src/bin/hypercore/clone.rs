@@ -66,7 +66,8 @@ pub(crate) async fn download<F: Future<Output = Result<()>>>(
         origin.restore(&job.args.dir);
     }
     tasks.end().await;
-    ended.and(closed)
+    let told = job.report.output.finish().await;
+    ended.and(closed).and(told)
 }
 
 /// What was there before this run.
@@ -131,6 +132,8 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
 /// What a job waits for.
 enum Step {
     Event(Option<Event>),
+    /// There is room to tell more.
+    Room(Result<()>),
     News(News),
     Fetched(Result<(), Error>),
     Tick,
@@ -154,6 +157,8 @@ struct Job {
     claimed: u64,
     /// Whether a block came in this run.
     received: bool,
+    /// Whether all that is wanted is here, and that was not told.
+    to_tell: bool,
 }
 
 impl Job {
@@ -179,6 +184,7 @@ impl Job {
             met: false,
             claimed: 0,
             received: false,
+            to_tell: false,
             core,
             args,
         }
@@ -213,9 +219,28 @@ impl Job {
                 ticks.next().await;
                 Step::Tick
             };
-            // Events first: what happened before something else is told before it.
-            let event = async { Step::Event(events.next().await) };
+            self.report.catch_up()?;
+            if self.to_tell {
+                self.tell_waiting(&mut events).await?;
+                self.to_tell = !self.report.has_room();
+                if !self.to_tell {
+                    self.report.tell_synced()?;
+                }
+            }
+            let has_room = self.report.has_room();
+            // Events first: what happened before something else is told before it. While nobody takes
+            // that, the rest goes on.
+            let event = async {
+                match self.report.output.room().await {
+                    Ok(()) if has_room => Step::Event(events.next().await),
+                    room => Step::Room(room),
+                }
+            };
             let step = future::or(event, future::or(ready, tick)).await;
+            if let Step::Room(room) = step {
+                room?;
+                continue;
+            }
             if let Step::Event(event) = step {
                 let event = event.ok_or_else(|| self.failure(Error::Closed))?;
                 self.tell(&event)?;
@@ -228,7 +253,7 @@ impl Job {
             }
             self.tell_waiting(&mut events).await?;
             match step {
-                Step::Event(_) => {}
+                Step::Event(_) | Step::Room(_) => {}
                 Step::Tick => {
                     self.report.tell_progress(self.peers.count())?;
                     self.report.tell_old();
@@ -251,7 +276,7 @@ impl Job {
                     if !self.args.live {
                         return self.check_proved();
                     }
-                    self.report.tell_synced()?;
+                    self.to_tell = true;
                     fetching = Box::pin(self.wanted.follow());
                 }
             }
@@ -378,7 +403,9 @@ impl Job {
     async fn tell_waiting(&mut self, events: &mut Events) -> Result<()> {
         let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
         self.claimed = claims.max().unwrap_or(0).max(self.claimed);
-        while let Some(Some(event)) = future::poll_once(events.next()).await {
+        while self.report.has_room()
+            && let Some(Some(event)) = future::poll_once(events.next()).await
+        {
             self.tell(&event)?;
         }
         Ok(())
@@ -399,9 +426,7 @@ impl Job {
             Event::Lagged { .. } => {
                 self.met = true;
                 self.received = true;
-                let core = self.core.clone();
-                let mut stored = (0..core.length()).filter(|&index| core.has(index));
-                stored.try_for_each(|index| self.report.tell_download(index))
+                self.report.tell_all()
             }
             Event::Forked { length } => {
                 self.report

@@ -1,5 +1,7 @@
 //! Standard output, for people, for programs or for bytes, and the progress on standard error.
 
+mod writer;
+
 use std::{
     env,
     ffi::OsStr,
@@ -10,6 +12,8 @@ use std::{
 use clap::builder::styling::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+
+use self::writer::{Ended, Writer};
 
 use crate::{
     args::{Format, Manners},
@@ -26,6 +30,8 @@ pub(crate) struct Output {
     quiet: bool,
     /// Nobody reads standard output any more.
     unread: bool,
+    /// Writes in our place.
+    writer: Option<Writer>,
     bar: ProgressBar,
     has_bar: bool,
 }
@@ -36,6 +42,7 @@ impl Output {
             json: format.json,
             quiet: manners.quiet,
             unread: false,
+            writer: None,
             bar: ProgressBar::hidden(),
             has_bar: !manners.quiet && !manners.no_progress && io::stderr().is_terminal(),
         }
@@ -107,13 +114,63 @@ impl Output {
         if self.unread {
             return Ok(());
         }
-        match self.bar.suspend(|| writeln!(io::stdout(), "{line}")) {
+        if let Some(writer) = &mut self.writer {
+            let told = writer.tell(line.to_owned());
+            return self.or_ended(told);
+        }
+        let written = self.bar.suspend(|| writeln!(io::stdout(), "{line}"));
+        self.note(written)
+    }
+
+    /// Takes note of whether somebody still reads.
+    fn note(&mut self, written: io::Result<()>) -> Result<()> {
+        match written {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 // The work goes on, and the exit code tells how it ended.
                 self.unread = true;
                 Ok(())
             }
             written => written.map_err(|error| Failure::output(&error)),
+        }
+    }
+
+    // ---- beside the program ---------------------------------------------------------------------
+
+    /// From now on nothing waits for the reader; whoever tells much waits for [room](Self::room).
+    pub(crate) fn write_beside(&mut self) {
+        self.writer = Some(Writer::start(&self.bar));
+    }
+
+    /// Whether what was told is on its way to the reader.
+    pub(crate) fn has_room(&self) -> bool {
+        self.writer.as_ref().is_none_or(Writer::has_room)
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn room(&mut self) -> Result<()> {
+        let Some(writer) = &mut self.writer else {
+            return Ok(());
+        };
+        let sent = writer.room().await;
+        self.or_ended(sent)
+    }
+
+    /// Ends that: waits until all is written, but not for one who does not read.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        let Some(writer) = self.writer.take() else {
+            return Ok(());
+        };
+        let written = writer.finish().await;
+        self.note(written)
+    }
+
+    fn or_ended(&mut self, told: Result<(), Ended>) -> Result<()> {
+        match told {
+            Err(Ended) => match self.writer.take() {
+                Some(writer) => self.note(writer.end()),
+                None => Ok(()),
+            },
+            Ok(()) => Ok(()),
         }
     }
 }

@@ -176,6 +176,7 @@ impl Service {
             None => StaticKeyPair::generate(),
         };
         let identity = identity.map_err(|error| Failure::failed(error.to_string()))?;
+        output.write_beside();
         let peers = Peers::new(&core, Some(identity));
         let refusals = Refusals::new(output.is_quiet());
         let connections = Gathering::default();
@@ -204,7 +205,8 @@ impl Service {
         let closed = close(&core, &dir).await;
         peers.hang_up.hang_up();
         connections.end().await;
-        ended.and(closed)
+        let told = output.finish().await;
+        ended.and(closed).and(told)
     }
 }
 
@@ -363,6 +365,7 @@ async fn append_lines(core: &Hypercore, dir: &Path, wanted: bool) -> Result<()> 
 async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<()> {
     let mut events = core.events();
     while let Some(event) = events.next().await {
+        output.room().await?;
         match event {
             Event::Append { length } => {
                 output.event("append", &[("length", length.into())])?;

@@ -39,6 +39,8 @@ pub(super) struct Report {
     synced: Option<(u64, u64)>,
     /// Blocks that were here before, or were told to be here. Kept for those who follow only.
     known: Bitfield,
+    /// The next block to look at, if there were more than could be told one by one.
+    behind: Option<u64>,
 }
 
 impl Report {
@@ -59,6 +61,7 @@ impl Report {
             }
         }
         let downloaded = core.progress(..).downloaded;
+        output.write_beside();
         Self {
             core: core.clone(),
             output,
@@ -71,6 +74,7 @@ impl Report {
             progress: (Instant::now(), downloaded, 0),
             synced: None,
             known,
+            behind: None,
         }
     }
 
@@ -105,6 +109,30 @@ impl Report {
             return Ok(());
         }
         self.output.event("download", &[("index", index.into())])
+    }
+
+    /// Events were dropped: what is here is seen in what is stored.
+    pub(super) fn tell_all(&mut self) -> Result<()> {
+        self.behind = self.live.then_some(0);
+        self.catch_up()
+    }
+
+    /// Tells what was not told yet, as far as there is room.
+    pub(super) fn catch_up(&mut self) -> Result<()> {
+        while let Some(index) = self.behind
+            && self.output.has_room()
+        {
+            self.behind = (index < self.core.length()).then_some(index + 1);
+            if self.core.has(index) {
+                self.tell_download(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for what happens next.
+    pub(super) fn has_room(&self) -> bool {
+        self.behind.is_none() && self.output.has_room()
     }
 
     /// Tells how far it is, with so many peers.
@@ -142,7 +170,7 @@ impl Report {
                 bytes(speed as u64)
             ),
         });
-        if (downloaded, received) == (last_downloaded, last_received) {
+        if (downloaded, received) == (last_downloaded, last_received) || !self.has_room() {
             return Ok(());
         }
         self.output.event(
