@@ -66,6 +66,8 @@ pub(crate) struct Replicator {
     leader: Option<PeerId>,
     /// Who was asked for a proof of a greater length.
     update_from: Option<PeerId>,
+    /// What proves that the log is longer is not taken in, as it is written here.
+    refuses_growth: bool,
     /// The blocks whose proof was asked for by itself.
     hashes_asked: BTreeSet<u64>,
     /// What was exchanged with peers that are gone.
@@ -291,6 +293,13 @@ impl Replicator {
             self.update_from = None;
             self.wake_all();
         }
+    }
+
+    /// The answer to a request is true, and a longer log is not taken in here. What was asked for is not
+    /// asked for again before [`Self::ask_anew`].
+    pub(crate) fn put_off(&mut self, id: PeerId, request: InFlight) {
+        self.refuses_growth = true;
+        self.done(id, request);
     }
 
     /// The answer to a request was of no use.

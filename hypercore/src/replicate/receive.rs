@@ -102,8 +102,7 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
     for (request, block) in requests {
         match taken.next() {
             Some(Taken::Stored { .. }) => finish(core, peer, request, block),
-            // Nothing changes until [`Replicator::ask_anew`](super::Replicator::ask_anew).
-            Some(Taken::Refused(_)) => core.replicator.done(peer, request),
+            Some(Taken::Refused(_)) => core.replicator.put_off(peer, request),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
                 core.replicator.refused(peer, request);
             }

@@ -243,6 +243,9 @@ impl Replicator {
         for seeking in self.demand.seeks() {
             let mut blocks = seeking.blocks.clone();
             if seeking.offset >= log.byte_length() {
+                if self.refuses_growth {
+                    continue;
+                }
                 blocks.start = blocks.start.max(log.length());
             }
             let wanted = Wanted::Byte(seeking.offset);
@@ -254,6 +257,7 @@ impl Replicator {
             }
         }
         if self.update_from.is_none()
+            && !self.refuses_growth
             && self.demand.wanted_length(log.length()).is_some()
             && peer.urgent_window() > 0
             && !peer.is_asked_for(Wanted::Proof)
@@ -457,6 +461,7 @@ impl Replicator {
 
     /// What peers have sent to no use is taken in from now on: asks for it again.
     pub(crate) fn ask_anew(&mut self) {
+        self.refuses_growth = false;
         let peers = self.peers.values();
         let in_flight = peers.flat_map(|peer| peer.in_flight());
         let blocks = in_flight.filter(|request| request.wanted == Wanted::Block);

@@ -288,6 +288,33 @@ fn a_block_that_is_waited_for_comes_once_the_writer_resumes() {
     });
 }
 
+/// It was asked for again as soon as the answer was refused.
+#[test]
+fn a_position_that_a_writer_refuses_is_asked_for_once_until_it_resumes() {
+    run(async {
+        let (_backup, restored, reader) = old_backup(9).await;
+        let mut events = restored.events();
+        let mut seek = std::pin::pin!(restored.seek(5 * 7 + 1));
+        start(seek.as_mut()).await;
+        let mut update = std::pin::pin!(restored.update());
+        start(update.as_mut()).await;
+        let download = options(|options| {
+            options.live = true;
+            options.download = Some(true);
+        });
+        let uploaded = reader.stats().uploaded_blocks;
+        let _connection = connect(&restored, download, &reader, ReplicateOptions::live()).await;
+        event(&mut events, |event| matches!(event, Event::Behind { .. })).await;
+        async_std::task::sleep(std::time::Duration::from_millis(500)).await;
+        assert!(reader.stats().uploaded_blocks - uploaded < 3);
+        assert_eq!(restored.peers()[0].in_flight, 0);
+        assert_eq!(soon("its own blocks", restored.resume()).await.unwrap(), 9);
+        let position = soon("the position", seek).await.unwrap();
+        assert_eq!((position.index, position.offset), (5, 1));
+        soon("the length", update).await.unwrap();
+    });
+}
+
 #[test]
 fn a_peer_with_less_does_not_unlock() {
     run(async {
