@@ -66,13 +66,13 @@ async fn assert_goes_on(image: &Memory, cleared: &Range<u64>, repaired: bool, ca
 #[test]
 fn a_truncation_that_is_cut_short_is_no_damage() {
     run(async {
-        for cleared in [7..8, 5..6, 6..9, 8..10, 5..10, 4..7] {
+        for cleared in [7..8, 8..10, 4..7] {
             let mut operation = 0;
             while let Some(storage) = cut_short(cleared.clone(), operation).await {
                 for repaired in [false, true] {
                     let case = format!("{cleared:?}, {operation}, repaired: {repaired}");
                     assert_goes_on(&storage.image(), &cleared, repaired, &case).await;
-                    for seed in 0..20 {
+                    for seed in 0..6 {
                         let case = format!("{case}, seed {seed}");
                         let image = storage.power_cut(seed);
                         assert_goes_on(&image, &cleared, repaired, &case).await;
