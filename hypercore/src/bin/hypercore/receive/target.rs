@@ -90,7 +90,7 @@ fn write_file(
 fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Result<()> {
     clean(part)?;
     let mode = mode_of_folder(core.clone())?;
-    make_private(part, mode.is_some())?;
+    make_directory(part, mode.is_some())?;
     let mut archive = tar::Archive::new(Content::of(core));
     archive.set_preserve_mtime(true);
     archive.unpack(part)?;
@@ -113,24 +113,27 @@ fn mode_of_folder(core: Hypercore) -> io::Result<Option<u32>> {
 }
 
 /// Makes a directory, for nobody else if its own permissions come later.
-fn make_private(dir: &Path, is_private: bool) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    if is_private {
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    }
-    let _ = is_private;
-    builder.create(dir)
+#[cfg(unix)]
+fn make_directory(dir: &Path, is_private: bool) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mode = if is_private { 0o700 } else { 0o777 };
+    fs::DirBuilder::new().mode(mode).create(dir)
+}
+
+#[cfg(not(unix))]
+fn make_directory(dir: &Path, _: bool) -> io::Result<()> {
+    fs::create_dir(dir)
 }
 
 /// Gives a directory the permissions that another one has elsewhere.
+#[cfg(unix)]
 fn set_mode(dir: &Path, mode: u32) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777);
-        fs::set_permissions(dir, permissions)?;
-    }
-    let _ = (dir, mode);
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode & 0o777))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &Path, _: u32) -> io::Result<()> {
     Ok(())
 }
 
