@@ -334,4 +334,18 @@ fn a_signal_before_the_target_has_its_name() {
     }
     receiver.stop().fails(6, &["all of `file` is here"]);
     server.stop().ok();
+
+    fs::write(scene.path("app.log"), content(300_000)).unwrap();
+    let (server, line) = share(&scene, "app.log", &["--follow"]);
+    let receiver = scene.start_with(["receive", &line, "-"], |command| {
+        in_shell(command, r#"exec 3<>full; exec "$@" >full"#);
+    });
+    // All is here, and some of it is in the pipe.
+    let key = &line["hyper://".len()..][..8];
+    let data = scene.path(&format!("app.log.{key}.hypercore/data"));
+    while fs::metadata(&data).map_or(0, |found| found.len()) < 300_000 {
+        std::thread::yield_now();
+    }
+    receiver.stop().ok();
+    server.stop().ok();
 }

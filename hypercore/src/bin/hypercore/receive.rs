@@ -331,8 +331,12 @@ async fn print(core: &Hypercore) -> Result<()> {
         let Some(block) = block(core, index, Path::new("-")).await? else {
             return future::pending().await;
         };
-        let mut stdout = io::stdout();
-        match stdout.write_all(&block).and_then(|()| stdout.flush()) {
+        // Beside the program, which is to end also where nobody reads.
+        let written = blocking::unblock(move || {
+            let mut stdout = io::stdout();
+            stdout.write_all(&block).and_then(|()| stdout.flush())
+        });
+        match written.await {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
             written => written.map_err(|error| Failure::output(&error))?,
         }
