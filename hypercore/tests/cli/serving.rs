@@ -123,6 +123,8 @@ fn no_file_is_left() {
     let scene = Scene::new();
     scene.core("log", &["a"]);
     let (server, address) = scene.serve("log", &[]);
+    // It has all that it needs to answer them.
+    scene.run(["stats", "log"]).ok();
     let limit = |files: u32| {
         let id = server.id().to_string();
         let limit = format!("--nofile={files}:");
