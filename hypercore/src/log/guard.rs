@@ -261,6 +261,13 @@ pub(super) fn may_lose(files: &FeedFiles, this_opening: bool) -> Result<bool> {
     })
 }
 
+/// Whether the log in `storage` was written here, or where its files come from.
+pub(super) fn was_written(storage: &dyn Storage) -> Result<bool> {
+    let file = GuardFile::open(storage, FILE)?;
+    let slots = file.map(Slots::read).transpose()?;
+    Ok(slots.is_some_and(|slots| slots.newest.is_some()))
+}
+
 /// Notes durably that nothing can be lost any more of the log in `storage`: all that was found in it
 /// is durable, and nobody has written to it yet.
 pub(super) fn note_recovered(storage: &dyn Storage) -> Result<()> {

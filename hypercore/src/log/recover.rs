@@ -128,13 +128,16 @@ pub(super) fn examine(
     writer: bool,
     may_lose: bool,
 ) -> Result<Examined> {
+    // Whoever opens it, what was written here is found as its writer would find it: what never was
+    // durable would stay as holes otherwise.
+    let was_written = || Ok::<_, Error>(writer || guard::was_written(&**files.storage())?);
     let bitfield = load_bitfield(files, MAX_LENGTH)?;
     let claimed = load_claimed(files, verifier, &bitfield);
     let closed = match &claimed {
         Ok((roots, _)) => files.surplus(roots.length(), roots.byte_length())? == 0,
         // A torn bitfield can claim what never was. That of a closed log is damaged.
         Err(error) if error.is_corruption() => {
-            writer
+            was_written()?
                 && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
                 && !is_beyond_all(files, &bitfield)?
         }
@@ -149,10 +152,9 @@ pub(super) fn examine(
             recovery: None,
         }));
     }
-    // Who only reads has lost nothing, unless a writer was here before.
     let may_lose = guard::may_lose(files, writer && may_lose)?;
     let search = Search { files, verifier };
-    let found = if writer {
+    let found = if was_written()? {
         search.writer_end(may_lose)?
     } else {
         search.reader_end(may_lose)?

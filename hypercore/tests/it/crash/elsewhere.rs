@@ -4,7 +4,7 @@ use hypercore::{
     Durability, GetOptions, Hypercore, ProofOptions,
     merkle::NodeIndex,
     storage::{
-        FileName, Memory,
+        FileName, Memory, Storage,
         testing::{Fault, FaultStorage},
     },
 };
@@ -40,8 +40,12 @@ async fn killed() -> Memory {
 #[test]
 fn a_reader_finds_the_blocks_of_a_writer_that_was_killed() {
     run(async {
-        for repaired in [false, true] {
-            let left = FaultStorage::from_image(&killed().await);
+        for (repaired, is_noted) in [(false, true), (true, true), (false, false), (true, false)] {
+            let image = killed().await;
+            if !is_noted {
+                image.remove_beside("fork-guard").unwrap();
+            }
+            let left = FaultStorage::from_image(&image);
             if repaired {
                 let repair = Hypercore::repair_storage(left.clone()).await.unwrap();
                 assert!(repair.remaining.is_ok());
@@ -69,6 +73,8 @@ fn a_reader_finds_the_blocks_of_a_writer_that_was_killed() {
 fn a_reader_claims_nothing_that_is_not_proven() {
     run(async {
         let image = killed().await;
+        // As if nothing was ever written here.
+        image.remove_beside("fork-guard").unwrap();
         let mut data = image.read(FileName::Data);
         data[4 * 4] ^= 1;
         image.write(FileName::Data, &data);
@@ -100,6 +106,26 @@ fn a_reader_finds_what_was_acknowledged_after_a_loss_of_power() {
             let core = open_author(&left, Durability::Always).await;
             assert_eq!(core.length(), 900);
             assert!(core.has_all(0..900), "seed {seed}");
+        }
+    });
+}
+
+/// Whoever opens the log first cuts off what was never durable, or it would stay as holes.
+#[test]
+fn a_reader_leaves_no_holes() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open_author(&storage, Durability::OnClose).await;
+        append_singly(&core, 100).await;
+        core.flush().await.unwrap();
+        append_singly(&core, 300).await;
+        for seed in 0..100 {
+            let left = FaultStorage::from_image(&storage.power_cut(seed));
+            open_reader(&left).await.close().await.unwrap();
+            let core = open_author(&left, Durability::OnClose).await;
+            assert!(core.length() >= 100 && core.is_writable(), "seed {seed}");
+            assert!(core.has_all(0..core.length()), "seed {seed}");
+            assert_verifies(&left).await;
         }
     });
 }
