@@ -211,7 +211,7 @@ fn refuse(peer: &mut Peer, index: u64, messages: &mut Vec<Message>, now: Instant
     if peer.may_refuse(now) {
         messages.push(unhave(index));
     } else {
-        peer.ask(Question::Refusal(index));
+        peer.refuse_later(index);
     }
 }
 

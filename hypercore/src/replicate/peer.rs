@@ -290,6 +290,11 @@ impl Peer {
         self.questions.requested_run(index, most)
     }
 
+    /// Answers a request with an Unhave when that may be, unless too many wait for that.
+    pub(crate) fn refuse_later(&mut self, index: u64) {
+        self.questions.refuse_later(index);
+    }
+
     /// Whether a request may be answered with an Unhave now; otherwise it has to wait.
     pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
         self.questions.may_refuse(now)

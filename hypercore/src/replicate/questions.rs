@@ -30,9 +30,12 @@ const WANT_PAUSE: Duration = Duration::from_secs(1);
 /// Windows told of that are remembered.
 const REMEMBERED_WANTS: usize = 64;
 
-/// Requests per second that are answered with "not here". Others wait for that: they count for as long
-/// as the remote does not hear it.
+/// Requests per second that are answered with "not here". Others wait for that.
 const REFUSALS: (u32, u32) = (64, 64);
+
+/// So many of them, which is what a peer of ours has under way. What else is asked for and not here is
+/// not answered, or one who asks for nothing else would have everything wait.
+const MAX_REFUSALS: usize = MAX_REQUESTS;
 
 /// A question of a remote.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,14 @@ impl Questions {
             wants: Bucket::new(WANTS.0, WANTS.1, now),
             told: VecDeque::new(),
             refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
+        }
+    }
+
+    /// Queues a refusal, unless too many wait.
+    pub(crate) fn refuse_later(&mut self, index: u64) {
+        let is_refusal = |question: &&Question| matches!(question, Question::Refusal(_));
+        if self.queue.iter().filter(is_refusal).count() < MAX_REFUSALS {
+            self.ask(Question::Refusal(index));
         }
     }
 
@@ -255,7 +266,7 @@ mod tests {
         let start = Instant::now();
         let mut questions = Questions::new(&Load::default(), start);
         while questions.may_refuse(start) {}
-        questions.ask(Question::Refusal(7));
+        questions.refuse_later(7);
         questions.ask(request(1));
         assert_eq!(answered(&mut questions, start), 1);
         let due = questions.deadline().expect("one is left");
@@ -263,6 +274,9 @@ mod tests {
         let next = questions.next(due);
         assert!(matches!(next, Some(Question::Refusal(7))), "{next:?}");
         assert!(questions.may_refuse(due) && questions.is_empty());
+        (0..10_000).for_each(|index| questions.refuse_later(index));
+        assert!(!questions.is_congested(), "others are heard");
+        assert_eq!(questions.queue.len(), MAX_REFUSALS);
     }
 
     #[test]
