@@ -320,18 +320,15 @@ impl Shared {
 
     /// Lets appends go on from here, whatever was signed, also after a loss of power.
     pub(crate) fn accept_fork_risk(&self) -> Result<()> {
-        let (head, noted) = {
+        let noted = {
             let mut core = self.lock();
             core.log.files()?;
             let head = core.log.head();
             core.log.note_end_anyway(&head)?;
-            (head, core.log.noted())
+            core.log.noted()
         };
         sync_all(&noted)?;
-        let mut core = self.lock();
-        if core.log.head() == head {
-            core.log.unlock();
-        }
+        self.lock().log.unlock();
         Ok(())
     }
 
