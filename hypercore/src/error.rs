@@ -1,5 +1,7 @@
 //! What can go wrong, with a sentence for people and a variant for programs.
 
+use std::io;
+
 use hypercore_merkle::PublicKey;
 
 use crate::replicate::CloseReason;
@@ -232,6 +234,22 @@ impl Error {
     /// Whether a sync failed, after which nobody knows what is on the disk.
     pub(crate) fn is_failed_sync(&self) -> bool {
         matches!(self, Self::Storage(error) if error.is_failed_sync())
+    }
+
+    /// Whether there is no room for a write, or it is not allowed.
+    pub(crate) fn says_unwritable(&self) -> bool {
+        let source = match self {
+            Self::Storage(hypercore_storage::Error::Io { source, .. }) => source,
+            Self::Guard { source, .. } => source,
+            _ => return false,
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull
+                | io::ErrorKind::QuotaExceeded
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::PermissionDenied
+        )
     }
 
     /// Whether another handle or process has the core open.

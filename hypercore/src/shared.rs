@@ -122,10 +122,10 @@ impl Shared {
             })?;
         let mut core = self.lock();
         if let Err(error) = core.log.check_lock() {
+            drop(core);
             // More was signed, as a peer has shown meanwhile. Of this append nobody has heard.
-            let dropped = files.drop_append(change.start_block());
-            if dropped.and_then(|()| files.sync_content()).is_err() {
-                core.log.poison();
+            if self.take_back(&files, &change).is_err() {
+                self.lock().log.poison();
             }
             return Err(error);
         }
@@ -155,6 +155,11 @@ impl Shared {
         change: impl FnOnce() -> Result<ChangeSet>,
     ) -> Result<ChangeSet, FailedWrite> {
         let change = change().map_err(FailedWrite::harmless)?;
+        // Who signs may take his time, and somebody have shown more meanwhile.
+        self.lock()
+            .log
+            .check_lock()
+            .map_err(FailedWrite::harmless)?;
         let length = change.start_block() + change.blocks().len() as u64;
         if !self.durability.waits() {
             self.expect_loss(files).map_err(FailedWrite::harmless)?;
@@ -166,6 +171,9 @@ impl Shared {
         if let Err(source) = log::write_append(files, &change) {
             // Without its signature the rest means nothing, and the next append overwrites it.
             let leaves_files_unknown = files.drop_append(change.start_block()).is_err();
+            if !leaves_files_unknown {
+                free_append(files, &change);
+            }
             return Err(FailedWrite {
                 source,
                 leaves_files_unknown,
@@ -180,6 +188,20 @@ impl Shared {
                 .map_err(FailedWrite::unknown)?,
         }
         Ok(change)
+    }
+
+    /// Takes an append back that was written: first the bits that claim it, then its signature.
+    fn take_back(&self, files: &FeedFiles, change: &ChangeSet) -> Result<()> {
+        if self.durability == Durability::Interop {
+            let _order = lock(&self.pages);
+            let pages = self.lock().log.pages_before(change);
+            for (page, bytes) in &pages {
+                files.write_page(*page, bytes)?;
+            }
+            files.sync_bitfield()?;
+        }
+        files.drop_append(change.start_block())?;
+        Ok(files.sync_content()?)
     }
 
     /// Whether the next append waits for a note, which those after it do not.
@@ -247,6 +269,9 @@ impl Shared {
     /// Makes everything durable and takes the mark away that the log is open. No append may be
     /// under way.
     pub(crate) fn finish(&self) -> Result<()> {
+        if self.lock().log.is_only_read() {
+            return Ok(());
+        }
         self.flush_and_note(Appends::Closed)?;
         let core = self.lock();
         if let Some(length) = core.log.marked_length() {
@@ -289,13 +314,15 @@ impl Shared {
     /// bit that is set speaks of something that is there.
     fn cut(&self, files: &FeedFiles, roots: Roots, blocks: Range<u64>) -> Result<()> {
         let (length, byte_length) = (roots.length(), roots.byte_length());
-        {
+        let noted = {
             let mut core = self.lock();
             // Again: whoever was making the old end durable may have noted that.
             core.log.note_end(&roots.head())?;
             core.log.finish_truncate(roots);
             core.clear(blocks)?;
-        }
+            core.log.noted()
+        };
+        sync_all(&noted)?;
         // Nobody waits for a truncation in vain, at any level: cut short by a loss of power, it leaves
         // some of the blocks, and once it is over none comes back.
         self.write_pages()?;
@@ -320,6 +347,8 @@ impl Shared {
 
     /// Lets appends go on from here, whatever was signed, also after a loss of power.
     pub(crate) fn accept_fork_risk(&self) -> Result<()> {
+        // The note must not say more than is durable.
+        self.flush()?;
         let noted = {
             let mut core = self.lock();
             core.log.files()?;
@@ -397,6 +426,17 @@ fn sign_end(
         files.write_signature(last, slot)?;
     }
     Ok(())
+}
+
+/// Gives the room back of an append that could not be written: on a full disk there would be none to
+/// open the log again.
+fn free_append(files: &FeedFiles, change: &ChangeSet) {
+    let freed = files
+        .truncate_tree(change.start_block())
+        .and_then(|()| files.truncate_data(change.byte_offset()));
+    if let Err(error) = freed {
+        tracing::warn!(%error, "what could not be written is left in part");
+    }
 }
 
 fn sync_all(files: &[GuardFile]) -> Result<()> {

@@ -158,6 +158,9 @@ impl Shared {
         if let Some(on_write) = &self.on_write {
             self.ask_for_appends(on_write, &mut queue);
         }
+        if queue.is_empty() {
+            return Vec::new();
+        }
         let mut blocks = Vec::new();
         let mut sizes = Vec::with_capacity(queue.len());
         for append in &mut queue {

@@ -86,21 +86,24 @@ impl Storage for Directory {
         Ok(Vec::new())
     }
 
-    /// `quarantine-<n>`, for its owner alone, with the first number that is free.
+    /// `quarantine-<n>`, for its owner alone, with the first number that is free or whose file is empty:
+    /// on a full disk nothing could be written to it.
     fn new_quarantine(&self) -> io::Result<Option<Arc<dyn RandomAccess>>> {
-        for number in 0..MAX_QUARANTINES {
-            let mut options = disk_file::options();
-            options.read(true).write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        for number in 0..u32::MAX {
             let path = self.shared.path.join(format!("quarantine-{number}"));
-            match options.open(path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                opened => {
-                    let file = Arc::new(PlainFile(opened?));
-                    self.shared.note_new_entry(&self.shared.path);
-                    return Ok(Some(file));
-                }
+            let is_free = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata.is_file() && metadata.len() == 0,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+                Err(error) => return Err(error),
+            };
+            if is_free {
+                let mut options = disk_file::options();
+                options.read(true).write(true).create(true);
+                #[cfg(unix)]
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+                let file = Arc::new(PlainFile(options.open(path)?));
+                self.shared.note_new_entry(&self.shared.path);
+                return Ok(Some(file));
             }
         }
         Err(io::Error::other("there are too many quarantine files"))
@@ -128,9 +131,6 @@ impl Storage for Directory {
         true
     }
 }
-
-/// A directory with more of them needs somebody to look at it.
-const MAX_QUARANTINES: u32 = 1000;
 
 #[derive(Debug)]
 struct Shared {

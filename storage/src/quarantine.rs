@@ -94,10 +94,16 @@ impl<'a> Quarantine<'a> {
         };
         if let Some(to) = &copy.file {
             let title = format!("{} {offset} {}\n", file.name, piece.len());
-            for bytes in [title.as_bytes(), piece] {
-                to.write_at(copy.end, bytes).map_err(failed)?;
-                copy.end += bytes.len() as u64;
+            let end = copy.end + title.len() as u64;
+            let written = to
+                .write_at(copy.end, title.as_bytes())
+                .and_then(|()| to.write_at(end, piece));
+            if let Err(error) = written {
+                // Half a piece is none. If this fails, too, it is found as it is.
+                let _ = to.truncate(copy.end);
+                return Err(failed(error));
             }
+            copy.end = end + piece.len() as u64;
         }
         self.bytes += piece.len() as u64;
         Ok(())

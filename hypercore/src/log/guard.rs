@@ -206,8 +206,8 @@ impl Slots {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(failed(&file.name, error)),
             }
-            let record = Record::decode(&bytes);
-            newest = newest.max_by_sequence(record);
+            let both = newest.into_iter().chain(Record::decode(&bytes));
+            newest = both.max_by_key(|record| record.sequence);
         }
         Ok(Self { file, newest })
     }
@@ -227,19 +227,6 @@ impl Slots {
         }
         self.newest = Some(record);
         Ok(())
-    }
-}
-
-trait Newest: Sized {
-    fn max_by_sequence(self, other: Self) -> Self;
-}
-
-impl Newest for Option<Record> {
-    fn max_by_sequence(self, other: Self) -> Self {
-        [self, other]
-            .into_iter()
-            .flatten()
-            .max_by_key(|record| record.sequence)
     }
 }
 
@@ -310,31 +297,42 @@ impl Guard {
         let Some(here) = here.filter(|_| !place.is_empty()) else {
             return Ok(None);
         };
+        let here = Slots::read(here)?;
         let elsewhere = match elsewhere {
             Some(state) => GuardFile::open(state, &discovery_key.to_string())?,
             None => None,
         };
-        let here = Slots::read(here)?;
+        let elsewhere = elsewhere.map(Slots::read).transpose()?;
         Ok(Some(Self {
             appends: here.newest.unwrap_or_default().appends,
             here,
-            elsewhere: elsewhere.map(Slots::read).transpose()?,
+            elsewhere,
             place: leaf_hash(&place),
             expects_loss: false,
         }))
     }
 
     /// Locks the log in `storage` durably, for a secret key that is not there yet and has signed
-    /// `length` blocks elsewhere.
+    /// `length` blocks elsewhere. What was noted of more, or of a fork, stays true.
     pub(crate) fn lock_beforehand(storage: &dyn Storage, length: u64) -> Result<()> {
         let Some(file) = GuardFile::open(storage, FILE)? else {
             return Ok(());
         };
         let mut slots = Slots::read(file)?;
-        // Neither the place nor the hash of the tree is known.
+        let known = slots.newest.unwrap_or_default();
+        let end = if known.length < length {
+            // The hash of the tree is not known.
+            Record {
+                length,
+                root: Hash::default(),
+                ..known
+            }
+        } else {
+            known
+        };
         slots.write(Record {
-            length,
-            ..Record::default()
+            place: Hash::default(),
+            ..end
         })?;
         slots.file.sync_new(storage)
     }
@@ -364,15 +362,25 @@ impl Guard {
         hash_at: impl Fn(u64) -> Option<Hash>,
     ) -> Option<AppendLock> {
         if let Some(record) = self.here.newest {
-            if record.forked > 0 {
-                let length = record.forked;
-                return Some(AppendLock::Forked { length });
+            if let Some(lock) = self.forked() {
+                return Some(lock);
             }
             if record.place != self.place {
                 return Some(AppendLock::Copied);
             }
         }
         self.missing(head, hash_at)
+    }
+
+    /// The lock for a fork that was noted.
+    pub(crate) fn forked(&self) -> Option<AppendLock> {
+        let length = self.here.newest?.forked;
+        (length > 0).then_some(AppendLock::Forked { length })
+    }
+
+    /// Whether something was noted.
+    pub(crate) const fn has_noted(&self) -> bool {
+        self.here.newest.is_some()
     }
 
     /// What was signed and is not in the log that ends with `head`.
@@ -411,10 +419,19 @@ impl Guard {
             appends: self.appends,
             ..Record::default()
         };
-        if let Some(elsewhere) = &mut self.elsewhere {
-            elsewhere.write(record)?;
+        self.here.write(record)?;
+        let Some(elsewhere) = &mut self.elsewhere else {
+            return Ok(());
+        };
+        match elsewhere.write(record) {
+            // Where nothing was ever noted, nothing is missed when that stays so.
+            Err(error) if elsewhere.newest.is_none() => {
+                tracing::warn!(%error, "the guard against forks is beside the log only");
+                self.elsewhere = None;
+                Ok(())
+            }
+            written => written,
         }
-        self.here.write(record)
     }
 
     /// Notes what peers have shown durably, so that it is not forgotten.

@@ -93,18 +93,14 @@ impl Log {
 
     /// Compares the log with what was noted, and notes where a new one begins.
     pub(super) fn judge(&mut self, origin: Origin) {
-        let head = self.head;
-        if origin == Origin::New {
+        let begins = match origin {
             // What was noted was of another log.
-            if let Some(guard) = &mut self.guard {
-                guard.set_appends(Appends::Closed);
-            }
-            if let Err(error) = self.note_end_anyway(&head) {
-                tracing::warn!(%error, "the guard against forks could not be written");
-            }
-        }
-        if origin == Origin::StoredNow && self.missing_here().is_none() {
-            self.note(&head);
+            Origin::New => true,
+            Origin::StoredNow => !self.is_forked() && self.missing_here().is_none(),
+            Origin::Stored | Origin::Elsewhere => false,
+        };
+        if begins && let Err(error) = self.note_beginning(origin) {
+            tracing::warn!(%error, "the guard against forks could not be written");
         }
         let lock = self
             .guard
@@ -116,6 +112,30 @@ impl Log {
             tracing::debug!("nothing can be appended: {lock}");
         }
         self.lock = lock;
+    }
+
+    /// Notes where a log begins, durably if that replaces what was noted before: after a loss of power
+    /// the log would be locked for that.
+    fn note_beginning(&mut self, origin: Origin) -> Result<()> {
+        let head = self.head;
+        let Some(guard) = &mut self.guard else {
+            return Ok(());
+        };
+        if origin == Origin::New {
+            guard.set_appends(Appends::Closed);
+        }
+        let replaces = guard.has_noted();
+        guard.note(&head)?;
+        if replaces {
+            for file in guard.files() {
+                file.sync()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_forked(&self) -> bool {
+        self.guard.as_ref().and_then(Guard::forked).is_some()
     }
 
     /// Fails if nothing may be appended, though the secret key is here.

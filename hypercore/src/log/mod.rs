@@ -98,6 +98,8 @@ pub(crate) struct Log {
     /// Between `begin_append` and its end: nobody else may change the head.
     appending: bool,
     poisoned: bool,
+    /// Its end was found and could not be put right: no write was ever possible.
+    only_read: bool,
     /// The headers of the files are there: a creation that was cut short may have left none.
     headers_written: bool,
     /// An append was written, and with it the mark of a log that is open.
@@ -143,7 +145,7 @@ impl Log {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.is_writer() && self.lock.is_none()
+        self.is_writer() && self.lock.is_none() && !self.poisoned
     }
 
     /// Whether the log is written here and nowhere else.
@@ -267,6 +269,8 @@ impl Log {
                 files.sync_bitfield()?;
             }
             open::write_headers(&files)?;
+            // Bits that somebody else wrote may not be durable, and are not looked for far back.
+            files.sync_bitfield()?;
             self.headers_written = true;
         }
         Ok(files)
@@ -275,6 +279,11 @@ impl Log {
     /// No write is trusted any more: what the files hold is unknown until they are opened anew.
     pub(crate) fn poison(&mut self) {
         self.poisoned = true;
+    }
+
+    /// Whether nothing was ever written to it since it was opened, because that was not possible.
+    pub(crate) fn is_only_read(&self) -> bool {
+        self.only_read
     }
 
     // ---- what peers may know ----------------------------------------------------------------
@@ -387,6 +396,14 @@ impl Log {
         take_pages(&mut bitfield)
     }
 
+    /// What the pages of [`pages_after`](Self::pages_after) are without the change.
+    pub(crate) fn pages_before(&self, change: &ChangeSet) -> Vec<(u64, Vec<u8>)> {
+        let pages = self.pages_after(change).into_iter();
+        pages
+            .map(|(page, _)| encode_page(&self.bitfield, page))
+            .collect()
+    }
+
     /// These pages could not be written.
     pub(crate) fn put_back_pages(&mut self, pages: &[(u64, Vec<u8>)]) {
         for &(page, _) in pages {
@@ -395,15 +412,16 @@ impl Log {
     }
 }
 
+fn encode_page(bitfield: &Bitfield, page: u64) -> (u64, Vec<u8>) {
+    let mut bytes = vec![0; bitfield.page_size().bytes()];
+    bitfield.encode_page(page, &mut bytes);
+    (page, bytes)
+}
+
 /// The dirty pages as the file stores them; they are dirty no more.
 fn take_pages(bitfield: &mut Bitfield) -> Vec<(u64, Vec<u8>)> {
     let pages = bitfield.take_dirty().into_iter();
-    let encode = |page| {
-        let mut bytes = vec![0; bitfield.page_size().bytes()];
-        bitfield.encode_page(page, &mut bytes);
-        (page, bytes)
-    };
-    pages.map(encode).collect()
+    pages.map(|page| encode_page(bitfield, page)).collect()
 }
 
 /// Forgets what was noted of a log that is gone.

@@ -96,7 +96,8 @@ impl Log {
             roots: content.roots,
             recovery: content.recovery,
             appending: false,
-            poisoned: false,
+            poisoned: content.only_here,
+            only_read: content.only_here,
             headers_written: false,
             marked: false,
             unsynced: Unsynced::default(),
@@ -312,7 +313,7 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     };
     // What is left of a creation that was cut short.
     files.reset()?;
-    if author.is_none() {
+    if author.is_none() || setup.signed_elsewhere.is_some() {
         // Nor is what was noted of a log that stood here true of this one, should its key come later.
         Guard::remove(&**files.storage())?;
     }

@@ -82,6 +82,8 @@ pub(super) struct Content {
     pub(super) roots: Roots,
     pub(super) vouched: Vouched,
     pub(super) recovery: Option<Recovery>,
+    /// The files do not say this, because they could not be written.
+    pub(super) only_here: bool,
 }
 
 /// What there is of a log in its files.
@@ -113,7 +115,19 @@ pub(super) fn load(
             mend_closed(files, &mut content.bitfield, length)?;
             Ok(content)
         }
-        Examined::Open(end) => end.adopt(files, files.quarantine()),
+        Examined::Open(mut end) => match end.put_right(files, files.quarantine()) {
+            Ok(dropped_bytes) => Ok(end.into_content(dropped_bytes)),
+            // What is here can be read all the same, with the tree as it is.
+            Err(error) if error.says_unwritable() && end.nodes.is_empty() => {
+                tracing::warn!(%error, "the end of the core cannot be put right, so it is only read");
+                let content = end.into_content(0);
+                Ok(Content {
+                    only_here: true,
+                    ..content
+                })
+            }
+            Err(error) => Err(error),
+        },
         Examined::Damaged(content) => {
             if let Some(recovery) = &content.recovery {
                 tracing::warn!(%recovery);
@@ -152,6 +166,7 @@ pub(super) fn examine(
             roots,
             vouched,
             recovery: None,
+            only_here: false,
         }));
     }
     let may_lose = guard::may_lose(files, writer && may_lose)?;
@@ -162,7 +177,9 @@ pub(super) fn examine(
         search.reader_end(may_lose)?
     };
     let damage = match found {
-        Found::End(end) if end.surplus(files)? <= MAX_SURPLUS => return Ok(Examined::Open(end)),
+        Found::End(end) if may_lose || end.surplus(files)? <= MAX_SURPLUS => {
+            return Ok(Examined::Open(end));
+        }
         Found::End(end) => Corruption::Block {
             index: end.roots.length(),
         },
@@ -186,6 +203,7 @@ pub(super) fn examine(
         bitfield,
         roots,
         vouched: Vouched::Damaged,
+        only_here: false,
     }))
 }
 
@@ -285,56 +303,63 @@ impl End {
 
     /// Makes the files say what was found. What is cut off follows in `quarantine`.
     pub(super) fn adopt(
-        self,
+        mut self,
         files: &FeedFiles,
-        mut quarantine: Quarantine<'_>,
+        quarantine: Quarantine<'_>,
     ) -> Result<Content> {
-        let Self {
-            mut bitfield,
-            roots,
-            nodes,
-            torn_signatures,
-            ..
-        } = self;
-        let (length, byte_length) = (roots.length(), roots.byte_length());
+        let dropped_bytes = self.put_right(files, quarantine)?;
+        Ok(self.into_content(dropped_bytes))
+    }
+
+    /// As [`adopt`](Self::adopt), and returns how many bytes were cut off. What was found is right here
+    /// also if it fails.
+    fn put_right(&mut self, files: &FeedFiles, mut quarantine: Quarantine<'_>) -> Result<u64> {
+        let (length, byte_length) = (self.roots.length(), self.roots.byte_length());
+        for node in tree_index::unfinished(length) {
+            self.bitfield.tree_clear(node.get());
+        }
         super::open::write_headers(files)?;
         files.quarantine_end(length, byte_length, &mut quarantine)?;
-        for length in &torn_signatures {
+        for length in &self.torn_signatures {
             quarantine.add_signature(length - 1)?;
         }
         let dropped_bytes = quarantine.finish()?;
-        files.write_nodes(&nodes)?;
+        files.write_nodes(&self.nodes)?;
         for node in tree_index::unfinished(length) {
-            bitfield.tree_clear(node.get());
             if files.node(node)?.is_some() {
                 files.clear_node(node)?;
             }
         }
         files.cut(length, byte_length)?;
-        for length in torn_signatures {
-            files.clear_signatures(length - 1..length)?;
+        for length in &self.torn_signatures {
+            files.clear_signatures(length - 1..*length)?;
         }
         files.sync_content()?;
         files.reserve_pages(length)?;
-        write_pages(files, &mut bitfield, length)?;
-        files.truncate_pages(bitfield.page_count())?;
+        write_pages(files, &mut self.bitfield, length)?;
+        files.truncate_pages(self.bitfield.page_count())?;
         files.sync_bitfield()?;
         guard::note_recovered(&**files.storage())?;
         files.mark_closed(length)?;
+        Ok(dropped_bytes)
+    }
+
+    fn into_content(self, dropped_bytes: u64) -> Content {
         let recovery = Recovery {
-            length,
+            length: self.roots.length(),
             checkpoint: self.checkpoint,
             recovered: self.recovered,
             dropped_bytes,
             damage: None,
         };
         tracing::info!(%recovery);
-        Ok(Content {
-            bitfield,
-            roots,
+        Content {
+            bitfield: self.bitfield,
+            roots: self.roots,
             vouched: Vouched::Signed,
             recovery: Some(recovery),
-        })
+            only_here: false,
+        }
     }
 }
 

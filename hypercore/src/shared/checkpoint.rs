@@ -186,6 +186,8 @@ impl Shared {
             };
             // Connections set their timers by it.
             shared.lock().replicator.wake_all();
+            // An append that came at the end found it running.
+            shared.sync_later();
         });
     }
 

@@ -415,6 +415,34 @@ fn a_log_that_is_signed_elsewhere_is_guarded_too() {
     });
 }
 
+/// A home that cannot be made, as that of a service: the note beside the log was left out, too.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_is_guarded_where_its_state_cannot_be_written() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let options = || OpenOptions::new().state_directory("/proc/no-home/state");
+        let core = options().open(path).await.unwrap();
+        core.append("one").await.unwrap();
+        core.close().await.unwrap();
+        let backup = copy(path);
+        let core = options().open(path).await.unwrap();
+        assert_eq!(append(&core).await, Ok(1));
+        core.close().await.unwrap();
+        fs::remove_file(backup.path().join("fork-guard")).unwrap();
+        overwrite(backup.path(), path);
+        let core = options().open(path).await.unwrap();
+        let lock = AppendLock::Shorter {
+            length: 1,
+            signed: 2,
+        };
+        assert_eq!(append(&core).await, Err(lock));
+        core.accept_fork_risk().await.unwrap();
+        assert_eq!(append(&core).await, Ok(1));
+    });
+}
+
 #[test]
 fn a_key_pair_that_signed_elsewhere_is_locked_also_where_it_is_not_stored() {
     run(async {

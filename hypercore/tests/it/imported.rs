@@ -2,14 +2,14 @@
 
 use futures_lite::future::block_on;
 use hypercore::{
-    AppendLock, Corruption, Error, Hypercore, OpenOptions, ReplicateOptions,
+    AppendLock, Corruption, Error, Event, Hypercore, OpenOptions, ReplicateOptions,
     storage::{
         Memory,
         testing::{Fault, FaultStorage},
     },
 };
 
-use crate::support::{connect, connected, key_pair, run, soon};
+use crate::support::{connect, connect_live, connected, disconnected, event, key_pair, run, soon};
 
 /// How the program of the import opens a core of which `signed` blocks were signed elsewhere.
 fn import(signed: u64) -> OpenOptions {
@@ -139,5 +139,40 @@ fn an_import_does_not_go_on_with_less_than_was_signed() {
             core.accept_fork_risk().await.unwrap();
             assert_eq!(core.append("block 5").await.unwrap(), 5);
         }
+    });
+}
+
+/// Opened again as it was imported, it forgot what it had been shown since.
+#[test]
+fn what_an_imported_log_was_shown_stays_noted() {
+    run(async {
+        let original = original(5).await;
+        let storage = clone_of(&self::original(3).await).await;
+        let options = || import(2).store_secret_key(false);
+        let core = options().open_storage(storage.clone()).await.unwrap();
+        let mut events = core.events();
+        let connection = connect_live(&core, &original).await;
+        event(&mut events, |event| {
+            *event == Event::Behind { ours: 3, theirs: 5 }
+        })
+        .await;
+        connection.cancel().await;
+        disconnected(&core).await;
+        core.close().await.unwrap();
+
+        let core = options().open_storage(storage).await.unwrap();
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let other = self::original(4).await;
+        let _connection = connect(&core, download, &other, ReplicateOptions::live()).await;
+        connected(&core, 1).await;
+        let resumed = soon("an answer", core.resume()).await;
+        assert!(
+            matches!(
+                resumed,
+                Err(Error::AppendLocked(AppendLock::Shorter { signed: 5, .. }))
+            ),
+            "{resumed:?}"
+        );
     });
 }

@@ -145,9 +145,9 @@ fn concurrent_appends_are_grouped() {
 
 /// A storage that syncs its signatures only while the gate is open.
 #[derive(Clone, Default)]
-struct Gated {
-    memory: Memory,
-    gate: Arc<RwLock<()>>,
+pub(crate) struct Gated {
+    pub(crate) memory: Memory,
+    pub(crate) gate: Arc<RwLock<()>>,
 }
 
 #[derive(Debug)]

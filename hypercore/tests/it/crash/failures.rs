@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_lite::future::block_on;
 use hypercore::{
     Durability, Hypercore,
-    storage::testing::{Fault, FaultStorage},
+    storage::{
+        FileName,
+        testing::{Fault, FaultStorage},
+    },
 };
 
 use super::{
     Random, first_failure,
     writer::{Crash, Oracle, append_or_clear, open},
 };
+use crate::support::key_pair;
 
 /// About 40 steps, which are some 200 operations of the storage.
 async fn script(core: &Hypercore, oracle: &mut Oracle) -> usize {
@@ -69,4 +73,78 @@ fn no_failure_of_the_disk_loses_anything_acknowledged() {
         count * 8
     );
     assert!(seen > count);
+}
+
+/// Killed in the middle of an append on a full disk, and opened there again.
+#[test]
+fn what_is_here_can_be_read_where_nothing_can_be_written() {
+    block_on(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Always).await.unwrap();
+        core.append_batch(["a", "b"]).await.unwrap();
+        let image = storage.image();
+        image.write(
+            FileName::Data,
+            &[&image.read(FileName::Data)[..], b"torn"].concat(),
+        );
+        let storage = FaultStorage::from_image(&image);
+        storage.fail_from(0, Fault::Full);
+        for _ in 0..3 {
+            let core = open(&storage, Durability::Always).await.unwrap();
+            assert_eq!(core.length(), 2);
+            assert_eq!(core.get(1).await.unwrap(), "b");
+            assert!(!core.is_writable());
+            core.append("c").await.unwrap_err();
+            core.close().await.unwrap();
+        }
+        storage.heal();
+        let core = open(&storage, Durability::Always).await.unwrap();
+        assert_eq!(core.recovery().unwrap().dropped_bytes, 4);
+        assert_eq!(core.append("c").await.unwrap(), 2);
+    });
+}
+
+/// What an append left that failed took the room that was needed to open the log again.
+#[test]
+fn an_append_that_fails_gives_its_room_back() {
+    block_on(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Always).await.unwrap();
+        core.append_batch(["a", "b"]).await.unwrap();
+        let before = storage.image();
+        for operation in 0..20 {
+            storage.fail_at(operation, Fault::Full);
+            let failed = core.append("c").await;
+            storage.heal();
+            let after = storage.image();
+            if failed.is_ok() {
+                assert!(operation > 2, "nothing was written");
+                return;
+            }
+            for file in [FileName::Data, FileName::Tree] {
+                assert_eq!(after.read(file), before.read(file), "operation {operation}");
+            }
+        }
+        panic!("it fails at every operation");
+    });
+}
+
+/// The note of the log that stood there before came back, and locked the new one.
+#[test]
+fn a_log_in_the_place_of_another_is_not_locked_by_a_loss_of_power() {
+    block_on(async {
+        let storage = FaultStorage::new();
+        let options = || Hypercore::options().key_pair(key_pair("twice"));
+        let core = options().open_storage(storage.clone()).await.unwrap();
+        core.append_batch(["a", "b", "c"]).await.unwrap();
+        core.close().await.unwrap();
+        let core = options().overwrite().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        core.append("a").await.unwrap();
+        for seed in 0..50 {
+            let found = FaultStorage::from_image(&storage.power_cut(seed));
+            let found = options().open_storage(found).await.unwrap();
+            assert_eq!(found.append_lock(), None, "seed {seed}");
+        }
+    });
 }

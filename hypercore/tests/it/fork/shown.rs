@@ -3,7 +3,7 @@
 use std::{
     fs,
     sync::{
-        Mutex,
+        Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     time::Duration,
@@ -11,16 +11,19 @@ use std::{
 
 use futures_lite::future::or;
 use hypercore::{
-    AppendLock, Error, Event, Hypercore, PublicKey, ReplicateOptions, Signer,
+    AppendLock, Durability, Error, Event, Hypercore, PublicKey, ReplicateOptions, Signer,
     merkle::{Signature, TreeHead},
     storage::{FileName, Memory},
 };
 use tempfile::TempDir;
 
 use super::{append, copy, log, open};
-use crate::support::{
-    clone_of, clone_with, connect, connect_live, connected, disconnected, drain, event, key_pair,
-    options, run, soon, start,
+use crate::{
+    support::{
+        clone_of, clone_with, connect, connect_live, connected, disconnected, drain, event,
+        key_pair, options, run, soon, start,
+    },
+    writing::Gated,
 };
 
 /// A backup without the file beside the log, put back elsewhere: only peers know better.
@@ -247,6 +250,63 @@ fn what_is_shown_during_an_append_stops_it() {
         assert_eq!(backup.read(FileName::Signatures).len(), 32 + 3 * 64);
         let restored = Hypercore::options().open_storage(backup).await.unwrap();
         assert_eq!(restored.length(), 3);
+    });
+}
+
+/// The bits of an append are durable together with it at this level, and stayed when it was taken back:
+/// the log had blocks that nobody had signed when it was opened again.
+#[test]
+fn an_append_that_is_taken_back_leaves_no_bits() {
+    run(async {
+        let old = Memory::new();
+        let pair = || Hypercore::options().key_pair(key_pair("gated"));
+        let original = pair().open_storage(old.clone()).await.unwrap();
+        original.append_batch(["a", "b", "c"]).await.unwrap();
+        original.flush().await.unwrap();
+        let backup = Gated::default();
+        for file in FileName::ALL {
+            backup.memory.write(file, &old.read(file));
+        }
+        original.append_batch(["d", "e"]).await.unwrap();
+
+        let restored = pair().durability(Durability::Interop);
+        let restored = restored.open_storage(backup.clone()).await.unwrap();
+        let (closed, is_closed) = channel();
+        let (open, to_be_opened) = channel();
+        let gate = Arc::clone(&backup.gate);
+        let keeper = std::thread::spawn(move || {
+            let _closed = gate.write().unwrap();
+            closed.send(()).unwrap();
+            to_be_opened.recv().unwrap();
+        });
+        is_closed.recv().unwrap();
+        let appending = async_std::task::spawn({
+            let restored = restored.clone();
+            async move { append(&restored).await }
+        });
+        let signed = async {
+            while backup.memory.read(FileName::Signatures).len() < 32 + 4 * 64 {
+                async_std::task::yield_now().await;
+            }
+        };
+        soon("a signature", signed).await;
+        let mut events = restored.events();
+        let connection = connect_live(&restored, &original).await;
+        let lock = AppendLock::Behind { ours: 3, theirs: 5 };
+        event(&mut events, |event| {
+            *event == Event::Behind { ours: 3, theirs: 5 }
+        })
+        .await;
+        open.send(()).unwrap();
+        keeper.join().unwrap();
+        assert_eq!(soon("an answer", appending).await, Err(lock));
+        connection.cancel().await;
+        disconnected(&original).await;
+        restored.close().await.unwrap();
+        let restored = Hypercore::options();
+        let restored = restored.open_storage(backup.memory).await.unwrap();
+        assert_eq!(restored.length(), 3);
+        assert!(!restored.has(3));
     });
 }
 
