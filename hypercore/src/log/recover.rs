@@ -30,7 +30,7 @@ use hypercore_storage::{FeedFiles, Quarantine};
 
 use self::search::{Found, Search};
 use super::{
-    TreeBits, Vouched, guard, read_block,
+    TreeBits, Vouched, guard,
     torn::{mend_closed, restore_nodes, write_pages},
 };
 use crate::error::{Corruption, Error, Result};
@@ -170,7 +170,7 @@ pub(super) fn examine(
         }));
     }
     let may_lose = guard::may_lose(files, writer && may_lose)?;
-    let search = Search { files, verifier };
+    let search = Search::new(files, verifier);
     let found = if was_written()? {
         search.writer_end(may_lose)?
     } else {
@@ -257,7 +257,7 @@ pub(super) fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64
 /// The roots of the greatest length that has a signature; `None` when none of the last ones is
 /// right.
 pub(super) fn newest_signed(files: &FeedFiles, verifier: &Verifier) -> Result<Option<Roots>> {
-    Search { files, verifier }.newest_signed(MAX_LENGTH)
+    Search::new(files, verifier).newest_signed(MAX_LENGTH)
 }
 
 /// Whether the bitfield claims blocks for which no file has room, in a way that no log ever did: it

@@ -94,6 +94,17 @@ impl FeedFiles {
         self.clear(&self.data, offset, offset.saturating_add(len))
     }
 
+    /// Whether the storage keeps nothing for these bytes, which read as zeros: they were cleared, or never
+    /// written. A storage that does not know says no.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
+    pub fn is_data_hole(&self, offset: u64, len: u64) -> Result<bool> {
+        let end = offset.saturating_add(len);
+        Ok(end <= self.data.len()? && self.data.next_data(offset)? >= end)
+    }
+
     /// Cuts the data to `byte_length`.
     ///
     /// # Errors

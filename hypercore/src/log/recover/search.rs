@@ -1,22 +1,27 @@
 //! The search for the end of a log: by its blocks, or by its signatures.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range};
 
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
-    MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, Roots, Verifier, full_roots, leaf_hash, tree_index,
+    Hash, MAX_BLOCK_SIZE, MAX_LENGTH, Node, NodeIndex, Roots, Verifier, full_roots, leaf_hash,
+    tree_index,
 };
 use hypercore_storage::FeedFiles;
 
 use super::{
-    CHECKPOINT_BLOCKS, End, PAGE_BLOCKS, TreeBits, leading_leaves, load_bitfield, read_block,
-    restore_nodes, verifies,
+    CHECKPOINT_BLOCKS, End, PAGE_BLOCKS, TreeBits, leading_leaves, load_bitfield, restore_nodes,
+    verifies,
 };
 use crate::error::{Corruption, Result};
 
 /// So many signatures can be wrong one after the other, before a log counts as damaged. An append
 /// that was not finished leaves one; each costs a check of some 60 us.
 const MAX_WRONG_SIGNATURES: usize = 128;
+
+/// A block of this size that is in a hole is not read: of a log whose old blocks are cleared, a
+/// terabyte of zeros would be.
+const HOLE: u64 = 4096;
 
 /// So many leaves are read together.
 const GROUP: usize = 64;
@@ -39,11 +44,21 @@ struct Recomputed {
 }
 
 pub(super) struct Search<'a> {
-    pub(super) files: &'a FeedFiles,
-    pub(super) verifier: &'a Verifier,
+    files: &'a FeedFiles,
+    verifier: &'a Verifier,
+    /// The hash of a block of zeros, for the last size that was asked for.
+    zeros: Cell<(u64, Hash)>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    pub(super) fn new(files: &'a FeedFiles, verifier: &'a Verifier) -> Self {
+        Self {
+            files,
+            verifier,
+            zeros: Cell::new((0, leaf_hash(&[]))),
+        }
+    }
+
     /// The end of a log that is written here: the last signature that the blocks themselves lead
     /// to.
     pub(super) fn writer_end(&self, may_lose: bool) -> Result<Found> {
@@ -311,12 +326,23 @@ impl Search<'_> {
         if leaf.size > MAX_BLOCK_SIZE {
             return Ok(false);
         }
+        if leaf.size >= HOLE && self.files.is_data_hole(offset, leaf.size)? {
+            return Ok(self.zeros_hash(leaf.size) == leaf.hash);
+        }
         match self.files.read_data(offset, leaf.size) {
             Ok(bytes) => Ok(leaf_hash(&bytes) == leaf.hash),
             Err(error) if error.is_corruption() => Ok(false),
             // A disk that does not answer now is no reason to cut anything.
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The hash of a block of `size` zeros.
+    fn zeros_hash(&self, size: u64) -> Hash {
+        if self.zeros.get().0 != size {
+            self.zeros.set((size, leaf_hash(&vec![0; size as usize])));
+        }
+        self.zeros.get().1
     }
 
     /// From this block on, bits of appends may never have been synced, and a torn page may have lost
@@ -357,10 +383,10 @@ impl Search<'_> {
         let mut block = bitfield.next_clear(from);
         while block < checkpoint {
             // Its bit was lost, or it was cleared, which its bytes did not survive.
-            match read_block(self.files, block) {
-                Ok(_) => bitfield.set(block, true),
+            match self.files.locate(block) {
+                Ok((offset, leaf)) => bitfield.set(block, self.is_whole(offset, &leaf)?),
                 Err(error) if error.is_corruption() => false,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
             block = bitfield.next_clear(block + 1);
         }

@@ -1,12 +1,12 @@
 //! Blocks that were cleared, or never here, are no damage.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use hypercore::{
     Durability, Hypercore,
     storage::{
-        Memory,
-        testing::{Fault, FaultStorage},
+        FeedFiles, FileName, Memory,
+        testing::{Fault, FaultStorage, Recording},
     },
 };
 
@@ -82,5 +82,34 @@ fn a_truncation_that_is_cut_short_is_no_damage() {
             }
             assert!(operation > 8, "{operation}");
         }
+    });
+}
+
+/// Of a log whose old blocks are cleared, all of them were read after a kill, hole or not.
+#[test]
+fn what_was_cleared_is_not_read_again() {
+    run(async {
+        let memory = Memory::new();
+        let options = || Hypercore::options().durability(Durability::OnClose);
+        let core = options().open_storage(memory.clone()).await.unwrap();
+        for byte in 0..64 {
+            core.append(vec![byte; 64 * 1024]).await.unwrap();
+        }
+        core.append(vec![0; 64 * 1024]).await.unwrap();
+        core.clear(1..64).await.unwrap();
+        core.close().await.unwrap();
+        // As a kill leaves it.
+        let files = FeedFiles::open(Arc::new(memory.clone())).unwrap();
+        files.mark_open(65).unwrap();
+        drop(files);
+
+        let storage = Recording::new(memory);
+        let core = options().open_storage(storage.clone()).await.unwrap();
+        assert!(core.recovery().is_some());
+        let read = storage.take(FileName::Data).bytes_read;
+        assert!(read < 4 * 64 * 1024, "{read} bytes");
+        let here: Vec<_> = (0..65).filter(|&block| core.has(block)).collect();
+        assert_eq!(here, [0, 64]);
+        assert_eq!(core.get(64).await.unwrap(), vec![0; 64 * 1024]);
     });
 }
