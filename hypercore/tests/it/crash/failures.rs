@@ -148,3 +148,76 @@ fn a_log_in_the_place_of_another_is_not_locked_by_a_loss_of_power() {
         }
     });
 }
+
+/// What an opening finds: the blocks that are here, or that the log is damaged.
+async fn found(core: &Hypercore) -> (u64, Vec<u64>, bool) {
+    let here = (0..core.length()).filter(|&block| core.has(block));
+    (core.length(), here.collect(), core.is_writable())
+}
+
+/// Every operation of an opening fails once, in every way, and the log is opened again: on that disk,
+/// and on what a loss of power leaves of it. Nothing is worse than without the failure.
+#[test]
+fn no_failure_while_a_log_is_opened_makes_it_worse() {
+    let faults = [Fault::Io, Fault::Full, Fault::Short, Fault::Sync];
+    let openings = AtomicU64::new(0);
+    let failed = first_failure(0..40, |seed| {
+        let level = match seed % 4 {
+            0 => Durability::Interop,
+            1 => Durability::OnClose,
+            _ => Durability::Always,
+        };
+        block_on(async {
+            let disk = FaultStorage::new();
+            let core = open(&disk, level).await.unwrap();
+            let mut oracle = Oracle::new(level);
+            let mut random = Random(seed);
+            for _ in 0..6 {
+                append_or_clear(&mut random, &core, &mut oracle)
+                    .await
+                    .unwrap();
+            }
+            disk.fail_from(random.below(12), Fault::Io);
+            while append_or_clear(&mut random, &core, &mut oracle)
+                .await
+                .is_ok()
+            {}
+            let image = match seed % 3 {
+                0 => disk.image(),
+                _ => disk.power_cut(seed),
+            };
+            let storage = FaultStorage::from_image(&image);
+            let core = open(&storage, level).await.unwrap();
+            let expected = found(&core).await;
+            assert!(expected.2, "{:?}", core.recovery());
+            drop(core);
+            let operations = storage.operations();
+            for operation in 0..operations {
+                for fault in faults {
+                    let storage = FaultStorage::from_image(&image);
+                    storage.fail_at(operation, fault);
+                    let opened = open(&storage, level).await;
+                    if let Ok(core) = &opened {
+                        assert_eq!(found(core).await.1, expected.1);
+                    }
+                    drop(opened);
+                    storage.heal();
+                    let cut = FaultStorage::from_image(&storage.power_cut(operation));
+                    for storage in [storage, cut] {
+                        let case = format!("operation {operation}, {fault:?}");
+                        let core = open(&storage, level).await.expect(&case);
+                        assert_eq!(
+                            found(&core).await,
+                            expected,
+                            "{case}: {:?}",
+                            core.recovery()
+                        );
+                        openings.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+    });
+    assert_eq!(failed, None);
+    println!("{} openings", openings.into_inner());
+}
