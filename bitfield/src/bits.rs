@@ -124,9 +124,7 @@ impl Bits {
         while !bytes.is_empty() && at < MAX_BITS {
             let offset = within(at) / 8;
             let (now, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - offset));
-            let mut all = to_bytes(&self.words(at / CHUNK_BITS));
-            all[offset..offset + now.len()].copy_from_slice(now);
-            self.put(at / CHUNK_BITS, from_bytes(&all));
+            self.write_in_chunk(at / CHUNK_BITS, offset, now);
             at += 8 * now.len() as u64;
             bytes = rest;
         }
@@ -339,6 +337,24 @@ impl Bits {
         (chunk < segment.end(start)).then_some(segment)
     }
 
+    /// Overwrites the bytes of one chunk from number `offset` on.
+    fn write_in_chunk(&mut self, chunk: u64, offset: usize, bytes: &[u8]) {
+        // A peer may send each byte on its own, so what is mixed already is changed where it is.
+        let Some(Segment::Mixed(mixed)) = self.segments.get_mut(&chunk) else {
+            let mut all = to_bytes(&self.words(chunk));
+            all[offset..offset + bytes.len()].copy_from_slice(bytes);
+            self.put(chunk, from_bytes(&all));
+            return;
+        };
+        let before = mixed.ones;
+        mixed.write(offset, bytes);
+        let after = mixed.ones;
+        self.ones = self.ones - u64::from(before) + u64::from(after);
+        if matches!(after, 0 | FULL) {
+            self.fill(chunk..chunk + 1, after == FULL);
+        }
+    }
+
     /// Sets some but not all bits of one chunk.
     fn assign(&mut self, chunk: u64, range: Range<usize>, bit: bool) -> (u32, Change) {
         let (mut new, changed) = match self.segments.range_mut(..=chunk).next_back() {
@@ -500,6 +516,21 @@ impl Chunk {
             self.ones -= changed;
         }
         changed
+    }
+
+    /// Overwrites the bytes from number `offset` on.
+    fn write(&mut self, offset: usize, mut bytes: &[u8]) {
+        for n in offset / 8..(offset + bytes.len()).div_ceil(8) {
+            let word = &mut self.words[n];
+            let mut eight = word.to_be_bytes();
+            let from = offset.saturating_sub(8 * n);
+            let (now, rest) = bytes.split_at(bytes.len().min(8 - from));
+            eight[from..from + now.len()].copy_from_slice(now);
+            let new = u64::from_be_bytes(eight);
+            self.ones = self.ones - word.count_ones() + new.count_ones();
+            *word = new;
+            bytes = rest;
+        }
     }
 
     fn count(&self, range: Range<usize>) -> u32 {

@@ -1,13 +1,20 @@
 //! What a peer can make us hold, as the allocator sees it. A binary of its own, because every
 //! allocation of the process counts.
 
-use std::{alloc::System, time::Instant};
+use std::{
+    alloc::System,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
 
 use hypercore_bitfield::{Error, RemoteBitfield, rle};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 const LIMIT: usize = 4 << 20;
 const WINDOW: usize = 131_072;
@@ -18,6 +25,7 @@ type Message<'a> = &'a dyn Fn(&mut RemoteBitfield, u64) -> Result<(), Error>;
 /// The worst that was found, 20,000 messages of each.
 #[test]
 fn no_flood_takes_more_than_the_limit_or_more_than_a_second() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let noise: Vec<u8> = (0..WINDOW).map(|n| (n * 77 % 255) as u8 | 1).collect();
     let (noise, alternating) = (rle::encode(&noise), rle::encode(&[0x55; 4096]));
     let scattered = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
@@ -72,5 +80,29 @@ fn no_flood_takes_more_than_the_limit_or_more_than_a_second() {
         println!("{name}: {peak} bytes at most, {refused} refused, {took:.1?}");
         assert!(peak <= LIMIT, "{name}: {peak} bytes");
         assert!(took.as_secs_f64() < 1.0, "{name}: {took:?}");
+    }
+}
+
+/// An encoder makes one literal of them; nobody has to.
+#[test]
+fn a_literal_of_each_byte_costs_no_allocation_each() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for piece in [&[0x02, 0x55][..], &[0x02, 0x55, 0x05], &[0x02, 0x55, 0x07]] {
+        let count = WINDOW / (piece.len() - 1);
+        let encoded = piece.repeat(count);
+        let mut remote = RemoteBitfield::new(LIMIT);
+        // The second time there are bits already.
+        for round in 0..2 {
+            let region = Region::new(ALLOCATOR);
+            let began = Instant::now();
+            remote
+                .apply_rle(0, &encoded, WINDOW)
+                .expect("it is not long");
+            let (took, change) = (began.elapsed(), region.change());
+            let allocations = change.allocations + change.reallocations;
+            println!("{piece:02x?}, {round}: {allocations} allocations, {took:.1?}");
+            // One for each chunk of 4096 blocks, and the nodes of the map.
+            assert!(allocations < 512, "{allocations}");
+        }
     }
 }
