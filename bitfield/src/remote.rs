@@ -72,8 +72,9 @@ impl RemoteBitfield {
             return Err(Error::Unaligned { start });
         }
         let covered = (rle::decoded_len(encoded, max)? as u64)
-            .next_multiple_of(4)
-            .saturating_mul(8);
+            .checked_next_multiple_of(4)
+            .and_then(|bytes| bytes.checked_mul(8))
+            .ok_or(Error::OutOfBounds { start })?;
         let end = start.checked_add(covered).filter(|&end| end <= MAX_BLOCKS);
         let end = end.ok_or(Error::OutOfBounds { start })?;
         let mut at = start;

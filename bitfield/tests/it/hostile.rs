@@ -79,6 +79,13 @@ fn a_run_of_any_length_costs_the_same() {
         remote.apply_rle(0, &bomb, usize::MAX),
         Err(Error::OutOfBounds { start: 0 })
     );
+    // As many bytes as a number can count, which no multiple of four follows.
+    let all = [bomb.repeat(8192), vec![0xff, 0xff, 0x01]].concat();
+    assert_eq!(rle::decoded_len(&all, usize::MAX), Ok(usize::MAX));
+    assert_eq!(
+        remote.apply_rle(0, &all, usize::MAX),
+        Err(Error::OutOfBounds { start: 0 })
+    );
     let most = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x07];
     assert_eq!(remote.apply_rle(0, &most, usize::MAX), Ok(MAX));
     assert_eq!(
