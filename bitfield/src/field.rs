@@ -374,12 +374,6 @@ impl Bitfield {
         }
     }
 
-    /// Says that a page was written.
-    pub fn mark_clean(&mut self, page: u64) {
-        self.dirty.set(page, false);
-        self.touched = None;
-    }
-
     /// The dirty pages, in ascending order, which are dirty no more.
     pub fn take_dirty(&mut self) -> Vec<u64> {
         let pages = self.dirty_pages().collect();
