@@ -34,7 +34,8 @@ pub struct Limits {
     pub read: usize,
     /// Keep-alives within [`KEEP_ALIVE_WINDOW`](crate::KEEP_ALIVE_WINDOW).
     pub keep_alives: u32,
-    /// Bytes waiting to be sent, above which nothing more is accepted.
+    /// Bytes waiting to be sent, above which no message is accepted. The last one may pass this by its
+    /// own length, and what opens and closes channels by a MiB more.
     pub send_buffer: usize,
     /// Time after which a remote that takes none of the bytes waiting is given up, whatever the
     /// timeout of the session.

@@ -504,11 +504,11 @@ impl Mux {
         let buffered = stream.buffered().saturating_add(self.buffered());
         let max = self.limits.send_buffer;
         // Opens and Closes keep a little room of their own, so that a slow remote costs a refused
-        // message and not the session.
+        // message and not the session. It begins where the longest message may end that was let in.
         let room = if matches!(body, BodyRef::Message(_)) {
             0
         } else {
-            CONTROL_ROOM
+            CONTROL_ROOM.saturating_add(self.limits.frame)
         };
         if buffered > max.saturating_add(room) {
             return Err(Error::SendBufferFull { buffered, max });
@@ -617,7 +617,7 @@ fn is_capable<S: MessageStream + ?Sized>(stream: &S, key: &[u8; 32], remote: &Re
 /// The number of the stream itself.
 const STREAM: u32 = 0;
 
-/// Bytes that Opens and Closes may take beyond [`Limits::send_buffer`].
+/// Bytes that Opens and Closes may take beyond [`Limits::send_buffer`] and the message that passed it.
 const CONTROL_ROOM: usize = 1 << 20;
 
 /// The most bytes an Open takes with its header.

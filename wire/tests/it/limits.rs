@@ -448,6 +448,29 @@ fn the_send_buffer_is_bounded_before_and_after_the_handshake() {
     assert_eq!(pair.sides[1].channels(), 0);
 }
 
+/// A message is let in while there is any room, however long it is: so it may pass the limit by a frame.
+#[test]
+fn a_close_finds_room_behind_a_long_message() {
+    for closes in [0, 1] {
+        let mut pair = Pair::new(|options| options.limits.send_buffer = 10_000);
+        let channels = [0, 1].map(|side| pair.sides[side].open(&KEY).expect("a channel"));
+        pair.drive();
+        let value = Some(Bytes::from(vec![0; 2 << 20]));
+        let data = Message::Data(Data {
+            value,
+            ..Data::default()
+        });
+        pair.sides[0].send(channels[0], &data).expect("it may");
+        pair.sides[closes].close(channels[closes]);
+        pair.carry(1, usize::MAX);
+        assert_eq!(pair.sides[0].error(), None);
+        pair.drive();
+        assert_eq!((pair.sides[0].error(), pair.sides[0].buffered()), (None, 0));
+        assert_eq!([0, 1].map(|side| pair.sides[side].channels()), [0, 0]);
+        assert_eq!([0, 1].map(|side| pair.sides[side].closing()), [0, 0]);
+    }
+}
+
 #[test]
 fn a_handshake_has_ten_seconds_however_busy_it_is() {
     let start = Instant::now();
