@@ -131,7 +131,8 @@ pub enum Event {
 /// A whole connection as a value: [`SecureStream`], [`Mux`] and their timers.
 ///
 /// After any call that changes the session, poll events until there are none, then look at
-/// [`Session::outgoing`] and [`Session::poll_timeout`]. After the first fatal error every call
+/// [`Session::outgoing`] and [`Session::poll_timeout`]. The latter is due at once when bytes began to wait
+/// in a call that did not tell the time, as sending does not. After the first fatal error every call
 /// returns that error again.
 #[derive(Debug)]
 pub struct Session {
@@ -151,7 +152,8 @@ pub struct Session {
     keep_alive_at: Option<Instant>,
     /// When the first byte of the unfinished frame came.
     frame_started: Option<Instant>,
-    /// Since when bytes wait of which the remote takes none.
+    /// Since when bytes wait of which the remote takes none. What is sent is sent without the time: the
+    /// next call that tells it begins the wait.
     blocked_since: Option<Instant>,
     keep_alives: Rate,
     unmatched: Rate,
@@ -201,6 +203,7 @@ impl Session {
         } else {
             handshake_deadline = now.checked_add(limits.handshake_duration);
         }
+        let blocked_since = (!stream.outgoing().is_empty()).then_some(now);
         Ok(Self {
             stream,
             mux,
@@ -217,7 +220,7 @@ impl Session {
                 .timeout
                 .and_then(|timeout| now.checked_add(half(timeout))),
             frame_started: None,
-            blocked_since: None,
+            blocked_since,
             keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),
             unmatched: Rate::new(limits.unmatched_opens, UNMATCHED_WINDOW, now),
             received_share: Share::of(&limits.receive_budget),
@@ -249,6 +252,7 @@ impl Session {
         }
         let result = self.stream.received(n).and_then(|()| self.advance());
         self.account();
+        self.begin_wait();
         let spared = self.received_share.is_short()
             && !self.mux.has_verified()
             && self.frame_started.is_some();
@@ -334,6 +338,7 @@ impl Session {
             self.stream.sent(n);
             self.blocked_since = None;
             self.account();
+            self.begin_wait();
             if !self.finished {
                 self.keep_alive_at = self
                     .timeout
@@ -356,15 +361,17 @@ impl Session {
     /// key; its channel is then rejected and the session goes on. [`Error::TooManyChannels`].
     pub fn open(&mut self, key: &[u8; 32]) -> Result<ChannelId, Error> {
         self.check_writable()?;
-        let id = self.mux.open(&mut self.stream, key)?;
+        let result = self.mux.open(&mut self.stream, key);
         self.relax();
-        Ok(id)
+        self.account();
+        result
     }
 
     /// Closes a channel. Messages of it that are still polled are of no more use.
     pub fn close(&mut self, channel: ChannelId) {
         if self.check_writable().is_ok() {
             let result = self.mux.close(&mut self.stream, channel);
+            self.account();
             let _ = self.keep_error(result);
         }
     }
@@ -373,6 +380,7 @@ impl Session {
     pub fn reject(&mut self, discovery_key: &[u8; 32]) {
         if self.check_writable().is_ok() {
             let result = self.mux.reject(&mut self.stream, discovery_key);
+            self.account();
             let _ = self.keep_error(result);
         }
     }
@@ -589,14 +597,22 @@ impl Session {
         }
     }
 
-    /// Says what we hold, and notices when bytes begin to wait.
+    /// Says what we hold.
     fn account(&mut self) {
         let received = self.stream.received_memory();
         self.received_share.hold(received);
         self.share.hold(received.saturating_add(self.buffered()));
-        if self.blocked_since.is_none() && !self.stream.outgoing().is_empty() {
+    }
+
+    /// Bytes that were queued since the last call that told the time begin to wait now.
+    fn begin_wait(&mut self) {
+        if self.is_wait_unnoticed() {
             self.blocked_since = Some(self.now);
         }
+    }
+
+    fn is_wait_unnoticed(&self) -> bool {
+        self.blocked_since.is_none() && !self.stream.outgoing().is_empty()
     }
 
     fn check(&self) -> Result<(), Error> {

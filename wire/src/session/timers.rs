@@ -17,7 +17,7 @@ impl Session {
     /// When to call [`Session::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if self.error.is_some() {
+        if self.error.is_some() || self.is_wait_unnoticed() {
             return Some(self.now);
         }
         [
@@ -41,6 +41,7 @@ impl Session {
         self.check()?;
         self.now = now;
         self.account();
+        self.begin_wait();
         let result = self.expire(now);
         self.keep_error(result)
     }

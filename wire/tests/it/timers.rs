@@ -183,3 +183,43 @@ fn a_remote_that_takes_nothing_is_given_up_without_a_timeout_too() {
     take(&mut session, later);
     assert_eq!(session.poll_timeout(), None, "nothing waits");
 }
+
+/// What is sent is sent without the time: the last that was told may be long ago.
+#[test]
+fn bytes_do_not_wait_before_they_are_there() {
+    let start = Instant::now();
+    let mut session = plain_open(start, |options| options.timeout = None);
+    let channel = session.open(&KEY).expect("the open channel");
+    let now = start + 100 * SECOND;
+    session
+        .send(channel, &Message::Have(Have::block(1)))
+        .expect("an open channel");
+    assert!(
+        session.poll_timeout().is_some_and(|due| due <= now),
+        "the time is to be told"
+    );
+    assert_eq!(session.handle_timeout(now), Ok(()));
+    assert_eq!(session.poll_timeout(), Some(now + 60 * SECOND));
+}
+
+#[test]
+fn a_remote_that_never_takes_an_open_or_a_close_is_given_up() {
+    let now = Instant::now();
+    let without_timeout = |session: fn(&mut Session)| {
+        let mut plain = plain(now, |options| options.timeout = None);
+        session(&mut plain);
+        plain
+    };
+    let opened = without_timeout(|session| {
+        session.open(&KEY).expect("a channel");
+    });
+    let rejected = without_timeout(|session| session.reject(&[1; 32]));
+    for mut session in [opened, rejected] {
+        assert_eq!(session.poll_timeout(), Some(now));
+        assert_eq!(session.handle_timeout(now), Ok(()));
+        let due = now + 60 * SECOND;
+        assert_eq!(session.poll_timeout(), Some(due));
+        let error = Error::SendStalled { age: 60 * SECOND };
+        assert_eq!(session.handle_timeout(due), Err(error));
+    }
+}
