@@ -141,6 +141,8 @@ pub struct Session {
     handshake: Option<Event>,
     error: Option<Error>,
     finished: bool,
+    /// The transport brings no more bytes.
+    ended: bool,
     bytes_received: u64,
     bytes_sent: u64,
     limits: Arc<Limits>,
@@ -210,6 +212,7 @@ impl Session {
             handshake: None,
             error: None,
             finished: false,
+            ended: false,
             bytes_received: 0,
             bytes_sent: 0,
             timeout: options.timeout,
@@ -294,18 +297,17 @@ impl Session {
         self.check()
     }
 
-    /// The transport will bring no more bytes.
+    /// The transport will bring no more bytes. What it brought before can still be polled.
     ///
     /// # Errors
-    /// [`Error::UnexpectedEnd`] inside the handshake or a frame.
+    /// [`Error::UnexpectedEnd`] inside the handshake or a frame. While whole frames wait to be polled
+    /// nobody can tell yet: then it comes after them, as an invalid frame does.
     pub fn received_end(&mut self) -> Result<(), Error> {
         self.check()?;
-        let whole = self.is_handshaken() && self.stream.unfinished() == 0;
-        self.keep_error(if whole {
-            Ok(())
-        } else {
-            Err(Error::UnexpectedEnd)
-        })
+        self.ended = true;
+        let result = self.advance();
+        self.account();
+        self.keep_error(result)
     }
 
     /// The next event.
@@ -556,7 +558,11 @@ impl Session {
     fn advance(&mut self) -> Result<(), Error> {
         while self.mux.queued_events() < EVENTS_AHEAD {
             let Some(received) = self.stream.poll()? else {
-                let unfinished = self.is_handshaken() && self.stream.unfinished() > 0;
+                let handshaken = self.is_handshaken();
+                let unfinished = handshaken && self.stream.unfinished() > 0;
+                if self.ended && (unfinished || !handshaken) {
+                    return Err(Error::UnexpectedEnd);
+                }
                 self.frame_started = unfinished.then(|| self.frame_started.unwrap_or(self.now));
                 break;
             };

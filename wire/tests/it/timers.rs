@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use hypercore_wire::{Error, Have, Limits, Message, Session};
 
-use crate::support::{KEY, Pair, plain, plain_open, raw, take};
+use crate::support::{KEY, Pair, events, plain, plain_open, raw, take};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -71,12 +71,36 @@ fn without_a_timeout_nothing_is_due() {
 fn a_connection_cut_short_is_told_from_one_that_ends() {
     let mut session = plain(Instant::now(), |_| {});
     assert_eq!(session.received_end(), Ok(()));
+    let mut session = plain(Instant::now(), |_| {});
     session
         .receive(Instant::now(), &[0x05])
         .expect("a frame begins");
     assert_eq!(session.received_end(), Err(Error::UnexpectedEnd));
     let mut pair = Pair::new(|_| {});
     assert_eq!(pair.sides[1].received_end(), Err(Error::UnexpectedEnd));
+}
+
+/// Frames are decoded as events are polled: some are still to come when the transport has ended.
+#[test]
+fn what_came_whole_before_the_end_is_not_lost() {
+    let now = Instant::now();
+    let have = raw(1, 3, &[0x08, 0x00]);
+    for cut in [false, true] {
+        let mut session = plain_open(now, |_| {});
+        let mut bytes = have.repeat(100);
+        if cut {
+            bytes.extend(&have[..2]);
+        }
+        session.receive(now, &bytes).expect("an honest remote");
+        assert_eq!(session.received_end(), Ok(()));
+        assert_eq!(events(&mut session).len(), 100);
+        let error = cut.then_some(Error::UnexpectedEnd);
+        assert_eq!(session.error().cloned(), error);
+        if let Some(error) = error {
+            assert_eq!(session.poll_timeout(), Some(now), "it is told at once");
+            assert_eq!(session.handle_timeout(now), Err(error));
+        }
+    }
 }
 
 /// The age at which a frame of `size` bytes is given up that gets `rate` bytes every second.
