@@ -20,12 +20,8 @@ pub(crate) struct Extensions {
 }
 
 impl Extensions {
-    /// Declares our extensions and returns their names in the order to be sent.
-    pub(crate) fn declare(
-        &mut self,
-        mut names: Vec<String>,
-        limits: &Limits,
-    ) -> Result<&[String], Error> {
+    /// Names of extensions in the order to be sent, which numbers them.
+    pub(crate) fn sorted(mut names: Vec<String>, limits: &Limits) -> Result<Vec<String>, Error> {
         let (count, length) = (limits.extension_names, limits.extension_name);
         if names.len() > count || names.iter().any(|name| name.len() > length) {
             return Err(Error::TooManyExtensions {
@@ -36,8 +32,12 @@ impl Extensions {
         // JS compares strings by UTF-16 code units, which differs from UTF-8 above U+FFFF.
         names.sort_by(|a, b| a.encode_utf16().cmp(b.encode_utf16()));
         names.dedup();
-        self.local = names;
-        Ok(&self.local)
+        Ok(names)
+    }
+
+    /// Declares our extensions, whose names are sorted.
+    pub(crate) fn declare(&mut self, sorted: Vec<String>) {
+        self.local = sorted;
     }
 
     /// Remembers the names the remote declared.

@@ -286,7 +286,7 @@ impl Mux {
         self.transmit(stream, number, BodyRef::Close(&close))
     }
 
-    /// Sends a message. Options also declare the extensions of the channel.
+    /// Sends a message. Options also declare the extensions of the channel, unless they fail.
     ///
     /// # Errors
     /// [`Error::ChannelNotOpen`], [`Error::TooManyExtensions`], [`Error::MessageTooLarge`] (also for more than
@@ -301,17 +301,15 @@ impl Mux {
         if let Message::Options(options) = message
             && self.is_announced(channel)
         {
-            let limits = Arc::clone(&self.limits);
-            let names = options.extensions.clone();
-            let extensions = self
-                .extensions_mut(Some(channel))?
-                .declare(names, &limits)?
-                .to_vec();
+            let extensions = Extensions::sorted(options.extensions.clone(), &self.limits)?;
             let sorted = Message::Options(Options {
-                extensions,
+                extensions: extensions.clone(),
                 ack: options.ack,
             });
-            return self.transmit(stream, channel.0, BodyRef::Message(&sorted));
+            self.transmit(stream, channel.0, BodyRef::Message(&sorted))?;
+            // Numbers that the remote did not hear of would mean others to it.
+            self.extensions_mut(Some(channel))?.declare(extensions);
+            return Ok(());
         }
         if !self.is_announced(channel) {
             return Err(Error::ChannelNotOpen { channel });
@@ -324,10 +322,8 @@ impl Mux {
     /// # Errors
     /// [`Error::TooManyExtensions`].
     pub fn declare_extensions(&mut self, names: Vec<String>) -> Result<(), Error> {
-        let Self {
-            extensions, limits, ..
-        } = self;
-        extensions.declare(names, limits)?;
+        self.extensions
+            .declare(Extensions::sorted(names, &self.limits)?);
         self.extensions_sent = false;
         Ok(())
     }
@@ -342,9 +338,8 @@ impl Mux {
         channel: ChannelId,
         names: Vec<String>,
     ) -> Result<(), Error> {
-        let limits = Arc::clone(&self.limits);
-        let extensions = self.extensions_mut(Some(channel))?;
-        extensions.declare(names, &limits)?;
+        let extensions = Extensions::sorted(names, &self.limits)?;
+        self.extensions_mut(Some(channel))?.declare(extensions);
         Ok(())
     }
 

@@ -388,7 +388,7 @@ impl Session {
     }
 
     /// Sends a message; before the end of the handshake it waits. Options also declare the
-    /// extensions of the channel.
+    /// extensions of the channel, unless they fail.
     ///
     /// # Errors
     /// [`Error::ChannelNotOpen`] (also when the remote just closed it), [`Error::MessageTooLarge`],

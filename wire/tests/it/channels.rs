@@ -415,6 +415,44 @@ fn extensions_of_the_stream_are_declared_with_the_first_message() {
     assert_eq!(pair.events[1][1..], [declared, event("one"), event("two")]);
 }
 
+/// What the remote did not hear of changes no numbers.
+#[test]
+fn a_list_of_extensions_counts_once_it_is_on_its_way() {
+    let mut pair = Pair::new(|options| options.limits.send_buffer = 10_000);
+    let channels = [0, 1].map(|side| pair.sides[side].open(&KEY).expect("a channel"));
+    pair.drive();
+    let options = |list: &[&str]| {
+        Message::Options(Options {
+            extensions: names(list),
+            ack: false,
+        })
+    };
+    for (side, list) in [(0, &["b", "c"][..]), (1, &["b"])] {
+        pair.sides[side]
+            .send(channels[side], &options(list))
+            .expect("an open channel");
+    }
+    pair.drive();
+    while pair.sides[0].send(channels[0], &HAVE).is_ok() {}
+    let refused = pair.sides[0].send(channels[0], &options(&["a", "b", "c"]));
+    assert!(
+        matches!(refused, Err(Error::SendBufferFull { .. })),
+        "{refused:?}"
+    );
+    pair.drive();
+    let payload = Bytes::from_static(b"hi");
+    pair.sides[0]
+        .send_extension(Some(channels[0]), "b", payload.clone())
+        .expect("declared");
+    pair.drive();
+    let heard = Event::Extension {
+        channel: Some(channels[1]),
+        name: "b".to_owned(),
+        payload,
+    };
+    assert_eq!(pair.events[1].last(), Some(&heard));
+}
+
 #[test]
 fn an_extension_before_its_declaration_is_dropped() {
     let now = Instant::now();
