@@ -194,7 +194,8 @@ impl Mux {
     ///
     /// # Errors
     /// [`Error::InvalidCapability`] if the remote opened it first without proving that it knows the
-    /// key; its channel is then rejected and the stream goes on. [`Error::TooManyChannels`].
+    /// key; its channel is then rejected and the stream goes on. [`Error::TooManyChannels`], and
+    /// [`Error::SendBufferFull`] when the remote does not keep up: then nothing was opened.
     pub fn open<S: MessageStream + ?Sized>(
         &mut self,
         stream: &mut S,
@@ -220,12 +221,13 @@ impl Mux {
         let number = self.allocate()?;
         let id = ChannelId(number);
         let local = Some(Local { id, key: *key });
-        self.local.insert(number, discovery_key);
         if self.discreet && !capable {
+            self.local.insert(number, discovery_key);
             self.reserved.entry(discovery_key).or_default().local = local;
             return Ok(id);
         }
         self.send_open(stream, number, key)?;
+        self.local.insert(number, discovery_key);
         self.channels.entry(discovery_key).or_default().local = local;
         if opened {
             self.unmatched

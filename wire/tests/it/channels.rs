@@ -206,6 +206,30 @@ fn a_mux_runs_over_any_message_stream() {
 }
 
 #[test]
+fn a_channel_that_could_not_be_opened_takes_no_place() {
+    let (_, mut stream) = started();
+    let mut limits = Limits::default();
+    limits.channels = 2;
+    let mut mux = Mux::new(limits);
+    mux.start(&mut stream).expect("nothing waits");
+    mux.open(&mut stream, &KEY).expect("the first");
+    stream.sent.push(Bytes::from(vec![0; 30 << 20]));
+    for key in 1..=3 {
+        let refused = mux.open(&mut stream, &[key; 32]);
+        assert!(
+            matches!(refused, Err(Error::SendBufferFull { .. })),
+            "{refused:?}"
+        );
+    }
+    stream.sent.clear();
+    mux.open(&mut stream, &[1; 32]).expect("the second");
+    assert_eq!(
+        mux.open(&mut stream, &[2; 32]),
+        Err(Error::TooManyChannels { max: 2 })
+    );
+}
+
+#[test]
 fn a_wrong_capability_ends_the_stream() {
     for capability in [None, Some([6; 32])] {
         let (mut mux, mut stream) = started();
