@@ -89,7 +89,7 @@ impl Inbox {
 
     /// The memory held, free space included.
     pub(crate) fn memory(&self) -> usize {
-        self.buf.len()
+        self.buf.capacity()
     }
 
     pub(crate) fn filled(&self) -> &[u8] {

@@ -58,7 +58,7 @@ pub struct Limits {
     pub extension_message: usize,
     /// Nodes in one Data message. A proof needs two for every level of a tree of at most 52.
     pub nodes: usize,
-    /// Memory that this connection shares with others for what was received and not yet taken, by
+    /// Memory that this connection shares with others for what was received and not yet polled, by
     /// default 128 MiB with all of the process. While it is short, nothing more is read from those
     /// who hold most of it, and a remote without a verified channel that sends a frame in pieces is
     /// given up.

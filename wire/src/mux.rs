@@ -7,6 +7,7 @@
     )
 )]
 
+mod events;
 mod receive;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use self::events::Events;
 use crate::extension::Extensions;
 use crate::key::{Hex, equal};
 use crate::message::BodyRef;
@@ -104,7 +106,7 @@ pub struct Mux {
     /// Whether the remote knows the extensions of the stream.
     extensions_sent: bool,
     pending: Option<Pending>,
-    events: VecDeque<Event>,
+    events: Events,
     limits: Arc<Limits>,
 }
 
@@ -160,7 +162,7 @@ impl Mux {
             extensions: Extensions::default(),
             extensions_sent: true,
             pending: Some(Pending::default()),
-            events: VecDeque::new(),
+            events: Events::default(),
             limits: limits.into(),
         }
     }
@@ -389,6 +391,12 @@ impl Mux {
     #[must_use]
     pub fn queued_events(&self) -> usize {
         self.events.len()
+    }
+
+    /// The bytes of the frames that the events waiting keep in memory.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.events.bytes()
     }
 
     /// How many channels exist, opened by either side.

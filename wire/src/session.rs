@@ -321,9 +321,10 @@ impl Session {
         if self.mux.queued_events() == 0 && self.error.is_none() {
             let result = self.advance();
             let _ = self.keep_error(result);
-            self.account();
         }
-        self.mux.poll_event()
+        let event = self.mux.poll_event();
+        self.account();
+        event
     }
 
     /// The bytes ready for the transport; then call [`Session::sent`].
@@ -557,7 +558,9 @@ impl Session {
 
     /// Decodes frames until some events wait.
     fn advance(&mut self) -> Result<(), Error> {
-        while self.mux.queued_events() < EVENTS_AHEAD {
+        while self.mux.queued_events() < EVENTS_AHEAD
+            && self.mux.queued_bytes() <= self.limits.frame
+        {
             let Some(received) = self.stream.poll()? else {
                 let handshaken = self.is_handshaken();
                 let unfinished = handshaken && self.stream.unfinished() > 0;
@@ -607,6 +610,7 @@ impl Session {
     /// Says what we hold.
     fn account(&mut self) {
         let received = self.stream.received_memory();
+        let received = received.saturating_add(self.mux.queued_bytes());
         self.received_share.hold(received);
         self.share.hold(received.saturating_add(self.buffered()));
     }
@@ -655,5 +659,6 @@ pub const UNMATCHED_WINDOW: Duration = Duration::from_secs(60);
 /// Free space for a read while memory is short.
 const SHORT_READ: usize = 4096;
 
-/// How many events are decoded before they are polled.
+/// How many events are decoded before they are polled, of no more than a frame of the largest size and
+/// another one.
 const EVENTS_AHEAD: usize = 64;

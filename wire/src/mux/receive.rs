@@ -24,6 +24,7 @@ impl Mux {
         stream: &mut S,
         frame: Bytes,
     ) -> Result<(), Error> {
+        let (length, before) = (frame.len(), self.events.len());
         let Some(Frame { channel, body }) = Frame::decode(frame, &self.limits)? else {
             return Ok(());
         };
@@ -31,7 +32,11 @@ impl Mux {
             Body::Open(open) => self.on_open(stream, channel, open),
             Body::Close(close) => self.on_close(stream, channel, close),
             Body::Message(message) => self.on_message(channel, message),
+        }?;
+        if self.events.len() > before {
+            self.events.charge(length);
         }
+        Ok(())
     }
 
     fn on_open<S: MessageStream + ?Sized>(

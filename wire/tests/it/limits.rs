@@ -192,6 +192,47 @@ fn frames_do_not_pile_up_unpolled() {
 }
 
 #[test]
+fn blocks_do_not_pile_up_unpolled() {
+    let now = Instant::now();
+    let budget = Budget::new(1 << 30);
+    let mut session = plain_open(now, |options| {
+        options.limits.frame = 1 << 20;
+        options.limits.receive_budget = budget.clone();
+    });
+    let data = message_frame(
+        1,
+        Message::Data(Data {
+            value: Some(Bytes::from(vec![0; 100_000])),
+            ..Data::default()
+        }),
+    );
+    let mut received = 0;
+    let error = loop {
+        if let Err(error) = session.receive(now, &data) {
+            break error;
+        }
+        received += data.len();
+        assert!(received < 3 << 20, "there is no end");
+        let held = budget.held();
+        assert!(
+            (received..received + (2 << 20)).contains(&held),
+            "{held} for {received}"
+        );
+    };
+    assert_eq!(error, Error::EventsNotPolled);
+
+    // What is polled is the caller's.
+    let mut session = plain_open(now, |options| {
+        options.limits.receive_budget = budget.clone();
+    });
+    for count in 0..100 {
+        let (events, result) = give(&mut session, now, &data);
+        assert_eq!((events.len(), result), (1, Ok(())), "after {count}");
+    }
+    assert!(budget.held() < received + (1 << 20), "{}", budget.held());
+}
+
+#[test]
 fn keep_alives_are_counted() {
     let mut now = Instant::now();
     let mut session = plain(now, |options| options.limits.keep_alives = 100);
