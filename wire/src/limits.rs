@@ -54,7 +54,7 @@ pub struct Limits {
     pub extension_names: usize,
     /// Bytes of the name of an extension.
     pub extension_name: usize,
-    /// Bytes of one message of a declared extension.
+    /// Bytes of one message of a declared extension. Nothing longer is sent.
     pub extension_message: usize,
     /// Nodes in one Data message. A proof needs two for every level of a tree of at most 52.
     pub nodes: usize,

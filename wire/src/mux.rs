@@ -502,6 +502,14 @@ impl Mux {
         } else {
             self.limits.frame.min(self.limits.unverified_frame)
         };
+        if let BodyRef::Message(Message::Extension(Extension { payload, .. })) = body
+            && payload.len() > self.limits.extension_message
+        {
+            return Err(Error::MessageTooLarge {
+                length: payload.len(),
+                max: self.limits.extension_message,
+            });
+        }
         let length = body.body_length();
         if length > max {
             return Err(Error::MessageTooLarge { length, max });

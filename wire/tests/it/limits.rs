@@ -438,6 +438,15 @@ fn messages_of_extensions_are_bounded() {
         })
     };
     session.send(channel, &options()).expect("an open channel");
+    let payload = |length| Bytes::from(vec![0; length]);
+    let sent = session.send_extension(Some(channel), "a", payload(64 << 10));
+    assert_eq!(sent, Ok(()));
+    let error = Error::MessageTooLarge {
+        length: (64 << 10) + 1,
+        max: 64 << 10,
+    };
+    let sent = session.send_extension(Some(channel), "a", payload((64 << 10) + 1));
+    assert_eq!(sent, Err(error), "the remote would end the session");
     session
         .receive(now, &message_frame(1, options()))
         .expect("an honest remote");
