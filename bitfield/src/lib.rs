@@ -45,6 +45,11 @@
 //! # Ok::<(), hypercore_bitfield::Error>(())
 //! ```
 //!
+//! # What this crate does not do
+//!
+//! No I/O, and no file header: the caller reads and writes pages. No Merkle tree: setting a tree bit says nothing of
+//! its parent. No policy: which ranges to announce, ask for or believe is decided elsewhere.
+//!
 //! # Why not `sparse-bitfield`?
 //!
 //! It is what we test against. It has no ranges and no search, it needs `&mut` to read, and its page table grows to the
@@ -54,11 +59,6 @@
 //! as slowly (9 and 42 ns a bit), and at random in a half-set field ten to twenty times (140 ns). Next to the hash and
 //! the signature of a block, tens of microseconds, that is nothing; a scan over millions of blocks, or a peer that
 //! names block 2^50, is not.
-//!
-//! # What this crate does not do
-//!
-//! No I/O, and no file header: the caller reads and writes pages. No Merkle tree: setting a tree bit says nothing of
-//! its parent. No policy: which ranges to announce, ask for or believe is decided elsewhere.
 
 mod bits;
 mod error;

@@ -94,3 +94,7 @@ pub use seek::{Seek, SeekStep};
 pub use signature::{DiscoveryKey, KeyPair, ParseKeyError, PublicKey, Signature, Verifier};
 pub use tree_index::{NodeSet, NodeSetMut, RemoteTree};
 pub use verify::VerifyPlan;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

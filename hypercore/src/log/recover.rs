@@ -28,6 +28,7 @@ use hypercore_merkle::{
 };
 use hypercore_storage::{FeedFiles, Quarantine};
 
+pub(super) use self::search::MAX_WRONG_SIGNATURES;
 use self::search::{Found, Search};
 use super::{
     TreeBits, Vouched, guard,

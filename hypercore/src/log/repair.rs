@@ -19,7 +19,7 @@ use hypercore_storage::{FeedFiles, FileName, Quarantine, Storage};
 use super::{
     inspect::{Verification, Watch, probable_length, verify_files},
     open,
-    recover::{self, End, Examined, load_bitfield, verifies},
+    recover::{self, End, Examined, MAX_WRONG_SIGNATURES, load_bitfield, verifies},
     torn::restore_nodes,
 };
 use crate::error::{Corruption, Error, Result};
@@ -570,6 +570,3 @@ enum Source {
     /// From the blocks below it.
     Blocks,
 }
-
-/// So many signatures can be wrong one after the other before nothing is believed any more.
-const MAX_WRONG_SIGNATURES: usize = 128;

@@ -17,7 +17,7 @@ use crate::error::{Corruption, Result};
 
 /// So many signatures can be wrong one after the other, before a log counts as damaged. An append
 /// that was not finished leaves one; each costs a check of some 60 us.
-const MAX_WRONG_SIGNATURES: usize = 128;
+pub(in crate::log) const MAX_WRONG_SIGNATURES: usize = 128;
 
 /// A block of this size that is in a hole is not read: of a log whose old blocks are cleared, a
 /// terabyte of zeros would be.
