@@ -1,6 +1,9 @@
 //! The bodies of the fuzz targets, which the tests run too.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
 
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
@@ -247,10 +250,19 @@ enum Kind {
 }
 
 /// Two sessions with known keys do anything, over a link that may flip bits and add bytes: nothing
-/// panics, all queues stay bounded, and as long as nobody meddles there is no error and both sides
-/// agree on what is open.
+/// panics, all queues stay bounded, and as long as nobody meddles there is no error, every message comes
+/// once, as it was sent and in order, and both sides agree on what is open.
 pub fn wire_session(data: &[u8]) {
     let mut input = Unstructured::new(data);
+    let operations = std::iter::from_fn(|| {
+        let left = !input.is_empty();
+        left.then(|| Operation::arbitrary(&mut input).ok())
+            .flatten()
+    });
+    play(operations);
+}
+
+fn play(operations: impl Iterator<Item = Operation>) {
     let mut now = Instant::now();
     let mut sides = sessions(now, |options| {
         options.limits.send_buffer = 64 << 10;
@@ -258,23 +270,22 @@ pub fn wire_session(data: &[u8]) {
         options.limits.channels = 4;
     });
     let mut channels = [Vec::new(), Vec::new()];
+    // Until somebody meddles or one side ends.
+    let mut journal = Some(Journal::default());
     let mut honest = true;
     let mut finished = false;
     // Whether an Open was taken back: who has answered it may send long messages that come to a stranger.
     let mut withdrawn = false;
     exchange(&mut sides, now);
-    for _ in 0..MAX_OPERATIONS {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(operation) = Operation::arbitrary(&mut input) else {
-            break;
-        };
+    for operation in operations.take(MAX_OPERATIONS) {
         match operation {
             Operation::Open { side, key } => {
                 let side = usize::from(side);
                 if let Ok(channel) = sides[side].open(&[key % 8; 32]) {
                     channels[side].push(channel);
+                    if let Some(journal) = &mut journal {
+                        journal.opened(&mut sides[side], side, channel, key % 8);
+                    }
                 }
             }
             Operation::Close { side, channel } => {
@@ -282,13 +293,20 @@ pub fn wire_session(data: &[u8]) {
                 if let Some(channel) = pick(&channels[side], channel) {
                     withdrawn |= !sides[side].is_open(channel);
                     sides[side].close(channel);
+                    if let Some(journal) = &mut journal {
+                        journal.closed(side, channel);
+                    }
                     assert!(
                         !sides[side].is_open(channel) || sides[side].error().is_some() || finished
                     );
                 }
             }
             Operation::Reject { side, key } => {
-                sides[usize::from(side)].reject(&discovery_key(&[key % 8; 32]));
+                let side = usize::from(side);
+                sides[side].reject(&discovery_key(&[key % 8; 32]));
+                if let Some(journal) = &mut journal {
+                    journal.open[side].remove(&(key % 8));
+                }
             }
             Operation::Send {
                 side,
@@ -297,7 +315,12 @@ pub fn wire_session(data: &[u8]) {
             } => {
                 let side = usize::from(side);
                 if let Some(channel) = pick(&channels[side], channel) {
-                    let _ = sides[side].send(channel, &message.build());
+                    let message = message.build();
+                    let sent = sides[side].send(channel, &message);
+                    if let (Some(journal), Ok(())) = (&mut journal, sent) {
+                        let key = journal.keys[side][&channel];
+                        journal.sent(&sides[side], side, key, Some(message));
+                    }
                 }
             }
             Operation::Extension {
@@ -313,10 +336,14 @@ pub fn wire_session(data: &[u8]) {
                 let _ = sides[usize::from(side)].declare_extensions(self::names(names));
             }
             Operation::Carry { side, max } => {
-                carry(&mut sides, side.into(), max.into(), now, |_| {});
+                let (from, max) = (usize::from(side), usize::from(max));
+                let (count, events) = carry(&mut sides, from, max, now, |_| {});
+                if let Some(journal) = &mut journal {
+                    journal.arrived(from, count, events, sides[1 - from].error());
+                }
             }
             Operation::Flip { side, at, bit } => {
-                honest = false;
+                (honest, journal) = (false, None);
                 carry(&mut sides, side.into(), usize::MAX, now, |bytes| {
                     let at = usize::from(at) % bytes.len().max(1);
                     if let Some(byte) = bytes.get_mut(at) {
@@ -325,7 +352,7 @@ pub fn wire_session(data: &[u8]) {
                 });
             }
             Operation::Inject { side, bytes } => {
-                honest = false;
+                (honest, journal) = (false, None);
                 carry(&mut sides, side.into(), usize::MAX, now, |all| {
                     all.extend(bytes)
                 });
@@ -342,7 +369,7 @@ pub fn wire_session(data: &[u8]) {
                 );
             }
             Operation::Finish { side } => {
-                finished = true;
+                (finished, journal) = (true, None);
                 sides[usize::from(side)].finish();
             }
         }
@@ -358,8 +385,16 @@ pub fn wire_session(data: &[u8]) {
             }
         }
     }
-    if honest && !finished && sides.iter().all(|side| side.error().is_none()) {
-        exchange(&mut sides, now);
+    if let Some(mut journal) = journal
+        && sides.iter().all(|side| side.error().is_none())
+    {
+        for from in [0, 1].into_iter().cycle() {
+            if sides.iter().all(|side| side.outgoing().is_empty()) {
+                break;
+            }
+            let (count, events) = carry(&mut sides, from, usize::MAX, now, |_| {});
+            journal.arrived(from, count, events, sides[1 - from].error());
+        }
         for key in 0..8 {
             let open = [0, 1].map(|side| {
                 let channel = sides[side].find(&discovery_key(&[key; 32]));
@@ -421,14 +456,116 @@ fn pick(channels: &[ChannelId], choice: u8) -> Option<ChannelId> {
         .copied()
 }
 
-/// Carries at most `max` bytes, changed on the way, and polls the receiver's events.
+/// What was sent between two honest sides and has not come yet.
+#[derive(Default)]
+struct Journal {
+    /// The keys of the channels that each side has opened.
+    keys: [BTreeMap<ChannelId, u8>; 2],
+    /// Those that each side believes to be open.
+    open: [BTreeSet<u8>; 2],
+    /// What each side has sent.
+    under_way: [VecDeque<Sent>; 2],
+    /// How many bytes of each side have come.
+    carried: [usize; 2],
+}
+
+/// An Open, or a message.
+struct Sent {
+    /// The number of bytes with it.
+    end: usize,
+    key: u8,
+    message: Option<Message>,
+}
+
+impl Journal {
+    fn opened(&mut self, session: &mut Session, side: usize, channel: ChannelId, key: u8) {
+        if self.keys[side].insert(channel, key).is_some() {
+            return;
+        }
+        self.sent(session, side, key, None);
+        if session.is_open(channel) {
+            // The remote was first. What it has said until now has gone by.
+            self.open[side].insert(key);
+            assert_eq!(session.poll_event(), Some(Event::Opened { channel }));
+        }
+    }
+
+    fn closed(&mut self, side: usize, channel: ChannelId) {
+        let key = self.keys[side][&channel];
+        // What was closed before may have been opened again since.
+        let mut newer = self.keys[side].range(channel..).skip(1);
+        if newer.all(|(_, newer)| *newer != key) {
+            self.open[side].remove(&key);
+        }
+    }
+
+    fn sent(&mut self, session: &Session, side: usize, key: u8, message: Option<Message>) {
+        let end = self.carried[side] + session.outgoing().len();
+        self.under_way[side].push_back(Sent { end, key, message });
+    }
+
+    /// So many bytes of `from` came, and that is what the other side made of them.
+    fn arrived(&mut self, from: usize, count: usize, events: Vec<Event>, error: Option<&Error>) {
+        self.carried[from] += count;
+        let to = 1 - from;
+        for event in events {
+            match event {
+                Event::Opened { channel } => {
+                    let key = self.keys[to][&channel];
+                    while let Some(sent) = self.next(from)
+                        && !(sent.key == key && sent.message.is_none())
+                    {
+                        self.is_for_nobody(to, &sent);
+                    }
+                    self.open[to].insert(key);
+                }
+                Event::Closed {
+                    channel: Some(channel),
+                    ..
+                } => self.closed(to, channel),
+                Event::Message { channel, message } => {
+                    let key = self.keys[to][&channel];
+                    loop {
+                        let sent = self.next(from).expect("somebody sent it");
+                        if sent.key == key && sent.message.is_some() {
+                            assert_eq!(sent.message, Some(message));
+                            break;
+                        }
+                        self.is_for_nobody(to, &sent);
+                    }
+                }
+                _ => {}
+            }
+        }
+        while error.is_none()
+            && let Some(sent) = self.next(from)
+        {
+            self.is_for_nobody(to, &sent);
+        }
+    }
+
+    /// The next of what has come.
+    fn next(&mut self, from: usize) -> Option<Sent> {
+        let (carried, sent) = (self.carried[from], &mut self.under_way[from]);
+        let has_come = sent.front().is_some_and(|sent| sent.end <= carried);
+        has_come.then(|| sent.pop_front()).flatten()
+    }
+
+    /// It is of no interest on a channel that is not open, and lost on another.
+    fn is_for_nobody(&self, to: usize, sent: &Sent) {
+        let lost = sent.message.is_some() && self.open[to].contains(&sent.key);
+        assert!(!lost, "lost: {:?}", sent.message);
+    }
+}
+
+/// Carries at most `max` bytes, changed on the way. Returns how many, and the receiver's events.
 fn carry(
     sides: &mut [Session; 2],
     from: usize,
     max: usize,
     now: Instant,
     change: impl FnOnce(&mut Vec<u8>),
-) -> usize {
+) -> (usize, Vec<Event>) {
     let bytes = sides[from].outgoing();
     let mut bytes = bytes[..max.min(bytes.len())].to_vec();
     let sent = bytes.len();
@@ -436,16 +573,12 @@ fn carry(
     change(&mut bytes);
     let to = &mut sides[1 - from];
     let _ = to.receive(now, &bytes);
-    while let Some(event) = to.poll_event() {
-        if let Event::Message { channel, .. } = event {
-            assert!(channel.number() > 0);
-        }
-    }
-    sent
+    (sent, std::iter::from_fn(|| to.poll_event()).collect())
 }
 
 fn exchange(sides: &mut [Session; 2], now: Instant) {
-    while carry(sides, 0, usize::MAX, now, |_| {}) + carry(sides, 1, usize::MAX, now, |_| {}) > 0 {}
+    let mut carry_all = |from| carry(sides, from, usize::MAX, now, |_| {}).0;
+    while carry_all(0) + carry_all(1) > 0 {}
 }
 
 fn options(initiator: bool) -> SessionOptions {
@@ -472,6 +605,8 @@ mod tests {
     use std::path::Path;
 
     use proptest::prelude::*;
+
+    use super::{Kind, Operation};
 
     fn replay(target: &str, body: fn(&[u8])) {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -508,6 +643,31 @@ mod tests {
         }
     }
 
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            any::<(u64, u64)>().prop_map(|(start, length)| Kind::Have { start, length }),
+            any::<u64>().prop_map(|start| Kind::Want { start }),
+            any::<(u32, u64)>().prop_map(|(index, nodes)| Kind::Request { index, nodes }),
+            (any::<u32>(), 0..2000_u16).prop_map(|(index, length)| Kind::Data {
+                index,
+                length: 1 + length
+            }),
+            any::<(u8, bool)>().prop_map(|(names, ack)| Kind::Options { names, ack }),
+        ]
+    }
+
+    /// What two honest sides do with two cores, so that both have opened one most of the time.
+    fn honest_operation() -> impl Strategy<Value = Operation> {
+        let message = (any::<bool>(), any::<u8>(), kind());
+        prop_oneof![
+            4 => (any::<bool>(), 0..2_u8).prop_map(|(side, key)| Operation::Open { side, key }),
+            1 => any::<(bool, u8)>().prop_map(|(side, channel)| Operation::Close { side, channel }),
+            1 => (any::<bool>(), 0..2_u8).prop_map(|(side, key)| Operation::Reject { side, key }),
+            8 => message.prop_map(|(side, channel, message)| Operation::Send { side, channel, message }),
+            8 => (any::<bool>(), 0..300_u16).prop_map(|(side, max)| Operation::Carry { side, max }),
+        ]
+    }
+
     // Each of these takes some Diffie-Hellmans.
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
@@ -515,6 +675,11 @@ mod tests {
         #[test]
         fn generated_handshakes_hold(data in prop::collection::vec(any::<u8>(), 0..40)) {
             super::wire_handshake(&data);
+        }
+
+        #[test]
+        fn honest_sessions_hold(operations in prop::collection::vec(honest_operation(), 0..60)) {
+            super::play(operations.into_iter());
         }
 
         #[test]
