@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Bytes waiting to be sent above which no more requests are answered.
-const SEND_BUFFER: usize = 1024 * 1024;
+pub(super) const SEND_BUFFER: usize = 1024 * 1024;
 
 /// Bytes that are made ready at once, so that others get their turn, and the remote has the first while
 /// we read the next. Blocks that were read together go together.
@@ -682,7 +682,7 @@ impl Connection {
 }
 
 /// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
-const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

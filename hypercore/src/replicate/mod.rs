@@ -8,6 +8,8 @@ mod demand;
 mod downloads;
 mod ended;
 mod hashes;
+#[cfg(test)]
+mod limits;
 mod load;
 mod options;
 mod pace;

@@ -15,27 +15,27 @@ use super::{
 /// Questions of one core that wait to be answered, before the remote's bytes are left unread: more
 /// than a peer of ours has. Two peers that both left the other's bytes unread for this would wait
 /// for each other for ever.
-const MAX_QUESTIONS: usize = MAX_REQUESTS + 128;
+pub(super) const MAX_QUESTIONS: usize = MAX_REQUESTS + 128;
 
 /// The same for all cores of a connection.
-const MAX_QUESTIONS_OF_CONNECTION: usize = OUR_QUESTIONS + 64;
+pub(super) const MAX_QUESTIONS_OF_CONNECTION: usize = OUR_QUESTIONS + 64;
 
 /// Wants answered at once, and per second: each costs a compressed bitfield of up to 128 KiB. Node
 /// has 16 in flight.
-const WANTS: (u32, u32) = (32, 16);
+pub(super) const WANTS: (u32, u32) = (32, 16);
 
 /// A window that was told of is not told of again for this long.
-const WANT_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const WANT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Windows told of that are remembered.
 const REMEMBERED_WANTS: usize = 64;
 
 /// Requests per second that are answered with "not here". Others wait for that.
-const REFUSALS: (u32, u32) = (64, 64);
+pub(super) const REFUSALS: (u32, u32) = (64, 64);
 
 /// So many of them, which is what a peer of ours has under way. What else is asked for and not here is
 /// not answered, or one who asks for nothing else would have everything wait.
-const MAX_REFUSALS: usize = MAX_REQUESTS;
+pub(super) const MAX_REFUSALS: usize = MAX_REQUESTS;
 
 /// A question of a remote.
 #[derive(Debug, Clone, Copy)]
