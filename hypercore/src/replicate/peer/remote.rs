@@ -189,7 +189,11 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{super::requests::tests::peer, *};
+    use super::{
+        super::requests::tests::{peer, peer_on},
+        *,
+    };
+    use crate::replicate::load::Load;
 
     /// It had one region after the other looked at, 2^32 of them, while everybody else waited.
     #[test]
@@ -218,6 +222,40 @@ mod tests {
         peer.want_blocks(&all);
         assert!(start.elapsed() < Duration::from_secs(1));
         assert!(!peer.may_have(next), "it is waited for what is never asked");
+    }
+
+    /// Each of them is within what one core's peers may take.
+    #[test]
+    fn what_all_cores_of_a_connection_hold_of_a_remote_is_bounded() {
+        let (now, load) = (Instant::now(), Load::default());
+        let mut peers: Vec<_> = (0..5).map(|_| peer_on(&load, now)).collect();
+        let every_other = hypercore_bitfield::rle::encode(&[0x55; 1 << 17]);
+        let window = |peer: &mut Peer, number: u64| {
+            peer.on_have(&Have {
+                start: number * REGION,
+                length: REGION,
+                bitfield: Some(every_other.clone().into()),
+                ack: false,
+            })
+        };
+        for peer in &mut peers[..4] {
+            for number in 0..25 {
+                window(peer, number).expect("room for 26 million blocks");
+            }
+        }
+        let all = load.remote_bitfields.total();
+        let last = &mut peers[4];
+        let refused = (0..25).find_map(|number| window(last, number).err());
+        let refused = refused.expect("the connection has more than its memory");
+        assert!(refused.is_peer_fault(), "{refused}");
+        let (least, most) = (REMOTE_BITFIELDS_OF_CONNECTION, 16 << 20);
+        assert!(all <= most && load.remote_bitfields.total() > least.min(most));
+        peers.pop();
+        assert_eq!(
+            load.remote_bitfields.total(),
+            all,
+            "what is gone counts no more"
+        );
     }
 
     /// The processor's word may be shorter than the number.

@@ -349,12 +349,17 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         event::PeerId,
-        replicate::{load::Load, options::PeerOptions},
+        replicate::{connection::REMOTE_BITFIELD_BYTES, load::Load, options::PeerOptions},
     };
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
     pub(in crate::replicate::peer) fn peer(now: Instant) -> Peer {
+        peer_on(&Load::default(), now)
+    }
+
+    /// A peer on the connection with this load.
+    pub(in crate::replicate::peer) fn peer_on(load: &Load, now: Instant) -> Peer {
         let options = SessionOptions::new(true).expect("there is randomness");
         let mut session = Session::new(options, now).expect("there is randomness");
         let channel = session.open(&[7; 32]).expect("it is the first");
@@ -366,8 +371,8 @@ pub(super) mod tests {
             timeout: Some(TIMEOUT),
             own_extensions: true,
             extension_message: 64 << 10,
-            remote_bitfield_bytes: 1 << 20,
-            load: Load::default(),
+            remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
+            load: load.clone(),
         };
         Peer::new(PeerId(1), options, Arc::default(), channel, now)
     }
@@ -409,6 +414,20 @@ pub(super) mod tests {
             assert_eq!(refused(unhave(0, 100)), 0, "of blocks, not of proofs");
             assert_eq!((refused(unhave(8, 1)), refused(unhave(7, 1))), (0, 1));
         }
+    }
+
+    #[test]
+    fn so_many_blocks_come_that_nobody_asked_for() {
+        let mut peer = peer(Instant::now());
+        (0..16).for_each(|_| peer.unrequested().expect("it may have crossed a Cancel"));
+        assert!(matches!(peer.unrequested(), Err(Error::UnrequestedData)));
+    }
+
+    #[test]
+    fn so_many_answers_of_no_use_are_forgiven() {
+        let mut peer = peer(Instant::now());
+        peer.stats.downloaded_blocks = 10;
+        assert!(peer.may_be_forgiven(2058) && !peer.may_be_forgiven(1));
     }
 
     /// It was asked for the byte again and again, as fast as the processor could.
