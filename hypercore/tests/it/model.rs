@@ -19,6 +19,7 @@ enum Operation {
     Concurrent(Vec<Vec<u8>>),
     Get(usize),
     Clear(usize, usize),
+    Truncate(usize),
     Seek(u64),
     Flush,
     Audit,
@@ -43,6 +44,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => prop::collection::vec(block(), 1..5).prop_map(Operation::Concurrent),
         4 => (0..60usize).prop_map(Operation::Get),
         3 => (0..60usize, 0..12usize).prop_map(|(start, count)| Operation::Clear(start, start + count)),
+        1 => (0..60usize).prop_map(Operation::Truncate),
         3 => (0..400u64).prop_map(Operation::Seek),
         1 => Just(Operation::Flush),
         1 => Just(Operation::Audit),
@@ -169,6 +171,16 @@ async fn step(model: &mut Model, core: &Hypercore, operation: &Operation) {
             } else {
                 model.blocks[start..end].fill(None);
                 assert_eq!(result.unwrap(), model.stored());
+            }
+        }
+        &Operation::Truncate(length) => {
+            let result = core.truncate(length as u64).await;
+            if length > model.blocks.len() {
+                assert!(matches!(result, Err(Error::BadRange { .. })), "{result:?}");
+            } else {
+                result.unwrap();
+                model.sizes.truncate(length);
+                model.blocks.truncate(length);
             }
         }
         Operation::Seek(byte) => seek(model, core, *byte).await,
