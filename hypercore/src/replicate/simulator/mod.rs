@@ -69,6 +69,27 @@ struct Node {
     requests: Vec<(TaskId, String)>,
 }
 
+/// How long a request waits: what it may end with besides an answer.
+#[derive(Clone, Copy)]
+struct Waits {
+    timeout: bool,
+    if_available: bool,
+}
+
+impl Waits {
+    const NONE: Self = Self {
+        timeout: false,
+        if_available: false,
+    };
+
+    const fn new(timeout: Option<Duration>, if_available: bool) -> Self {
+        Self {
+            timeout: timeout.is_some(),
+            if_available,
+        }
+    }
+}
+
 /// A connection between two nodes, or between one and a liar.
 struct Link {
     ends: [Option<usize>; 2],
@@ -219,18 +240,21 @@ impl World {
 
     // ---- requests ---------------------------------------------------------------------------
 
-    /// Has a node ask for something, and check what it gets.
+    /// Has a node ask for something, and check what it gets: with `limits` on how long it waits that may
+    /// be nothing.
     fn request<T>(
         &mut self,
         node: usize,
         what: String,
+        limits: Waits,
         request: impl Future<Output = Result<T, Error>> + 'static,
         check: impl FnOnce(T) + 'static,
     ) {
         let task = self.runtime.spawn(async move {
             match request.await {
                 Ok(answer) => check(answer),
-                Err(Error::NotAvailable | Error::TimedOut | Error::Closed) => {}
+                Err(Error::NotAvailable) if limits.if_available => {}
+                Err(Error::TimedOut) if limits.timeout => {}
                 Err(error) => panic!("a request failed: {error:?}"),
             }
         });
@@ -239,31 +263,46 @@ impl World {
 
     fn get(&mut self, node: usize, index: u64, options: GetOptions) {
         let (core, seed) = (self.nodes[node].core.clone(), self.seed);
+        let limits = Waits::new(options.timeout, options.if_available);
         let request = async move { core.get_with(index, options).await };
-        self.request(node, format!("get {index}"), request, move |value| {
-            assert_eq!(value, block(seed, index), "block {index}");
-        });
+        self.request(
+            node,
+            format!("get {index}"),
+            limits,
+            request,
+            move |value| {
+                assert_eq!(value, block(seed, index), "block {index}");
+            },
+        );
     }
 
     fn download(&mut self, node: usize, blocks: Range<u64>) {
         let core = self.nodes[node].core.clone();
         let request = async move { core.download(blocks.clone()).await };
-        self.request(node, "download".into(), request, |()| {});
+        self.request(node, "download".into(), Waits::NONE, request, |()| {});
     }
 
     fn update(&mut self, node: usize, options: UpdateOptions) {
         let core = self.nodes[node].core.clone();
+        let limits = Waits::new(options.timeout, options.if_available);
         let request = async move { core.update_with(options).await };
-        self.request(node, "update".into(), request, drop);
+        self.request(node, "update".into(), limits, request, drop);
     }
 
     fn seek(&mut self, node: usize, offset: u64, options: SeekOptions) {
         let (core, seed) = (self.nodes[node].core.clone(), self.seed);
+        let limits = Waits::new(options.timeout, options.if_available);
         let request = async move { core.seek_with(offset, options).await };
-        self.request(node, format!("seek {offset}"), request, move |position| {
-            let before: u64 = (0..position.index).map(|index| size(seed, index)).sum();
-            assert_eq!(before + position.offset, offset, "{position:?}");
-        });
+        self.request(
+            node,
+            format!("seek {offset}"),
+            limits,
+            request,
+            move |position| {
+                let before: u64 = (0..position.index).map(|index| size(seed, index)).sum();
+                assert_eq!(before + position.offset, offset, "{position:?}");
+            },
+        );
     }
 
     // ---- faults -----------------------------------------------------------------------------

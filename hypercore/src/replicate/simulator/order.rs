@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use futures_lite::StreamExt;
 
-use super::{EQUAL_BLOCKS, World, plain, schedules::good_conditions};
+use super::{EQUAL_BLOCKS, Waits, World, plain, schedules::good_conditions};
 use crate::{
     Download, DownloadOptions, Event, GetOptions, Hypercore, Order, runtime::simulated::Runtime,
 };
@@ -53,7 +53,7 @@ fn download_in(order: Order) -> Vec<u64> {
             ..DownloadOptions::default()
         };
         let download: Download = core.download_with(10..BLOCKS, options);
-        world.request(node, "download".into(), download, |()| {});
+        world.request(node, "download".into(), Waits::NONE, download, |()| {});
     })
 }
 
