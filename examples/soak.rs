@@ -117,7 +117,9 @@ async fn soak(directory: &Path, time: Duration, peers: u64) -> Result<Vec<String
     }
     let [early, late] = [1, 5].map(|sixth| mean(&samples, time, sixth));
     let drift = late.resident / early.resident - 1.0;
-    if drift > MOST_DRIFT {
+    if !drift.is_finite() {
+        failures.push("nothing says how much memory there is".into());
+    } else if drift > MOST_DRIFT {
         failures.push(format!("memory grew by {:.1} %", 100.0 * drift));
     }
     let open_after = settled_open_files(open_before).await;
