@@ -121,7 +121,7 @@ impl Handshake {
             payload.truncate(length);
             self.remote_payload = payload;
         }
-        // Checked before message 3 shows who we are.
+        // As the initiator, before message 3 shows who we are. A responder has shown it in message 2.
         let Some(remote) = self.remote_public_key() else {
             return Ok(());
         };

@@ -34,7 +34,8 @@ pub struct SessionOptions {
     pub noise: bool,
     /// Whether to encrypt what follows the handshake. Both sides must agree.
     pub encrypted: bool,
-    /// The only remote to talk to, if set; anybody else is refused before we show who we are.
+    /// The only remote to talk to, if set. An initiator refuses anybody else before it shows its own
+    /// key; a responder has shown it by the time it learns the remote's.
     pub remote_public_key: Option<[u8; 32]>,
     /// Let the remote hear of our channels only once it has proved to know their keys; see
     /// [`Mux::discreet`].

@@ -44,7 +44,8 @@ pub struct ReplicateOptions {
     /// Start with a handshake. Without it and without encryption nothing is hidden and nobody has
     /// to know the key: for transports that do both themselves.
     pub noise: bool,
-    /// The only remote to talk to: anybody else is refused before it learns who we are.
+    /// The only remote to talk to. As the initiator we refuse anybody else before we show our own key;
+    /// as the responder we have shown it by the time we learn the remote's.
     pub remote_public_key: Option<[u8; 32]>,
     /// As a responder, let the remote hear of a core only once it has proved to know its key. Others
     /// then cannot tell a core that is here from one that is not; Node's peers tell everybody the
