@@ -191,7 +191,6 @@ fn a_file_that_was_received_goes_on_as_a_log_and_another_one_does_not() {
 fn what_is_here_already_needs_nobody() {
     let scene = Scene::new();
     let (server, line) = served(&scene);
-    // What a run leaves whose target could not be written.
     let (key, rest) = line.split_once('@').unwrap();
     let address = rest.split('/').next().unwrap();
     let whole = ["clone", key, "copy.hypercore", "--connect", address];
@@ -213,10 +212,86 @@ fn what_is_here_already_needs_nobody() {
         done.stderr
     );
     assert!(fs::read(scene.path("copy")).unwrap() == content(200_000));
-    assert!(!scene.path("copy.hypercore").exists());
     let done = scene.run(["receive", &line, "some"]);
     assert!(matches!(done.code, Some(1 | 6)), "{}", done.stderr);
     assert!(!scene.path("some").exists());
+}
+
+/// A core that was kept, or made by hand, is not one of the transfer.
+#[test]
+fn a_copy_that_was_there_before_stays() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    scene.run(["receive", &line, "kept", "--keep"]).ok();
+    scene.run(["receive", &line, "-", "--keep"]).ok();
+    fs::rename(scene.path("kept"), scene.path("elsewhere")).unwrap();
+    let (key, rest) = line.split_once('@').unwrap();
+    let address = rest.split('/').next().unwrap();
+    for dir in ["made.hypercore", "part.hypercore"] {
+        let clone = ["clone", key, dir, "--connect", address];
+        let flags = ["--sparse", "--range", "0..2"];
+        let flags = if dir.starts_with("part") {
+            &flags[..]
+        } else {
+            &[]
+        };
+        scene.run(clone.iter().chain(flags)).ok();
+    }
+    for target in ["kept", "made", "part"] {
+        let done = scene.run(["receive", &line, target]).ok();
+        assert!(fs::read(scene.path(target)).unwrap() == content(200_000));
+        let told = format!("`{target}.hypercore` was there before, and stays.");
+        assert!(done.stderr.contains(&told), "{}", done.stderr);
+        scene.run(["verify", &format!("{target}.hypercore")]).ok();
+    }
+    let done = scene.run(["receive", &line, "-"]).ok();
+    assert!(done.stdout == content(200_000));
+    let key = &line["hyper://".len()..][..8];
+    let dir = format!("file.{key}.hypercore");
+    scene.run(["verify", &dir]).ok();
+    server.stop().ok();
+}
+
+/// Nobody has its secret key but the one who shares it.
+#[test]
+fn an_original_stays_whatever_is_received_there() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    server.stop().ok();
+    fs::rename(scene.path("file"), scene.path("elsewhere")).unwrap();
+    let before = scene.files("file.hypercore");
+    scene
+        .run(["receive", &line])
+        .fails(1, &["`file.hypercore` holds the original", "hypercore cat"]);
+    assert!(scene.files("file.hypercore") == before);
+    assert!(!scene.path("file").exists());
+    fs::rename(scene.path("elsewhere"), scene.path("file")).unwrap();
+    let (server, again) = share(&scene, "file", &[]);
+    assert_eq!(again.split('@').next(), line.split('@').next());
+    server.stop().ok();
+
+    scene.run(["create", "letters.hypercore"]).ok();
+    scene.run(["append", "letters.hypercore", "a"]).ok();
+    let info = scene.run(["info", "letters.hypercore", "--json"]).ok();
+    let key = info.json()["key"].as_str().unwrap().to_owned();
+    let piped = format!("letters.{}.hypercore", &key[..8]);
+    fs::create_dir(scene.path(&piped)).unwrap();
+    for (file, bytes) in scene.files("letters.hypercore") {
+        fs::write(scene.path(&piped).join(file), bytes).unwrap();
+    }
+    let line = format!("hyper://{key}@127.0.0.1:1/letters");
+    let live = format!("{line}?live");
+    for (dir, args) in [
+        ("letters.hypercore", &["receive", &line][..]),
+        ("letters.hypercore", &["receive", &live]),
+        (&piped, &["receive", &line, "-"]),
+        (&piped, &["receive", &live, "-"]),
+    ] {
+        let before = scene.files(dir);
+        let held = format!("`{dir}` holds the original");
+        scene.run(args).fails(1, &[&held]);
+        assert!(scene.files(dir) == before, "{args:?}");
+    }
 }
 
 #[test]
@@ -320,6 +395,8 @@ fn a_signal_before_the_target_has_its_name() {
     assert!(!scene.path("copy").exists());
     let done = scene.run(["receive", &line, "copy"]).ok();
     assert!(done.stderr.contains("are here already"), "{}", done.stderr);
+    // It was only there for the transfer.
+    assert!(!scene.path("copy.hypercore").exists());
     let copy = fs::metadata(scene.path("copy")).unwrap();
     assert_eq!(copy.len(), 100 << 20);
 

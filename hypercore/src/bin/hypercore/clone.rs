@@ -20,7 +20,7 @@ use self::{
 use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
-    commands::{close, options, refuse_file, tell_recovery},
+    commands::{close, is_original, options, refuse_file, tell_recovery},
     errors::{Exit, Failure, Result, end_of},
     identity,
     output::blocks,
@@ -119,12 +119,18 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
         .await
         .map_err(|error| Failure::core(error, dir))?;
     tell_recovery(&core, dir);
-    if core.is_writable() || core.append_lock().is_some() {
-        return Err(Failure::failed(format!(
-            "`{}` holds the original of this core, which can only be appended to; clone into \
-             another directory",
-            dir.display()
-        )));
+    if is_original(&core) {
+        let shown = dir.display();
+        return Err(Failure::failed(match args.target {
+            None => format!(
+                "`{shown}` holds the original of this core, which can only be appended to; clone \
+                 into another directory"
+            ),
+            Some(_) => format!(
+                "`{shown}` holds the original of this core: `hypercore cat {shown}` writes what is \
+                 in it, and another target after the line receives it"
+            ),
+        }));
     }
     Ok((core, origin))
 }
@@ -196,7 +202,8 @@ impl Job {
         let addresses = [&self.args.connect[..], &self.args.more].concat();
         self.report.tell_resumed()?;
         if addresses.is_empty() || self.args.search {
-            self.calls.search(&self.core, self.args.live)?;
+            let searched = self.calls.search(&self.core, self.args.live);
+            searched.map_err(Failure::lonely)?;
         }
         if addresses.is_empty() {
             self.report
@@ -341,7 +348,8 @@ impl Job {
             return Err(Failure::failed(format!(
                 "no peer with the core {key} can be reached: {reasons}; `hypercore doctor` names \
                  the step that fails"
-            )));
+            ))
+            .lonely());
         }
         let (missing, blocks) = self.wanted.missing();
         if missing == 0 && self.report.was_synced() {
@@ -365,7 +373,8 @@ impl Job {
                      run it again to go on"
                 ),
             },
-        ))
+        )
+        .lonely())
     }
 
     /// All that is known is here. That it is nothing is only true if nobody has spoken of more.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_lite::future;
-use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions};
+use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions, storage::FileName};
 
 use crate::{
     args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs, parse_key},
@@ -63,6 +63,17 @@ pub(crate) fn options() -> OpenOptions {
         Some(state) => OpenOptions::new().state_directory(state.join("hypercore")),
         None => OpenOptions::new(),
     }
+}
+
+/// Whether `core` was made where it is, and no peer can replace it.
+pub(crate) fn is_original(core: &Hypercore) -> bool {
+    core.is_writable() || core.append_lock().is_some()
+}
+
+/// Whether there is a file of a core in `dir`.
+pub(crate) fn has_core(dir: &Path) -> bool {
+    let mut files = FileName::ALL.into_iter();
+    files.any(|file| dir.join(file.as_str()).symlink_metadata().is_ok())
 }
 
 /// Fails if nothing may be appended to `core`, and says why.
@@ -321,7 +332,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
     } = args;
     let core = open(&dir).await?;
     let before = core.downloaded(..);
-    let is_original = core.is_writable() || core.append_lock().is_some();
+    let is_original = is_original(&core);
     let end = end.unwrap_or_else(|| start.saturating_add(1));
     let cleared = core.clear(start..end).await;
     let downloaded = cleared.map_err(|error| match error {

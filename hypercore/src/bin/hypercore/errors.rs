@@ -22,6 +22,7 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
+    is_lonely: bool,
 }
 
 impl Failure {
@@ -29,7 +30,18 @@ impl Failure {
         Self {
             exit,
             message: message.into(),
+            is_lonely: false,
         }
+    }
+
+    /// All that is wrong is that nobody was there who could be asked.
+    pub(crate) fn lonely(mut self) -> Self {
+        self.is_lonely = true;
+        self
+    }
+
+    pub(crate) fn is_lonely(&self) -> bool {
+        self.is_lonely
     }
 
     pub(crate) fn failed(message: impl Into<String>) -> Self {

@@ -18,12 +18,12 @@ use std::{
 use async_io::Timer;
 use clap::Args;
 use futures_lite::future;
-use hypercore::{Bytes, Error, Hypercore};
+use hypercore::{Bytes, Error, Hypercore, storage::FileName};
 
 use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
-    commands::{close, open},
+    commands::{close, has_core, is_original, open},
     errors::{Exit, Failure, Result, reason},
     link::{Kind, Link},
     output::{Output, bytes},
@@ -32,6 +32,10 @@ use crate::{
 
 /// A target that takes longer to write is worth a word.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// The file that says that a core is only there for a transfer. One without it was there before, or
+/// was kept, and stays.
+const MARK: &str = "receive";
 
 /// How often a person sees that it is being written.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,7 +67,7 @@ pub(crate) struct ReceiveArgs {
 
 pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
-    let ReceiveArgs { link, keep, .. } = args;
+    let ReceiveArgs { link, .. } = args;
     let json = args.format.json;
     let to_stdout = args.target.as_deref() == Some(Path::new("-"));
     let target = target(&link, args.target.as_deref().filter(|_| !to_stdout));
@@ -89,6 +93,8 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         check(&target, link.kind)?;
     }
     let (had_dir, had_target) = (dir.exists(), target.exists());
+    let is_ours = !has_core(&dir) || dir.join(MARK).exists();
+    let keep = args.keep || !is_ours;
     // Made for the target alone, if it is not there yet.
     let parent = target.parent().filter(|parent| !parent.exists());
     let parent = parent.map(Path::to_owned);
@@ -116,6 +122,17 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         })?;
     }
     let mut output = Output::new(&Format { json }, manners);
+    // It is not there before the core is, whose directory is for its owner alone.
+    let mark = {
+        let path = (!keep).then(|| dir.join(MARK));
+        async move {
+            if let Some(path) = path
+                && let Err(error) = File::create(&path)
+            {
+                tracing::warn!(%error, "`{}` was not made", path.display());
+            }
+        }
+    };
     if link.kind == Kind::Log {
         let log = (!to_stdout).then(|| target.clone());
         if log.is_some() {
@@ -125,7 +142,10 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         let followed = clone::download(download, manners, |core| async move {
             match path {
                 Some(path) => append_to(&core, &path).await,
-                None => print(&core).await,
+                None => {
+                    mark.await;
+                    print(&core).await
+                }
             }
         })
         .await;
@@ -138,9 +158,14 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         {
             remove(core, &dir).await?;
         }
+        forget_mark(&dir, had_dir);
         return followed;
     }
-    let core = match clone::download(download, manners, |_| future::pending()).await {
+    let beside = |_| async {
+        mark.await;
+        future::pending().await
+    };
+    let core = match clone::download(download, manners, beside).await {
         Ok(()) => open(&dir).await?,
         Err(failure) => {
             let is_stopped = future::poll_once(signals.stopped()).await.is_some();
@@ -149,6 +174,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
                 false => whole(&dir, &link, &failure).await,
             };
             let Some(core) = whole else {
+                forget_mark(&dir, had_dir);
                 if let Some(parent) = parent {
                     // What was made for nothing; if there is something in it, it stays.
                     let _ = fs::remove_dir(parent);
@@ -184,8 +210,14 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     }
     if keep {
         close(&core, &dir).await?;
+        // An earlier run may not have been asked to keep it.
+        let _ = fs::remove_file(dir.join(MARK));
     } else {
         remove(core, &dir).await?;
+    }
+    if !is_ours && !args.keep {
+        let shown = dir.display();
+        output.remark(format_args!("`{shown}` was there before, and stays."));
     }
     if to_stdout {
         return Ok(());
@@ -249,8 +281,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// The core in `dir`, if it has all of what is to be received, and what failed is only that nobody
 /// was there to ask.
 async fn whole(dir: &Path, link: &Link, failure: &Failure) -> Option<Hypercore> {
-    let lonely = [Exit::Failed as i32, Exit::Incomplete as i32];
-    if !lonely.contains(&failure.code()) || !dir.exists() {
+    if !failure.is_lonely() || !dir.exists() {
         return None;
     }
     let core = open(dir).await.ok()?;
@@ -263,13 +294,29 @@ async fn whole(dir: &Path, link: &Link, failure: &Failure) -> Option<Hypercore> 
     None
 }
 
-/// Removes a core that was only there for the transfer.
+/// Removes a core that was only there for the transfer. What nobody else can have stays, whatever it
+/// was taken for.
 async fn remove(core: Hypercore, dir: &Path) -> Result<()> {
+    let secret = dir.join(FileName::SecretKey.as_str());
+    if is_original(&core) || secret.symlink_metadata().is_ok_and(|found| found.len() > 0) {
+        return close(&core, dir).await;
+    }
     let removed = core.destroy().await;
     removed.map_err(|error| Failure::core(error, dir))?;
-    // If somebody has put something else there meanwhile, it stays.
-    let _ = fs::remove_dir(dir);
+    forget_mark(dir, false);
     Ok(())
+}
+
+/// Takes the mark away where there is no core any more, and the directory that was made for it.
+fn forget_mark(dir: &Path, had_dir: bool) {
+    if has_core(dir) {
+        return;
+    }
+    let _ = fs::remove_file(dir.join(MARK));
+    if !had_dir {
+        // If somebody has put something else there meanwhile, it stays.
+        let _ = fs::remove_dir(dir);
+    }
 }
 
 /// Says that the target is being written, if that takes long. Does not end.
