@@ -1,13 +1,16 @@
 //! `share`: what is there already stays, and what is shared is what is there.
 
 use std::{
-    fs::{self, File},
-    os::unix::{fs::symlink, net::UnixListener},
+    fs::{self, File, Permissions},
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixListener,
+    },
     time::{Duration, Instant},
 };
 
 use crate::{
-    process::{Process, Scene},
+    process::{Process, Scene, in_shell},
     sharing::{content, share},
 };
 
@@ -238,6 +241,58 @@ fn a_core_is_not_given_away_with_its_secret_key() {
     // Again the same archive.
     let (_server, again) = share(&scene, "things", &[]);
     assert_eq!(line.split('@').next(), again.split('@').next());
+}
+
+/// What others may not read is not to be found in its core.
+#[test]
+fn a_core_is_for_its_owner_alone() {
+    let scene = Scene::new();
+    fs::write(scene.path("private"), "private").unwrap();
+    let mode = |path: &str| {
+        let found = fs::metadata(scene.path(path)).unwrap();
+        found.permissions().mode() & 0o777
+    };
+    let set = |path: &str, mode| {
+        fs::set_permissions(scene.path(path), Permissions::from_mode(mode)).unwrap();
+    };
+    set("private", 0o600);
+    let start = |dir: &str| {
+        let args = ["share", "private", "--json", "--core", dir];
+        let server = scene.start_with(args, |command| {
+            in_shell(command, r#"umask 022; exec "$@""#);
+        });
+        server.event("sharing");
+        assert_eq!(mode(dir), 0o700);
+        server.stop().ok();
+    };
+    start("new/core");
+    assert_eq!(mode("new"), 0o755);
+    // As earlier versions have left it.
+    set("new/core", 0o755);
+    start("new/core");
+    // A directory with something else in it is not ours alone.
+    fs::write(scene.path("new/core/mine"), "mine").unwrap();
+    set("new/core", 0o755);
+    let (server, _) = share(&scene, "private", &["--core", "new/core"]);
+    server.stop().ok();
+    assert_eq!(mode("new/core"), 0o755);
+}
+
+#[test]
+fn a_core_that_share_made_and_that_is_gone_is_not_made_anew() {
+    let scene = Scene::new();
+    fs::write(scene.path("notes"), "one").unwrap();
+    let (server, _) = share(&scene, "notes", &[]);
+    server.stop().ok();
+    let note = fs::read(scene.path("notes.hypercore/share")).unwrap();
+    fs::remove_dir_all(scene.path("notes.hypercore")).unwrap();
+    fs::create_dir(scene.path("notes.hypercore")).unwrap();
+    fs::write(scene.path("notes.hypercore/share"), note).unwrap();
+    let before = scene.files("notes.hypercore");
+    scene
+        .run(["share", "notes"])
+        .fails(1, &["its core is gone", "remove `notes.hypercore`"]);
+    assert!(scene.files("notes.hypercore") == before);
 }
 
 #[test]

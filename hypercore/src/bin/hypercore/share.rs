@@ -20,7 +20,7 @@ use hypercore::{Bytes, GetOptions, Hypercore};
 
 use crate::{
     args::{Format, Identity, Manners, parse_address},
-    commands::{append_batch, close, options, require_writable, tell_recovery},
+    commands::{append_batch, close, has_core, options, require_writable, tell_recovery},
     errors::{Exit, Failure, Result, reason},
     identity,
     input::{self, Batches},
@@ -263,8 +263,20 @@ impl Source {
     async fn open(&self, opened: &mut Option<Hypercore>) -> Result<(Hypercore, Note)> {
         let fresh = self.note();
         match Note::read(&self.dir)? {
-            Some(note) => self.check(&note)?,
-            None if note::has_core(&self.dir) => {
+            Some(note) => {
+                self.check(&note)?;
+                if note.key.is_some() && !has_core(&self.dir) {
+                    return Err(Failure::failed(format!(
+                        "`{0}` held what was shared before, and its core is gone: remove `{0}` to \
+                         share it under a new line, or put the core back from a backup",
+                        self.dir.display()
+                    )));
+                }
+                if let Err(error) = note::make_private(&self.dir) {
+                    tracing::warn!(%error, "others may look into `{}`", self.dir.display());
+                }
+            }
+            None if has_core(&self.dir) => {
                 return Err(self.refusal("a core that `hypercore share` did not make"));
             }
             None => fresh.write(&self.dir)?,

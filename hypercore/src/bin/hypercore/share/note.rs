@@ -16,6 +16,9 @@ use crate::errors::{Failure, Result, reason};
 
 const NAME: &str = "share";
 
+/// The note while it is being written.
+const NEW: &str = "share.new";
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Note {
@@ -70,8 +73,8 @@ impl Note {
     }
 
     fn try_write(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)?;
-        let new = dir.join("share.new");
+        make_directory(dir)?;
+        let new = dir.join(NEW);
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
@@ -83,15 +86,48 @@ impl Note {
     }
 }
 
+/// Makes the directory of a core, for its owner alone: whoever may not read what is shared is not to
+/// find it there. Those above are like every other.
+fn make_directory(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+/// Closes to others what an earlier version has left open to them: a directory with the note and a
+/// core in it, and nothing else. Whoever put something else there knows who is to see it.
+#[cfg(unix)]
+pub(super) fn make_private(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(dir)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let is_of_core = FileName::ALL.iter().any(|file| name == file.as_str());
+        // The library's own, and what a crash has left of the note.
+        if !is_of_core && name != NAME && name != NEW && !name.starts_with("fork-") {
+            return Ok(());
+        }
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode & 0o700))
+}
+
+#[cfg(not(unix))]
+pub(super) fn make_private(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
 fn is_absent(error: &io::Error) -> bool {
     let kind = error.kind();
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-/// Whether there is a file of a core in `dir`.
-pub(super) fn has_core(dir: &Path) -> bool {
-    let mut files = FileName::ALL.into_iter();
-    files.any(|file| dir.join(file.as_str()).symlink_metadata().is_ok())
 }
 
 /// Whether `dir` is a core, and no folder that merely has a file of one of its names.
