@@ -243,6 +243,26 @@ fn a_core_is_not_given_away_with_its_secret_key() {
     assert_eq!(line.split('@').next(), again.split('@').next());
 }
 
+/// One that lacks some of its files opens all the same.
+#[test]
+fn nor_is_one_that_is_not_whole() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("things")).unwrap();
+    for file in ["key", "signatures", "tree", "bitfield", "data"] {
+        let dir = format!("things/without-{file}");
+        scene.core(&dir, &["Dear reader,"]);
+        fs::remove_file(scene.path(&dir).join(file)).unwrap();
+    }
+    let (server, line) = share(&scene, "things", &[]);
+    scene.run(["receive", &line, "copy"]).ok();
+    for file in ["key", "signatures", "tree", "bitfield", "data"] {
+        let dir = scene.path("copy").join(format!("without-{file}"));
+        assert!(dir.is_dir() && !dir.join(file).exists());
+        assert!(!dir.join("secret_key").exists(), "without {file}");
+    }
+    server.stop().ok();
+}
+
 /// What others may not read is not to be found in its core.
 #[test]
 fn a_core_is_for_its_owner_alone() {

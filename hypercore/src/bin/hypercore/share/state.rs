@@ -13,7 +13,7 @@ use hypercore::{merkle::leaf_hash, storage::FileName};
 use crate::{
     errors::{Failure, Result},
     link::Facts,
-    share::{note::is_core, unreadable},
+    share::unreadable,
 };
 
 /// How a file looks. Whoever writes to it changes that.
@@ -136,11 +136,20 @@ impl Entry {
             return Some("it is no file, folder or link");
         }
         let is_secret = self.path.ends_with(FileName::SecretKey.as_str());
-        if is_secret && self.path.parent().is_some_and(is_core) {
+        if is_secret && self.path.parent().is_some_and(has_more_of_core) {
             return Some("who has it can append to that core");
         }
         None
     }
+}
+
+/// Whether there is a file of a core in `dir` beside its secret key: the others can be made anew of
+/// what peers have, so it opens a core that lacks any of them.
+fn has_more_of_core(dir: &Path) -> bool {
+    let mut files = FileName::ALL.into_iter();
+    files.any(|file| {
+        file != FileName::SecretKey && dir.join(file.as_str()).symlink_metadata().is_ok()
+    })
 }
 
 /// A folder and everything in it, in the same order every time, without following links.
