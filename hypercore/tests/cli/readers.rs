@@ -91,6 +91,45 @@ fn serve_goes_on() {
     stop(server);
 }
 
+/// Also for those who read its remarks.
+#[test]
+fn serve_goes_on_where_nobody_takes_its_remarks() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    for signal in ["-INT", "-TERM"] {
+        let (_reader, mut writer) = pipe().unwrap();
+        fill(&mut writer);
+        let server = scene.start_with(["serve", "log", "-v"], |command| {
+            command.stderr(writer);
+        });
+        let _ = server.text();
+        let line = server.text();
+        let address = line.trim().rsplit(' ').next().unwrap();
+        for clone in 0..5 {
+            let dir = format!("{signal}{clone}");
+            scene
+                .run(["clone", "--connect", address, "--", KEY, &dir])
+                .ok();
+        }
+        server.signal(signal);
+        let start = Instant::now();
+        server.end().ok();
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// The last words are waited for, but not for ever.
+#[test]
+fn an_error_that_nobody_takes() {
+    let scene = Scene::new();
+    let (_reader, mut writer) = pipe().unwrap();
+    fill(&mut writer);
+    let server = scene.start_with(["serve", "nothing"], |command| {
+        command.stderr(writer);
+    });
+    assert_eq!(server.end().code, Some(1));
+}
+
 #[test]
 fn a_live_clone_goes_on() {
     const BLOCKS: u64 = 20_000;

@@ -47,9 +47,12 @@ fn main() {
     room::ask_for_more();
     start_logging(cli.manners.verbose);
     let code = match net::run(run(cli)) {
-        Ok(()) => 0,
+        Ok(()) => {
+            output::finish_remarks(None);
+            0
+        }
         Err(failure) => {
-            output::complain_of_failure(&failure);
+            output::finish_remarks(Some(&failure));
             failure.code()
         }
     };
@@ -115,7 +118,7 @@ fn start_logging(verbose: u8) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
+        .with_writer(|| output::LogOutput)
         .with_ansi(output::has_colours())
         // That a line was not written would be told on standard error, and panic there.
         .log_internal_errors(false)

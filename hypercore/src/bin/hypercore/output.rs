@@ -1,5 +1,6 @@
 //! Standard output, for people, for programs or for bytes, and the progress on standard error.
 
+mod remarks;
 mod writer;
 
 use std::{
@@ -75,9 +76,15 @@ impl Output {
 
     /// A word to the person at the terminal, who may have asked for silence.
     pub(crate) fn remark(&self, text: impl Display) {
-        if !self.quiet {
-            self.bar.suspend(|| complain(text));
+        if self.quiet {
+            return;
         }
+        if self.bar.is_hidden() || self.bar.is_finished() {
+            return complain(text);
+        }
+        // At once: the bar is not to be drawn meanwhile.
+        let line = line_of("", text);
+        let _ = self.bar.suspend(|| io::stderr().write_all(line.as_bytes()));
     }
 
     /// Whether a person may be told more than was asked for.
@@ -175,20 +182,41 @@ impl Output {
     }
 }
 
+// ---- standard error -------------------------------------------------------------------------
+
+/// From now on nothing waits for whoever reads standard error, but the end of the program a little.
+pub(crate) fn remark_beside() {
+    remarks::write_beside();
+}
+
 /// A line on standard error. That nobody takes it is no reason to end, as `eprintln` would.
 pub(crate) fn complain(text: impl Display) {
-    complain_of("", text);
+    remarks::say(line_of("", text));
 }
 
-/// Why the command failed.
-pub(crate) fn complain_of_failure(failure: &Failure) {
+/// Says the last words on standard error: why the command failed, if it did.
+pub(crate) fn finish_remarks(failure: Option<&Failure>) {
     let style = error_style();
-    complain_of(&format!("{style}error:{style:#} "), failure);
+    let prefix = format!("{style}error:{style:#} ");
+    remarks::finish(failure.map(|failure| line_of(&prefix, failure)));
 }
 
-fn complain_of(prefix: &str, text: impl Display) {
-    let line = format!("{prefix}{}\n", escaped(&text.to_string(), ""));
-    let _ = io::stderr().write_all(line.as_bytes());
+fn line_of(prefix: &str, text: impl Display) -> String {
+    format!("{prefix}{}\n", escaped(&text.to_string(), ""))
+}
+
+/// Where the log goes, which comes line by line.
+pub(crate) struct LogOutput;
+
+impl Write for LogOutput {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        remarks::say(String::from_utf8_lossy(line).into_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `text` without what would command a terminal, or begin a line of its own: there may be names and

@@ -17,6 +17,8 @@ use signal_hook::{
     flag,
 };
 
+use crate::output;
+
 /// Whoever sends a signal to a process and to its group, as `timeout` does, means one: what comes
 /// within this time after the first is the same.
 const ECHO: Duration = Duration::from_millis(500);
@@ -31,6 +33,8 @@ pub(crate) struct Signals {
 impl Signals {
     /// From now on signals do not end the process at once.
     pub(crate) fn catch() -> io::Result<Self> {
+        // Whoever waits for a reader does not look for signals.
+        output::remark_beside();
         let is_next_the_last = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_default(signal, Arc::clone(&is_next_the_last))?;
