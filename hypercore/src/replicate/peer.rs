@@ -242,6 +242,8 @@ impl Peer {
             return;
         }
         (self.downloading, self.uploading) = (downloading, uploading);
+        // Nobody was asked about what others gave up meanwhile.
+        self.takes_wants |= downloading;
         if !uploading {
             // They are not refused: the remote hears that we answer nothing (`setUploading`).
             self.drop_questions();

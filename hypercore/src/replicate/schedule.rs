@@ -377,6 +377,7 @@ impl Replicator {
             match wanted {
                 Wanted::Block if self.demand.wants(index) => {
                     self.asked.offer(index);
+                    self.look_for(index);
                     self.wake_holders(index);
                 }
                 Wanted::Proof if self.update_from == Some(id) => {
@@ -484,7 +485,20 @@ impl Replicator {
                 peer.scan.get = peer.scan.get.min(serial);
             }
         }
+        if queued.is_some() {
+            self.look_for(index);
+        }
         self.wake_holders(index);
+    }
+
+    /// Asks about block `index` those that were not asked before, as another one had it.
+    fn look_for(&mut self, index: u64) {
+        for peer in self.peers.values_mut() {
+            if peer.can_be_asked_about(index) {
+                peer.want(index);
+                peer.wake();
+            }
+        }
     }
 
     fn wake(&self, id: PeerId) {

@@ -23,6 +23,7 @@ mod liar;
 mod load;
 mod network;
 mod order;
+mod regions;
 mod schedules;
 mod speed;
 mod unread;

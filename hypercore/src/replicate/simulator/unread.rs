@@ -20,6 +20,8 @@ const MANY_WANTS: u64 = 700;
 pub(super) struct Remote {
     pub(super) session: Session,
     pub(super) channel: ChannelId,
+    /// What [`Self::read`] has taken.
+    pub(super) heard: Vec<Message>,
 }
 
 impl Remote {
@@ -30,10 +32,14 @@ impl Remote {
         let channel = session
             .open(core.key().as_bytes())
             .expect("it is the first");
-        Self { session, channel }
+        Self {
+            session,
+            channel,
+            heard: Vec::new(),
+        }
     }
 
-    fn say(&mut self, message: &Message) {
+    pub(super) fn say(&mut self, message: &Message) {
         self.session
             .send(self.channel, message)
             .expect("it is open");
@@ -69,7 +75,7 @@ impl Remote {
     }
 
     /// Takes what `ours` says until it says nothing more. Returns how many bytes.
-    async fn read(&mut self, ours: &mut Replication) -> usize {
+    pub(super) async fn read(&mut self, ours: &mut Replication) -> usize {
         let mut buffer = vec![0; 1 << 16];
         let mut read = 0;
         while let Some(count) = future::poll_once(ours.read(&mut buffer)).await {
@@ -78,7 +84,11 @@ impl Remote {
             self.session
                 .receive(runtime::now(), &buffer[..count])
                 .expect("it is honest");
-            while self.session.poll_event().is_some() {}
+            while let Some(event) = self.session.poll_event() {
+                if let Event::Message { message, .. } = event {
+                    self.heard.push(message);
+                }
+            }
             read += count;
         }
         read
