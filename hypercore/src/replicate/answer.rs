@@ -36,11 +36,11 @@ pub(super) struct Answers {
 /// What a request asks for.
 enum Found {
     /// The proof of a block, and the block.
-    Block(u64, Proof),
+    Block(Request, Proof),
     /// The proof alone.
     Hash(u64, Proof),
     /// It is not here.
-    Nothing(u64),
+    Nothing(Request),
     /// It is answered when it is here.
     Kept,
     /// The same was asked for just before.
@@ -91,14 +91,15 @@ impl Answers {
                 state.ahead.cancelled(cancel.index);
                 return Ok(true);
             }
-            Question::Refusal(index) => Found::Nothing(index),
-            Question::Request(request) => find(state, request, log)?,
+            // What was not here may be by now, and the remote may have been told so.
+            Question::Request(request) | Question::Refusal(request) => find(state, request, log)?,
         };
         match found {
             Found::Repeated | Found::Kept => {}
             Found::Hash(index, proof) => messages.push(data(index, None, proof)),
-            Found::Nothing(index) => refuse(state, index, messages, now),
-            Found::Block(index, proof) => {
+            Found::Nothing(request) => refuse(state, request, messages, now),
+            Found::Block(request, proof) => {
+                let index = request.index;
                 // How many are asked for in a row matters only when they are to be read.
                 let more = match self.is_read_ahead(index) {
                     true => 0,
@@ -110,7 +111,7 @@ impl Answers {
                     self.uploads.push((index, value.len() as u64));
                     messages.push(data(index, Some(value), proof));
                 } else if let Some(state) = shared.lock().replicator.peer(peer) {
-                    refuse(state, index, messages, now);
+                    refuse(state, request, messages, now);
                 }
             }
         }
@@ -172,7 +173,7 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
         return Ok(Found::Kept);
     }
     if !hash && (!log.has(index) || index >= log.public_length()) {
-        return Ok(Found::Nothing(index));
+        return Ok(Found::Nothing(request));
     }
     let proof = if peer.is_exact {
         log.prove(index, nodes, &mut BTreeSet::new(), hash)
@@ -181,11 +182,11 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
     };
     match proof {
         Ok(Some(proof)) if hash => Ok(Found::Hash(index, proof)),
-        Ok(Some(proof)) => Ok(Found::Block(index, proof)),
-        Ok(None) => Ok(Found::Nothing(index)),
+        Ok(Some(proof)) => Ok(Found::Block(request, proof)),
+        Ok(None) => Ok(Found::Nothing(request)),
         Err(error) if error.is_corruption() => {
             tracing::error!(%error, "a block that cannot be proven was not sent");
-            Ok(Found::Nothing(index))
+            Ok(Found::Nothing(request))
         }
         Err(error) => Err(error),
     }
@@ -206,12 +207,12 @@ fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
     })
 }
 
-/// Says that we do not have block `index`, later if the peer has asked for too many such.
-fn refuse(peer: &mut Peer, index: u64, messages: &mut Vec<Message>, now: Instant) {
+/// Says that we do not have what was asked for, later if the peer has asked for too much of that.
+fn refuse(peer: &mut Peer, request: Request, messages: &mut Vec<Message>, now: Instant) {
     if peer.may_refuse(now) {
-        messages.push(unhave(index));
+        messages.push(unhave(request.index));
     } else {
-        peer.refuse_later(index);
+        peer.refuse_later(request);
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::RemoteTree;
-use hypercore_wire::{ChannelId, Have, Message, Status, Unhave};
+use hypercore_wire::{ChannelId, Have, Message, Request, Status, Unhave};
 
 use super::{
     PeerInfo, Wake,
@@ -293,8 +293,8 @@ impl Peer {
     }
 
     /// Answers a request with an Unhave when that may be, unless too many wait for that.
-    pub(crate) fn refuse_later(&mut self, index: u64) {
-        self.questions.refuse_later(index);
+    pub(crate) fn refuse_later(&mut self, request: Request) {
+        self.questions.refuse_later(request);
     }
 
     /// Whether a request may be answered with an Unhave now; otherwise it has to wait.

@@ -43,8 +43,8 @@ pub(crate) enum Question {
     Request(Request),
     Cancel(Cancel),
     Want(Want),
-    /// A request for this block, which is not here: that is all that is left to be said.
-    Refusal(u64),
+    /// A request for what was not here when it came.
+    Refusal(Request),
 }
 
 /// The questions of a remote about one core, in the order in which they are answered.
@@ -71,10 +71,14 @@ impl Questions {
     }
 
     /// Queues a refusal, unless too many wait.
-    pub(crate) fn refuse_later(&mut self, index: u64) {
+    pub(crate) fn refuse_later(&mut self, request: Request) {
         let is_refusal = |question: &&Question| matches!(question, Question::Refusal(_));
         if self.queue.iter().filter(is_refusal).count() < MAX_REFUSALS {
-            self.ask(Question::Refusal(index));
+            // A byte was looked for already, and would count as asked for twice.
+            self.ask(Question::Refusal(Request {
+                bytes: 0,
+                ..request
+            }));
         }
     }
 
@@ -178,11 +182,15 @@ mod tests {
         })
     }
 
-    fn request(index: u64) -> Question {
-        Question::Request(Request {
+    fn request_of(index: u64) -> Request {
+        Request {
             index,
             ..Request::default()
-        })
+        }
+    }
+
+    fn request(index: u64) -> Question {
+        Question::Request(request_of(index))
     }
 
     fn answered(questions: &mut Questions, now: Instant) -> usize {
@@ -266,15 +274,18 @@ mod tests {
         let start = Instant::now();
         let mut questions = Questions::new(&Load::default(), start);
         while questions.may_refuse(start) {}
-        questions.refuse_later(7);
+        questions.refuse_later(request_of(7));
         questions.ask(request(1));
         assert_eq!(answered(&mut questions, start), 1);
         let due = questions.deadline().expect("one is left");
         assert_eq!(due, start + SECOND / 64);
         let next = questions.next(due);
-        assert!(matches!(next, Some(Question::Refusal(7))), "{next:?}");
+        assert!(
+            matches!(next, Some(Question::Refusal(it)) if it.index == 7),
+            "{next:?}"
+        );
         assert!(questions.may_refuse(due) && questions.is_empty());
-        (0..10_000).for_each(|index| questions.refuse_later(index));
+        (0..10_000).for_each(|index| questions.refuse_later(request_of(index)));
         assert!(!questions.is_congested(), "others are heard");
         assert_eq!(questions.queue.len(), MAX_REFUSALS);
     }

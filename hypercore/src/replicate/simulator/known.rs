@@ -2,21 +2,24 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
+use futures_lite::future;
 use hypercore_merkle::KeyPair;
 use hypercore_storage::{
     FileName, Memory, Storage,
     testing::{Fault, FaultStorage},
 };
+use hypercore_wire::Message;
 
 use super::{
     EQUAL_BLOCKS, World,
     network::{Cable, Conditions},
     open, open_on, plain, schedules,
     schedules::good_conditions,
+    unread::{Remote, finish, origin},
 };
 use crate::{
     Ended, Error, GetOptions, Hypercore, Replication, Role, SeekOptions,
-    replicate::load::OUR_QUESTIONS, runtime::simulated::Runtime,
+    replicate::load::OUR_QUESTIONS, runtime, runtime::simulated::Runtime,
 };
 
 /// Without this a failing seed could not be looked at again.
@@ -407,5 +410,38 @@ fn a_peer_that_drops_blocks_and_has_them_again_before_it_is_asked() {
         world.settle();
         runtime.run_for(Duration::from_secs(10));
         world.check();
+    });
+}
+
+/// It was told that a block is here, asked for it again, and then came the answer to its first request,
+/// which had waited for its turn to be refused: it did not wait for the block any more.
+#[test]
+fn a_block_that_comes_before_its_refusal() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 0);
+        let mut remote = Remote::new(&core);
+        let ours = core.replicate(Role::Initiator, plain(true));
+        let mut ours = ours.expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.request(0..100);
+            remote.write(&mut ours).await;
+            remote.read(&mut ours).await;
+            let is_refused = |message: &Message| matches!(message, Message::Unhave(_));
+            let refused = remote.heard.iter().filter(|message| is_refused(message));
+            assert_eq!(refused.count(), 64);
+            core.append_batch(vec!["block"; 100])
+                .await
+                .expect("memory holds it");
+            remote.heard.clear();
+            for _ in 0..100 {
+                let moment = Duration::from_millis(50);
+                runtime::timeout(moment, future::pending::<()>()).await;
+                remote.read(&mut ours).await;
+            }
+            assert!(!remote.heard.iter().any(is_refused), "{:?}", remote.heard);
+            let sent = |message: &&Message| matches!(message, Message::Data(_));
+            assert_eq!(remote.heard.iter().filter(sent).count(), 36);
+        });
     });
 }
