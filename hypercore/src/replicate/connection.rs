@@ -320,9 +320,12 @@ impl Connection {
             self.handle_events(now)?;
             self.wake.wake();
         }
-        if self.has_nothing_left() && self.close_by.is_none() {
-            self.close_by = Some(now + CLOSE_TIMEOUT);
-        }
+        self.close_by = if self.has_nothing_left() {
+            self.close_by.or(Some(now + CLOSE_TIMEOUT))
+        } else {
+            // A core may have been added meanwhile.
+            None
+        };
         Ok(())
     }
 

@@ -445,3 +445,43 @@ fn a_block_that_comes_before_its_refusal() {
         });
     });
 }
+
+/// The time at which it would have been closed had come, and was waited for as fast as the processor
+/// could.
+#[test]
+fn a_core_that_is_added_while_the_last_one_closes() {
+    Runtime::run(0, |runtime| {
+        let cores = [1, 2].map(|number| origin(runtime, number, 1));
+        let copies = cores
+            .each_ref()
+            .map(|core| open(&Memory::new(), core.key(), None, false));
+        let far = Conditions {
+            delay: Duration::from_millis(200),
+            ..good_conditions()
+        };
+        let (_cable, sockets) = Cable::new(runtime, [far; 2]);
+        let mut handles = Vec::new();
+        for ((role, cores), socket) in [(Role::Initiator, &cores), (Role::Responder, &copies)]
+            .into_iter()
+            .zip(sockets)
+        {
+            let replication = Replication::new(role, plain(true)).expect("there is randomness");
+            replication.add(&cores[0]).expect("it is open");
+            handles.push(replication.handle());
+            runtime.spawn(async move {
+                replication.run(socket).await.expect("an honest connection");
+            });
+        }
+        runtime.run_for(Duration::from_secs(5));
+        assert!(copies[0].has(0));
+        handles[1].add(&copies[1]).expect("it is open");
+        let first = cores[0].clone();
+        runtime.spawn(async move { first.close().await.expect("memory holds it") });
+        runtime.run_for(Duration::from_millis(100));
+        handles[0].add(&cores[1]).expect("the connection is open");
+        // Without a livelock, which the runtime does not bear.
+        runtime.run_for(Duration::from_secs(60));
+        assert!(copies[1].has(0));
+        assert_eq!(cores[1].peers().len(), 1);
+    });
+}
