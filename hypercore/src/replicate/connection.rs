@@ -36,8 +36,9 @@ pub(super) const SEND_BUFFER: usize = 1024 * 1024;
 /// we read the next. Blocks that were read together go together.
 const PORTION: usize = 32 * 1024;
 
-/// Bytes waiting to be sent above which nothing more is read.
-const SEND_BUFFER_FULL: usize = 8 * 1024 * 1024;
+/// Bytes waiting to be sent above which nothing more is read: more than the longest answer adds to
+/// [`SEND_BUFFER`], or two that send each other long blocks would both wait for the other to read.
+const SEND_BUFFER_FULL: usize = 12 * 1024 * 1024;
 
 /// How many answers are taken in together: others wait for as long as that takes, below a
 /// millisecond.

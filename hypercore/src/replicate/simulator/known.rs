@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use futures_lite::future;
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use hypercore_merkle::KeyPair;
 use hypercore_storage::{
     FileName, Memory, Storage,
@@ -483,5 +483,64 @@ fn a_core_that_is_added_while_the_last_one_closes() {
         runtime.run_for(Duration::from_secs(60));
         assert!(copies[1].has(0));
         assert_eq!(cores[1].peers().len(), 1);
+    });
+}
+
+/// Each stopped reading while so much of it waited to be sent, and they waited for each other until one
+/// took the other for dead.
+#[test]
+fn long_blocks_both_ways() {
+    const LONG: usize = 15 << 19;
+    Runtime::run(0, |runtime| {
+        let origins = [1, 2].map(|number| {
+            let core = origin(runtime, number, 0);
+            let append = core.clone();
+            runtime.spawn(async move {
+                let blocks = (0..4).map(|_| vec![number; LONG]);
+                append.append_batch(blocks).await.expect("memory holds it");
+            });
+            core
+        });
+        runtime.run_for(Duration::from_secs(1));
+        let copies = origins
+            .each_ref()
+            .map(|core| open(&Memory::new(), core.key(), None, false));
+        let roles = [Role::Initiator, Role::Responder];
+        let mut ends = [0, 1].map(|end: usize| {
+            let replication = Replication::new(roles[end], plain(true));
+            let replication = replication.expect("there is randomness");
+            replication.add(&origins[end]).expect("it is open");
+            replication.add(&copies[1 - end]).expect("it is open");
+            replication
+        });
+        finish(runtime, async move {
+            // Little is on the way, and both are equally far.
+            let mut on_the_way = [Vec::new(), Vec::new()];
+            while copies.iter().any(|core| core.downloaded(..) < 4) {
+                let mut moved = false;
+                for (end, bytes) in ends.iter_mut().zip(&mut on_the_way) {
+                    if bytes.is_empty() {
+                        let mut buffer = vec![0; 1 << 16];
+                        if let Some(count) = future::poll_once(end.read(&mut buffer)).await {
+                            buffer.truncate(count.expect("an honest connection"));
+                            *bytes = buffer;
+                            moved = true;
+                        }
+                    }
+                }
+                for (end, bytes) in ends.iter_mut().rev().zip(&mut on_the_way) {
+                    if !bytes.is_empty()
+                        && let Some(count) = future::poll_once(end.write(bytes)).await
+                    {
+                        bytes.drain(..count.expect("an honest connection"));
+                        moved = true;
+                    }
+                }
+                if !moved {
+                    let moment = Duration::from_millis(10);
+                    runtime::timeout(moment, future::pending::<()>()).await;
+                }
+            }
+        });
     });
 }
