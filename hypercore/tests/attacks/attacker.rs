@@ -19,6 +19,10 @@ use crate::process::KEY;
 /// How long an attacker waits for anything.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How soon an offence closes a connection. One that just says nothing, or has not finished its handshake, is
+/// closed after ten seconds or more.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// The key of the log that is served.
 pub(crate) fn key() -> [u8; 32] {
     hex::decode(KEY).unwrap().try_into().unwrap()
@@ -33,7 +37,14 @@ pub(crate) fn connect(address: &str) -> TcpStream {
     tcp
 }
 
-/// Whether the remote closes the connection, without having said more than `most` bytes.
+/// Whether the remote closes the connection at once, and not only after a while, without having said more than
+/// `most` bytes.
+pub(crate) fn is_closed_at_once(tcp: &mut TcpStream, most: usize) -> bool {
+    let started = Instant::now();
+    is_closed(tcp, most) && started.elapsed() < AT_ONCE
+}
+
+/// Whether the remote closes the connection in the end, without having said more than `most` bytes.
 pub(crate) fn is_closed(tcp: &mut TcpStream, most: usize) -> bool {
     let mut said = 0;
     let mut buffer = [0; 65_536];
@@ -169,18 +180,12 @@ impl Attacker {
 
     /// Whether the remote closes the connection in the end, and has not sent a single frame.
     pub(crate) fn hears_nothing(&mut self) -> bool {
-        self.receive().is_none() && self.is_closed()
+        self.receive().is_none() && is_closed(&mut self.tcp, usize::MAX)
     }
 
-    /// Whether the remote closes the connection at once, and not only after a while.
+    /// Whether the remote closes the connection at once; what it says until then is not looked at.
     pub(crate) fn is_closed_at_once(&mut self) -> bool {
-        let started = Instant::now();
-        self.is_closed() && started.elapsed() < Duration::from_secs(5)
-    }
-
-    /// Whether the remote closes the connection; what it says until then is not looked at.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        is_closed(&mut self.tcp, usize::MAX)
+        is_closed_at_once(&mut self.tcp, usize::MAX)
     }
 }
 
