@@ -82,6 +82,12 @@ impl StaticKeyPair {
         self.public
     }
 
+    /// The secret key, to keep: [`from_secret`](Self::from_secret) makes the pair of it again.
+    #[must_use]
+    pub fn to_secret(&self) -> Box<Zeroizing<[u8; 32]>> {
+        boxed(&self.secret)
+    }
+
     pub(crate) fn secret_key(&self) -> &[u8; 32] {
         &self.secret
     }

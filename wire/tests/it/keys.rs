@@ -10,6 +10,10 @@ fn noise_key_pairs_equal_node() {
         assert_eq!(from_seed.public_key(), array(&pair["publicKey"]));
         let from_secret = StaticKeyPair::from_secret(&array(&pair["secretKey"]));
         assert_eq!(from_secret.public_key(), array(&pair["publicKey"]));
+        for pair in [from_seed.duplicate(), from_secret] {
+            assert_eq!(**from_seed.to_secret(), **pair.to_secret());
+        }
+        assert_eq!(**from_seed.to_secret(), array(&pair["secretKey"]));
     }
 }
 
