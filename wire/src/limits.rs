@@ -25,9 +25,9 @@ pub struct Limits {
     /// is an honest one, so this only ends a frame that will never be complete. What the frame takes
     /// of memory is limited by the budgets.
     pub frame_rate: usize,
-    /// The same while no channel is verified, for strangers,
+    /// [`frame_rate`](Self::frame_rate) for strangers: while no channel is verified.
     pub unverified_frame_rate: usize,
-    /// who must complete a frame in this time.
+    /// Time in which a stranger must complete a frame, whatever its rate.
     pub unverified_frame_duration: Duration,
     /// Largest free space offered by `receive_buffer`. What is offered starts small and follows the
     /// size of the reads.
