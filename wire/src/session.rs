@@ -246,7 +246,8 @@ impl Session {
     /// `n` bytes were read into the start of [`Session::receive_buffer`].
     ///
     /// # Errors
-    /// If the remote broke the protocol. Events of before the mistake can still be polled.
+    /// If the remote broke the protocol; events of before the mistake can still be polled. And
+    /// [`Error::EventsNotPolled`], which ends the session like any other.
     pub fn received(&mut self, now: Instant, n: usize) -> Result<(), Error> {
         self.check()?;
         self.now = now;
@@ -283,6 +284,9 @@ impl Session {
     }
 
     /// Takes received bytes by copying them; [`Session::receive_buffer`] avoids the copy.
+    ///
+    /// No events can be polled meanwhile: give it no more than [`Limits::read`] bytes at once, and poll
+    /// all events before the next.
     ///
     /// # Errors
     /// As [`Session::received`].
@@ -660,6 +664,6 @@ pub const UNMATCHED_WINDOW: Duration = Duration::from_secs(60);
 /// Free space for a read while memory is short.
 const SHORT_READ: usize = 4096;
 
-/// How many events are decoded before they are polled, of no more than a frame of the largest size and
-/// another one.
+/// How many events are decoded before they are polled: fewer, if their frames have more than
+/// [`Limits::frame`] bytes together.
 const EVENTS_AHEAD: usize = 64;

@@ -201,13 +201,16 @@ impl Connection {
         Ok(self.session.received(now, count)?)
     }
 
-    /// These bytes came from the transport.
-    pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<()> {
+    /// These bytes came from the transport. Takes as many as may come before events are polled, and
+    /// returns how many those are.
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<usize> {
+        let most = self.options.limits.read.max(1);
+        let bytes = bytes.get(..most).unwrap_or(bytes);
         self.note_arrival(now);
         self.session.receive(now, bytes)?;
         self.handle_events(now)?;
         self.wake.wake();
-        Ok(())
+        Ok(bytes.len())
     }
 
     /// Bytes came. If they go on with a long frame, nobody was silent until now.

@@ -335,16 +335,17 @@ impl AsyncWrite for Replication {
                 return Poll::Pending;
             }
             connection.is_silent(now);
-            let advanced = connection.advance(now);
-            if advanced.is_ok() {
-                // Others get their turn, also if more is due already.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            match connection.advance(now) {
+                Ok(()) => {
+                    // Others get their turn, also if more is due already.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Err(error) => Err(error),
             }
-            advanced
         };
         match received {
-            Ok(()) => Poll::Ready(Ok(bytes.len())),
+            Ok(count) => Poll::Ready(Ok(count)),
             Err(error) => {
                 connection.fail(&error);
                 // The reading half ends, or it would wait for ever.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use hypercore_bitfield::rle;
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 use hypercore_wire::{ChannelId, Event, Have, Message, Request, Session, SessionOptions, Want};
@@ -255,5 +256,33 @@ fn one_who_does_not_read_and_wants_to_hear() {
         let polls = runtime.polls() - polls;
         assert!(core.stats().uploaded_blocks > 10);
         assert!(polls < 50, "{polls} polls");
+    });
+}
+
+/// Who writes may have it all in one piece, and is not to know how much is taken at once.
+#[test]
+fn one_who_writes_much_at_once() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 1);
+        let mut remote = Remote::new(&core);
+        let mut ours = core
+            .replicate(Role::Initiator, plain(true))
+            .expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            let bitfield = Some(rle::encode(&[0x55; 1024]).into());
+            let have = Message::Have(Have {
+                length: 8192,
+                bitfield,
+                ..Have::block(0)
+            });
+            while remote.session.buffered() < 10 << 20 {
+                remote.say(&have);
+            }
+            remote.say(&Message::Have(Have::block(9999)));
+            remote.write(&mut ours).await;
+            assert_eq!(core.peers()[0].remote_length, 10_000);
+            core.close().await.expect("memory holds it");
+        });
     });
 }
