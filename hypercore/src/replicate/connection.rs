@@ -223,10 +223,7 @@ impl Connection {
     /// The remote sends nothing any more. An error if that is not where a message ends.
     pub(crate) fn remote_ended(&mut self) -> Result<()> {
         self.remote_ended = true;
-        if self.congested.is_empty() {
-            self.session.received_end()?;
-        }
-        Ok(())
+        Ok(self.session.received_end()?)
     }
 
     /// Bytes for the transport.

@@ -286,3 +286,22 @@ fn one_who_writes_much_at_once() {
         });
     });
 }
+
+/// All that it asked came whole, though nobody has come to it yet.
+#[test]
+fn one_who_asks_much_and_hangs_up() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 1);
+        let mut remote = Remote::new(&core);
+        let mut ours = core
+            .replicate(Role::Initiator, plain(true))
+            .expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.want(0..MANY_WANTS + 200);
+            remote.write(&mut ours).await;
+            ours.close().await.expect("no message was cut short");
+            core.close().await.expect("memory holds it");
+        });
+    });
+}
