@@ -287,6 +287,9 @@ fn a_core_is_for_its_owner_alone() {
     };
     start("new/core");
     assert_eq!(mode("new"), 0o755);
+    fs::create_dir(scene.path("made")).unwrap();
+    set("made", 0o755);
+    start("made");
     // As earlier versions have left it.
     set("new/core", 0o755);
     start("new/core");

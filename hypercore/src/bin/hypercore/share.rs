@@ -272,14 +272,14 @@ impl Source {
                         self.dir.display()
                     )));
                 }
-                if let Err(error) = note::make_private(&self.dir) {
-                    tracing::warn!(%error, "others may look into `{}`", self.dir.display());
-                }
             }
             None if has_core(&self.dir) => {
                 return Err(self.refusal("a core that `hypercore share` did not make"));
             }
             None => fresh.write(&self.dir)?,
+        }
+        if let Err(error) = note::make_private(&self.dir) {
+            tracing::warn!(%error, "others may look into `{}`", self.dir.display());
         }
         let core = options().open(&self.dir).await;
         let core = core.map_err(|error| Failure::core(error, &self.dir))?;

@@ -99,8 +99,8 @@ fn make_directory(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// Closes to others what an earlier version has left open to them: a directory with the note and a
-/// core in it, and nothing else. Whoever put something else there knows who is to see it.
+/// Closes to others what they may look into: a directory that was there before, or that an earlier
+/// version made. If there is something else in it, whoever put that there knows who is to see it.
 #[cfg(unix)]
 pub(super) fn make_private(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
