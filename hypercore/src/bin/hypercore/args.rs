@@ -24,10 +24,11 @@ use crate::{
     propagate_version = true,
     max_term_width = 100
 )]
-#[command(
-    after_help = "Exit codes: 0 done, 1 failure, 2 usage, 3 damage found, 4 fork found, \
-    5 locked by another process, 6 ended incomplete."
-)]
+#[command(after_help = "Examples:\n  hypercore share holiday.mp4\n  \
+    hypercore receive 'hyper://KEY@192.168.1.5:4000/holiday.mp4'\n  \
+    hypercore clone KEY copy --live\n\n\
+    Exit codes: 0 done, 1 failure, 2 usage, 3 damage found, 4 fork found, \
+    5 locked by another process, 6 ended incomplete.")]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) manners: Manners,
