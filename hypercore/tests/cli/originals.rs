@@ -420,6 +420,14 @@ fn the_port_of_the_last_time() {
     let (server, third) = port();
     assert_ne!(first, third);
     drop(taken);
+    let done = server.stop().ok();
+    let told = format!("Port {first} of the last time is in use");
+    assert!(done.stderr.contains(&told), "{}", done.stderr);
+    // Lines that were printed are for the first one, whatever was asked for meanwhile.
+    let (server, _) = share(&scene, "notes", &[]);
+    server.stop().ok();
+    let (server, fourth) = port();
+    assert_eq!(first, fourth);
     server.stop().ok();
 }
 
@@ -435,7 +443,17 @@ fn what_is_told_of_a_share() {
             && text.contains("`app.log.hypercore`"),
         "{text}"
     );
+    // Nobody elsewhere can call it.
+    assert!(
+        text.contains("In another terminal:") && !text.contains("same network"),
+        "{text}"
+    );
     let done = server.stop().ok();
+    assert!(
+        done.stderr.contains("For other machines: without --listen"),
+        "{}",
+        done.stderr
+    );
     assert!(!done.stderr.contains("Going on"), "{}", done.stderr);
     let done = share(&scene, "app.log", &[]).0.stop().ok();
     assert!(!done.stderr.contains("Going on"), "{}", done.stderr);

@@ -215,6 +215,7 @@ fn other_requests_are_refused() {
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{request}: {answer}"
         );
+        answer
     };
     check(
         &format!("GET /secret_key HTTP/1.1\r\nHost: {page}\r\n\r\n"),
@@ -224,9 +225,18 @@ fn other_requests_are_refused() {
         &format!("GET /../log/key HTTP/1.1\r\nHost: {page}\r\n\r\n"),
         "404",
     );
-    check(&format!("POST / HTTP/1.1\r\nHost: {page}\r\n\r\n"), "405");
+    let answer = check(&format!("POST / HTTP/1.1\r\nHost: {page}\r\n\r\n"), "405");
+    assert!(answer.contains("\r\nAllow: GET, HEAD\r\n"), "{answer}");
+    let (head, _) = get(&page, "/data", "Range: bytes=3-\r\n");
+    assert!(head.starts_with("HTTP/1.1 416 "), "{head}");
+    assert!(head.contains("\r\nContent-Range: bytes */3\r\n"), "{head}");
     // A page whose name was made to lead here, and no name at all.
-    check("GET /data HTTP/1.1\r\nHost: evil.example\r\n\r\n", "403");
+    let request = "GET /data HTTP/1.1\r\nHost: evil.example\r\n\r\n";
+    check(request, "403");
+    read_until(
+        &mut call(&page, request),
+        "Use the address of this machine or `localhost`",
+    );
     check("GET /data HTTP/1.1\r\n\r\n", "403");
     // Without end.
     let mut stream = call(&page, "GET / HTTP/1.1\r\n");

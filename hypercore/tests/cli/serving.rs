@@ -12,7 +12,8 @@ fn where_a_server_is_reached() {
     let told = |flags: &[&str]| {
         let server = scene.start(["serve", "log"].iter().chain(flags));
         let lines = [server.text(), server.text()].concat();
-        (lines + &server.stop().ok().stderr).replace(KEY, "KEY")
+        let done = server.stop().ok();
+        (lines + done.text() + &done.stderr).replace(KEY, "KEY")
     };
     let words = told(&[]);
     for part in [
@@ -28,10 +29,13 @@ fn where_a_server_is_reached() {
     assert!(!words.contains("--connect 0.0.0.0"), "{words}");
     assert!(!words.contains("other machines"), "{words}");
     let words = told(&["--announce"]);
-    assert!(
-        words.ends_with("Elsewhere:\n  hypercore clone KEY DIR\n"),
-        "{words}"
-    );
+    let part =
+        "Elsewhere:\n  hypercore clone KEY DIR\nor, where that finds nobody, with `--connect ";
+    assert!(words.contains(part), "{words}");
+    assert!(!words.contains("--connect 0.0.0.0"), "{words}");
+    let words = told(&["--http", "0.0.0.0:0"]);
+    assert!(words.contains("See http://"), "{words}");
+    assert!(!words.contains("http://0.0.0.0"), "{words}");
 }
 
 /// Many readers at once, one of which says nonsense.

@@ -279,8 +279,19 @@ struct Answer {
 
 impl Answer {
     async fn say(&mut self, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
+        self.say_with(status, kind, "", body).await
+    }
+
+    /// The same, with `more` lines in the head.
+    async fn say_with(
+        &mut self,
+        status: &str,
+        kind: &str,
+        more: &str,
+        body: &[u8],
+    ) -> io::Result<()> {
         let head = head(status, kind);
-        let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
+        let head = format!("{head}{more}Content-Length: {}\r\n\r\n", body.len());
         if self.begin(&head).await? {
             send(&mut self.tcp, body, STALL).await?;
         }
@@ -288,7 +299,19 @@ impl Answer {
     }
 
     async fn say_status(&mut self, status: &str) -> io::Result<()> {
-        self.say(status, "text/plain", status.as_bytes()).await
+        let body = match status {
+            ELSEWHERE => {
+                "Use the address of this machine or `localhost`; other names are refused, so that \
+                 no foreign page can read this one."
+            }
+            status => status,
+        };
+        let more = match status {
+            READ_ONLY => "Allow: GET, HEAD\r\n",
+            _ => "",
+        };
+        self.say_with(status, "text/plain", more, body.as_bytes())
+            .await
     }
 
     /// Sends the first lines. Returns whether a body is to follow.
@@ -320,7 +343,11 @@ impl Answer {
             None => (OK, 0..length),
             Some(wanted) => match wanted.within(length) {
                 Some(range) => (PARTIAL, range),
-                None => return self.say_status(BEYOND).await,
+                None => {
+                    let more = format!("Content-Range: bytes */{length}\r\n");
+                    let body = BEYOND.as_bytes();
+                    return self.say_with(BEYOND, "text/plain", &more, body).await;
+                }
             },
         };
         let mut options = SeekOptions::default();

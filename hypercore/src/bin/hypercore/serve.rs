@@ -65,16 +65,14 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     let announcement = announce.then(|| net::announce(&core, address));
     // Kept until the end.
     let _announcement = announcement.transpose()?;
-    let connect = match reachable(address) {
-        _ if announce => String::new(),
-        reached_at => format!(" --connect {}", reached_at.unwrap_or(address)),
+    let reached_at = reachable(address).unwrap_or(address);
+    let connect = if announce {
+        format!("\nor, where that finds nobody, with `--connect {reached_at}`")
+    } else {
+        format!(" --connect {reached_at}")
     };
     let is_alone = address.ip().is_loopback();
-    let where_to = if is_alone {
-        "In another terminal"
-    } else {
-        "Elsewhere"
-    };
+    let where_to = where_to(address);
     output.result(
         &[
             ("event", "listening".into()),
@@ -95,6 +93,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     }
     let page = page.map(|(listener, address)| {
         output.event("http", &[("address", address.to_string().into())])?;
+        let address = reachable(address).unwrap_or(address);
         output.remark(format_args!("See http://{address}/"));
         Ok(listener)
     });
@@ -115,6 +114,14 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     };
     let append = append_lines(&core, &dir, lines);
     service.run(append, &mut output).await
+}
+
+/// Where a command is of use that calls `address`.
+pub(crate) fn where_to(address: SocketAddr) -> &'static str {
+    match address.ip().is_loopback() {
+        true => "In another terminal",
+        false => "Elsewhere",
+    }
 }
 
 /// Where others reach us, as far as we can know.

@@ -27,7 +27,7 @@ use crate::{
     link::{Facts, Kind, Link},
     net::{self, Listener},
     output::{Output, bytes, complain},
-    serve::{Door, Service, listen_on, reachable},
+    serve::{Door, Service, listen_on, reachable, where_to},
     share::{archive::Archive, note::Note},
     signals::Signals,
 };
@@ -76,7 +76,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(args.identity.path.as_deref())?;
     let mut output = Output::new(&args.format, manners);
-    let (listener, address) = source.listen(args.listen.as_deref()).await?;
+    let (listener, address) = source.listen(args.listen.as_deref(), &output).await?;
     let mut opened = None;
     let ready = {
         let stopped = async {
@@ -89,7 +89,9 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
     output.done();
     let ready = ready.and_then(|mut note| {
         note.complete = true;
-        note.port = address.port();
+        if args.listen.is_none() && note.port == 0 {
+            note.port = address.port();
+        }
         note.write(&source.dir)?;
         Ok(note)
     });
@@ -115,9 +117,12 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         kind: source.kind,
         facts: source.facts(&core),
     };
+    let is_alone = address.ip().is_loopback();
     let without = match reached_at {
-        Some(reached_at) => format!(" On the same network `@{reached_at}` may be left out."),
-        None => String::new(),
+        Some(reached_at) if !is_alone => {
+            format!(" On the same network `@{reached_at}` may be left out.")
+        }
+        _ => String::new(),
     };
     let so_far = if source.kind == Kind::Log {
         " so far"
@@ -135,13 +140,17 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
             ("byteLength", core.byte_length().into()),
         ],
         format_args!(
-            "Sharing `{}`: {}{so_far}. Elsewhere:\n\n  hypercore receive '{link}'\n\nWhat is \
+            "Sharing `{}`: {}{so_far}. {}:\n\n  hypercore receive '{link}'\n\nWhat is \
              shared is copied to `{}`.{without} Stop with Ctrl-C.",
             source.name,
             bytes(core.byte_length()),
+            where_to(address),
             source.dir.display(),
         ),
     )?;
+    if is_alone && !args.format.json {
+        output.remark("For other machines: without --listen, or with --listen 0.0.0.0:PORT");
+    }
     let service = Service {
         core: core.clone(),
         dir: source.dir.clone(),
@@ -229,13 +238,24 @@ impl Source {
     }
 
     /// Listens where the command line says, or where others have called the last time.
-    async fn listen(&self, wanted: Option<&str>) -> Result<(Listener, SocketAddr)> {
+    async fn listen(
+        &self,
+        wanted: Option<&str>,
+        output: &Output,
+    ) -> Result<(Listener, SocketAddr)> {
         if let Some(wanted) = wanted {
             return listen_on(wanted).await;
         }
         let before = Note::read(&self.dir)?.map_or(0, |note| note.port);
         match listen_on(&format!("0.0.0.0:{before}")).await {
-            Err(_) if before != 0 => listen_on("0.0.0.0:0").await,
+            Err(_) if before != 0 => {
+                let listening = listen_on("0.0.0.0:0").await?;
+                output.remark(format_args!(
+                    "Port {before} of the last time is in use: lines printed before work on this \
+                     network only"
+                ));
+                Ok(listening)
+            }
             listening => listening,
         }
     }

@@ -33,7 +33,7 @@ pub(super) struct Note {
     pub(super) state: Option<String>,
     /// Where the file begins in the core: after those that a log has had before.
     pub(super) start: u64,
-    /// Where others called last.
+    /// Where others are told to call, unless it is taken.
     pub(super) port: u16,
 }
 
