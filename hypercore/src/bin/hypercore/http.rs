@@ -385,13 +385,15 @@ impl Answer {
     }
 
     async fn tail(mut self, core: &Hypercore, lines: bool) -> io::Result<()> {
+        // Whoever has seen the head counts on what is appended after that.
+        let next = core.length();
         let head = format!("{}\r\n", head(OK, "application/octet-stream"));
         if !self.begin(&head).await? {
             return self.tcp.close().await;
         }
         let (mut reader, mut writer) = split(self.tcp);
         let write = async {
-            for index in core.length().. {
+            for index in next.. {
                 let block = core.get(index).await.map_err(io::Error::other)?;
                 send(&mut writer, &block, STALL).await?;
                 if lines {
