@@ -1,4 +1,5 @@
-//! `share` of what can be read once only: pipes, with a name or without.
+//! `share` of what can be read once only: pipes, with a name or without. And those who have read enough
+//! of one.
 
 use std::{
     fs::{self, OpenOptions},
@@ -6,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::process::{Scene, in_shell};
+use crate::process::{KEY, Scene, in_shell};
 
 fn pipe(scene: &Scene) {
     let made = Command::new("mkfifo").arg(scene.path("pipe")).status();
@@ -77,4 +78,26 @@ fn pipes_of_the_shell() {
         fs::remove_file(scene.path("copy")).unwrap();
         fs::remove_dir_all(scene.path("core")).unwrap();
     }
+}
+
+/// Also while nothing is to be written.
+#[test]
+fn who_has_read_enough_ends_what_follows() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, address) = scene.serve("log", &[]);
+    let line = format!("hyper://{KEY}@{address}/name?live");
+    for args in [
+        &["cat", "log", "--follow", "--lines"][..],
+        &["cat", KEY, "--follow", "--lines", "--connect", &address],
+        &["receive", &line, "-"],
+    ] {
+        let reader = scene.start_with(args, |command| {
+            in_shell(command, r#""$@" | head -c 3"#);
+        });
+        assert_eq!(reader.end().ok().text(), "one", "{args:?}");
+    }
+    let left = format!("name.{}.hypercore", &KEY[..8]);
+    assert!(!scene.path(&left).exists());
+    server.stop().ok();
 }

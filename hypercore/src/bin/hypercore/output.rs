@@ -3,6 +3,8 @@
 mod remarks;
 mod writer;
 
+#[cfg(unix)]
+use std::time::Duration;
 use std::{
     env,
     ffi::OsStr,
@@ -10,6 +12,8 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
+#[cfg(unix)]
+use async_io::Timer;
 use clap::builder::styling::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
@@ -231,6 +235,29 @@ fn escaped(text: &str, kept: &str) -> String {
         }
     }
     safe
+}
+
+/// How often somebody who has nothing to write looks whether they are read.
+#[cfg(unix)]
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until nobody reads standard output any more. Writing tells that, too, but there may be nothing
+/// to write for long.
+pub(crate) async fn deserted() {
+    #[cfg(unix)]
+    loop {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let stdout = io::stdout();
+        let mut looked_at = [PollFd::new(&stdout, PollFlags::empty())];
+        let at_once = Timespec::default();
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        if poll(&mut looked_at, Some(&at_once)).is_ok() && looked_at[0].revents().intersects(gone) {
+            return;
+        }
+        Timer::after(LOOK).await;
+    }
+    #[cfg(not(unix))]
+    std::future::pending().await
 }
 
 /// Standard output for the bytes of blocks, as far as somebody reads it.

@@ -4,12 +4,13 @@ mod source;
 
 use std::ops::Range;
 
+use futures_lite::future;
 use hypercore::Download;
 
 use crate::{
     args::{CatArgs, GetArgs, Manners},
     errors::{Failure, Result},
-    output::{RawOutput, blocks, bytes},
+    output::{RawOutput, blocks, bytes, deserted},
     tail,
 };
 use source::{Source, Wait, parse_name};
@@ -52,7 +53,15 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
         None => Wait::ForThoseConnected,
         Some(limit) => Wait::For(limit),
     };
-    let work = copy(&source, &args, wait);
+    let unread = async {
+        // Others have something to write in a moment, or end.
+        match args.follow {
+            true => deserted().await,
+            false => future::pending().await,
+        }
+        Ok(())
+    };
+    let work = future::or(unread, copy(&source, &args, wait));
     if source.offline {
         work.await?;
         return source.close().await;

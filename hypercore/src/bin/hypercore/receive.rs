@@ -26,7 +26,7 @@ use crate::{
     commands::{close, has_core, is_original, open},
     errors::{Exit, Failure, Result, reason},
     link::{Kind, Link},
-    output::{Output, bytes},
+    output::{Output, bytes, deserted},
     signals::Signals,
 };
 
@@ -144,7 +144,11 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
                 Some(path) => append_to(&core, &path).await,
                 None => {
                     mark.await;
-                    print(&core).await
+                    let unread = async {
+                        deserted().await;
+                        Ok(())
+                    };
+                    future::or(unread, print(&core)).await
                 }
             }
         })

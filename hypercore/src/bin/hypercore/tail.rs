@@ -21,7 +21,7 @@ use crate::{
     args::{CatArgs, Manners},
     commands::require_directory,
     errors::{Failure, Result},
-    output::{RawOutput, blocks, complain},
+    output::{RawOutput, blocks, complain, deserted},
     signals::Signals,
 };
 
@@ -34,7 +34,11 @@ pub(crate) async fn follow(args: CatArgs, manners: &Manners) -> Result<()> {
         signals.stopped().await;
         Ok(())
     };
-    future::or(stop, write_all(&args, manners)).await
+    let unread = async {
+        deserted().await;
+        Ok(())
+    };
+    future::or(stop, future::or(unread, write_all(&args, manners))).await
 }
 
 async fn write_all(args: &CatArgs, manners: &Manners) -> Result<()> {
