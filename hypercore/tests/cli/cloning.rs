@@ -139,6 +139,17 @@ fn sparse() {
     scene.run(["seek", "copy", "700"]).fails(1, &["not known"]);
 
     assert_eq!(clone("copy", &["--range", "98.."]), synced(14));
+    assert_eq!(clone("copy", &["--range", "200.."]), synced(14));
+    // What does not exist was not downloaded, and what does exist was.
+    for (range, missing) in [("150..160", "150..160"), ("95..101", "100..101")] {
+        let words =
+            format!("blocks {missing} do not exist yet: the core has 100 blocks; with --live");
+        let args = ["clone", KEY, "copy", "--sparse", "--connect", &address];
+        scene
+            .run(args.iter().chain(&["--range", range]))
+            .fails(6, &[&words]);
+    }
+    scene.run(["get", "copy", "95"]).ok();
     assert_eq!(clone("none", &[]), synced(0));
 }
 

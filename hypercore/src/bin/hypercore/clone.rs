@@ -3,7 +3,7 @@
 mod report;
 mod wanted;
 
-use std::{collections::HashSet, fs, io, path::Path, pin::Pin};
+use std::{collections::HashSet, fs, io, ops::Range, path::Path, pin::Pin};
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
@@ -281,7 +281,7 @@ impl Job {
                 Step::Fetched(fetched) => {
                     fetched.map_err(|error| self.failure(error))?;
                     if !self.args.live {
-                        return self.check_proved();
+                        return self.check_proved().and_then(|()| self.check_exist());
                     }
                     self.to_tell = true;
                     fetching = Box::pin(self.wanted.follow());
@@ -360,7 +360,7 @@ impl Job {
         }
         let is_new = self.received && self.claimed <= self.core.length();
         if missing == 0 && is_new && !self.args.live {
-            return Ok(true);
+            return self.check_exist().map(|()| true);
         }
         Err(Failure::new(
             Exit::Incomplete,
@@ -386,6 +386,21 @@ impl Job {
         Err(Failure::new(
             Exit::Incomplete,
             format!("the clone is not complete: peers speak of {claimed}, and have not proved one"),
+        ))
+    }
+
+    /// All that exists of what is wanted is here. It is not all if more was asked for by number.
+    fn check_exist(&self) -> Result<()> {
+        let Some(Range { start, end }) = self.wanted.beyond() else {
+            return Ok(());
+        };
+        let length = blocks(self.core.length());
+        Err(Failure::new(
+            Exit::Incomplete,
+            format!(
+                "blocks {start}..{end} do not exist yet: the core has {length}; with --live they \
+                 are waited for"
+            ),
         ))
     }
 

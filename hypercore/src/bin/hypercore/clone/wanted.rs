@@ -88,6 +88,14 @@ impl Wanted {
         }
     }
 
+    /// The first blocks that were asked for by their numbers and do not exist yet.
+    pub(super) fn beyond(&self) -> Option<Range<u64>> {
+        let length = self.core.length();
+        let mut ranges = self.ranges.iter();
+        let range = ranges.find(|range| range.end > length && range.end < u64::MAX)?;
+        Some(range.start.max(length)..range.end)
+    }
+
     /// How many blocks are wanted and known to exist, but not here; and the first of them in words.
     pub(super) fn missing(&self) -> (u64, String) {
         if self.core.length() == 0 {
