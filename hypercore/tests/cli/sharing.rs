@@ -327,7 +327,7 @@ fn what_cannot_be_shared_or_received() {
         .fails(1, &["`nothing` cannot be read"]);
     scene
         .run(["share", "folder", "--follow"])
-        .fails(1, &["`folder` is a folder"]);
+        .fails(2, &["`folder` is a folder"]);
     scene.run(["receive", "abc"]).fails(2, &["hyper://"]);
     let key = "00".repeat(32);
     scene

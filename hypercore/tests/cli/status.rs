@@ -85,7 +85,7 @@ fn both_ends_of_a_connection_are_told() {
     for dir in ["log", "copy"] {
         scene
             .run(["stats", dir])
-            .fails(1, &["nothing is known", "serve"]);
+            .fails(1, &["nothing is known", "serve", "`receive`"]);
     }
 }
 

@@ -349,19 +349,20 @@ fn reading_changes_nothing() {
             assert_eq!(scene.files(dir), before, "serve");
         }
     }
-    for args in [
-        &["info", "missing"][..],
-        &["get", "missing", "0"],
-        &["cat", "missing"],
-        &["seek", "missing", "0"],
-        &["audit", "missing"],
-        &["append", "missing", "a"],
-        &["clear", "missing", "0"],
-        &["serve", "missing"],
+    let (check, create) = ("check the path", "hypercore create missing");
+    for (args, advice) in [
+        (&["info", "missing"][..], check),
+        (&["get", "missing", "0"], check),
+        (&["cat", "missing"], check),
+        (&["seek", "missing", "0"], check),
+        (&["audit", "missing"], check),
+        (&["append", "missing", "a"], create),
+        (&["clear", "missing", "0"], check),
+        (&["serve", "missing"], create),
     ] {
         scene
             .run(args)
-            .fails(1, &["`missing` does not exist", "hypercore create"]);
+            .fails(1, &["`missing` does not exist", advice]);
         assert!(!scene.path("missing").exists(), "{args:?}");
     }
 }

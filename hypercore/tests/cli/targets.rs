@@ -67,6 +67,14 @@ fn directories_to_put_it_in() {
     server.stop().ok();
 
     let nobody = format!("hyper://{}@127.0.0.1:1/file", "00".repeat(32));
+    #[cfg(target_os = "linux")]
+    scene.run(["receive", &nobody, "/proc/x"]).fails(
+        1,
+        &[
+            "`/proc/x` cannot be written",
+            "another target after the line",
+        ],
+    );
     scene
         .run(["receive", &nobody, "never/"])
         .fails(1, &["can be reached"]);
@@ -91,7 +99,7 @@ fn standard_output() {
     assert_eq!(cores(), before);
     scene
         .run(["receive", &line, "-", "--json"])
-        .fails(1, &["--json"]);
+        .fails(2, &["--json"]);
     server.stop().ok();
 
     fs::write(scene.path("app.log"), "one\n").unwrap();
@@ -109,7 +117,7 @@ fn standard_output() {
 
     fs::create_dir(scene.path("photos")).unwrap();
     let (server, line) = share(&scene, "photos", &[]);
-    scene.run(["receive", &line, "-"]).fails(1, &["a folder"]);
+    scene.run(["receive", &line, "-"]).fails(2, &["a folder"]);
     server.stop().ok();
 }
 

@@ -9,7 +9,7 @@ use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
     CloseReason, Error, Event, Events, Hypercore, PeerId,
-    storage::{Directory, FileName, Storage},
+    storage::{self, Directory, FileName, Storage},
     wire::StaticKeyPair,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, is_original, options, refuse_file, tell_recovery},
-    errors::{Exit, Failure, Result, end_of},
+    errors::{Exit, Failure, Result, end_of, reason},
     identity,
     output::blocks,
     peers::{Ended, Gathering, Member, Peers},
@@ -117,7 +117,20 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
         .eager_update(args.live)
         .open(dir)
         .await
-        .map_err(|error| Failure::core(error, dir))?;
+        .map_err(|error| match (&error, &args.target) {
+            // Nobody who asked for a file knows what else is made for it.
+            (Error::Storage(storage::Error::Io { source, .. }), Some(target)) if !dir.exists() => {
+                let why = match source.kind() {
+                    io::ErrorKind::NotFound => "nothing can be made there".to_owned(),
+                    _ => reason(source),
+                };
+                Failure::failed(format!(
+                    "`{}` cannot be written: {why}; name another target after the line",
+                    target.display()
+                ))
+            }
+            _ => Failure::core(error, dir),
+        })?;
     tell_recovery(&core, dir);
     if is_original(&core) {
         let shown = dir.display();

@@ -10,7 +10,7 @@ use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions, stor
 
 use crate::{
     args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs, parse_key},
-    errors::{Exit, Failure, Result, reason},
+    errors::{Exit, Failure, Result, reason, why},
     input::{self, Batches},
     output::{Output, blocks, bytes, complain},
     signals::Signals,
@@ -33,7 +33,7 @@ pub(crate) fn require_directory(dir: &Path) -> Result<()> {
             )))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::failed(format!(
-            "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core there"
+            "the directory `{shown}` does not exist; check the path"
         ))),
         Err(error) => Err(Failure::failed(format!(
             "the directory `{shown}` cannot be read: {}",
@@ -98,6 +98,21 @@ pub(crate) async fn open(dir: &Path) -> Result<Hypercore> {
     Ok(core)
 }
 
+/// The same, to append to it: where there is none, one may be made.
+pub(crate) async fn open_to_append(dir: &Path) -> Result<Hypercore> {
+    let is_key = dir.to_str().is_some_and(|name| parse_key(name).is_ok());
+    match fs::metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_key => {
+            let shown = dir.display();
+            Err(Failure::failed(format!(
+                "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core \
+                 there"
+            )))
+        }
+        _ => open(dir).await,
+    }
+}
+
 /// Says on standard error what was found if the core was not closed, unless that changed nothing.
 pub(crate) fn tell_recovery(core: &Hypercore, dir: &Path) {
     let Some(found) = core.recovery() else {
@@ -148,7 +163,7 @@ pub(crate) async fn create(args: CreateArgs, manners: &Manners) -> Result<()> {
 pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
     let dir = args.dir.as_path();
     let mut output = Output::new(&args.format, manners);
-    let core = open(dir).await?;
+    let core = open_to_append(dir).await?;
     require_writable(&core, dir)?;
     let before = core.length();
     let (batches, size) = if args.lines {
@@ -255,7 +270,7 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
     let writable = core.is_writable();
     let lock = core.append_lock();
     let shown = match &lock {
-        Some(lock) => format!("no, because {lock}"),
+        Some(lock) => format!("no, because {}", why(lock)),
         None if writable => "yes".into(),
         None => "no, the secret key is not here".into(),
     };

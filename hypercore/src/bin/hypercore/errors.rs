@@ -54,7 +54,10 @@ impl Failure {
 
     /// Standard output cannot be written to.
     pub(crate) fn output(error: &io::Error) -> Self {
-        Self::failed(format!("standard output cannot be written to: {error}"))
+        Self::failed(format!(
+            "standard output cannot be written to: {}",
+            reason(error)
+        ))
     }
 
     /// What the library said about the core in `dir`.
@@ -83,7 +86,8 @@ impl Failure {
                 ),
             ),
             Error::NoCore => Self::failed(format!(
-                "there is no core in `{dir}`; `hypercore create {dir}` makes one"
+                "there is no core in `{dir}`; check the path, or make one with `hypercore create \
+                 {dir}`"
             )),
             Error::CoreExists(key) => Self::failed(format!(
                 "there is a core in `{dir}` already, with the key {key}; choose another directory"
@@ -102,9 +106,10 @@ impl Failure {
                     _ => Exit::Failed,
                 },
                 format!(
-                    "nothing is appended to the core in `{dir}`, because {lock}; `hypercore resume \
+                    "nothing is appended to the core in `{dir}`, because {}; `hypercore resume \
                      {dir} --from ADDR:PORT` fetches what is missing from a peer, and \
-                     --accept-fork-risk goes on from here"
+                     --accept-fork-risk goes on from here",
+                    why(lock)
                 ),
             ),
             Error::Guard { file, source } => Self::failed(format!(
@@ -137,6 +142,17 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+/// Why nothing is appended, in words. Of a key pair that was given back, as of files that were, it is
+/// only known that something else may have been signed with it meanwhile.
+pub(crate) fn why(lock: &AppendLock) -> String {
+    match lock {
+        AppendLock::Copied => format!(
+            "{lock}, or its key pair was imported, and blocks may have been signed elsewhere"
+        ),
+        lock => lock.to_string(),
     }
 }
 

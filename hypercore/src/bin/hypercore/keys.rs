@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Format, Manners},
     commands::{close, open, options},
-    errors::{Failure, Result, reason},
+    errors::{Failure, Result, reason, why},
     output::{Output, blocks},
 };
 
@@ -98,9 +98,10 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
     if let Some(lock) = lock {
         // The length that is exported with it would be too small.
         return Err(Failure::failed(format!(
-            "the key pair in `{}` is not exported, because {lock}; `hypercore resume {} --from \
+            "the key pair in `{}` is not exported, because {}; `hypercore resume {} --from \
              ADDR:PORT` fetches what is missing from a peer",
             dir.display(),
+            why(&lock),
             dir.display()
         )));
     }

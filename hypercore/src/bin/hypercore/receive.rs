@@ -84,10 +84,13 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     if to_stdout {
         if link.kind == Kind::Folder || json {
             let what = if json { "--json" } else { "a folder" };
-            return Err(Failure::failed(format!(
-                "`-` writes the bytes of a file or a log, which does not go together with {what}; \
-                 name a target after the line"
-            )));
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "`-` writes the bytes of a file or a log, which does not go together with \
+                     {what}; name a target after the line"
+                ),
+            ));
         }
     } else {
         check(&target, link.kind)?;

@@ -17,7 +17,7 @@ use hypercore::{
 
 use crate::{
     args::{Manners, ServeArgs},
-    commands::{append_batch, close, open, require_writable},
+    commands::{append_batch, close, open_to_append, require_writable},
     errors::{Failure, Result, plain, reason},
     http, identity, input,
     net::{self, Listener},
@@ -52,7 +52,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
     let mut output = Output::new(&format, manners);
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(identity.path.as_deref())?;
-    let core = open(&dir).await?;
+    let core = open_to_append(&dir).await?;
     if lines {
         require_writable(&core, &dir)?;
     }

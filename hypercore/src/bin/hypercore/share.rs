@@ -194,9 +194,10 @@ impl Source {
         }
         let kind = match (is_folder, args.follow) {
             (true, true) => {
-                return Err(Failure::failed(format!(
-                    "`{shown}` is a folder; --follow takes a file or `-`"
-                )));
+                return Err(Failure::new(
+                    Exit::Usage,
+                    format!("`{shown}` is a folder; --follow takes a file or `-`"),
+                ));
             }
             (true, false) => Kind::Folder,
             (false, true) => Kind::Log,

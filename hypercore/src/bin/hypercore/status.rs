@@ -1,5 +1,5 @@
-//! What a running `serve` or `clone` tells about itself, and `hypercore peers` and `hypercore stats`,
-//! which ask.
+//! What a running `serve`, `clone`, `share` or `receive` tells about itself, and `hypercore peers` and
+//! `hypercore stats`, which ask.
 //!
 //! Whoever holds a core open answers on a Unix socket in the runtime directory of the user, under a
 //! name made of the core's directory. It does not lie beside the core: what is there is copied,
@@ -50,7 +50,7 @@ pub(crate) struct StatsArgs {
 
 #[derive(Debug, Args)]
 struct Whom {
-    /// Directory that a running `hypercore serve` or `hypercore clone` has open
+    /// Directory that a running `hypercore serve`, `clone`, `share` or `receive` has open
     dir: PathBuf,
     /// Tell it again every second, until interrupted or until nobody reads it
     #[arg(long, short)]
@@ -118,7 +118,8 @@ fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<
 fn not_running(dir: &Path) -> Failure {
     let dir = dir.display();
     Failure::failed(format!(
-        "nothing is known of a running `hypercore serve {dir}` or `hypercore clone KEY {dir}`"
+        "nothing is known of a running `hypercore serve`, `clone`, `share` or `receive` that has \
+         the core in `{dir}` open"
     ))
 }
 
