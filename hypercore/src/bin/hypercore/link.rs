@@ -12,7 +12,10 @@ use std::{fmt, str::FromStr};
 
 use hypercore::PublicKey;
 
-use crate::args::{parse_address, parse_key};
+use crate::{
+    args::{parse_address, parse_key},
+    output::is_command,
+};
 
 /// What is shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,7 @@ const MAX_NAME: usize = 200;
 impl Link {
     /// `name` as others may use it for a file of theirs.
     pub(crate) fn safe_name(name: &str) -> Option<String> {
-        let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\' | ':');
+        let is_plain = |c: char| !is_command(c) && !matches!(c, '/' | '\\' | ':');
         let is_path = name.is_empty() || name == "." || name == "..";
         (!is_path && name.len() <= MAX_NAME && name.chars().all(is_plain)).then(|| name.to_owned())
     }
@@ -255,6 +258,7 @@ mod tests {
         for (name, safe) in [
             ("a.txt", "a.txt"),
             ("10:30 a\\b\n", "10_30 a_b_"),
+            ("a\u{202e}gpj.exe", "a_gpj.exe"),
             ("..", "_"),
             ("", "_"),
             (&long, &long[..MAX_NAME]),
@@ -277,6 +281,7 @@ mod tests {
             "C%3Aa",
             "%00",
             "%0A",
+            "a%E2%80%AEgpj.exe",
             "%",
             "%4",
             "%zz",

@@ -223,12 +223,22 @@ impl Write for LogOutput {
     }
 }
 
+/// Whether `c` commands a terminal, or makes what is around it look like something else by turning the
+/// direction it is read in.
+pub(crate) fn is_command(c: char) -> bool {
+    let turns = matches!(
+        c,
+        '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || turns
+}
+
 /// `text` without what would command a terminal, or begin a line of its own: there may be names and
 /// words of others in it.
 fn escaped(text: &str, kept: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() && !kept.contains(c) {
+        if is_command(c) && !kept.contains(c) {
             safe.extend(c.escape_default());
         } else {
             safe.push(c);
@@ -348,6 +358,9 @@ mod tests {
         let text = "a\x1b[2J\u{9b}1m\r\nb ä\\";
         assert_eq!(escaped(text, ""), r"a\u{1b}[2J\u{9b}1m\r\nb ä\");
         assert_eq!(escaped("a\nb\tc", "\n"), "a\nb\\tc");
+        let turned = "a\u{202e}gpj.exe\u{2066}\u{200f}\u{61c}";
+        let shown = r"a\u{202e}gpj.exe\u{2066}\u{200f}\u{61c}";
+        assert_eq!(escaped(turned, "\n"), shown);
     }
 
     #[test]
