@@ -1,11 +1,12 @@
 //! What a process does when nobody listens to it, and when somebody tells it to stop.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
 };
 
-use crate::process::{KEY, Process, Scene};
+use crate::process::{KEY, Process, Scene, in_shell};
 
 /// A pipe to which nothing can be written.
 fn nobody() -> std::io::PipeWriter {
@@ -52,6 +53,49 @@ fn what_nobody_reads_ends_nothing() {
         scene.run(["clone", KEY, dir, "--connect", address]).ok();
     }
     server.stop().ok();
+}
+
+#[test]
+fn a_full_disk_is_called_that() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let full = File::create("/dev/full").unwrap();
+    let done = scene.start_with(["cat", "log"], |command| {
+        command.stdout(full);
+    });
+    done.end().fails(
+        1,
+        &["standard output cannot be written to: the disk is full"],
+    );
+}
+
+/// A service that homes are closed to works without what is noted there.
+#[test]
+fn a_home_that_may_not_be_looked_into() {
+    let scene = Scene::new();
+    let home = scene.path("home");
+    fs::create_dir(&home).unwrap();
+    fs::set_permissions(&home, Permissions::from_mode(0o000)).unwrap();
+    // For who may do everything this is no obstacle.
+    let script = r#"case $(id -u) in
+        0) exec setpriv --bounding-set -dac_override,-dac_read_search "$@";;
+        *) exec "$@";;
+    esac"#;
+    for name in ["XDG_STATE_HOME", "HOME"] {
+        let run = |args: &[&str]| {
+            let process = scene.start_with(args, |command| {
+                command.env_remove("XDG_STATE_HOME").env(name, &home);
+                in_shell(command, script);
+            });
+            let done = process.end().ok();
+            let told = done.stderr.matches("may not be looked at").count();
+            assert_eq!(told, 1, "{}", done.stderr);
+        };
+        let dir = format!("of-{name}");
+        run(&["create", &dir]);
+        run(&["append", &dir, "a"]);
+        run(&["info", &dir]);
+    }
 }
 
 /// `timeout` sends its signal to the process and to its group.

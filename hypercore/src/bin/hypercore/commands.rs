@@ -3,6 +3,7 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    sync::Once,
 };
 
 use futures_lite::future;
@@ -59,9 +60,29 @@ pub(crate) fn options() -> OpenOptions {
     };
     let state =
         absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local").join("state")));
-    match state {
-        Some(state) => OpenOptions::new().state_directory(state.join("hypercore")),
+    let state = state.map(|state| state.join("hypercore"));
+    match state.filter(|state| may_look_at(state)) {
+        Some(state) => OpenOptions::new().state_directory(state),
         None => OpenOptions::new(),
+    }
+}
+
+/// Whether this process may know of `state` at all. A service may not, where homes are closed to it,
+/// and works without: this is said once.
+fn may_look_at(state: &Path) -> bool {
+    static TOLD: Once = Once::new();
+    match fs::metadata(state) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            TOLD.call_once(|| {
+                complain(format_args!(
+                    "`{}` may not be looked at: how long cores were is not noted there, by which a \
+                     restored one is recognised; XDG_STATE_HOME can name another place",
+                    state.display()
+                ));
+            });
+            false
+        }
+        _ => true,
     }
 }
 
