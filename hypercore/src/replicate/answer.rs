@@ -158,6 +158,8 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
     if request.bytes > 0
         && let Ok(Sought::Found { index, .. }) = log.seek(request.bytes)
         && log.has(index)
+        // What is not public does not count as answered, or it would not be when it is.
+        && index < log.public_length()
     {
         if peer.repeats_bytes(request.bytes) {
             return Ok(Found::Repeated);

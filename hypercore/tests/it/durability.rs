@@ -8,10 +8,14 @@ use hypercore::{
         FileName, Memory, Storage,
         testing::{Fault, FaultStorage},
     },
+    wire::{Message, Request},
 };
 
-use crate::support::{
-    clone_of, connect_live, connected, get_if_available, run, soon, update_if_available,
+use crate::{
+    puppet::Puppet,
+    support::{
+        clone_of, connect_live, connected, get_if_available, run, soon, update_if_available,
+    },
 };
 
 async fn open(storage: &FaultStorage, durability: Durability) -> Hypercore {
@@ -203,5 +207,40 @@ fn a_truncation_whose_sync_fails_ends_all_writing() {
         assert!(core.truncate(2).await.is_err());
         let flushed = core.flush().await;
         assert!(matches!(flushed, Err(Error::Poisoned)), "{flushed:?}");
+    });
+}
+
+/// The next answer to a request.
+async fn answer(puppet: &mut Puppet) -> Message {
+    loop {
+        let message = puppet.message().await.expect("it stays");
+        if matches!(message, Message::Data(_) | Message::Unhave(_)) {
+            return message;
+        }
+    }
+}
+
+/// The byte had been found in what was not public, and the next request for it counted as a repeated one.
+#[test]
+fn a_byte_that_is_asked_for_before_it_is_public() {
+    run(async {
+        let core = open(&FaultStorage::new(), Durability::OnClose).await;
+        core.append("first").await.unwrap();
+        core.flush().await.unwrap();
+        core.append("second").await.unwrap();
+        let (mut puppet, _) = Puppet::connect_live(&core).await;
+        let request = Message::Request(Request {
+            index: 1,
+            bytes: 6,
+            hash: false,
+            nodes: 0,
+        });
+        puppet.send(request.clone()).await;
+        let refused = soon("a refusal", answer(&mut puppet)).await;
+        assert!(matches!(refused, Message::Unhave(_)), "{refused:?}");
+        core.flush().await.unwrap();
+        puppet.send(request).await;
+        let sent = soon("the block", answer(&mut puppet)).await;
+        assert!(matches!(sent, Message::Data(_)), "{sent:?}");
     });
 }
