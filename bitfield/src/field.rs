@@ -341,16 +341,18 @@ impl Bitfield {
             out.fill(0);
             return;
         }
-        let (data, rest) = out.split_at_mut(DATA_BYTES);
+        let data = self.data_bytes(page);
+        let (blocks, rest) = out.split_at_mut(DATA_BYTES);
         let (tree, index) = rest.split_at_mut(TREE_BYTES);
-        store(&self.data, page * 2, data);
+        blocks.copy_from_slice(&data);
         store(&self.tree, page * 4, tree);
         match self.page_size {
-            PageSize::Current => index.copy_from_slice(&self.index(page)),
+            PageSize::Current => index.copy_from_slice(&self.index(page, &data)),
             // Half a tree does not fit, so that page p has one half of the tree of page p / 2.
-            PageSize::Legacy => index.copy_from_slice(
-                self.index(page / 2).as_chunks::<256>().0[(page % 2) as usize].as_slice(),
-            ),
+            PageSize::Legacy => {
+                let tree = self.index(page / 2, &self.data_bytes(page / 2));
+                index.copy_from_slice(&tree.as_chunks::<256>().0[(page % 2) as usize]);
+            }
         }
     }
 
@@ -382,11 +384,16 @@ impl Bitfield {
         pages
     }
 
-    /// The index bytes from number 512 `page` on, which summarise the data bits of this page.
-    fn index(&self, page: u64) -> [u8; 512] {
+    /// The data bits of a page, as the file stores them.
+    fn data_bytes(&self, page: u64) -> [u8; DATA_BYTES] {
         let mut data = [0; DATA_BYTES];
-        store(&self.data, page.saturating_mul(2), &mut data);
-        let mut tree = index::page_tree(&data);
+        store(&self.data, page * 2, &mut data);
+        data
+    }
+
+    /// The index bytes from number 512 `page` on, which summarise `data`, the bits of this page.
+    fn index(&self, page: u64, data: &[u8; DATA_BYTES]) -> [u8; 512] {
+        let mut tree = index::page_tree(data);
         if page < self.pages {
             for node in [255, 511] {
                 tree[node] = index::node(512 * page + node as u64, self.index_end(), |blocks| {

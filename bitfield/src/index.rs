@@ -16,24 +16,34 @@ use std::ops::Range;
 use crate::bits::Summary;
 
 /// The nodes of one page's tree, but for the two that [`node`] makes: number 255 at the top, and 511 above it.
+///
+/// Most of it is all ones or all zeros, which is not looked at in parts.
 pub(crate) fn page_tree(data: &[u8; 1024]) -> [u8; 512] {
     let mut tree = [0; 512];
-    for (leaf, four) in data.chunks_exact(4).enumerate() {
-        tree[2 * leaf] = four
-            .iter()
-            .fold(0, |byte, &data| byte << 2 | two_bits(of(data, 0xff)));
+    for (leaf, &four) in data.as_chunks().0.iter().enumerate() {
+        tree[2 * leaf] = match u32::from_ne_bytes(four) {
+            0 => 0,
+            u32::MAX => 0xff,
+            _ => above(four, 0xff),
+        };
     }
     for depth in 1..=7 {
         let half = 1 << (depth - 1);
         for node in (2 * half - 1..511).step_by(4 * half) {
-            let (left, right) = (tree[node - half], tree[node + half]);
-            let nibbles = [left >> 4, left & 15, right >> 4, right & 15];
-            tree[node] = nibbles
-                .iter()
-                .fold(0, |byte, &nibble| byte << 2 | two_bits(of(nibble, 15)));
+            tree[node] = match (tree[node - half], tree[node + half]) {
+                (0, 0) => 0,
+                (0xff, 0xff) => 0xff,
+                (left, right) => above([left >> 4, left & 15, right >> 4, right & 15], 15),
+            };
         }
     }
     tree
+}
+
+/// The byte above four groups of bits, each of which is `all` if it has only ones.
+fn above(four: [u8; 4], all: u8) -> u8 {
+    let add = |byte, bits| byte << 2 | two_bits(of(bits, all));
+    four.into_iter().fold(0, add)
 }
 
 /// The byte of any node below `end`, the number of stored bytes.
@@ -88,5 +98,39 @@ fn two_bits(summary: Summary) -> u8 {
         Summary::None => 0b00,
         Summary::Some => 0b01,
         Summary::All => 0b11,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One bit after the other.
+    fn summary(data: &[u8; 1024], bits: Range<u64>) -> Summary {
+        let len = bits.end - bits.start;
+        let bit = |&bit: &u64| data[(bit / 8) as usize] << (bit % 8) & 128 != 0;
+        match bits.filter(bit).count() as u64 {
+            0 => Summary::None,
+            ones if ones == len => Summary::All,
+            _ => Summary::Some,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn the_nodes_of_a_page_are_those_of_its_bits(pieces in prop::collection::vec((prop_oneof![Just(0), Just(0xff), any::<u8>()], 0..400_usize), 1..12)) {
+            let mut bytes = pieces.into_iter().flat_map(|(byte, len)| vec![byte; len]);
+            let mut data = [0; 1024];
+            data.iter_mut().zip(&mut bytes).for_each(|(to, from)| *to = from);
+            let tree = page_tree(&data);
+            for number in (0..512).filter(|number| ![255, 511].contains(number)) {
+                let expected = node(number, 512, |bits| summary(&data, bits));
+                prop_assert_eq!(tree[number as usize], expected, "node {}", number);
+            }
+        }
     }
 }
