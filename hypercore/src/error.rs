@@ -148,7 +148,7 @@ pub enum Error {
     /// An earlier write to the files failed in a way that leaves their state unknown.
     #[error("an earlier write failed; close the core and open it again")]
     Poisoned,
-    /// An append failed, together with those it was grouped with.
+    /// An append failed, together with those it was grouped with: see [`cause`](Self::cause).
     #[error("the append failed: {0}")]
     Append(#[source] std::sync::Arc<Self>),
     /// The log grew by other means while an append was under way.
@@ -198,10 +198,20 @@ pub enum Corruption {
 }
 
 impl Error {
+    /// What made an [append](Self::Append) fail that was grouped with others; of all other errors the
+    /// error itself. Appends that wait for each other are grouped, so match on this.
+    #[must_use]
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Append(error) => error.cause(),
+            error => error,
+        }
+    }
+
     /// Whether the remote is to blame: its connection is closed, others go on.
     #[must_use]
     pub fn is_peer_fault(&self) -> bool {
-        match self {
+        match self.cause() {
             Self::Bitfield(_)
             | Self::UnrequestedData
             | Self::NotAuthenticated
@@ -221,7 +231,7 @@ impl Error {
     /// Whether stored files are damaged.
     #[must_use]
     pub fn is_corruption(&self) -> bool {
-        match self {
+        match self.cause() {
             Self::Corrupt(_) => true,
             Self::Storage(error) => error.is_corruption(),
             // A faulty signature says something of this machine, and nothing of the files.
@@ -233,7 +243,7 @@ impl Error {
 
     /// Whether a sync failed, after which nobody knows what is on the disk.
     pub(crate) fn is_failed_sync(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_failed_sync())
+        matches!(self.cause(), Self::Storage(error) if error.is_failed_sync())
     }
 
     /// Whether there is no room for a write, or it is not allowed.
@@ -255,7 +265,7 @@ impl Error {
     /// Whether another handle or process has the core open.
     #[must_use]
     pub fn is_locked(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.is_locked())
+        matches!(self.cause(), Self::Storage(error) if error.is_locked())
     }
 }
 

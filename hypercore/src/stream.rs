@@ -178,7 +178,9 @@ impl Hypercore {
     /// A sink for bytes, which become blocks of `block_size` bytes (at most 8 MiB, at least one).
     ///
     /// What has gathered while an append was under way becomes one batch, with one signature. A
-    /// flush appends the rest, however short it is; what is dropped without one is lost.
+    /// flush appends the rest, however short it is; what is dropped without one is lost. After an append
+    /// that failed, whose bytes are not in the log, the stream takes no more
+    /// ([`BrokenPipe`](std::io::ErrorKind::BrokenPipe)).
     ///
     /// ```
     /// # futures_lite::future::block_on(async {
@@ -202,6 +204,7 @@ impl Hypercore {
             buffered: 0,
             partial: BytesMut::new(),
             append: None,
+            failed: false,
         }
     }
 }
@@ -424,6 +427,8 @@ pub struct WriteStream {
     /// and the beginning of the next one.
     partial: BytesMut,
     append: Option<Boxed<Result<Range<u64>>>>,
+    /// An append failed: what follows would be stored behind a gap.
+    failed: bool,
 }
 
 impl fmt::Debug for WriteStream {
@@ -438,11 +443,16 @@ impl fmt::Debug for WriteStream {
 impl WriteStream {
     /// Ready when no append is under way.
     fn poll_append(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.failed {
+            let error = "an append of this stream has failed, and what follows would leave a gap";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, error)));
+        }
         let Some(append) = &mut self.append else {
             return Poll::Ready(Ok(()));
         };
         let result = ready!(append.as_mut().poll(cx));
         self.append = None;
+        self.failed = result.is_err();
         Poll::Ready(result.map(drop).map_err(io::Error::from))
     }
 

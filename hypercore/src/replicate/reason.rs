@@ -109,7 +109,7 @@ impl From<Ended> for CloseReason {
 
 impl From<&Error> for CloseReason {
     fn from(error: &Error) -> Self {
-        match error {
+        match error.cause() {
             Error::Wire(error) => error.into(),
             Error::Transport(_) => Self::Network,
             Error::NotAuthenticated => Self::NotAllowed,

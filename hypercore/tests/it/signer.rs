@@ -2,6 +2,7 @@
 
 use std::{
     error::Error as StdError,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_lite::future;
+use futures_lite::{AsyncWriteExt, future};
 use hypercore::{
     CloseReason, Durability, Error, Hypercore, KeyPair, OpenOptions, PublicKey, Signer,
     merkle::{self, Signature, TreeHead},
@@ -218,5 +219,56 @@ fn a_signer_that_panics_once_signs_again() {
         assert_eq!(core.append("a").await.unwrap(), 0);
         assert!(core.append("b").await.is_err());
         assert_eq!(core.append("c").await.unwrap(), 1);
+    });
+}
+
+/// Alone it failed with what the signer said, and in a group with something else.
+#[test]
+fn an_append_says_why_it_failed_also_among_others() {
+    run(async {
+        let (open, gate) = gate();
+        let (options, asked) = scripted(move |turn, head| {
+            if turn == 0 {
+                gate.lock().unwrap().recv().unwrap();
+                return Ok(pair().sign(head));
+            }
+            Err("the cable is out".into())
+        });
+        let core = options.open_memory().await.unwrap();
+        let mut slow = Box::pin(core.append("slow"));
+        while asked.load(Ordering::Relaxed) == 0 {
+            assert!(future::poll_once(&mut slow).await.is_none());
+            future::yield_now().await;
+        }
+        let mut waits = [core.append("b"), core.append("c")].map(Box::pin);
+        for append in &mut waits {
+            assert!(future::poll_once(append).await.is_none());
+        }
+        open.send(()).unwrap();
+        slow.await.unwrap();
+        for append in waits {
+            let error = append.await.unwrap_err();
+            assert!(matches!(error, Error::Append(_)), "{error:?}");
+            assert!(matches!(error.cause(), Error::Signer(_)), "{error:?}");
+        }
+    });
+}
+
+/// What was written after it went into the log behind the gap.
+#[test]
+fn a_write_stream_ends_with_the_first_append_that_fails() {
+    run(async {
+        let (options, _) = scripted(|turn, head| match turn {
+            0 => Err("the cable is out".into()),
+            _ => Ok(pair().sign(head)),
+        });
+        let core = options.open_memory().await.unwrap();
+        let mut writer = core.write_stream(4);
+        writer.write_all(b"hello").await.unwrap();
+        writer.flush().await.unwrap_err();
+        let error = writer.write_all(b" world").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        writer.close().await.unwrap_err();
+        assert_eq!(core.length(), 0);
     });
 }

@@ -68,10 +68,7 @@ impl Failure {
     /// The same, for whoever does not own the error.
     pub(crate) fn core_ref(error: &Error, dir: &Path) -> Self {
         // Appends are grouped, and share the error that befell all of them.
-        match error {
-            Error::Append(shared) => Self::sentence(shared, dir),
-            error => Self::sentence(error, dir),
-        }
+        Self::sentence(error.cause(), dir)
     }
 
     /// The one table of messages.
