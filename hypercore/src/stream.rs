@@ -317,8 +317,9 @@ impl Ahead {
     /// The reader wants the first of `blocks` now and the others later.
     fn reach(&mut self, core: &Hypercore, blocks: Range<u64>) {
         let wanted = blocks.start.saturating_add(self.window).min(blocks.end);
-        // Renewed when half of it is used up, so that peers always have something to do.
-        if wanted > self.end && wanted - self.end > self.window / 2 {
+        // Renewed when half of it is used up, so that peers always have something to do, and to the end.
+        let is_last = wanted == blocks.end;
+        if wanted > self.end && (is_last || wanted - self.end > self.window / 2) {
             self.request = Some(core.download(blocks.start..wanted));
             self.end = wanted;
         }

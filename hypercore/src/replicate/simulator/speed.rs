@@ -1,10 +1,12 @@
 //! How fast a whole log comes over connections of known speed: the time is virtual, so that the
 //! figures are exact and the same on every machine.
 
-use std::{ops::Range, time::Duration};
+use std::{cell::Cell, ops::Range, rc::Rc, time::Duration};
+
+use futures_lite::{AsyncReadExt, StreamExt};
 
 use super::{EQUAL_BLOCKS, World, network::Conditions, plain};
-use crate::{GetOptions, runtime::simulated::Runtime};
+use crate::{GetOptions, Hypercore, runtime::simulated::Runtime};
 
 /// Bytes of a block.
 const BLOCK: u64 = 16 * 1024;
@@ -319,4 +321,58 @@ fn one_of_many_peers_is_asked_for_the_next_block() {
         let (sent, needed) = (uploads.sum::<u64>(), 101 * all.len() as u64);
         assert!(sent <= needed + needed / 20, "{sent} for {needed}");
     });
+}
+
+/// How long it takes to `read` something of a log of so many blocks of 64 bytes, from 100 ms away.
+fn reading<F: Future<Output = ()> + 'static>(
+    blocks: u64,
+    read: impl Fn(Hypercore) -> F,
+) -> Duration {
+    Runtime::run(1, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 64);
+        world.append(blocks);
+        let node = world.add_node(None, true);
+        let far = Conditions {
+            delay: Duration::from_millis(100),
+            ..link(10_000_000)
+        };
+        world.connect([node, 0], [plain(true), plain(true)], [far; 2]);
+        runtime.run_for(Duration::from_secs(5));
+        let (core, done) = (world.nodes[node].core.clone(), Rc::new(Cell::new(false)));
+        let (reading, is_read) = (read(core), Rc::clone(&done));
+        runtime.spawn(async move {
+            reading.await;
+            is_read.set(true);
+        });
+        let start = runtime.now();
+        let limit = start + Duration::from_secs(60);
+        assert!(
+            runtime.run_until(limit, || done.get()),
+            "{}",
+            world.report()
+        );
+        runtime.now() - start
+    })
+}
+
+/// The last blocks, and all of a short stream, came one after the other.
+#[test]
+fn streams_ask_ahead_to_their_end() {
+    for end in [40, 120] {
+        let took = reading(200, |core| async move {
+            let read = core.read_stream((0..end).into()).count().await;
+            assert_eq!(read as u64, end);
+        });
+        assert!(took < Duration::from_secs(1), "{took:?} for {end} blocks");
+    }
+    let took = reading(16, |core| async move {
+        let mut bytes = Vec::new();
+        let mut stream = core.byte_stream(0..16 * 64);
+        stream
+            .read_to_end(&mut bytes)
+            .await
+            .expect("they are there");
+        assert_eq!(bytes.len(), 16 * 64);
+    });
+    assert!(took < Duration::from_millis(1500), "{took:?} for 16 blocks");
 }
