@@ -92,6 +92,8 @@ pub(crate) struct Peer {
     regions: BTreeSet<u64>,
     /// All regions below were asked about.
     next_region: u64,
+    /// How many regions the log had when it was asked last.
+    regions_of_log: u64,
     wants_in_flight: usize,
     /// There is room for Wants where there was none, or more to ask about.
     takes_wants: bool,
@@ -150,6 +152,7 @@ impl Peer {
             heard: false,
             regions: BTreeSet::new(),
             next_region: 0,
+            regions_of_log: 0,
             wants_in_flight: 0,
             takes_wants: true,
             in_flight: VecDeque::new(),

@@ -122,7 +122,7 @@ impl Replicator {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        send_wants(peer, &self.demand);
+        send_wants(peer, &self.demand, log.length());
         self.ask_for_gets(id, log, now);
         self.ask_for_late(id, log, now);
         self.ask_for_positions(id, log, now);
@@ -522,7 +522,7 @@ fn is_worthwhile(remaining: Duration, expected: Duration) -> bool {
 }
 
 /// Asks what the remote has wherever somebody looks for something (`_sendWants`).
-fn send_wants(peer: &mut Peer, demand: &Demand) {
+fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     // This is how the remote learns that we listen.
     peer.want(0);
     let from = std::mem::replace(&mut peer.scan.seen, demand.last_serial() + 1);
@@ -531,7 +531,7 @@ fn send_wants(peer: &mut Peer, demand: &Demand) {
     {
         peer.scan.enter(RangeScan::Download(serial));
     }
-    let from = if peer.takes_wants() { 0 } else { from };
+    let from = if peer.takes_wants(length) { 0 } else { from };
     if from > demand.last_serial() {
         return;
     }
@@ -539,18 +539,18 @@ fn send_wants(peer: &mut Peer, demand: &Demand) {
         peer.want(index);
     }
     for hashes in demand.hashes.iter() {
-        peer.want_blocks(&hashes.blocks);
+        peer.want_blocks(&hashes.blocks, length);
     }
     for seeking in demand.seeks() {
-        peer.want_blocks(&seeking.blocks.clone().into());
+        peer.want_blocks(&seeking.blocks.clone().into(), length);
     }
     let mut next = from;
     while let Some((serial, download)) = demand.downloads.next(next) {
-        peer.want_blocks(&download.blocks);
+        peer.want_blocks(&download.blocks, length);
         next = serial + 1;
     }
     if demand.everything {
-        peer.want_blocks(&(0..u64::MAX).into());
+        peer.want_blocks(&(0..u64::MAX).into(), length);
     }
 }
 

@@ -149,8 +149,10 @@ impl Peer {
         }));
     }
 
-    /// Asks about the regions of `blocks` not asked about yet, as far as the remote's blocks go.
-    pub(crate) fn want_blocks(&mut self, blocks: &Blocks) {
+    /// Asks about the regions of `blocks` not asked about yet, as far as the remote's blocks go, or the
+    /// log if that is longer: a remote that lacks the last blocks does not say how far that is.
+    pub(crate) fn want_blocks(&mut self, blocks: &Blocks, length: u64) {
+        let bound = self.remote.bound().max(length);
         while self.regions.contains(&self.next_region) {
             self.next_region += 1;
         }
@@ -159,15 +161,19 @@ impl Peer {
             && self.has_regions_left()
             && self.options.load.room() > 0
             && let Some(run) = blocks.runs_from(region * REGION).next()
-            && run.start < self.remote.bound()
+            && run.start < bound
         {
             self.want(run.start);
             region = run.start / REGION + 1;
         }
     }
 
-    /// Whether there is more to ask about than was asked for since the last call.
-    pub(crate) fn takes_wants(&mut self) -> bool {
+    /// Whether there is more to ask about than was asked for since the last call, in a log of this
+    /// length.
+    pub(crate) fn takes_wants(&mut self, length: u64) -> bool {
+        let regions = length.div_ceil(REGION);
+        self.takes_wants |= self.regions_of_log < regions;
+        self.regions_of_log = regions;
         let has_room = self.wants_in_flight < MAX_WANTS;
         has_room && std::mem::take(&mut self.takes_wants)
     }
@@ -211,7 +217,7 @@ mod tests {
         let all = Blocks::from(0..u64::MAX);
         let nothing = have(0, REGION, Some(Bytes::new()));
         while peer.regions.len() < MAX_REGIONS {
-            peer.want_blocks(&all);
+            peer.want_blocks(&all, 0);
             for _ in 0..MAX_WANTS {
                 peer.on_have(&nothing).expect("it has nothing there");
             }
@@ -219,7 +225,7 @@ mod tests {
         let next = REGION * MAX_REGIONS as u64;
         assert!(peer.regions.contains(&(next / REGION - 1)));
         let start = Instant::now();
-        peer.want_blocks(&all);
+        peer.want_blocks(&all, 0);
         assert!(start.elapsed() < Duration::from_secs(1));
         assert!(!peer.may_have(next), "it is waited for what is never asked");
     }

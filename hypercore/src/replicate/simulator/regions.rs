@@ -2,9 +2,9 @@
 
 use std::{ops::Range, time::Duration};
 
-use hypercore_merkle::KeyPair;
+use hypercore_merkle::{Block, KeyPair, Node, NodeIndex, Roots};
 use hypercore_storage::Memory;
-use hypercore_wire::{Have, Message, Unhave};
+use hypercore_wire::{Data, DataNode, Have, Message, Unhave};
 
 use super::{
     open, plain,
@@ -15,10 +15,13 @@ use crate::{GetOptions, Hypercore, Replication, Role, runtime, runtime::simulate
 /// Blocks of one region.
 const REGION: u64 = 1 << 20;
 
+fn writer() -> KeyPair {
+    KeyPair::from_seed(&[3; 32])
+}
+
 /// A clone that has nothing.
 fn empty(sparse: bool) -> Hypercore {
-    let key = KeyPair::from_seed(&[3; 32]).public_key();
-    open(&Memory::new(), key, None, sparse)
+    open(&Memory::new(), writer().public_key(), None, sparse)
 }
 
 async fn connect(core: &Hypercore) -> (Remote, Replication) {
@@ -108,5 +111,80 @@ fn a_block_that_a_peer_did_not_send_is_looked_for_elsewhere() {
                 assert_eq!(wants(&second), [0, BLOCK / REGION], "{fate:?}");
             });
         });
+    }
+}
+
+/// The first block of a log of `1 << bits` blocks, which nobody has to write for that.
+fn first_block(bits: u32) -> Message {
+    let leaf = *Block::hash("x".into()).leaf_hash();
+    let index = NodeIndex::leaf(0).expect("it is the first");
+    let mut top = Node {
+        index,
+        size: 1,
+        hash: leaf,
+    };
+    let mut nodes = Vec::new();
+    for _ in 0..bits {
+        let sibling = Node {
+            index: top.index.sibling(),
+            size: 1,
+            hash: [7; 32],
+        };
+        nodes.push(DataNode {
+            index: sibling.index.get(),
+            hash: sibling.hash,
+            size: sibling.size,
+        });
+        top = Node::parent(&top, &sibling).expect("they are siblings");
+    }
+    let roots = Roots::from_nodes(1 << bits, vec![top]).expect("it is one tree");
+    let signature = writer().sign(&roots.head());
+    Message::Data(Data {
+        index: 0,
+        value: Some("x".into()),
+        nodes,
+        signature: signature.as_bytes().try_into().ok(),
+    })
+}
+
+/// It had told of no last block, and was not asked beyond what it had told of.
+#[test]
+fn a_peer_without_the_last_block_is_asked_about_all_that_is_wanted() {
+    const BLOCK: u64 = 3 * REGION + 7;
+    for comes_first in [false, true] {
+        for everything in [false, true] {
+            Runtime::run(0, |runtime| {
+                let core = empty(!everything);
+                let (get, download) = (core.clone(), core.clone());
+                runtime.spawn(async move { drop(get.get(0).await) });
+                runtime.spawn(async move { drop(download.download(BLOCK..BLOCK + 9).await) });
+                runtime.run_for(Duration::from_secs(1));
+                finish(runtime, async move {
+                    let mut relay = None;
+                    if comes_first {
+                        let (mut remote, mut ours) = connect(&core).await;
+                        remote.read(&mut ours).await;
+                        relay = Some((remote, ours));
+                    }
+                    let (mut origin, mut ours) = connect(&core).await;
+                    origin.say(&have(0..1));
+                    origin.write(&mut ours).await;
+                    origin.read(&mut ours).await;
+                    assert!(is_asked(&origin, 0));
+                    origin.say(&first_block(22));
+                    origin.write(&mut ours).await;
+                    origin.read(&mut ours).await;
+                    assert_eq!(core.length(), 4 * REGION);
+                    drop(ours);
+                    let (mut relay, mut its) = match relay {
+                        Some(relay) => relay,
+                        None => connect(&core).await,
+                    };
+                    relay.read(&mut its).await;
+                    let expected: &[_] = if everything { &[0, 3, 1, 2] } else { &[0, 3] };
+                    assert_eq!(wants(&relay), expected, "{comes_first}");
+                });
+            });
+        }
     }
 }
