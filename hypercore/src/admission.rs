@@ -205,13 +205,14 @@ impl Admission {
                 return Err(NotAdmitted::AddressHandshakes { max });
             }
         }
-        let max = limits.handshakes;
-        if state.handshakes.len() >= max && !state.evict(limits.handshake_age, now) {
-            return Err(NotAdmitted::Handshakes { max });
-        }
+        // First: whoever makes room makes it for one that is let in.
         let max = limits.connections;
         if state.connections >= max {
             return Err(NotAdmitted::Full { max });
+        }
+        let max = limits.handshakes;
+        if state.handshakes.len() >= max && !state.evict(limits.handshake_age, now) {
+            return Err(NotAdmitted::Handshakes { max });
         }
         state.last += 1;
         state.connections += 1;
@@ -412,9 +413,22 @@ mod tests {
         peers[0].handshaken();
         peers[0].handshaken();
         let fourth = admit(4).expect("one handshake is over");
-        assert_eq!(admit(5).unwrap_err(), NotAdmitted::Handshakes { max: 5 });
+        assert_eq!(admit(5).unwrap_err(), NotAdmitted::Full { max: 6 });
         drop(fourth);
         admit(5).expect("one connection is over");
+    }
+
+    /// It made room for one that was refused all the same.
+    #[test]
+    fn a_handshake_that_takes_too_long_stays_where_no_more_are_let_in() {
+        let (admission, now) = (small(), Instant::now());
+        let slow = [1, 2, 3, 4, 5].map(|from| admission.admit(address(from), now).unwrap());
+        let later = now + SECOND + Duration::from_millis(1);
+        slow[4].handshaken();
+        let _sixth = admission.admit(address(6), later).expect("there is room");
+        let refused = admission.admit(address(7), later).unwrap_err();
+        assert_eq!(refused, NotAdmitted::Full { max: 6 });
+        assert!(block_on(poll_once(slow[0].evicted())).is_none());
     }
 
     #[test]
