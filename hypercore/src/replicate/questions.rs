@@ -51,7 +51,9 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) struct Questions {
     queue: VecDeque<Question>,
-    /// Their number, as a part of all on the connection.
+    /// Requests for what was not here, which wait to be refused.
+    refused: VecDeque<Request>,
+    /// The number of all, as a part of all on the connection.
     part: Part,
     wants: Bucket,
     /// The windows answered last, oldest first.
@@ -63,6 +65,7 @@ impl Questions {
     pub(crate) fn new(load: &Load, now: Instant) -> Self {
         Self {
             queue: VecDeque::new(),
+            refused: VecDeque::new(),
             part: load.questions.part(),
             wants: Bucket::new(WANTS.0, WANTS.1, now),
             told: VecDeque::new(),
@@ -72,13 +75,13 @@ impl Questions {
 
     /// Queues a refusal, unless too many wait.
     pub(crate) fn refuse_later(&mut self, request: Request) {
-        let is_refusal = |question: &&Question| matches!(question, Question::Refusal(_));
-        if self.queue.iter().filter(is_refusal).count() < MAX_REFUSALS {
+        if self.refused.len() < MAX_REFUSALS {
             // A byte was looked for already, and would count as asked for twice.
-            self.ask(Question::Refusal(Request {
+            self.refused.push_back(Request {
                 bytes: 0,
                 ..request
-            }));
+            });
+            self.account();
         }
     }
 
@@ -93,17 +96,20 @@ impl Questions {
             return;
         }
         self.queue.push_back(question);
-        self.part.set(self.queue.len());
+        self.account();
     }
 
     /// The first question that may be answered now.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Question> {
-        let position = self
-            .queue
-            .iter()
-            .position(|question| self.due(question).is_none_or(|due| due <= now))?;
-        let question = self.queue.remove(position)?;
-        self.part.set(self.queue.len());
+        let is_due = |due: Option<Instant>| due.is_none_or(|due| due <= now);
+        let question = if !self.refused.is_empty() && self.refusals.ready_at() <= now {
+            Question::Refusal(self.refused.pop_front()?)
+        } else {
+            let mut queue = self.queue.iter();
+            let position = queue.position(|question| is_due(self.due(question)))?;
+            self.queue.remove(position)?
+        };
+        self.account();
         if let Question::Want(want) = question {
             self.wants.take(now);
             self.told.retain(|(told, _)| *told != want);
@@ -116,7 +122,7 @@ impl Questions {
     }
 
     /// How many of the next questions, `most` at most, are requests for the blocks from `index` on, one
-    /// by one.
+    /// by one. Wants, which may wait for long, do not count.
     pub(crate) fn requested_run(&self, index: u64, most: u64) -> u64 {
         let asks_for = |question: &Question, index| {
             let Question::Request(request) = question else {
@@ -124,17 +130,19 @@ impl Questions {
             };
             request.index == index && request.bytes == 0 && !request.hash
         };
-        let asked = self.queue.iter().zip(index..index.saturating_add(most));
+        let queue = self.queue.iter();
+        let others = queue.filter(|question| !matches!(question, Question::Want(_)));
+        let asked = others.zip(index..index.saturating_add(most));
         let run = asked.take_while(|(question, index)| asks_for(question, *index));
         run.count() as u64
     }
 
     /// When the first of those that wait for their time may be answered.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.queue
-            .iter()
-            .filter_map(|question| self.due(question))
-            .min()
+        let refusal = self.refused.front().map(|_| self.refusals.ready_at());
+        let queue = self.queue.iter();
+        let dues = queue.filter_map(|question| self.due(question));
+        dues.chain(refusal).min()
     }
 
     /// Whether a request may be answered with "not here" now; otherwise it has to wait.
@@ -144,24 +152,33 @@ impl Questions {
 
     /// Whether so much is asked that no more should be read.
     pub(crate) fn is_congested(&self) -> bool {
-        self.queue.len() >= MAX_QUESTIONS || self.part.total() >= MAX_QUESTIONS_OF_CONNECTION
+        self.count() >= MAX_QUESTIONS || self.part.total() >= MAX_QUESTIONS_OF_CONNECTION
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.count() == 0
+    }
+
+    fn count(&self) -> usize {
+        self.queue.len() + self.refused.len()
+    }
+
+    /// Counts them among those of the connection.
+    fn account(&mut self) {
+        self.part.set(self.count());
     }
 
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
-        self.part.set(0);
+        self.refused.clear();
+        self.account();
     }
 
     /// When a question may be answered; `None` is at once.
     fn due(&self, question: &Question) -> Option<Instant> {
         let want = match question {
             Question::Want(want) => want,
-            Question::Refusal(_) => return Some(self.refusals.ready_at()),
-            Question::Request(_) | Question::Cancel(_) => return None,
+            Question::Request(_) | Question::Cancel(_) | Question::Refusal(_) => return None,
         };
         let told = self.told.iter().find(|(told, _)| told == want);
         let again = told.map(|(_, at)| *at + WANT_PAUSE);
@@ -247,7 +264,6 @@ mod tests {
         (5..8).for_each(|index| questions.ask(request(index)));
         let others = [
             request(9),
-            want(0),
             Question::Request(Request {
                 index: 8,
                 hash: true,
@@ -269,6 +285,18 @@ mod tests {
         assert_eq!(questions.requested_run(5, 9), 4);
     }
 
+    /// Each of the blocks was read by itself.
+    #[test]
+    fn what_waits_for_its_time_does_not_end_a_run() {
+        let mut questions = Questions::new(&Load::default(), Instant::now());
+        questions.ask(want(0));
+        questions.refuse_later(request_of(3));
+        questions.ask(request(5));
+        questions.ask(want(1));
+        questions.ask(request(6));
+        assert_eq!(questions.requested_run(5, 9), 2);
+    }
+
     #[test]
     fn refusals_wait_for_their_time_and_do_not_hold_up_requests() {
         let start = Instant::now();
@@ -287,7 +315,7 @@ mod tests {
         assert!(questions.may_refuse(due) && questions.is_empty());
         (0..10_000).for_each(|index| questions.refuse_later(request_of(index)));
         assert!(!questions.is_congested(), "others are heard");
-        assert_eq!(questions.queue.len(), MAX_REFUSALS);
+        assert_eq!(questions.refused.len(), MAX_REFUSALS);
     }
 
     #[test]
