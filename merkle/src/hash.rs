@@ -18,7 +18,14 @@ const ROOT: u8 = 2;
 /// The hash of a block: `H(0, size, value)`.
 #[must_use]
 pub fn leaf_hash(value: &[u8]) -> Hash {
-    finish(leaf_state(value).update(value))
+    let mut bytes = [LEAF; ONE_BLOCK];
+    let len = PREFIX_SIZE + value.len();
+    if len > ONE_BLOCK {
+        return finish(leaf_state(value).update(value));
+    }
+    bytes[..PREFIX_SIZE].copy_from_slice(&leaf_prefix(value));
+    bytes[PREFIX_SIZE..len].copy_from_slice(value);
+    hash(&bytes[..len])
 }
 
 /// The hash of two siblings, in either order: `H(1, size of both, left hash, right hash)`.
@@ -28,27 +35,24 @@ pub fn leaf_hash(value: &[u8]) -> Hash {
 pub fn parent_hash(a: &Node, b: &Node) -> Hash {
     let (left, right) = if a.index <= b.index { (a, b) } else { (b, a) };
     let size = left.size.saturating_add(right.size);
-    finish(
-        params()
-            .to_state()
-            .update(&[PARENT])
-            .update(&size.to_be_bytes())
-            .update(&left.hash)
-            .update(&right.hash),
-    )
+    let mut bytes = [PARENT; PARENT_SIZE];
+    bytes[1..9].copy_from_slice(&size.to_be_bytes());
+    bytes[9..41].copy_from_slice(&left.hash);
+    bytes[41..].copy_from_slice(&right.hash);
+    hash(&bytes)
 }
 
 /// The hash of a whole tree, given its roots from left to right: `H(2, (hash, index, size)*)`.
 #[must_use]
 pub fn tree_hash(roots: &[Node]) -> Hash {
-    let mut state = params().to_state();
-    state.update(&[ROOT]);
+    let mut bytes = Vec::with_capacity(1 + ROOT_SIZE * roots.len());
+    bytes.push(ROOT);
     for root in roots {
-        state.update(&root.hash);
-        state.update(&root.index.get().to_be_bytes());
-        state.update(&root.size.to_be_bytes());
+        bytes.extend_from_slice(&root.hash);
+        bytes.extend_from_slice(&root.index.get().to_be_bytes());
+        bytes.extend_from_slice(&root.size.to_be_bytes());
     }
-    finish(&state)
+    hash(&bytes)
 }
 
 /// The value of a block together with its leaf hash.
@@ -174,6 +178,20 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
+/// So many bytes BLAKE2b compresses at once.
+const ONE_BLOCK: usize = 128;
+
+/// The type, the size and two hashes.
+const PARENT_SIZE: usize = 73;
+
+/// A hash, an index and a size.
+const ROOT_SIZE: usize = 48;
+
+/// Hashes what is in one piece, without a state that would copy it first.
+fn hash(bytes: &[u8]) -> Hash {
+    to_hash(params().hash(bytes))
+}
+
 fn params() -> Params {
     let mut params = Params::new();
     params.hash_length(32);
@@ -203,4 +221,45 @@ fn to_hash(hash: blake2b_simd::Hash) -> Hash {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(hash.as_bytes());
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(block: u64, size: u64) -> Node {
+        Node {
+            index: crate::NodeIndex::leaf(block).unwrap(),
+            size,
+            hash: [block as u8 + 1; 32],
+        }
+    }
+
+    /// Of any length, and in as many pieces as there are fields.
+    #[test]
+    fn hashes_in_one_piece_are_those_of_a_state() {
+        let value: Vec<u8> = (0..300).map(|n| n as u8).collect();
+        for len in 0..value.len() {
+            let value = &value[..len];
+            assert_eq!(leaf_hash(value), finish(leaf_state(value).update(value)));
+        }
+
+        let (left, right) = (node(0, 5), node(1, 1 << 40));
+        let mut state = params().to_state();
+        state.update(&[PARENT]);
+        state.update(&(left.size + right.size).to_be_bytes());
+        state.update(&left.hash).update(&right.hash);
+        assert_eq!(parent_hash(&right, &left), finish(&state));
+
+        let roots: Vec<_> = (0..60).map(|block| node(block, 7 * block)).collect();
+        let mut state = params().to_state();
+        state.update(&[ROOT]);
+        for count in 0..roots.len() {
+            assert_eq!(tree_hash(&roots[..count]), finish(&state));
+            let root = &roots[count];
+            state.update(&root.hash);
+            state.update(&root.index.get().to_be_bytes());
+            state.update(&root.size.to_be_bytes());
+        }
+    }
 }
