@@ -89,7 +89,7 @@ impl Log {
         for node in tree_index::unfinished(roots.length()) {
             self.bitfield.tree_clear(node.get());
         }
-        self.set_roots(roots);
+        self.set_end(roots.head(), roots);
         self.withheld = self.withheld.filter(|&start| start < self.head.length);
         self.appending = false;
     }

@@ -315,14 +315,14 @@ impl Log {
     fn adopt(&mut self, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
         let longer = change
             .head()
-            .is_some_and(|head| head.length > self.head.length);
-        if longer {
+            .filter(|head| head.length > self.head.length);
+        if longer.is_some() {
             // A damaged file may claim what never was. It is believed once the log is that long.
             self.bitfield.truncate(self.head.length);
         }
         set_bits(&mut self.bitfield, change, added);
-        if let (true, Some(roots)) = (longer, change.roots()) {
-            self.set_roots(roots.clone());
+        if let (Some(head), Some(roots)) = (longer, change.roots()) {
+            self.set_end(*head, roots.clone());
             self.vouched = if change.signature().is_some() {
                 Vouched::Signed
             } else {
@@ -331,8 +331,9 @@ impl Log {
         }
     }
 
-    fn set_roots(&mut self, roots: Roots) {
-        self.head = roots.head();
+    /// The log ends with `head`, that of `roots`: who has it need not hash them again.
+    fn set_end(&mut self, head: TreeHead, roots: Roots) {
+        self.head = head;
         self.roots = roots;
         if self.is_unfinished() {
             self.key = PublicKey::from(self.head.hash);
