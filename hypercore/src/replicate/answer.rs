@@ -141,6 +141,11 @@ impl Answers {
         Ok(self.ahead.pop_front())
     }
 
+    /// The block that was answered last does not go out.
+    pub(super) fn not_sent(&mut self, block: u64) {
+        self.uploads.pop_if(|(index, _)| *index == block);
+    }
+
     /// Tells of what goes out.
     pub(super) fn note_uploads(&mut self, core: &mut Core, peer: PeerId) {
         for (index, bytes) in self.uploads.drain(..) {

@@ -359,7 +359,9 @@ impl Connection {
             match answers.next(&shared, peer, &mut messages, now) {
                 Ok(true) => {
                     self.answered = Some(channel);
-                    self.send(channel, &mut messages)?;
+                    if let Some(block) = self.send(channel, &mut messages)? {
+                        answers.not_sent(block);
+                    }
                 }
                 // The core was closed, which is no reason to let go of others.
                 Ok(false) | Err(Error::Closed) => break,
@@ -480,18 +482,21 @@ impl Connection {
         self.session.buffered() < SEND_BUFFER && self.session.may_answer()
     }
 
-    fn send(&mut self, channel: ChannelId, messages: &mut Vec<Message>) -> Result<()> {
+    /// Returns the block, of which there is one at most, that is too long to be sent.
+    fn send(&mut self, channel: ChannelId, messages: &mut Vec<Message>) -> Result<Option<u64>> {
+        let mut too_long = None;
         for message in messages.drain(..) {
             match (self.session.send(channel, &message), message) {
                 // The longest blocks can be stored, and not sent: with their proof they are too long.
                 (Err(hypercore_wire::Error::MessageTooLarge { .. }), Message::Data(data)) => {
                     tracing::error!(block = data.index, "a block is too long to be sent");
                     self.session.send(channel, &unhave(data.index))?;
+                    too_long = Some(data.index);
                 }
                 (sent, _) => sent?,
             }
         }
-        Ok(())
+        Ok(too_long)
     }
 
     // ---- the remote's side ------------------------------------------------------------------

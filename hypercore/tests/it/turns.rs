@@ -292,6 +292,7 @@ fn a_block_that_is_too_long_to_be_sent_is_not_here_for_others() {
         assert!(matches!(refused, Err(Error::NotAvailable)), "{refused:?}");
         assert_eq!(soon("a block", clone.get(1)).await.unwrap(), "short");
         assert_eq!(origin.get(0).await.unwrap(), longest);
+        assert_eq!(origin.stats().uploaded_blocks, 1, "only the short one");
         drop(connection);
     });
 }
