@@ -4,11 +4,11 @@
 //! came with its neighbour. So each is checked as if those before it were stored already, and then
 //! all are written together, neighbours in one go. What that gains is in `BENCHMARKS.md`.
 
-use std::{collections::BTreeMap, iter};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use hypercore_merkle::{
-    Block, ChangeSet, MAX_LENGTH, Node, NodeIndex, NodeSet, Proof, Roots, TreeHead, verify,
+    Block, ChangeSet, Node, NodeIndex, NodeSet, Proof, Roots, TreeHead, verify,
 };
 use hypercore_storage::FeedFiles;
 
@@ -106,7 +106,11 @@ impl Log {
             proof,
         } = answer;
         let change = self.check_after(batch, index, block, &proof)?;
-        let blame = |error| self.blame(batch, index, &proof, error);
+        let blame = |error| {
+            let nodes = change.nodes().iter().chain(change.unbound());
+            let nodes = nodes.chain(change.roots().map(Roots::nodes).unwrap_or_default());
+            self.blame(batch, nodes.map(|node| node.index), error)
+        };
         let head = change
             .head()
             .filter(|head| head.length > self.head.length)
@@ -159,30 +163,36 @@ impl Log {
         let pending = |node| batch.nodes.get(&node).copied();
         let local = self.files()?.required_nodes_beside(plan.nodes(), pending)?;
         plan.check(&self.verifier, &self.head, block, proof, &local)
-            .map_err(|error| self.blame(batch, index, proof, error.into()))
+            .map_err(|error| {
+                let nodes = local.iter().map(|node| node.index);
+                self.blame(batch, nodes, error.into())
+            })
     }
 
-    /// Why a proof for block `index` did not hold: our own tree may be what is false, and then every
-    /// honest peer would seem to lie.
-    fn blame(&self, batch: &Batch, index: u64, proof: &Proof, error: Error) -> Error {
+    /// Why a proof that was held against these nodes did not hold: our own tree may be what is false,
+    /// and then every honest peer would seem to lie.
+    fn blame(&self, batch: &Batch, nodes: impl Iterator<Item = NodeIndex>, error: Error) -> Error {
         if !error.is_peer_fault() {
             return error;
         }
-        let way = iter::successors(NodeIndex::leaf(index), |node| Some(node.parent()))
-            .take_while(|node| node.end() <= MAX_LENGTH)
-            .flat_map(|node| [node, node.sibling()]);
-        let sent = proof.nodes.iter().map(|node| node.index);
-        let mut checked = way.chain(sent).map(|node| self.check_stored(batch, node));
-        checked.find_map(Result::err).unwrap_or(error)
+        let mut checked = BTreeSet::new();
+        let mut results = nodes.map(|node| self.check_stored(batch, node, &mut checked));
+        results.find_map(Result::err).unwrap_or(error)
     }
 
-    /// Fails if `node` is stored and does not hash up to our roots, as far as all between is stored.
-    fn check_stored(&self, batch: &Batch, mut node: NodeIndex) -> Result<()> {
+    /// Fails if `node` is stored and does not hash up to our roots, as far as all between is stored. No
+    /// farther than to what was `checked`, so that a liar cannot have it done for each of many nodes.
+    fn check_stored(
+        &self,
+        batch: &Batch,
+        mut node: NodeIndex,
+        checked: &mut BTreeSet<NodeIndex>,
+    ) -> Result<()> {
         let bits = TreeBits(&self.bitfield);
         let pending = |node| batch.nodes.get(&node).copied();
         let files = self.files()?;
         let load = |nodes: &[NodeIndex]| files.required_nodes_beside(nodes, pending);
-        while bits.has(node) {
+        while bits.has(node) && checked.insert(node) {
             let parent = node.parent();
             let family = [node, node.sibling(), parent];
             let root = self.roots.nodes().iter().find(|root| root.index == node);

@@ -4,15 +4,20 @@
 //! system tells it. What they would catch is a cost that grows with the square.
 
 use std::{
-    fs,
-    sync::LazyLock,
+    fs, io,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use hypercore_merkle::KeyPair;
-use hypercore_storage::Memory;
+use hypercore_merkle::{Block, KeyPair, Node, NodeIndex, Proof};
+use hypercore_storage::{FileName, Memory, RandomAccess, Storage};
 
-use super::{EQUAL_BLOCKS, World, network::Cable, open, plain, schedules::good_conditions};
+use super::{
+    EQUAL_BLOCKS, World, network::Cable, open, open_on, plain, schedules::good_conditions,
+};
 use crate::{GetOptions, Replication, Role, runtime::simulated::Runtime};
 
 /// The time this thread has run, if the system tells it, or else any time that passes.
@@ -151,4 +156,74 @@ fn share_cores(count: u64) -> Duration {
 #[test]
 fn many_cores_on_one_connection() {
     check_growth(50, 1000, share_cores);
+}
+
+/// Files that count how often they are read.
+#[derive(Debug)]
+struct Counted<T>(T, Arc<AtomicU64>);
+
+impl Storage for Counted<Memory> {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        let file = self.0.open(file)?;
+        Ok(Arc::new(Counted(file, Arc::clone(&self.1))))
+    }
+}
+
+impl RandomAccess for Counted<Arc<dyn RandomAccess>> {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// Each of the nodes that came with it was looked up, and all above it.
+#[test]
+fn a_false_proof_has_few_of_our_nodes_read() {
+    Runtime::run(0, |runtime| {
+        let key_pair = KeyPair::from_seed(&[1; 32]);
+        let key = key_pair.public_key();
+        let (storage, reads) = (Memory::new(), Arc::<AtomicU64>::default());
+        let core = open(&storage, key, Some(key_pair), false);
+        let append = core.clone();
+        runtime.spawn(async move {
+            let blocks = vec!["block"; 1 << 13];
+            append.append_batch(blocks).await.expect("memory holds it");
+            append.close().await.expect("memory holds it");
+        });
+        runtime.run_for(Duration::from_secs(1));
+        drop(core);
+        let counted = Counted(storage, Arc::clone(&reads));
+        let core = open_on(Arc::new(counted), key, None, false);
+        let node = |number: u64| Node {
+            index: NodeIndex::leaf(64 * number).expect("it may exist"),
+            size: 5,
+            hash: [0; 32],
+        };
+        let proof = Proof {
+            nodes: (1..=100).map(node).collect(),
+            signature: None,
+        };
+        let before = reads.load(Ordering::Relaxed);
+        let block = Block::hash("false".into());
+        let checked = core.shared().lock().log.check(0, Some(block), &proof);
+        assert!(checked.is_err_and(|error| error.is_peer_fault()));
+        let reads = reads.load(Ordering::Relaxed) - before;
+        assert!((1..64).contains(&reads), "{reads} reads");
+    });
 }
