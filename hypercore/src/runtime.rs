@@ -1,6 +1,7 @@
 //! All that is needed of a runtime: a clock, a timer and a thread for what blocks.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "the simulator uses more of it"))]
 pub(crate) mod simulated;
 #[cfg_attr(target_family = "wasm", path = "runtime/alone.rs")]
 #[cfg_attr(not(target_family = "wasm"), path = "runtime/threads.rs")]
@@ -16,7 +17,7 @@ use futures_lite::future;
 
 /// The one place that reads the clock.
 pub(crate) fn now() -> Instant {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     if let Some(simulated) = simulated::current() {
         return simulated.now();
     }
@@ -25,7 +26,7 @@ pub(crate) fn now() -> Instant {
 
 /// A random number, for what needs no secret one.
 pub(crate) fn random() -> u64 {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     if let Some(simulated) = simulated::current() {
         return simulated.below(u64::MAX);
     }
@@ -34,7 +35,7 @@ pub(crate) fn random() -> u64 {
 
 /// Runs `work`, which waits for a disk, on a thread made for that.
 pub(crate) async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     if simulated::current().is_some() {
         return simulated::unblock(work).await;
     }
@@ -43,7 +44,7 @@ pub(crate) async fn unblock<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 
 /// Starts `work` on a thread made for what waits for a disk, and does not wait for it.
 pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     if let Some(simulated) = simulated::current() {
         simulated.spawn(simulated::unblock(work));
         return;
@@ -88,7 +89,7 @@ impl Alarm {
 
     /// Ready once `at` has passed; otherwise the task is woken then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
-        #[cfg(test)]
+        #[cfg(any(test, feature = "fuzzing"))]
         if let Some(simulated) = simulated::current() {
             return at.map_or(Poll::Pending, |at| simulated.poll_timer(at));
         }

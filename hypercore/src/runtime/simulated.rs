@@ -5,6 +5,8 @@
 //! and the threads of the system, so that a run depends on nothing but its seed. A task whose
 //! wake-up was forgotten sleeps here until a timer of its own wakes it, however much goes on.
 
+pub(crate) mod network;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},

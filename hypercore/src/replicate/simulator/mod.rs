@@ -21,7 +21,6 @@ mod fairness;
 mod known;
 mod liar;
 mod load;
-mod network;
 mod order;
 mod regions;
 mod schedules;
@@ -36,12 +35,14 @@ use futures_lite::future;
 use hypercore_merkle::{KeyPair, PublicKey};
 use hypercore_storage::{FileName, Memory, RandomAccess, Storage};
 
-use self::network::{Cable, Conditions};
 use crate::{
     Durability, Ended, Error, GetOptions, Hypercore, ReplicateOptions, Role, SeekOptions,
     UpdateOptions,
     log::{Existing, Log, Setup},
-    runtime::simulated::{Runtime, TaskId},
+    runtime::simulated::{
+        Runtime, TaskId,
+        network::{self, Cable, Conditions},
+    },
     shared::Shared,
     signer::Author,
 };

@@ -12,24 +12,24 @@ use std::{
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
-use crate::runtime::simulated::Runtime;
+use super::Runtime;
 
 /// What one direction of a connection is like.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Conditions {
-    pub(super) delay: Duration,
-    pub(super) bytes_per_second: u64,
+pub(crate) struct Conditions {
+    pub(crate) delay: Duration,
+    pub(crate) bytes_per_second: u64,
     /// How much is on the way, or not read, before the sender has to wait.
-    pub(super) buffer: usize,
+    pub(crate) buffer: usize,
     /// One bit is changed in so many bytes; never, if 0.
-    pub(super) corruption: u64,
+    pub(crate) corruption: u64,
 }
 
 /// What arrives at once.
 const SEGMENT: usize = 16 * 1024;
 
 /// One direction of a connection.
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     conditions: Conditions,
     /// Bytes, and when they arrive.
     chunks: VecDeque<(Instant, Vec<u8>)>,
@@ -71,11 +71,11 @@ impl Pipe {
 
 /// A connection, as whoever causes faults sees it.
 #[derive(Clone)]
-pub(super) struct Cable([Rc<RefCell<Pipe>>; 2]);
+pub(crate) struct Cable([Rc<RefCell<Pipe>>; 2]);
 
 impl Cable {
     /// A connection and its two ends.
-    pub(super) fn new(runtime: &Runtime, conditions: [Conditions; 2]) -> (Self, [Socket; 2]) {
+    pub(crate) fn new(runtime: &Runtime, conditions: [Conditions; 2]) -> (Self, [Socket; 2]) {
         let [there, back] = conditions.map(|conditions| Pipe::new(runtime, conditions));
         let socket = |incoming: &Rc<_>, outgoing: &Rc<_>| Socket {
             runtime: runtime.clone(),
@@ -87,21 +87,21 @@ impl Cable {
     }
 
     /// Both ends fail at once.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.each(|pipe| pipe.broken = true);
     }
 
     /// Nothing arrives any more, and nobody is told.
-    pub(super) fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.each(|pipe| pipe.frozen = true);
     }
 
     /// Nothing arrives any more in one direction, and nobody is told.
-    pub(super) fn freeze_half(&self, direction: usize) {
+    pub(crate) fn freeze_half(&self, direction: usize) {
         self.0[direction].borrow_mut().frozen = true;
     }
 
-    pub(super) fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.each(|pipe| pipe.frozen = false);
     }
 
@@ -115,7 +115,7 @@ impl Cable {
 }
 
 /// One end of a connection.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     runtime: Runtime,
     incoming: Rc<RefCell<Pipe>>,
     outgoing: Rc<RefCell<Pipe>>,
