@@ -2,9 +2,11 @@
 //! generated input.
 
 mod crash;
+mod hostile;
 mod replicate;
 
 pub use crash::storage_crash;
+pub use hostile::hypercore_hostile;
 pub use replicate::hypercore_replicate;
 
 use futures_lite::future::block_on;
@@ -179,7 +181,7 @@ mod tests {
 
     use proptest::{collection::vec, prelude::*, sample::Index, test_runner::RngSeed};
 
-    use super::{hypercore_open, hypercore_replicate, storage_crash};
+    use super::{hypercore_hostile, hypercore_open, hypercore_replicate, storage_crash};
 
     fn corpus(target: &str) -> Vec<Vec<u8>> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -196,6 +198,7 @@ mod tests {
     #[test]
     fn the_corpus_holds() {
         let replay = |target, body: fn(&[u8])| corpus(target).iter().for_each(|seed| body(seed));
+        replay("hypercore_hostile", hypercore_hostile);
         replay("hypercore_open", hypercore_open);
         replay("hypercore_replicate", hypercore_replicate);
         replay("storage_crash", storage_crash);
@@ -219,6 +222,11 @@ mod tests {
         #[test]
         fn generated_crashes_hold(data in vec(any::<u8>(), 0..48)) {
             storage_crash(&data);
+        }
+
+        #[test]
+        fn generated_hostilities_hold(data in vec(any::<u8>(), 0..120)) {
+            hypercore_hostile(&data);
         }
 
         #[test]

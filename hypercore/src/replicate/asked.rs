@@ -46,6 +46,11 @@ impl Asked {
         self.blocks.len()
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn blocks(&self) -> impl Iterator<Item = u64> {
+        self.blocks.keys().copied()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.blocks.len() >= MAX_ASKED
     }

@@ -418,4 +418,34 @@ impl Replicator {
             .unwrap_or(0);
         log.length() >= remote && log.bitfield().total() >= log.length()
     }
+
+    /// Panics if more is held for peers than there should ever be, or something counts as asked for that
+    /// nobody is going to answer.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn check_bounds(&self) {
+        for peer in self.peers.values() {
+            peer.check_bounds();
+        }
+        // What was put off is asked for anew later.
+        if self.refuses_growth {
+            return;
+        }
+        let is_asked = |is_it: &dyn Fn(&Peer) -> bool| self.peers.values().any(|peer| is_it(peer));
+        for index in self.asked.blocks() {
+            assert!(
+                is_asked(&|peer| peer.is_asked_for_block(index)),
+                "block {index}"
+            );
+        }
+        for &index in &self.hashes_asked {
+            let asked = |peer: &Peer| {
+                let mut requests = peer.in_flight();
+                requests.any(|it| it.wanted == Wanted::Hash && it.index == index)
+            };
+            assert!(is_asked(&asked), "the proof of block {index}");
+        }
+        if let Some(id) = self.update_from {
+            assert!(self.peers[&id].is_asked_for(Wanted::Proof));
+        }
+    }
 }

@@ -355,4 +355,13 @@ impl Peer {
             }));
         }
     }
+
+    /// Panics if more is held for the remote than there should ever be.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check_bounds(&self) {
+        self.questions.check_bounds();
+        self.check_requests();
+        self.check_remote();
+        assert!(self.extension_bytes <= OUTBOX);
+    }
 }

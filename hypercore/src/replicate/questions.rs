@@ -168,6 +168,14 @@ impl Questions {
         self.part.set(self.count());
     }
 
+    /// Panics if more is held than there should ever be. Beside what is read, a request that was kept
+    /// may come.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(crate) fn check_bounds(&self) {
+        assert!(self.queue.len() <= MAX_QUESTIONS + 1);
+        assert!(self.told.len() <= REMEMBERED_WANTS);
+    }
+
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
         self.refused.clear();

@@ -177,6 +177,12 @@ impl Peer {
         let has_room = self.wants_in_flight < MAX_WANTS;
         has_room && std::mem::take(&mut self.takes_wants)
     }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check_remote(&self) {
+        assert!(self.wants_in_flight <= MAX_WANTS && self.regions.len() <= MAX_REGIONS);
+        assert!(self.remote.memory() <= self.options.remote_bitfield_bytes);
+    }
 }
 
 /// How many bytes a bitfield of `length` blocks takes, and no more than `most`.

@@ -338,6 +338,12 @@ impl Peer {
         }
         Ok(forgotten)
     }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn check_requests(&self) {
+        assert!(self.in_flight.len() <= MAX_REQUESTS + URGENT);
+        assert!(self.given_up <= MAX_REQUESTS && self.unrequested <= MAX_UNREQUESTED + 1);
+    }
 }
 
 #[cfg(test)]
