@@ -1,9 +1,11 @@
 //! Appending, as a pure function.
 
+use std::mem;
+
 use crate::change_set::ChangeSet;
 use crate::error::{Error, Result};
-use crate::hash::Block;
-use crate::node::{MAX_LENGTH, NodeIndex, checked_size};
+use crate::hash::{Block, parents};
+use crate::node::{MAX_LENGTH, Node, NodeIndex, checked_size, full_roots};
 use crate::roots::{Roots, TreeHead};
 use crate::signature::{KeyPair, Signature, Verifier};
 
@@ -73,7 +75,6 @@ pub fn unsigned(roots: &Roots, blocks: Vec<Block>) -> Result<ChangeSet> {
         leaf,
         blocks,
         byte_offset,
-        // n leaves finish at most n - 1 parents among themselves, and some to their left.
         nodes: Vec::new(),
         unbound: Vec::new(),
         head: None,
@@ -82,13 +83,72 @@ pub fn unsigned(roots: &Roots, blocks: Vec<Block>) -> Result<ChangeSet> {
     if changes.blocks.is_empty() {
         return Ok(changes);
     }
-    changes.nodes.reserve(2 * changes.blocks.len());
-    let mut roots = roots.clone();
-    for block in &changes.blocks {
-        roots.push(block.size(), *block.leaf_hash(), &mut changes.nodes)?;
-    }
+    let push = if changes.blocks.len() < MANY {
+        push_each
+    } else {
+        push_all
+    };
+    let roots = push(roots, &changes.blocks, &mut changes.nodes)?;
     changes.head = Some((roots.head(), roots));
     Ok(changes)
+}
+
+/// From so many blocks on they have enough parents for the lanes of the processor.
+const MANY: usize = 8;
+
+/// The roots after `blocks`, one after the other. Adds the nodes that they finish to `finished`.
+fn push_each(roots: &Roots, blocks: &[Block], finished: &mut Vec<Node>) -> Result<Roots> {
+    let mut roots = roots.clone();
+    for block in blocks {
+        roots.push(block.size(), *block.leaf_hash(), finished)?;
+    }
+    Ok(roots)
+}
+
+/// The same, with all parents of one depth hashed side by side.
+///
+/// The sizes of the blocks must be known to add up.
+fn push_all(roots: &Roots, blocks: &[Block], finished: &mut Vec<Node>) -> Result<Roots> {
+    let start = roots.length();
+    let length = start + blocks.len() as u64;
+    let root_at = |depth| {
+        roots
+            .nodes()
+            .iter()
+            .find(|root| root.index.depth() == depth)
+    };
+
+    // The new nodes of each depth, after the root that is the left sibling of the first, if it has one.
+    let mut levels: Vec<Vec<Node>> = Vec::new();
+    let leaves = (start..length).zip(blocks).map(|(number, block)| {
+        let index = NodeIndex::leaf(number).ok_or(Error::LogTooLong { length })?;
+        let (size, hash) = (block.size(), *block.leaf_hash());
+        Ok(Node { index, size, hash })
+    });
+    let mut new = leaves.collect::<Result<Vec<_>>>()?;
+    while !new.is_empty() {
+        let depth = levels.len() as u64;
+        new.splice(0..0, root_at(depth).copied());
+        let above = parents(&new);
+        levels.push(mem::replace(&mut new, above));
+    }
+
+    let root = |index: NodeIndex| {
+        let level = levels.get(index.depth() as usize);
+        level.map_or_else(|| root_at(index.depth()), |level| level.last())
+    };
+    let new_roots = full_roots(length).filter_map(root).copied().collect();
+
+    let mut levels: Vec<_> = (0..)
+        .zip(&levels)
+        .map(|(depth, level)| level.iter().skip(usize::from(root_at(depth).is_some())))
+        .collect();
+    finished.reserve(2 * blocks.len());
+    for number in start..length {
+        let climb = 1 + number.trailing_ones() as usize;
+        finished.extend(levels.iter_mut().take(climb).filter_map(Iterator::next));
+    }
+    Roots::from_nodes(length, new_roots)
 }
 
 fn seal<E: From<Error>>(
@@ -107,4 +167,40 @@ fn seal<E: From<Error>>(
     }
     changes.signature = Some(signature);
     Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn blocks(sizes: &[u8]) -> Vec<Block> {
+        let values = sizes.iter().map(|&size| vec![size; size.into()].into());
+        Block::hash_many(values.collect())
+    }
+
+    /// A log of any length, which is shown by its roots alone.
+    fn roots(length: u64) -> Roots {
+        let root = |index: NodeIndex| Node {
+            index,
+            size: index.get() % 99,
+            hash: [index.depth() as u8; 32],
+        };
+        Roots::from_nodes(length, full_roots(length).map(root).collect()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn many_blocks_are_appended_as_one_after_the_other(
+            length in prop_oneof![0..70_u64, 0..MAX_LENGTH - 300, Just(MAX_LENGTH - 300), Just((1 << 40) - 5)],
+            sizes in prop::collection::vec(any::<u8>(), 1..300),
+        ) {
+            let (roots, blocks) = (roots(length), blocks(&sizes));
+            let (mut each, mut all) = (Vec::new(), Vec::new());
+            let expected = push_each(&roots, &blocks, &mut each).unwrap();
+            prop_assert_eq!(push_all(&roots, &blocks, &mut all).unwrap(), expected);
+            prop_assert_eq!(all, each);
+        }
+    }
 }

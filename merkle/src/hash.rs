@@ -34,12 +34,28 @@ pub fn leaf_hash(value: &[u8]) -> Hash {
 #[must_use]
 pub fn parent_hash(a: &Node, b: &Node) -> Hash {
     let (left, right) = if a.index <= b.index { (a, b) } else { (b, a) };
-    let size = left.size.saturating_add(right.size);
-    let mut bytes = [PARENT; PARENT_SIZE];
-    bytes[1..9].copy_from_slice(&size.to_be_bytes());
-    bytes[9..41].copy_from_slice(&left.hash);
-    bytes[41..].copy_from_slice(&right.hash);
-    hash(&bytes)
+    hash(&parent_bytes(left, right))
+}
+
+/// The parents of siblings that stand beside each other, two by two, as many at a time as the
+/// processor has lanes. Their sizes must be known to add up to no more than a log can have.
+pub(crate) fn parents(children: &[Node]) -> Vec<Node> {
+    let params = params();
+    let pairs = children.as_chunks::<2>().0;
+    let mut parents = Vec::with_capacity(pairs.len());
+    for group in pairs.chunks(GROUP) {
+        let bytes = group.iter().map(|[left, right]| parent_bytes(left, right));
+        let bytes: Vec<_> = bytes.collect();
+        let jobs = bytes.iter().map(|bytes| HashManyJob::new(&params, bytes));
+        let mut jobs: Vec<_> = jobs.collect();
+        many::hash_many(&mut jobs);
+        parents.extend(group.iter().zip(&jobs).map(|([left, right], job)| Node {
+            index: left.index.parent(),
+            size: left.size + right.size,
+            hash: to_hash(job.to_hash()),
+        }));
+    }
+    parents
 }
 
 /// The hash of a whole tree, given its roots from left to right: `H(2, (hash, index, size)*)`.
@@ -186,6 +202,15 @@ const PARENT_SIZE: usize = 73;
 
 /// A hash, an index and a size.
 const ROOT_SIZE: usize = 48;
+
+fn parent_bytes(left: &Node, right: &Node) -> [u8; PARENT_SIZE] {
+    let size = left.size.saturating_add(right.size);
+    let mut bytes = [PARENT; PARENT_SIZE];
+    bytes[1..9].copy_from_slice(&size.to_be_bytes());
+    bytes[9..41].copy_from_slice(&left.hash);
+    bytes[41..].copy_from_slice(&right.hash);
+    bytes
+}
 
 /// Hashes what is in one piece, without a state that would copy it first.
 fn hash(bytes: &[u8]) -> Hash {
