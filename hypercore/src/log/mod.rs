@@ -313,9 +313,7 @@ impl Log {
     /// Takes the bits, roots and head of a change for its own. Adds the nodes that were not known
     /// before to `added`.
     fn adopt(&mut self, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
-        let longer = change
-            .head()
-            .filter(|head| head.length > self.head.length);
+        let longer = change.head().filter(|head| head.length > self.head.length);
         if longer.is_some() {
             // A damaged file may claim what never was. It is believed once the log is that long.
             self.bitfield.truncate(self.head.length);
