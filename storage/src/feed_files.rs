@@ -8,7 +8,10 @@ mod sync;
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use hypercore_merkle::{MAX_LENGTH, NodeIndex};
@@ -48,6 +51,8 @@ pub struct FeedFiles {
     owned: OnceLock<()>,
     /// What `tree` has, as far as it is known.
     known: NodeCache,
+    /// `bitfield` has been found to have at least so many bytes, and was not cut since.
+    room: AtomicU64,
 }
 
 impl FeedFiles {
@@ -89,6 +94,7 @@ impl FeedFiles {
             foreign_data: false,
             owned: OnceLock::new(),
             known: NodeCache::default(),
+            room: AtomicU64::new(0),
             storage,
         };
         let damage = match files.read_headers() {
@@ -280,10 +286,16 @@ impl FeedFiles {
         if file.len()? <= len {
             return Ok(());
         }
+        self.cut_file(file, len)
+    }
+
+    fn cut_file(&self, file: &File, len: u64) -> Result<()> {
         self.own()?;
         let truncated = file.truncate(len);
-        if file.name == FileName::Tree {
-            self.known.forget();
+        match file.name {
+            FileName::Tree => self.known.forget(),
+            FileName::Bitfield => self.room.store(0, Ordering::Release),
+            _ => {}
         }
         truncated
     }
@@ -293,10 +305,10 @@ impl FeedFiles {
         if start >= end.min(len) {
             return Ok(());
         }
-        self.own()?;
         if end >= len {
-            return file.truncate(start);
+            return self.cut_file(file, start);
         }
+        self.own()?;
         file.punch_hole(start..end)
     }
 

@@ -1,5 +1,7 @@
 //! The pages of the bitfield, each as long as the header says.
 
+use std::sync::atomic::Ordering;
+
 use hypercore_merkle::MAX_LENGTH;
 
 use super::{FeedFiles, within};
@@ -82,15 +84,22 @@ impl FeedFiles {
     pub fn reserve_pages(&self, length: u64) -> Result<()> {
         within(FileName::Bitfield, length, MAX_LENGTH)?;
         let end = self.page_offset(length.div_ceil(PAGE_BLOCKS));
+        // One call of the system less for all appends but those that begin a page.
+        if self.room.load(Ordering::Acquire) >= end {
+            return Ok(());
+        }
         let page = u64::from(self.page_size);
         let len = self.bitfield.len()?.max(header::LEN);
         if len >= end {
+            self.room.store(end, Ordering::Release);
             return Ok(());
         }
         // What lies before becomes a hole, and that shows zeros.
         let zeros = vec![0; page.min(end - len) as usize];
         self.write(&self.bitfield, end - zeros.len() as u64, &zeros)?;
-        self.sync_bitfield()
+        self.sync_bitfield()?;
+        self.room.store(end, Ordering::Release);
+        Ok(())
     }
 
     /// Cuts the bitfield to its first `count` pages.

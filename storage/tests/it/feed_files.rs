@@ -282,6 +282,20 @@ fn a_short_last_page_is_passed_as_it_is() {
 }
 
 #[test]
+fn room_for_pages_is_made_again_after_a_cut() {
+    let (_memory, files) = created();
+    let len = || files.len(FileName::Bitfield).unwrap();
+    files.reserve_pages(8193).unwrap();
+    assert_eq!(len(), 32 + 2 * 3584);
+    files.truncate_pages(1).unwrap();
+    files.reserve_pages(8193).unwrap();
+    assert_eq!(len(), 32 + 2 * 3584);
+    files.reset().unwrap();
+    files.reserve_pages(1).unwrap();
+    assert_eq!(len(), 32 + 3584);
+}
+
+#[test]
 fn truncating_keeps_what_is_before() {
     let (memory, files) = created();
     files
