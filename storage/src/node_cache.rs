@@ -144,9 +144,22 @@ impl NodeCache {
         pending: impl Fn(NodeIndex) -> Option<Node>,
     ) -> (Vec<Option<Node>>, u64) {
         let inner = self.lock();
-        let kept = |index: NodeIndex| inner.nodes.get(&index.get()).copied();
-        let find = |&index: &NodeIndex| pending(index).or_else(|| kept(index));
+        let find = |&index: &NodeIndex| inner.find(index, &pending);
         (indexes.iter().map(find).collect(), inner.generation)
+    }
+
+    /// The nodes in the order of `indexes`, if all of them are known.
+    pub(crate) fn get_all(
+        &self,
+        indexes: &[NodeIndex],
+        pending: impl Fn(NodeIndex) -> Option<Node>,
+    ) -> Option<Vec<Node>> {
+        let inner = self.lock();
+        let mut nodes = Vec::with_capacity(indexes.len());
+        for &index in indexes {
+            nodes.push(inner.find(index, &pending)?);
+        }
+        Some(nodes)
     }
 
     /// These nodes were read, after [`get`](Self::get) has returned `generation`.
@@ -184,6 +197,10 @@ const fn slot(leaf: u64) -> usize {
 }
 
 impl Inner {
+    fn find(&self, index: NodeIndex, pending: impl Fn(NodeIndex) -> Option<Node>) -> Option<Node> {
+        pending(index).or_else(|| self.nodes.get(&index.get()).copied())
+    }
+
     /// Where the block of this leaf begins, and the leaf, if nothing was written since it was found.
     fn place(&self, leaf: u64) -> Option<(u64, Node)> {
         let &(offset, node, generation) = self.places.get(slot(leaf))?.as_ref()?;

@@ -133,6 +133,13 @@ impl FeedFiles {
         indexes: &[NodeIndex],
         pending: impl Fn(NodeIndex) -> Option<Node>,
     ) -> Result<Vec<Node>> {
+        // Most often there is nothing to look for, or all is known, and needs no list of what is missing.
+        if indexes.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(nodes) = self.known.get_all(indexes, &pending) {
+            return Ok(nodes);
+        }
         let (mut nodes, generation) = self.known.get(indexes, pending);
         if nodes.iter().any(Option::is_none) {
             let missing = missing(indexes, &nodes);
