@@ -182,7 +182,8 @@ impl FeedFiles {
     ///
     /// All records from the first new leaf to the last are written, with zeros where a node is not
     /// known yet; nodes elsewhere follow on their own (Hypercore 9 `index.js` `_append`). The zeros
-    /// also remove what an append that was never completed left there.
+    /// also remove what an append that was never completed left there. A parent that stands right
+    /// before the first leaf, as of every second append there is one, is written with it.
     ///
     /// # Errors
     ///
@@ -209,30 +210,32 @@ impl FeedFiles {
         new_length: u64,
         nodes: &[Node],
     ) -> Result<()> {
-        let (start, end) = (2 * old_length, 2 * new_length - 1);
-        let nodes = sorted(nodes)?;
-        let position = |limit| nodes.partition_point(|node| node.index.get() < limit);
-        let (inside, outside) = (position(start)..position(end), position(end)..);
-        let before = &nodes[..inside.start];
-        let outside = &nodes[outside];
-        let mut inside = &nodes[inside];
+        let (leaf, end) = (2 * old_length, 2 * new_length - 1);
+        let position = |node: &Node| node.index.get();
+        let joins = nodes.iter().any(|node| position(node) + 1 == leaf);
+        let start = leaf - u64::from(joins);
+        let is_inside = |node: &Node| (start..end).contains(&position(node));
+        let (mut inside, elsewhere): (Vec<_>, Vec<_>) = nodes.iter().copied().partition(is_inside);
+        let elsewhere = sorted(&elsewhere)?;
+        // In the order of the writes; within one they stand in any.
+        inside.sort_by_key(|node| (position(node) - start) / RUN as u64);
+        let mut inside = &inside[..];
         let mut buffer = Vec::new();
         let mut first = start;
         while first < end {
             let records = (end - first).min(RUN as u64);
             buffer.clear();
             buffer.resize(records as usize * RECORD, 0);
-            let here = inside.partition_point(|node| node.index.get() < first + records);
+            let here = inside.partition_point(|node| position(node) < first + records);
             for node in &inside[..here] {
-                let at = (node.index.get() - first) as usize * RECORD;
+                let at = (position(node) - first) as usize * RECORD;
                 buffer[at..at + RECORD].copy_from_slice(&node.to_record());
             }
             inside = &inside[here..];
             self.write(&self.tree, header::LEN + RECORD as u64 * first, &buffer)?;
             first += records;
         }
-        self.write_sorted(before)?;
-        self.write_sorted(outside)
+        self.write_sorted(&elsewhere)
     }
 
     /// Removes the node at `index`.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH, Node, full_roots};
+use hypercore_merkle::{MAX_BYTE_LENGTH, MAX_LENGTH, Node, Roots, full_roots};
 use hypercore_storage::{
     Error, FeedFiles, FileName, Memory,
     testing::{Counts, Recording},
@@ -153,6 +153,55 @@ fn an_append_removes_what_an_unfinished_one_left() {
             Some(node(7))
         ]
     );
+}
+
+/// The new leaves, what is between them and the parent right before them take one write.
+#[test]
+fn an_append_writes_neighbours_together() {
+    let storage = Recording::new(Memory::new());
+    let files = open(&storage);
+    let mut roots = Roots::new();
+    for block in 0..16 {
+        let mut finished = Vec::new();
+        roots.push(1, [7; 32], &mut finished).unwrap();
+        files
+            .write_append_nodes(block, block + 1, &finished)
+            .unwrap();
+        let writes = finished.len() as u64 - block % 2;
+        assert_eq!(storage.take(FileName::Tree).writes, writes, "{block}");
+    }
+}
+
+proptest! {
+    /// Zeros first, then one node after the other; whatever was there before.
+    #[test]
+    fn an_append_writes_what_it_says(
+        old_length in 0..40_u64,
+        count in 1..40_u64,
+        before in prop::collection::btree_set(0..200_u64, 0..60),
+        nodes in prop::collection::btree_set(0..200_u64, 0..60),
+        seed in any::<u64>(),
+    ) {
+        let (simple, expected) = created();
+        let (memory, files) = created();
+        let before: Vec<_> = before.into_iter().map(node).collect();
+        files.write_nodes(&before).unwrap();
+        expected.write_nodes(&before).unwrap();
+
+        let mut nodes: Vec<_> = nodes.into_iter().map(node).collect();
+        nodes.sort_by_key(|node| node.index.get().wrapping_mul(seed | 1));
+        files.write_append_nodes(old_length, old_length + count, &nodes).unwrap();
+
+        let mut tree = simple.read(FileName::Tree);
+        let records = (2 * old_length) as usize..(2 * (old_length + count) - 1) as usize;
+        tree.resize(tree.len().max(32 + 40 * records.end), 0);
+        tree[32 + 40 * records.start..32 + 40 * records.end].fill(0);
+        simple.write(FileName::Tree, &tree);
+        for node in &nodes {
+            expected.write_nodes(&[*node]).unwrap();
+        }
+        prop_assert!(memory.read(FileName::Tree) == simple.read(FileName::Tree));
+    }
 }
 
 /// More nodes than one write takes.
