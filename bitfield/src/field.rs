@@ -219,6 +219,19 @@ impl Bitfield {
         new
     }
 
+    /// Says that all tree nodes of a range are here; of how many that is news.
+    pub fn tree_set_range(&mut self, nodes: Range<u64>) -> u64 {
+        let start = self.tree.next_clear(nodes.start);
+        let end = nodes.end.min(MAX_BITS);
+        if start >= end {
+            return 0;
+        }
+        let (first, last) = (start / PAGE_NODES, (end - 1) / PAGE_NODES);
+        self.grow(last);
+        self.dirty.set_range(first..last + 1, true);
+        self.tree.set_range(start..end, true)
+    }
+
     /// Says that a tree node is not here; true if it was.
     pub fn tree_clear(&mut self, index: u64) -> bool {
         let was = self.tree.set(index, false) != Change::Nothing;

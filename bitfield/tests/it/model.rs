@@ -14,6 +14,7 @@ enum Op {
     Set(u64, bool),
     Range(Range<u64>, bool),
     Tree(u64, bool),
+    TreeRange(Range<u64>),
     TreeCut(u64),
     Rle(u64, Vec<u8>),
     Pages(u64),
@@ -53,6 +54,7 @@ fn op() -> impl Strategy<Value = Op> {
         (position(), any::<bool>()).prop_map(|(block, here)| Op::Set(block, here)),
         (range(), any::<bool>()).prop_map(|(blocks, here)| Op::Range(blocks, here)),
         (position(), any::<bool>()).prop_map(|(index, here)| Op::Tree(index, here)),
+        range().prop_map(Op::TreeRange),
         (0..=END / 2).prop_map(Op::TreeCut),
         (position(), bytes()).prop_map(|(start, bytes)| Op::Rle(start & !7, bytes)),
         (0..=END / 8192).prop_map(Op::Pages),
@@ -125,6 +127,7 @@ proptest! {
                 Op::Range(blocks, here) => prop_assert_eq!(bitfield.set_range(blocks.clone(), here), insert(&mut data, blocks, here)),
                 Op::Tree(index, true) => prop_assert_eq!(bitfield.tree_set(index), tree.insert(index)),
                 Op::Tree(index, false) => prop_assert_eq!(bitfield.tree_clear(index), tree.remove(&index)),
+                Op::TreeRange(nodes) => prop_assert_eq!(bitfield.tree_set_range(nodes.clone()), insert(&mut tree, nodes, true)),
                 Op::TreeCut(length) => {
                     bitfield.tree_truncate(length);
                     tree.retain(|&index| index < 2 * length);
@@ -243,7 +246,7 @@ proptest! {
                         insert(&mut model, start + bit..start + bit + 1, has);
                     }
                 }
-                Op::TreeCut(_) | Op::Pages(_) => {}
+                Op::TreeRange(_) | Op::TreeCut(_) | Op::Pages(_) => {}
             }
         }
         prop_assert_eq!(remote.is_empty(), model.is_empty());

@@ -1,5 +1,7 @@
 //! What is known of the tree: proofs, digests, roots, and where bytes are.
 
+use std::ops::Range;
+
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
     ChangeSet, NodeIndex, NodeSet, NodeSetMut, Proof, RemoteTree, Roots, Seek, SeekStep, Signature,
@@ -71,14 +73,35 @@ impl NodeSetMut for TreeBitsMut<'_> {
 
 /// Sets the bits of what comes with a change. Adds the nodes that were not known before to `added`.
 pub(super) fn set_bits(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
+    if change.blocks().len() > 1 {
+        return set_bits_of_append(bitfield, change);
+    }
+    insert_each(bitfield, change, added);
+    if let [_] = change.blocks() {
+        bitfield.set(change.start_block(), true);
+    }
+}
+
+fn insert_each(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<NodeIndex>) {
     let mut tree = TreeBitsMut { bitfield, added };
     for node in change.nodes() {
         tree_index::insert(&mut tree, node.index);
     }
-    if let [_] = change.blocks() {
-        bitfield.set(change.start_block(), true);
-    } else {
-        bitfield.set_range(blocks_of(change), true);
+}
+
+/// The same for more than one block, which only an append has: from its first leaf to its last all
+/// nodes are there but those that reach over the end. An append is not undone, so nobody asks which of
+/// them were not known before.
+fn set_bits_of_append(bitfield: &mut Bitfield, change: &ChangeSet) {
+    let Range { start, end } = blocks_of(change);
+    bitfield.set_range(start..end, true);
+    bitfield.tree_set_range(2 * start..2 * end - 1);
+    let first = change.leaf();
+    for node in tree_index::unfinished(end).filter(|&node| node > first) {
+        bitfield.tree_clear(node.get());
+    }
+    for node in change.nodes().iter().filter(|node| node.index < first) {
+        bitfield.tree_set(node.index.get());
     }
 }
 
@@ -180,6 +203,42 @@ impl Log {
                 }
                 SeekStep::Below { node, .. } => return Ok(Sought::Below(node)),
                 _ => return Ok(Sought::Beyond),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hypercore_bitfield::PageSize;
+    use hypercore_merkle::{Block, append};
+
+    use super::*;
+
+    /// As by inserting one node after the other.
+    #[test]
+    fn an_append_sets_the_bits_of_its_nodes() {
+        let push = |roots: &Roots, count: u64| {
+            let blocks = vec![Block::hash(b"some".as_slice().into()); count as usize];
+            append::unsigned(roots, blocks).unwrap()
+        };
+        for start in 0..40 {
+            let mut before = Bitfield::new(PageSize::Current);
+            let mut roots = Roots::new();
+            if start > 0 {
+                let change = push(&roots, start);
+                insert_each(&mut before, &change, &mut Vec::new());
+                before.set_range(0..start, true);
+                roots = change.roots().unwrap().clone();
+            }
+            for count in (1..40).chain([8192]) {
+                let change = push(&roots, count);
+                let (mut expected, mut found) = (before.clone(), before.clone());
+                insert_each(&mut expected, &change, &mut Vec::new());
+                expected.set_range(blocks_of(&change), true);
+                set_bits(&mut found, &change, &mut Vec::new());
+                assert_eq!(found, expected, "{start} + {count}");
+                assert!(found.dirty_pages().eq(expected.dirty_pages()));
             }
         }
     }
