@@ -40,12 +40,10 @@ fn read_answers(data: Vec<Data>) -> Result<Vec<Answer>> {
     let mut values = Vec::with_capacity(data.len());
     let mut answers = Vec::with_capacity(data.len());
     for data in data {
-        let mut nodes = Vec::with_capacity(data.nodes.len());
-        for sent in &data.nodes {
-            nodes.push(node(sent)?);
-        }
+        // In the memory of those that were sent, which are as large.
+        let nodes = data.nodes.into_iter().map(node);
         let proof = Proof {
-            nodes,
+            nodes: nodes.collect::<Result<_>>()?,
             signature: match &data.signature {
                 Some(signature) => Some(Signature::try_from(&signature[..])?),
                 None => None,
@@ -169,7 +167,7 @@ fn finish(core: &mut Core, peer: PeerId, request: InFlight, block: Option<u64>) 
     }
 }
 
-fn node(node: &DataNode) -> Result<Node> {
+fn node(node: DataNode) -> Result<Node> {
     let out_of_range = hypercore_merkle::Error::BlockOutOfRange {
         block: node.index / 2,
     };
