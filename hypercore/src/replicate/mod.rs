@@ -321,6 +321,10 @@ impl Replicator {
 
     /// Blocks are here now that were not before.
     pub(crate) fn blocks_stored(&mut self, blocks: Range<u64>, source: Option<PeerId>) {
+        if blocks.is_empty() {
+            // A Have of no blocks counts as one of the first.
+            return;
+        }
         self.asked.stored(blocks.clone());
         for peer in self
             .peers

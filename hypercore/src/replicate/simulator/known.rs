@@ -57,6 +57,23 @@ fn a_byte_at_the_end_of_a_log_that_then_grows() {
     }
 }
 
+/// Peers took it for the block that comes next. They asked for that, and waited until they had to give
+/// up the connection.
+#[test]
+fn nothing_is_appended() {
+    Runtime::run(1, |runtime| {
+        let mut world = World::new(runtime, 1);
+        let node = world.add_node(None, false);
+        let options = [plain(true), plain(true)];
+        world.append(3);
+        world.connect([node, 0], options, [good_conditions(); 2]);
+        world.settle();
+        world.append(0);
+        runtime.run_for(Duration::from_secs(60));
+        world.check();
+    });
+}
+
 /// Its end was read again and again, as fast as the processor could, while our answers waited for
 /// it to read them.
 #[test]
