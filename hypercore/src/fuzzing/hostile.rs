@@ -18,8 +18,8 @@ use peer::Hostile;
 /// A peer that knows the key and says what it likes, to a clone that wants blocks and to the writer,
 /// with an honest connection between these two.
 ///
-/// The input is a byte of settings ([`World::new`]) and a list of operations of four bytes each: what
-/// to do, and three numbers that say with what ([`World::operate`], [`Hostile::act`]).
+/// The input is a byte of settings (`World::new`) and a list of operations of four bytes each: what
+/// to do, and three numbers that say with what (`World::operate`, `Hostile::act`).
 ///
 /// * Only the hostile peer is blamed.
 /// * What is stored is what was written, and so is what is sent.
