@@ -224,7 +224,7 @@ impl World {
             8 => {
                 self.check(&self.clone).await;
                 let end = core.length().min(first + count);
-                if first < end {
+                if first <= end {
                     core.clear(first..end).await.expect("memory does not fail");
                 }
             }

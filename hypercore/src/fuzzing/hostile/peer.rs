@@ -78,13 +78,14 @@ impl Hostile {
 
     pub(super) fn act(&mut self, kind: u8, a: u8, b: u8, c: u8) {
         match kind {
-            11 => {
+            11 | 25 => {
+                let kind = if kind == 11 { 10 } else { 8 };
                 for more in 0..4 * u64::from(c) {
-                    self.say(message(10, a, b, c, more));
+                    self.say(message(kind, a, b, c, more));
                 }
             }
             // Those before it are answered with the truth.
-            12 | 25.. => {
+            12 | 26.. => {
                 for how in iter::repeat_n(0, a.into()).chain([b]) {
                     if let Some(request) = self.asked.pop_front() {
                         self.answer(&request, how, c);
