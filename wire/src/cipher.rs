@@ -86,7 +86,11 @@ impl Cipher {
     fn refill<S: Simd>(&mut self, simd: S) {
         let counters: [u64; LANES] =
             std::array::from_fn(|block| self.counter.wrapping_add(block as u64));
-        let mut start = self.state.map(|word| u32x8::splat(simd, word));
+        // Not with `map`, which is a call with copies when it is not built into this function.
+        let mut start = [u32x8::splat(simd, 0); 16];
+        for (start, &word) in start.iter_mut().zip(&self.state) {
+            *start = u32x8::splat(simd, word);
+        }
         start[8] = u32x8::from_slice(simd, &counters.map(|counter| counter as u32));
         start[9] = u32x8::from_slice(simd, &counters.map(|counter| (counter >> 32) as u32));
 
