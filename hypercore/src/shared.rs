@@ -155,7 +155,7 @@ impl Shared {
         change: impl FnOnce() -> Result<ChangeSet>,
     ) -> Result<ChangeSet, FailedWrite> {
         let change = change().map_err(FailedWrite::harmless)?;
-        // Who signs may take his time, and somebody have shown more meanwhile.
+        // A signer may be slow, and a peer may have proven a longer log meanwhile.
         self.lock()
             .log
             .check_lock()

@@ -86,7 +86,7 @@ impl Cipher {
     fn refill<S: Simd>(&mut self, simd: S) {
         let counters: [u64; LANES] =
             std::array::from_fn(|block| self.counter.wrapping_add(block as u64));
-        // Not with `map`, which is a call with copies when it is not built into this function.
+        // Not with `map`: where the compiler does not inline it, the array is copied twice.
         let mut start = [u32x8::splat(simd, 0); 16];
         for (start, &word) in start.iter_mut().zip(&self.state) {
             *start = u32x8::splat(simd, word);

@@ -297,16 +297,15 @@ impl Guard {
         let Some(here) = here.filter(|_| !place.is_empty()) else {
             return Ok(None);
         };
-        let here = Slots::read(here)?;
         let elsewhere = match elsewhere {
             Some(state) => GuardFile::open(state, &discovery_key.to_string())?,
             None => None,
         };
-        let elsewhere = elsewhere.map(Slots::read).transpose()?;
+        let here = Slots::read(here)?;
         Ok(Some(Self {
             appends: here.newest.unwrap_or_default().appends,
             here,
-            elsewhere,
+            elsewhere: elsewhere.map(Slots::read).transpose()?,
             place: leaf_hash(&place),
             expects_loss: false,
         }))

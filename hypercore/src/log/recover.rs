@@ -84,7 +84,7 @@ pub(super) struct Content {
     pub(super) vouched: Vouched,
     pub(super) recovery: Option<Recovery>,
     /// The files do not say this, because they could not be written.
-    pub(super) only_here: bool,
+    pub(super) only_read: bool,
 }
 
 /// What there is of a log in its files.
@@ -123,7 +123,7 @@ pub(super) fn load(
                 tracing::warn!(%error, "the end of the core cannot be put right, so it is only read");
                 let content = end.into_content(0);
                 Ok(Content {
-                    only_here: true,
+                    only_read: true,
                     ..content
                 })
             }
@@ -167,7 +167,7 @@ pub(super) fn examine(
             roots,
             vouched,
             recovery: None,
-            only_here: false,
+            only_read: false,
         }));
     }
     let may_lose = guard::may_lose(files, writer && may_lose)?;
@@ -204,7 +204,7 @@ pub(super) fn examine(
         bitfield,
         roots,
         vouched: Vouched::Damaged,
-        only_here: false,
+        only_read: false,
     }))
 }
 
@@ -359,7 +359,7 @@ impl End {
             roots: self.roots,
             vouched: Vouched::Signed,
             recovery: Some(recovery),
-            only_here: false,
+            only_read: false,
         }
     }
 }

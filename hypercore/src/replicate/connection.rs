@@ -692,12 +692,3 @@ impl Connection {
 
 /// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
 pub(super) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
-
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Transport(error) => error,
-            other => Self::other(other),
-        }
-    }
-}

@@ -93,8 +93,13 @@ pub(crate) fn is_original(core: &Hypercore) -> bool {
 
 /// Whether there is a file of a core in `dir`.
 pub(crate) fn has_core(dir: &Path) -> bool {
-    let mut files = FileName::ALL.into_iter();
-    files.any(|file| dir.join(file.as_str()).symlink_metadata().is_ok())
+    files_of_core(dir).next().is_some()
+}
+
+/// The files of a core that there are in `dir`.
+pub(crate) fn files_of_core(dir: &Path) -> impl Iterator<Item = FileName> {
+    let files = FileName::ALL.into_iter();
+    files.filter(|file| dir.join(file.as_str()).symlink_metadata().is_ok())
 }
 
 /// Fails if nothing may be appended to `core`, and says why.

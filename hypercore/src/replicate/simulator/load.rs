@@ -4,16 +4,13 @@
 //! system tells it. What they would catch is a cost that grows with the square.
 
 use std::{
-    fs, io,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    fs,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
 use hypercore_merkle::{Block, KeyPair, Node, NodeIndex, Proof};
-use hypercore_storage::{FileName, Memory, RandomAccess, Storage};
+use hypercore_storage::{FileName, Memory, testing::Recording};
 
 use super::{
     EQUAL_BLOCKS, World, network::Cable, open, open_on, plain, schedules::good_conditions,
@@ -158,47 +155,13 @@ fn many_cores_on_one_connection() {
     check_growth(50, 1000, share_cores);
 }
 
-/// Files that count how often they are read.
-#[derive(Debug)]
-struct Counted<T>(T, Arc<AtomicU64>);
-
-impl Storage for Counted<Memory> {
-    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
-        let file = self.0.open(file)?;
-        Ok(Arc::new(Counted(file, Arc::clone(&self.1))))
-    }
-}
-
-impl RandomAccess for Counted<Arc<dyn RandomAccess>> {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.read_at(offset, buffer)
-    }
-
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-}
-
 /// Each of the nodes that came with it was looked up, and all above it.
 #[test]
 fn a_false_proof_has_few_of_our_nodes_read() {
     Runtime::run(0, |runtime| {
         let key_pair = KeyPair::from_seed(&[1; 32]);
         let key = key_pair.public_key();
-        let (storage, reads) = (Memory::new(), Arc::<AtomicU64>::default());
+        let storage = Memory::new();
         let core = open(&storage, key, Some(key_pair), false);
         let append = core.clone();
         runtime.spawn(async move {
@@ -208,8 +171,8 @@ fn a_false_proof_has_few_of_our_nodes_read() {
         });
         runtime.run_for(Duration::from_secs(1));
         drop(core);
-        let counted = Counted(storage, Arc::clone(&reads));
-        let core = open_on(Arc::new(counted), key, None, false);
+        let storage = Recording::new(storage);
+        let core = open_on(Arc::new(storage.clone()), key, None, false);
         let node = |number: u64| Node {
             index: NodeIndex::leaf(64 * number).expect("it may exist"),
             size: 5,
@@ -219,11 +182,17 @@ fn a_false_proof_has_few_of_our_nodes_read() {
             nodes: (1..=100).map(node).collect(),
             signature: None,
         };
-        let before = reads.load(Ordering::Relaxed);
+        let reads = || -> u64 {
+            FileName::ALL
+                .map(|file| storage.take(file).reads)
+                .iter()
+                .sum()
+        };
+        reads();
         let block = Block::hash("false".into());
         let checked = core.shared().lock().log.check(0, Some(block), &proof);
         assert!(checked.is_err_and(|error| error.is_peer_fault()));
-        let reads = reads.load(Ordering::Relaxed) - before;
+        let reads = reads();
         assert!((1..64).contains(&reads), "{reads} reads");
     });
 }

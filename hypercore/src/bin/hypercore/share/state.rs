@@ -11,6 +11,7 @@ use data_encoding::HEXLOWER;
 use hypercore::{merkle::leaf_hash, storage::FileName};
 
 use crate::{
+    commands::files_of_core,
     errors::{Failure, Result},
     link::Facts,
     share::unreadable,
@@ -146,10 +147,7 @@ impl Entry {
 /// Whether there is a file of a core in `dir` beside its secret key: the others can be made anew of
 /// what peers have, so it opens a core that lacks any of them.
 fn has_more_of_core(dir: &Path) -> bool {
-    let mut files = FileName::ALL.into_iter();
-    files.any(|file| {
-        file != FileName::SecretKey && dir.join(file.as_str()).symlink_metadata().is_ok()
-    })
+    files_of_core(dir).any(|file| file != FileName::SecretKey)
 }
 
 /// A folder and everything in it, in the same order every time, without following links.
