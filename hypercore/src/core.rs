@@ -133,7 +133,7 @@ impl Core {
         let request = replicator.demand.get(index, if_available);
         replicator.place(index, log, runtime::now());
         if if_available {
-            replicator.settle();
+            replicator.settle(log);
         }
         request
     }
@@ -190,6 +190,8 @@ impl Core {
         self.events.emit(Event::Append { length });
         self.replicator.demand.length_is(length);
         self.answer_seeks();
+        // Perhaps no peer knows of a longer one now.
+        self.replicator.settle(&self.log);
     }
 
     fn answer_seeks(&mut self) {

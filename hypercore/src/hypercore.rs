@@ -577,7 +577,11 @@ impl Hypercore {
     /// is writable. What was asked for before may still come. Connections whose own options said
     /// otherwise do as they are told now.
     pub fn set_downloading(&self, downloading: bool) {
-        self.shared.lock().replicator.set_downloading(downloading);
+        let mut core = self.shared.lock();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        replicator.set_downloading(downloading, log);
     }
 
     /// Starts or stops to answer peers, those to come too.
@@ -588,7 +592,7 @@ impl Hypercore {
     /// Registers a request that peers may be able to answer.
     fn ask<T>(&self, core: &mut Core, id: RequestId, answer: Receiver<Result<T>>) -> Request<T> {
         core.replicator.wake_all();
-        core.replicator.settle();
+        core.replicator.settle(&core.log);
         Request::new(Arc::clone(&self.shared), id, answer)
     }
 }

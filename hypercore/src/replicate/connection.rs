@@ -599,7 +599,10 @@ impl Connection {
             state.open(extensions);
             core.events.emit(Event::PeerOpen { peer: *peer });
         }
-        core.replicator.settle();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        replicator.settle(log);
     }
 
     fn handle_message(&mut self, channel: ChannelId, message: Message, now: Instant) -> Result<()> {
@@ -658,7 +661,10 @@ impl Connection {
             return;
         };
         let mut core = shared.lock();
-        let stage = core.replicator.remove_peer(peer);
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        let stage = replicator.remove_peer(peer, log);
         if stage.is_some_and(|stage| stage != Stage::Opening) {
             core.events.emit(Event::PeerClose {
                 peer,

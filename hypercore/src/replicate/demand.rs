@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    log::Log,
     request::Order,
 };
 
@@ -331,6 +332,7 @@ impl Demand {
         &mut self,
         has_block: impl Fn(u64) -> bool,
         has_length: impl Fn(u64) -> bool,
+        log: &Log,
     ) {
         let looked_for = self.if_available.iter().copied();
         let refused: Vec<_> = looked_for.filter(|&index| !has_block(index)).collect();
@@ -343,9 +345,16 @@ impl Demand {
         }
         self.updates
             .retain(|&(min_length, _), waiter| has_length(min_length) || !refuse(waiter));
-        if !has_length(1) {
-            self.seeks.retain(|seeking| !refuse(&seeking.waiter));
-        }
+        // Of a byte beyond the end only a longer log can tell.
+        let (known, longer) = (has_length(1), has_length(log.length() + 1));
+        self.seeks.retain(|seeking| {
+            let may_be_found = if seeking.offset > log.byte_length() {
+                longer
+            } else {
+                known
+            };
+            may_be_found || !refuse(&seeking.waiter)
+        });
     }
 
     /// Whether a request waits for [`Self::settle`].

@@ -122,7 +122,7 @@ impl Replicator {
         id
     }
 
-    pub(crate) fn remove_peer(&mut self, id: PeerId) -> Option<Stage> {
+    pub(crate) fn remove_peer(&mut self, id: PeerId, log: &Log) -> Option<Stage> {
         let mut peer = self.peers.remove(&id)?;
         self.release(id, peer.take_in_flight());
         self.forget_leader(id);
@@ -131,7 +131,7 @@ impl Replicator {
         }
         self.past = self.past.plus(peer.stats);
         self.wake_all();
-        self.settle();
+        self.settle(log);
         Some(peer.stage)
     }
 
@@ -151,12 +151,12 @@ impl Replicator {
     }
 
     /// Starts or stops to ask peers, those to come too.
-    pub(crate) fn set_downloading(&mut self, downloading: bool) {
+    pub(crate) fn set_downloading(&mut self, downloading: bool, log: &Log) {
         self.downloading = Some(downloading);
         for peer in self.peers.values_mut() {
             peer.set_status(downloading, peer.uploading);
         }
-        self.settle();
+        self.settle(log);
     }
 
     /// Starts or stops to answer peers, those to come too.
@@ -223,7 +223,7 @@ impl Replicator {
                 }
                 self.expect_next(id, log, now);
                 self.place_announced(id, blocks, log, now);
-                self.settle();
+                self.settle(log);
                 if is_longer {
                     return Ok(Some(Event::RemoteUpdate { peer: id, length }));
                 }
@@ -233,7 +233,7 @@ impl Replicator {
                 let refused = peer.on_unhave(unhave)?;
                 let is_shorter = peer.remote.bound() < before;
                 self.release(id, refused);
-                self.settle();
+                self.settle(log);
                 if is_shorter {
                     // Perhaps nothing is missing now, and other connections end.
                     self.wake_all();
@@ -246,19 +246,19 @@ impl Replicator {
                 };
                 (peer.is_exact, peer.keeps_next) = (has(EXACT_DIGESTS), has(NEXT_BLOCK));
             }
-            Message::Status(status) => self.on_status(id, status),
+            Message::Status(status) => self.on_status(id, status, log),
             _ => {}
         }
         Ok(None)
     }
 
-    fn on_status(&mut self, id: PeerId, status: &Status) {
+    fn on_status(&mut self, id: PeerId, status: &Status, log: &Log) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         let dropped = peer.on_status(status);
         self.release(id, dropped);
-        self.settle();
+        self.settle(log);
         self.wake_all();
     }
 
@@ -349,7 +349,7 @@ impl Replicator {
 
     /// Fails requests that do not want to wait for peers to come, if it is certain what the
     /// connected ones have.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self, log: &Log) {
         if !self.demand.wants_settling() || !self.peers.values().all(|peer| peer.is_settled()) {
             return;
         }
@@ -361,6 +361,7 @@ impl Replicator {
                     .values()
                     .any(|peer| peer.can_download() && peer.remote.bound() >= length)
             },
+            log,
         );
     }
 
@@ -374,7 +375,7 @@ impl Replicator {
         let forgotten = peer.check_deadline(now)?;
         self.release(id, forgotten);
         if gave_up {
-            self.settle();
+            self.settle(log);
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             probe::probe(peer, log, now);

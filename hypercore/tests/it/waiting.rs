@@ -142,6 +142,34 @@ fn if_available_waits_for_those_who_are_connected() {
     });
 }
 
+/// It waited for ever as soon as a peer had anything at all.
+#[test]
+fn if_available_finds_no_byte_beyond_the_end_that_peers_know_of() {
+    run(async {
+        let origin = writer(5).await;
+        let clone = clone_of(&origin, true).await;
+        let _connection = connect_live(&clone, &origin).await;
+        let seek = |offset| {
+            let mut options = SeekOptions::default();
+            options.if_available = true;
+            soon("an answer", clone.seek_with(offset, options))
+        };
+        // Not before the clone has the length that the peer has told of, and also after that.
+        for _ in 0..2 {
+            let beyond = seek(origin.byte_length() + 1).await;
+            assert!(matches!(beyond, Err(Error::NotAvailable)), "{beyond:?}");
+            assert_eq!(clone.length(), 5);
+        }
+        let found = seek(20).await.unwrap();
+        assert_eq!(found, origin.seek(20).await.unwrap());
+        // Those who wait for the log to grow go on waiting.
+        let mut patient = Box::pin(clone.seek(origin.byte_length() + 1));
+        start(patient.as_mut()).await;
+        origin.append_batch(["more", "and more"]).await.unwrap();
+        assert_eq!(soon("growth", patient).await.unwrap().index, 5);
+    });
+}
+
 #[test]
 fn an_update_that_is_satisfied_does_not_wait() {
     run(async {
