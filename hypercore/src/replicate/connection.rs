@@ -51,6 +51,7 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 struct Attachment {
     core: SharedCore,
+    discovery_key: [u8; 32],
     peer: PeerId,
     /// When it is to be looked at if nothing happens before.
     deadline: Option<Instant>,
@@ -79,6 +80,10 @@ pub(crate) struct Connection {
     used: bool,
     /// The last core was closed while the connection was live.
     abandoned: bool,
+    /// It was closed here: nothing more is exchanged.
+    closed: bool,
+    /// Cores that the remote opened and that are going to be added, or rejected.
+    awaited: BTreeSet<[u8; 32]>,
     /// Channels on which the remote asks faster than it takes our answers: its messages wait.
     congested: BTreeSet<ChannelId>,
     remote_ended: bool,
@@ -119,6 +124,8 @@ impl Connection {
             load: Load::default(),
             used: false,
             abandoned: false,
+            closed: false,
+            awaited: BTreeSet::new(),
             congested: BTreeSet::new(),
             remote_ended: false,
             close_by: None,
@@ -134,7 +141,7 @@ impl Connection {
 
     /// Puts `core` on this connection: it is exchanged once the remote opens it too.
     pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<PeerId> {
-        if self.failed {
+        if self.failed || self.closed {
             return Err(Error::Transport(io::ErrorKind::NotConnected.into()));
         }
         let mut locked = core.lock();
@@ -143,7 +150,9 @@ impl Connection {
             return Err(Error::NotFinalized);
         }
         let key = locked.log.key();
+        let discovery_key = *locked.log.discovery_key().as_bytes();
         let channel = self.session.open(key.as_bytes())?;
+        self.awaited.remove(&discovery_key);
         if let Some(attached) = self.attachments.get(&channel) {
             return Ok(attached.peer);
         }
@@ -177,6 +186,7 @@ impl Connection {
             channel,
             Attachment {
                 core: Arc::clone(core),
+                discovery_key,
                 peer,
                 deadline: None,
                 starved: false,
@@ -185,6 +195,46 @@ impl Connection {
         self.used = true;
         self.wake.wake_channel(channel);
         Ok(peer)
+    }
+
+    /// Nobody adds the core with this discovery key, which the remote has opened.
+    pub(crate) fn reject(&mut self, discovery_key: &[u8; 32]) {
+        if self.awaited.remove(discovery_key) {
+            self.session.reject(discovery_key);
+            self.wake.wake();
+        }
+    }
+
+    /// Takes `core` off this connection. Returns whether it was on it.
+    pub(crate) fn remove(&mut self, core: &SharedCore) -> bool {
+        let mut attachments = self.attachments.iter();
+        let found = attachments.find(|(_, attached)| Arc::ptr_eq(&attached.core, core));
+        let Some((&channel, _)) = found else {
+            return false;
+        };
+        self.take_off(channel);
+        self.wake.wake();
+        true
+    }
+
+    fn take_off(&mut self, channel: ChannelId) {
+        self.session.close(channel);
+        let reason = "the core was taken off the connection";
+        self.detach(channel, CloseReason::Dropped, reason);
+    }
+
+    /// Takes all cores off, after which the connection ends.
+    pub(crate) fn close(&mut self) {
+        for awaited in std::mem::take(&mut self.awaited) {
+            self.session.reject(&awaited);
+        }
+        let channels: Vec<_> = self.attachments.keys().copied().collect();
+        for channel in channels {
+            self.take_off(channel);
+        }
+        self.closed = true;
+        self.options.drop_remote_open();
+        self.wake.wake();
     }
 
     // ---- the transport's side ---------------------------------------------------------------
@@ -250,7 +300,12 @@ impl Connection {
         self.failed
             || self.remote_ended
             || (self.has_nothing_left()
-                && (self.session.closing() == 0 || self.close_by.is_some_and(|by| by <= now)))
+                && (self.may_hang_up() || self.close_by.is_some_and(|by| by <= now)))
+    }
+
+    /// Whether the remote would take the end of the transport for that of the connection.
+    fn may_hang_up(&self) -> bool {
+        self.session.is_handshaken() && self.session.closing() == 0
     }
 
     /// Whether the remote has the cores, and owes no answers.
@@ -289,7 +344,14 @@ impl Connection {
     /// Whether every core was exchanged, on a connection that is made for no more than that, or
     /// closed by its owner.
     fn has_nothing_left(&self) -> bool {
-        self.used && (!self.options.live || self.abandoned) && self.session.channels() == 0
+        if self.closed {
+            // Whatever the remote opened here.
+            return true;
+        }
+        self.used
+            && (!self.options.live || self.abandoned)
+            && self.awaited.is_empty()
+            && self.session.channels() == 0
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -549,9 +611,12 @@ impl Connection {
                         extensions.receive(&name, *peer, &payload);
                     }
                 }
-                // Nobody here has that core: let the remote know, so that it does not wait.
-                WireEvent::RemoteOpened { discovery_key } if !self.options.live => {
-                    self.session.reject(&discovery_key);
+                WireEvent::RemoteOpened { discovery_key } => self.opened_by_remote(discovery_key),
+                WireEvent::Closed {
+                    channel: None,
+                    discovery_key,
+                } => {
+                    self.awaited.remove(&discovery_key);
                 }
                 _ => {}
             }
@@ -603,6 +668,19 @@ impl Connection {
             log, replicator, ..
         } = &mut *core;
         replicator.settle(log);
+    }
+
+    /// The remote opened a core that was not open on our side then.
+    fn opened_by_remote(&mut self, discovery_key: [u8; 32]) {
+        let mut attached = self.attachments.values();
+        // A discreet side keeps it to itself that the core is here.
+        let is_here = attached.any(|attached| attached.discovery_key == discovery_key);
+        if !is_here && self.options.awaits(discovery_key.into()) {
+            self.awaited.insert(discovery_key);
+        } else if !self.options.live {
+            // Nobody here has that core: let the remote know, so that it does not wait.
+            self.session.reject(&discovery_key);
+        }
     }
 
     fn handle_message(&mut self, channel: ChannelId, message: Message, now: Instant) -> Result<()> {
@@ -684,6 +762,8 @@ impl Connection {
         }
         self.failed = true;
         self.owed_answers |= self.any_peer(Peer::owes_answers);
+        self.awaited.clear();
+        self.options.drop_remote_open();
         let channels: Vec<_> = self.attachments.keys().copied().collect();
         for channel in channels {
             self.detach(channel, code, reason);

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use hypercore_merkle::PublicKey;
+use hypercore_merkle::{DiscoveryKey, PublicKey};
 
 use super::load::Load;
 use crate::error::{Error, Result};
@@ -57,6 +57,7 @@ pub struct ReplicateOptions {
     pub(crate) own_extensions: bool,
     authenticate: Option<Hook<IsKnown>>,
     authenticate_core: Option<Hook<MayHave>>,
+    remote_open: Option<Hook<WillAdd>>,
 }
 
 /// Whether to talk to the remote with this key.
@@ -64,6 +65,9 @@ type IsKnown = dyn Fn(&[u8; 32]) -> bool + Send + Sync;
 
 /// Whether to exchange the core with this key with the remote with that one.
 type MayHave = dyn Fn(PublicKey, &[u8; 32]) -> bool + Send + Sync;
+
+/// Whether somebody sees to the core with this discovery key.
+type WillAdd = dyn Fn(DiscoveryKey) -> bool + Send + Sync;
 
 /// A question to whoever made the options.
 struct Hook<F: ?Sized>(Box<F>);
@@ -91,6 +95,7 @@ impl Default for ReplicateOptions {
             own_extensions: true,
             authenticate: None,
             authenticate_core: None,
+            remote_open: None,
         }
     }
 }
@@ -128,6 +133,37 @@ impl ReplicateOptions {
     ) -> Self {
         self.authenticate_core = Some(Hook(Box::new(may_have)));
         self
+    }
+
+    /// For a side that has many cores and is to learn which of them the remote wants: `will_add` is called
+    /// with the discovery key of each that the remote opens and that is not on the connection.
+    ///
+    /// It says whether somebody sees to that core, and [adds](crate::ReplicationHandle::add) it or
+    /// [rejects](crate::ReplicationHandle::reject) it. Until then the connection does not end by itself.
+    /// With `false` nobody does: a side that is not live tells the remote so at once, as it does without
+    /// this hook.
+    ///
+    /// The remote has not shown yet that it knows the key. The connection is locked during the call, so
+    /// whoever adds the core does that elsewhere, as in a task that the key is sent to. The hook is
+    /// dropped when the connection is over.
+    #[must_use]
+    pub fn on_remote_open(
+        mut self,
+        will_add: impl Fn(DiscoveryKey) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.remote_open = Some(Hook(Box::new(will_add)));
+        self
+    }
+
+    /// Whether somebody sees to a core that the remote opened.
+    pub(crate) fn awaits(&self, core: DiscoveryKey) -> bool {
+        let hook = self.remote_open.as_ref();
+        hook.is_some_and(|Hook(will_add)| will_add(core))
+    }
+
+    /// The remote opens nothing any more: whoever waits to hear of it hears that.
+    pub(crate) fn drop_remote_open(&mut self) {
+        self.remote_open = None;
     }
 
     /// Whether the remote has to have a key.

@@ -18,7 +18,7 @@ pub enum CloseReason {
     Refused,
     /// The remote closed the connection or the core.
     RemoteClosed,
-    /// The connection was dropped here.
+    /// The connection was dropped here, or the core taken off it.
     Dropped,
     /// The network failed, or the connection ended in the middle of a message.
     Network,

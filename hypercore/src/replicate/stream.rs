@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
+use hypercore_merkle::DiscoveryKey;
 
 use super::{
     CloseReason, Ended, ReplicateOptions, Role, Wake,
@@ -57,7 +58,7 @@ impl fmt::Debug for Replication {
     }
 }
 
-/// Adds cores to a connection that may be running already, and tells how it ended.
+/// Adds cores to a connection that may be running already, takes them off, and tells how it ended.
 #[derive(Clone)]
 pub struct ReplicationHandle {
     inner: Arc<Mutex<Connection>>,
@@ -78,6 +79,29 @@ impl ReplicationHandle {
     /// When the core or the connection is closed.
     pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
         lock(&self.inner).attach(core.shared())
+    }
+
+    /// Nobody adds the core with this discovery key, which the hook
+    /// [`on_remote_open`](ReplicateOptions::on_remote_open) was told of: the remote hears that it is not
+    /// here. Nothing happens if it was added meanwhile, or rejected before.
+    pub fn reject(&self, core: DiscoveryKey) {
+        lock(&self.inner).reject(core.as_bytes());
+    }
+
+    /// Takes `core` off this connection: the remote hears that it is closed, and the other cores go on.
+    /// What is stored stays, and what waits for blocks waits for other peers. A connection that is not
+    /// live ends with its last core, a live one stays for those that are [added](Self::add).
+    ///
+    /// Returns whether the core was on this connection.
+    pub fn remove(&self, core: &Hypercore) -> bool {
+        lock(&self.inner).remove(core.shared())
+    }
+
+    /// Takes all cores off this connection, and ends it: what was to be sent is sent, and once the remote
+    /// has answered, within two seconds, [`Replication::run`] returns [`Ended::Complete`] unless a core
+    /// had ended worse before. Nothing can be added any more. The cores stay open.
+    pub fn close(&self) {
+        lock(&self.inner).close();
     }
 
     /// Whether the connection is over and the remote had not answered what it was asked for: it was

@@ -1,11 +1,13 @@
 //! What a connection goes over, which cores share it, and how it ends for one of them.
 
-use async_std::task;
+use std::time::Duration;
+
+use async_std::{channel, task};
 use futures_lite::{AsyncWriteExt, future::zip, io};
-use hypercore::{Ended, Event, ReplicateOptions, Replication, Role};
+use hypercore::{CloseReason, Ended, Event, ReplicateOptions, Replication, Role};
 
 use crate::support::{
-    all_are_here, clone_of, connect, disconnected, event, run, soon, tcp_pair, writer,
+    all_are_here, clone_of, connect, connected, disconnected, event, run, soon, tcp_pair, writer,
 };
 
 /// A replication is a duplex stream: two of them can be piped into each other.
@@ -138,5 +140,141 @@ fn closing_a_core_ends_its_connection() {
         })
         .await;
         assert!(origin.peers().is_empty());
+    });
+}
+
+/// A server does not know which of its cores the remote wants, nor whether it has them all.
+#[test]
+fn cores_are_added_as_the_remote_asks_for_them() {
+    run(async {
+        let (small, large, elsewhere) = (writer(2).await, writer(40).await, writer(1).await);
+        let mut clones = Vec::new();
+        let cloning = Replication::new(Role::Initiator, ReplicateOptions::default()).unwrap();
+        for origin in [&small, &large, &elsewhere] {
+            let clone = clone_of(origin, false).await;
+            cloning.add(&clone).unwrap();
+            clones.push(clone);
+        }
+        let (opened, asked) = channel::unbounded();
+        let options =
+            ReplicateOptions::default().on_remote_open(move |key| opened.try_send(key).is_ok());
+        let serving = Replication::new(Role::Responder, options).unwrap();
+        let handle = serving.handle();
+        let cores = [small, large];
+        let adding = task::spawn(async move {
+            let mut keys = Vec::new();
+            while let Ok(key) = asked.recv().await {
+                // As long as it takes to open one, everything else may be exchanged.
+                task::sleep(Duration::from_millis(50)).await;
+                match cores.iter().find(|core| core.discovery_key() == key) {
+                    Some(core) => drop(handle.add(core).unwrap()),
+                    None => handle.reject(key),
+                }
+                keys.push(key);
+            }
+            keys
+        });
+        let (ours, theirs) = tcp_pair().await;
+        let ends = soon("the end", zip(cloning.run(ours), serving.run(theirs))).await;
+        assert!(
+            matches!(ends, (Ok(Ended::Refused), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
+        let expected: Vec<_> = clones.iter().map(|clone| clone.discovery_key()).collect();
+        assert_eq!(soon("the end of the hook", adding).await, expected);
+        all_are_here(&clones[0], 2).await;
+        all_are_here(&clones[1], 40).await;
+        assert_eq!(clones[2].length(), 0);
+    });
+}
+
+/// What the hook does not want is refused as without it.
+#[test]
+fn a_core_that_nobody_adds_is_refused_at_once() {
+    run(async {
+        let (origin, other) = (writer(3).await, writer(3).await);
+        let clone = clone_of(&origin, false).await;
+        let default = ReplicateOptions::default;
+        let options = default().on_remote_open(|_| false);
+        let ends = connect(&clone, default(), &other, options).await;
+        let ends = soon("the end", ends).await;
+        assert!(
+            matches!(ends, (Ok(Ended::Refused), Ok(Ended::Refused))),
+            "{ends:?}"
+        );
+    });
+}
+
+#[test]
+fn a_core_is_taken_off_a_connection() {
+    run(async {
+        let (kept, left) = (writer(2).await, writer(2).await);
+        let (kept_clone, left_clone) = (clone_of(&kept, false).await, clone_of(&left, false).await);
+        let ours = Replication::new(Role::Initiator, ReplicateOptions::live()).unwrap();
+        let theirs = Replication::new(Role::Responder, ReplicateOptions::live()).unwrap();
+        let handle = ours.handle();
+        for core in [&kept_clone, &left_clone] {
+            ours.add(core).unwrap();
+        }
+        for core in [&kept, &left] {
+            theirs.add(core).unwrap();
+        }
+        let (client, server) = tcp_pair().await;
+        let running = task::spawn(zip(ours.run(client), theirs.run(server)));
+        connected(&left_clone, 1).await;
+        let mut here = left_clone.events();
+        let mut there = left.events();
+        assert!(handle.remove(&left_clone));
+        assert!(!handle.remove(&left_clone), "it is off already");
+        let is_end = |event: &Event| matches!(event, Event::PeerClose { .. });
+        for (events, expected) in [
+            (&mut here, CloseReason::Dropped),
+            (&mut there, CloseReason::RemoteClosed),
+        ] {
+            let Event::PeerClose { code, .. } = event(events, is_end).await else {
+                unreachable!("it was looked for");
+            };
+            assert_eq!(code, expected);
+        }
+        assert!(left_clone.peers().is_empty() && left.peers().is_empty());
+
+        // The other goes on, and so does the connection: the core can come back.
+        kept.append("block 2").await.unwrap();
+        soon("a block", kept_clone.download(0..3)).await.unwrap();
+        left.append("block 2").await.unwrap();
+        handle.add(&left_clone).unwrap();
+        running.cancel().await;
+    });
+}
+
+#[test]
+fn a_connection_is_closed_in_order() {
+    run(async {
+        for cores in [0, 1, 2] {
+            let ours = Replication::new(Role::Initiator, ReplicateOptions::live()).unwrap();
+            let theirs = Replication::new(Role::Responder, ReplicateOptions::live()).unwrap();
+            let handle = ours.handle();
+            let mut clones = Vec::new();
+            for _ in 0..cores {
+                let origin = writer(2).await;
+                let clone = clone_of(&origin, false).await;
+                ours.add(&clone).unwrap();
+                theirs.add(&origin).unwrap();
+                clones.push(clone);
+            }
+            let (client, server) = tcp_pair().await;
+            let running = task::spawn(zip(ours.run(client), theirs.run(server)));
+            for clone in &clones {
+                soon("the blocks", clone.download(0..2)).await.unwrap();
+            }
+            handle.close();
+            let (here, there) = soon("the end", running).await;
+            assert_eq!(here.unwrap(), Ended::Complete);
+            assert!(there.is_ok(), "{there:?}");
+            for clone in clones {
+                assert!(clone.peers().is_empty());
+                assert!(clone.close().await.is_ok(), "it is open");
+            }
+        }
     });
 }
