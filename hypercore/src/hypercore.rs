@@ -33,8 +33,10 @@ use crate::{
 ///
 /// [`close`](Self::close) releases the files, whoever has them. Otherwise every handle and connection
 /// holds them, and so does every stream, [`Download`] and [`Extension`](crate::Extension) of the
-/// core. When the last of these is gone a thread may still sync what was downloaded, and the files
-/// stay locked that long. So close a core that is to be opened again.
+/// core. Dropping the last of these makes everything durable on the thread that does it, which waits for
+/// the disk, and an error is only logged. Another thread may still sync what was downloaded, and the
+/// files stay locked that long. So `close().await` a core whose blocks matter, or that is to be opened
+/// again.
 #[derive(Clone)]
 pub struct Hypercore {
     shared: Arc<Shared>,
@@ -237,7 +239,10 @@ impl Hypercore {
     }
 
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.
-    /// They can be downloaded again. Returns how many blocks are stored afterwards.
+    /// They can be downloaded again. An open end means the present length. Returns how many blocks are
+    /// stored afterwards.
+    ///
+    /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
     ///
     /// # Errors
     ///
@@ -274,7 +279,8 @@ impl Hypercore {
         self.shared.alone(Shared::finalize).await
     }
 
-    /// Makes everything durable that was written before.
+    /// Makes everything durable that was written before. If the future is dropped before its turn comes,
+    /// nothing happens; what has begun is finished.
     ///
     /// # Errors
     ///
@@ -288,6 +294,8 @@ impl Hypercore {
     /// then, such as an [`audit`](Self::audit), keeps them locked until it is done.
     ///
     /// # Errors
+    /// If the future is dropped before its turn comes, the core stays open; what has begun is finished.
+    ///
     ///
     /// When the storage fails; the core is closed then, too.
     pub async fn close(&self) -> Result<()> {

@@ -89,7 +89,8 @@
 //! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
 //! `tokio_util::compat`. A connection runs while its future is polled, and is never a task of its own.
 //! What a core does by itself, on those threads, is to sync what was downloaded, or appended with
-//! [`Durability::Interval`], and to finish a change that had begun when its future was dropped.
+//! [`Durability::Interval`], and to finish a change that had begun when its future was dropped. Dropping a
+//! core that is open syncs as well, on the thread that drops its last handle: `close().await` it instead.
 //!
 //! What waits for a disk to be done with something runs on those threads: syncs, and so appends, and
 //! `flush`, `clear`, `verify` and `close`. Reads, and writes of what was downloaded, which the

@@ -445,9 +445,10 @@ fn sync_all(files: &[GuardFile]) -> Result<()> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Nobody is left to hear of an error; `close` is for those who want to.
-        if self.lock().log.files().is_ok() {
-            let _ = self.finish();
+        let is_open = self.lock().log.files().is_ok();
+        if is_open && let Err(error) = self.finish() {
+            // Nobody is left to be told; `close` is for those who want to be.
+            tracing::warn!(%error, "a core was dropped, and is not all on the disk");
         }
     }
 }
