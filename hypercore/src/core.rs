@@ -11,7 +11,7 @@ use crate::{
     event::{Event, PeerId, Publisher},
     fork::ForkProof,
     log::{Answer, AppendLock, Durable, Log, Sought, Taken, Witness},
-    replicate::{Replicator, RequestId},
+    replicate::{CloseReason, Ended, Replicator, RequestId},
     runtime,
 };
 
@@ -179,7 +179,13 @@ impl Core {
     pub(crate) fn close(&mut self) -> bool {
         let was_open = self.log.close();
         if was_open {
-            self.replicator.close();
+            for peer in self.replicator.close() {
+                self.events.emit(Event::PeerClose {
+                    peer,
+                    code: CloseReason::CoreClosed,
+                    reason: Ended::CoreClosed.to_string(),
+                });
+            }
             self.events.close();
         }
         was_open

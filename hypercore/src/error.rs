@@ -106,9 +106,14 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// The remote was refused by `ReplicateOptions::on_authenticate`, or has no key to tell it by.
+    /// The remote was refused by `ReplicateOptions::on_authenticate`.
     #[error("the remote is not one of those that are let in")]
     NotAuthenticated,
+    /// The options ask who the remote is, and leave out the handshake that tells it.
+    #[error(
+        "without a handshake nobody can tell who the remote is: `noise` or `encrypted` has to be set"
+    )]
+    NoHandshake,
     /// The core has no blocks.
     #[error("the core is empty")]
     Empty,

@@ -559,8 +559,8 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// When the core is closed; [`Error::NotFinalized`]; or when the operating system gives no
-    /// randomness.
+    /// When the core is closed; [`Error::NotFinalized`]; [`Error::NoHandshake`] when the options ask for
+    /// the remote's key and leave out the handshake; or when the operating system gives no randomness.
     pub fn replicate(&self, role: Role, options: ReplicateOptions) -> Result<Replication> {
         let replication = Replication::new(role, options)?;
         replication.add(self)?;

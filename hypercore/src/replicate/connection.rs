@@ -109,8 +109,7 @@ impl Connection {
         session.remote_public_key = options.remote_public_key;
         session.discreet = options.discreet && role == Role::Responder;
         if options.asks_for_key() && !options.noise && !options.encrypted {
-            // There is no handshake to learn it by.
-            return Err(Error::NotAuthenticated);
+            return Err(Error::NoHandshake);
         }
         Ok(Self {
             session: Session::new(session, runtime::now())?,

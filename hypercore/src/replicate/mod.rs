@@ -87,7 +87,8 @@ pub(crate) struct Replicator {
 pub struct PeerInfo {
     /// Its name in events.
     pub id: PeerId,
-    /// Its static key in the Noise handshake, once that is over.
+    /// Its static key in the Noise handshake, once both sides have opened the core. Never without a
+    /// handshake.
     pub remote_public_key: Option<[u8; 32]>,
     /// One past the last block it is known to have.
     pub remote_length: u64,
@@ -187,14 +188,19 @@ impl Replicator {
         }
     }
 
-    pub(crate) fn close(&mut self) {
+    /// Lets go of all peers. Returns those that had opened the core.
+    pub(crate) fn close(&mut self) -> Vec<PeerId> {
         self.demand.close();
         self.extensions.close();
+        let mut opened = Vec::new();
         for peer in self.peers.values_mut() {
-            peer.stage = Stage::Done;
+            if std::mem::replace(&mut peer.stage, Stage::Done) != Stage::Opening {
+                opened.push(peer.id);
+            }
             peer.drop_questions();
             peer.wake();
         }
+        opened
     }
 
     /// A message about this core, except Data, Request, Cancel and Want. Returns what is to be told of it.

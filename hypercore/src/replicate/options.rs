@@ -41,8 +41,8 @@ pub struct ReplicateOptions {
     /// Encrypt the connection. Without it blocks are still verified, and a remote still has to
     /// know the core's key, but everybody on the path can read along.
     pub encrypted: bool,
-    /// Start with a handshake. Without it and without encryption nothing is hidden and nobody has
-    /// to know the key: for transports that do both themselves.
+    /// Start with a handshake. Counts only with `encrypted: false`, as encryption begins with one. Without
+    /// both nothing is hidden and nobody has to know the key: for transports that do that themselves.
     pub noise: bool,
     /// The only remote to talk to. As the initiator we refuse anybody else before we show our own key;
     /// as the responder we have shown it by the time we learn the remote's.
@@ -111,7 +111,8 @@ impl ReplicateOptions {
     }
 
     /// Talks only to remotes whose static key `is_known`; with any other the connection fails with
-    /// [`Error::NotAuthenticated`]. It is called once, when the handshake is over.
+    /// [`Error::NotAuthenticated`]. It is called once, when the handshake is over; without one there is
+    /// no connection ([`Error::NoHandshake`]).
     #[must_use]
     pub fn on_authenticate(
         mut self,

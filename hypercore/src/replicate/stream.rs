@@ -117,7 +117,8 @@ impl Replication {
     ///
     /// # Errors
     ///
-    /// When the operating system gives no randomness.
+    /// [`Error::NoHandshake`] when the options ask for the remote's key and leave out the handshake; or
+    /// when the operating system gives no randomness.
     pub fn new(role: Role, options: ReplicateOptions) -> Result<Self> {
         let connection = Connection::new(role, options)?;
         let wake = Arc::clone(connection.wake());

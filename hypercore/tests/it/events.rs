@@ -1,7 +1,7 @@
 //! The events of a core, and their order.
 
 use futures_lite::StreamExt;
-use hypercore::Event;
+use hypercore::{CloseReason, Event, ReplicateOptions, Role};
 
 use crate::support::{clone_of, connect_live, disconnected, drain, event, run, soon, writer};
 
@@ -42,6 +42,39 @@ fn events_come_in_order() {
             "PeerClose",
         ];
         assert_eq!(names(&clone_peer), whole);
+    });
+}
+
+/// The events of a core that was closed ended without it.
+#[test]
+fn a_peer_of_a_core_that_is_closed_is_closed_once() {
+    run(async {
+        let origin = writer(1).await;
+        let clone = clone_of(&origin, false).await;
+        let events = clone.events();
+        let _connection = connect_live(&clone, &origin).await;
+        soon("the block", clone.download(0..1)).await.unwrap();
+        clone.close().await.unwrap();
+        disconnected(&clone).await;
+        let events: Vec<_> = soon("the end", events.collect()).await;
+        let ends: Vec<_> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::PeerClose { code, .. } => Some(*code),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ends, [CloseReason::CoreClosed]);
+        assert_eq!(events.last().map(name).as_deref(), Some("PeerClose"));
+
+        // A peer that never opened the core is none that can be closed.
+        let alone = clone_of(&origin, false).await;
+        let mut events = alone.events();
+        let _replication = alone
+            .replicate(Role::Initiator, ReplicateOptions::live())
+            .unwrap();
+        alone.close().await.unwrap();
+        assert_eq!(events.next().await, None);
     });
 }
 
