@@ -1,15 +1,22 @@
 //! Values instead of bytes: what the blocks of a core mean.
 
-use std::{borrow::Borrow, fmt, ops::Range};
+use std::{
+    borrow::Borrow,
+    fmt,
+    ops::{Range, RangeBounds},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use futures_lite::{Stream, StreamExt};
+use futures_lite::Stream;
 
 use crate::{
     Hypercore,
     error::{Error, Result},
     request::GetOptions,
-    stream::ReadOptions,
+    stream::{ReadOptions, ReadStream},
 };
 
 /// Why a codec could not translate.
@@ -156,17 +163,26 @@ impl Hypercore {
     pub fn with_codec<C: Codec>(&self, codec: C) -> Typed<C> {
         Typed {
             core: self.clone(),
-            codec,
+            codec: Arc::new(codec),
         }
     }
 }
 
 /// A core of values: see [`Hypercore::with_codec`]. What has nothing to do with values is done
 /// with the [core](Self::core) itself.
-#[derive(Clone)]
 pub struct Typed<C> {
     core: Hypercore,
-    codec: C,
+    /// Shared with streams, also where it cannot be cloned.
+    codec: Arc<C>,
+}
+
+impl<C> Clone for Typed<C> {
+    fn clone(&self) -> Self {
+        Self {
+            core: self.core.clone(),
+            codec: Arc::clone(&self.codec),
+        }
+    }
 }
 
 impl<C> fmt::Debug for Typed<C> {
@@ -226,12 +242,12 @@ impl<C: Codec> Typed<C> {
         self.decode(self.core.get_with(index, options).await?)
     }
 
-    /// The values of several blocks.
+    /// The values of several blocks. An open end means the present length.
     ///
     /// # Errors
     ///
     /// [`Error::Decode`], and as [`Hypercore::get_batch`].
-    pub async fn get_batch(&self, blocks: Range<u64>) -> Result<Vec<C::Value>> {
+    pub async fn get_batch(&self, blocks: impl RangeBounds<u64>) -> Result<Vec<C::Value>> {
         let blocks = self.core.get_batch(blocks).await?;
         blocks.into_iter().map(|block| self.decode(block)).collect()
     }
@@ -247,13 +263,36 @@ impl<C: Codec> Typed<C> {
 
     /// Values in order: see [`Hypercore::read_stream`]. A block that cannot be decoded does not end
     /// the stream.
-    pub fn read_stream(&self, options: ReadOptions) -> impl Stream<Item = Result<C::Value>> {
-        self.core
-            .read_stream(options)
-            .map(|block| self.decode(block?))
+    pub fn read_stream(&self, options: ReadOptions) -> TypedReadStream<C> {
+        TypedReadStream {
+            blocks: self.core.read_stream(options),
+            codec: Arc::clone(&self.codec),
+        }
     }
 
     fn decode(&self, block: Bytes) -> Result<C::Value> {
         self.codec.decode(block).map_err(Error::Decode)
+    }
+}
+
+/// Values in order: see [`Typed::read_stream`].
+#[must_use = "streams do nothing unless polled"]
+pub struct TypedReadStream<C> {
+    blocks: ReadStream,
+    codec: Arc<C>,
+}
+
+impl<C> fmt::Debug for TypedReadStream<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedReadStream").finish_non_exhaustive()
+    }
+}
+
+impl<C: Codec> Stream for TypedReadStream<C> {
+    type Item = Result<C::Value>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let block = Pin::new(&mut self.blocks).poll_next(cx);
+        block.map(|block| Some(block?.and_then(|it| self.codec.decode(it).map_err(Error::Decode))))
     }
 }

@@ -212,7 +212,7 @@ impl Extension {
     pub fn with_codec<C: Codec>(&self, codec: C) -> TypedExtension<C> {
         TypedExtension {
             extension: self.clone(),
-            codec,
+            codec: Arc::new(codec),
         }
     }
 }
@@ -225,11 +225,23 @@ impl Stream for Extension {
     }
 }
 
-/// An extension whose messages are values: see [`Extension::with_codec`].
-#[derive(Clone)]
+/// An extension whose messages are values: see [`Extension::with_codec`]. What has nothing to do with
+/// values is done with the [extension](Self::extension) itself.
+///
+/// As a stream it gives the messages that come, as [`receive`](Self::receive) does.
 pub struct TypedExtension<C> {
     extension: Extension,
-    codec: C,
+    /// Shared by clones, also where it cannot be cloned.
+    codec: Arc<C>,
+}
+
+impl<C> Clone for TypedExtension<C> {
+    fn clone(&self) -> Self {
+        Self {
+            extension: self.extension.clone(),
+            codec: Arc::clone(&self.codec),
+        }
+    }
 }
 
 impl<C> fmt::Debug for TypedExtension<C> {
@@ -241,6 +253,24 @@ impl<C> fmt::Debug for TypedExtension<C> {
 }
 
 impl<C: Codec> TypedExtension<C> {
+    /// The extension below.
+    #[must_use]
+    pub fn extension(&self) -> &Extension {
+        &self.extension
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.extension.name()
+    }
+
+    /// How many messages were dropped: see [`Extension::missed`].
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.extension.missed()
+    }
+
     /// Sends `message` to one peer: see [`Extension::send`].
     ///
     /// # Errors
@@ -267,5 +297,14 @@ impl<C: Codec> TypedExtension<C> {
 
     fn encode(&self, message: &C::Value) -> Result<Bytes> {
         self.codec.encode(message).map_err(Error::Encode)
+    }
+}
+
+impl<C: Codec> Stream for TypedExtension<C> {
+    type Item = (PeerId, Result<C::Value, CodecError>);
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let message = Pin::new(&mut self.extension).poll_next(cx);
+        message.map(|message| message.map(|(peer, message)| (peer, self.codec.decode(message))))
     }
 }

@@ -247,7 +247,8 @@ impl Hypercore {
     /// # Errors
     ///
     /// When the range does not lie within the log, or when the storage fails.
-    pub async fn clear(&self, blocks: Range<u64>) -> Result<u64> {
+    pub async fn clear(&self, blocks: impl RangeBounds<u64>) -> Result<u64> {
+        let blocks = bounds(&blocks, self.length());
         self.shared.alone(move |shared| shared.clear(blocks)).await
     }
 
@@ -293,9 +294,9 @@ impl Hypercore {
     /// fails with [`Error::Closed`], and connections let go of the core. What still reads the files
     /// then, such as an [`audit`](Self::audit), keeps them locked until it is done.
     ///
-    /// # Errors
     /// If the future is dropped before its turn comes, the core stays open; what has begun is finished.
     ///
+    /// # Errors
     ///
     /// When the storage fails; the core is closed then, too.
     pub async fn close(&self) -> Result<()> {
@@ -605,8 +606,14 @@ impl Hypercore {
     }
 }
 
-/// The blocks a range stands for, its open end being `end`.
+/// The blocks a range stands for, its open end being `end`. Those of one that ends before it starts are none.
 pub(crate) fn resolve(range: &impl RangeBounds<u64>, end: u64) -> Range<u64> {
+    let Range { start, end } = bounds(range, end);
+    start..end.max(start)
+}
+
+/// The bounds of a range, its open end being `end`.
+fn bounds(range: &impl RangeBounds<u64>, end: u64) -> Range<u64> {
     let start = match range.start_bound() {
         Bound::Included(&start) => start,
         Bound::Excluded(&start) => start.saturating_add(1),
@@ -617,5 +624,5 @@ pub(crate) fn resolve(range: &impl RangeBounds<u64>, end: u64) -> Range<u64> {
         Bound::Excluded(&end) => end,
         Bound::Unbounded => end,
     };
-    start..end.max(start)
+    start..end
 }

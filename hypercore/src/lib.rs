@@ -153,7 +153,7 @@ pub use hypercore_wire as wire;
 
 pub use crate::{
     admission::{Admission, AdmissionLimits, Admitted, NotAdmitted},
-    codec::{Binary, Codec, CodecError, Typed, Utf8},
+    codec::{Binary, Codec, CodecError, Typed, TypedReadStream, Utf8},
     error::{Corruption, Error},
     event::{Event, Events, PeerId},
     extension::{Extension, TypedExtension},

@@ -66,7 +66,8 @@ fn send_and_receive_extension_messages() {
 fn send_and_receive_extension_messages_with_encoding() {
     run(async {
         let (core, clone) = pair().await;
-        let ours = core.register_extension("text").unwrap().with_codec(Utf8);
+        let mut ours = core.register_extension("text").unwrap().with_codec(Utf8);
+        assert_eq!((ours.name(), ours.missed()), ("text", 0));
         let _connection = join(&core, &clone).await;
         // What is declared on a connection reaches the peer before a message does.
         let theirs = clone.register_extension("text").unwrap();
@@ -75,8 +76,13 @@ fn send_and_receive_extension_messages_with_encoding() {
         let (_, text) = soon("a message", ours.receive()).await.unwrap();
         assert_eq!(text.unwrap(), "grüße");
         theirs.broadcast(&b"\xff"[..]);
-        let (_, text) = soon("a message", ours.receive()).await.unwrap();
+        let (peer, text) = soon("a message", ours.next()).await.unwrap();
         assert!(text.is_err());
+        assert!(ours.extension().send("plain", peer));
+        assert_eq!(
+            soon("a message", theirs.receive()).await.unwrap().1,
+            "plain"
+        );
     });
 }
 

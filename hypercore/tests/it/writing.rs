@@ -286,6 +286,7 @@ fn clear_wants_a_range_within_the_log() {
             };
             assert_eq!((start..end, length), (blocks, 4));
         }
+        assert!(core.clear(5..).await.is_err(), "it begins beyond the end");
         assert_eq!(core.clear(1..3).await.unwrap(), 2);
         assert_eq!(core.clear(1..3).await.unwrap(), 2);
         let error = core.get_with(1, GetOptions::local()).await.unwrap_err();
@@ -294,5 +295,16 @@ fn clear_wants_a_range_within_the_log() {
             "{error}"
         );
         assert_eq!(core.length(), 4);
+    });
+}
+
+#[test]
+fn a_range_that_is_open_is_cleared_to_the_end() {
+    run(async {
+        let core = writer(4).await;
+        assert_eq!(core.clear(2..).await.unwrap(), 2);
+        assert_eq!(core.clear(..=0).await.unwrap(), 1);
+        assert!(core.has(1));
+        assert_eq!(core.clear(..).await.unwrap(), 0);
     });
 }
