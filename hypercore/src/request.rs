@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    ops::Range,
+    ops::{Range, RangeBounds},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -14,13 +14,33 @@ use futures_lite::Stream;
 
 use crate::{
     error::{Error, Result},
+    hypercore::resolve,
     replicate::RequestId,
     runtime,
     shared::Shared,
 };
 
+/// Setters by the names of the fields, for options that are written as one expression. What is optional
+/// is set to something.
+macro_rules! setters {
+    ($options:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        impl $options {
+            $(
+                #[doc = concat!("Sets the field [`", stringify!($field), "`](field@Self::", stringify!($field), ").")]
+                #[must_use]
+                pub fn $field(mut self, $field: $type) -> Self {
+                    self.$field = $field.into();
+                    self
+                }
+            )*
+        }
+    };
+}
+
+pub(crate) use setters;
+
 /// Where a byte of the log is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The block that holds it.
     pub index: u64,
@@ -29,7 +49,15 @@ pub struct Position {
 }
 
 /// How to [get](crate::Hypercore::get_with) a block.
-#[derive(Debug, Clone, Copy)]
+///
+/// ```
+/// use std::time::Duration;
+/// use hypercore::GetOptions;
+///
+/// let soon = GetOptions::default().timeout(Duration::from_secs(1)).if_available(true);
+/// assert!(soon.wait && soon.timeout.is_some());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GetOptions {
     /// Wait for peers, or for the log to grow, if the block is not stored here.
@@ -63,8 +91,14 @@ impl GetOptions {
     }
 }
 
+setters!(GetOptions {
+    wait: bool,
+    timeout: Duration,
+    if_available: bool,
+});
+
 /// How to [update](crate::Hypercore::update_with) the length.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct UpdateOptions {
     /// Be content with this length; by default, with one more than the present one.
@@ -76,8 +110,14 @@ pub struct UpdateOptions {
     pub if_available: bool,
 }
 
+setters!(UpdateOptions {
+    min_length: u64,
+    timeout: Duration,
+    if_available: bool,
+});
+
 /// How to [seek](crate::Hypercore::seek_with) a byte.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SeekOptions {
     /// Ask peers if the position is not known here. Otherwise that is
@@ -102,6 +142,21 @@ impl Default for SeekOptions {
     }
 }
 
+setters!(SeekOptions {
+    wait: bool,
+    timeout: Duration,
+    if_available: bool,
+});
+
+impl SeekOptions {
+    /// Sets the field [`blocks`](field@Self::blocks). An open end means every block there will be.
+    #[must_use]
+    pub fn blocks(mut self, blocks: impl RangeBounds<u64>) -> Self {
+        self.blocks = resolve(&blocks, u64::MAX);
+        self
+    }
+}
+
 /// How to [download](crate::Hypercore::download_with) blocks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,6 +168,11 @@ pub struct DownloadOptions {
     /// order.
     pub hash: bool,
 }
+
+setters!(DownloadOptions {
+    order: Order,
+    hash: bool,
+});
 
 /// In which order blocks are asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    ops::{Range, RangeBounds},
+    ops::{Range, RangeBounds, RangeFrom, RangeFull},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,7 +19,7 @@ use crate::{
     Hypercore,
     error::Result,
     hypercore::resolve,
-    request::{Download, GetOptions, Position},
+    request::{Download, GetOptions, Position, setters},
 };
 
 /// Which blocks to [read](Hypercore::read_stream), and how.
@@ -71,6 +71,31 @@ impl ReadOptions {
             live: true,
             ..Self::default()
         }
+    }
+}
+
+setters!(ReadOptions {
+    start: u64,
+    end: u64,
+    tail: bool,
+    snapshot: bool,
+    batch: u64,
+    timeout: Duration,
+    wait: bool,
+    if_available: bool,
+});
+
+/// To the length of the log.
+impl From<RangeFrom<u64>> for ReadOptions {
+    fn from(RangeFrom { start }: RangeFrom<u64>) -> Self {
+        Self::default().start(start)
+    }
+}
+
+/// All blocks there are.
+impl From<RangeFull> for ReadOptions {
+    fn from(_: RangeFull) -> Self {
+        Self::default()
     }
 }
 

@@ -386,3 +386,28 @@ fn json_is_text_and_a_newline() {
         assert!(matches!(values.get(1).await, Err(Error::Decode(_))));
     });
 }
+
+#[test]
+fn options_are_written_as_one_expression() {
+    run(async {
+        let core = writer(5).await;
+        for (options, blocks) in [
+            ((..).into(), 0..5),
+            ((3..).into(), 3..5),
+            (ReadOptions::default().start(1).end(3), 1..3),
+            (ReadOptions::from(2..9).wait(false).end(4), 2..4),
+        ] {
+            let expected: Vec<_> = blocks.map(|index| format!("block {index}")).collect();
+            assert_eq!(read(&core, options).await, expected, "{options:?}");
+        }
+        let options = SeekOptions::default().wait(false).blocks(..7);
+        assert_eq!((options.wait, options.blocks.clone()), (false, 0..7));
+        assert_eq!(core.seek_with(10, options).await.unwrap().index, 1);
+        let options = UpdateOptions::default().min_length(3);
+        assert_eq!(core.update_with(options).await.unwrap(), 5);
+        let options = DownloadOptions::default().order(Order::Random).hash(true);
+        soon("what is here", core.download_with(..5, options))
+            .await
+            .unwrap();
+    });
+}
