@@ -1,6 +1,7 @@
 use std::fmt;
 
-/// One of the six files of a log.
+/// One of the six files of a log. A later format may have more.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FileName {
     /// The public key: 32 bytes.
