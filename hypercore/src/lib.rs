@@ -101,7 +101,7 @@
 //!
 //! None is on by default.
 //!
-//! * `json`: cores of JSON values (`Json`).
+//! * `json`: cores of JSON values (`Json`), in which keys are text.
 //! * `mdns`: finding peers on the local network (`discovery::Mdns`).
 //! * `cli`: the command line `hypercore`.
 //!

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What an append that returned `Ok` has survived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Durability {
     /// Blocks, tree and signature are on the disk: a loss of power loses nothing.

@@ -55,6 +55,11 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
+//! # Features
+//!
+//! * `serde`: [`PublicKey`], [`DiscoveryKey`] and [`Signature`] can be serialised, as hexadecimal digits
+//!   where the format is for people, and as bytes elsewhere. Off by default.
+//!
 //! # What this crate does not do
 //!
 //! It reads no file and no socket, keeps no clock and starts no thread; the one thing it asks of
@@ -79,6 +84,8 @@ pub mod proof;
 mod reference;
 mod roots;
 mod seek;
+#[cfg(feature = "serde")]
+mod serial;
 mod signature;
 pub mod tree_index;
 pub mod verify;

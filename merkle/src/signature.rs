@@ -1,5 +1,6 @@
 //! Keys, signatures and who may make them: Ed25519, as libsodium does it.
 
+use std::array::TryFromSliceError;
 use std::fmt;
 use std::str::FromStr;
 
@@ -139,6 +140,16 @@ impl KeyPair {
         bytes
     }
 
+    /// The same pair again. Not `Clone`, so that a secret is never copied without notice.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self(Box::new(Secret {
+            key: self.0.key.clone(),
+            // From the copy: a key that has changed in memory is still noticed.
+            copy: self.0.copy.clone(),
+        }))
+    }
+
     /// The public half.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
@@ -247,17 +258,44 @@ impl Verifier {
     }
 }
 
-impl From<[u8; 32]> for PublicKey {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
+macro_rules! are_bytes {
+    ($($name:ident: $size:literal),*) => {$(
+        impl From<[u8; $size]> for $name {
+            fn from(bytes: [u8; $size]) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl From<$name> for [u8; $size] {
+            fn from(value: $name) -> Self {
+                value.0
+            }
+        }
+
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+    )*};
 }
 
-impl From<[u8; 32]> for DiscoveryKey {
-    fn from(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
+are_bytes!(PublicKey: 32, DiscoveryKey: 32, Signature: 64);
+
+macro_rules! keys_of_slices {
+    ($($name:ident),*) => {$(
+        /// Of exactly 32 bytes.
+        impl TryFrom<&[u8]> for $name {
+            type Error = TryFromSliceError;
+
+            fn try_from(bytes: &[u8]) -> Result<Self, TryFromSliceError> {
+                bytes.try_into().map(Self)
+            }
+        }
+    )*};
 }
+
+keys_of_slices!(PublicKey, DiscoveryKey);
 
 /// Text that is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -282,10 +320,10 @@ impl FromStr for DiscoveryKey {
     }
 }
 
-fn parse_hex(digits: &str) -> Option<[u8; 32]> {
+pub(crate) fn parse_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let (pairs, rest) = digits.as_bytes().as_chunks();
-    let mut bytes = [0; 32];
+    let mut bytes = [0; N];
     if pairs.len() != bytes.len() || !rest.is_empty() {
         return None;
     }

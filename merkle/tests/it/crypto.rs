@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use hypercore_merkle::{
-    Block, Error, KeyPair, Node, ParseKeyError, PublicKey, Roots, Signature, TreeHead, Verifier,
-    leaf_hash, parent_hash, tree_hash,
+    Block, DiscoveryKey, Error, KeyPair, Node, ParseKeyError, PublicKey, Roots, Signature,
+    TreeHead, Verifier, leaf_hash, parent_hash, tree_hash,
 };
 use serde_json::Value;
 
@@ -64,6 +64,70 @@ fn generated_key_pairs_differ_and_keep_their_secret() {
         !shown.contains(&hex::encode(&a.to_bytes()[..32])),
         "{shown}"
     );
+}
+
+#[test]
+fn a_duplicate_signs_the_same() {
+    let pair = KeyPair::from_seed(&[5; 32]);
+    let head = head_of(1, [1; 32]);
+    let again = pair.duplicate();
+    assert_eq!(again.public_key(), pair.public_key());
+    let signature = again.sign_checked(&head).expect("a key that is as it was");
+    assert_eq!(signature, pair.sign(&head));
+}
+
+#[test]
+fn keys_and_signatures_are_bytes() {
+    fn check<const N: usize, T>()
+    where
+        T: From<[u8; N]> + Into<[u8; N]> + AsRef<[u8]> + for<'a> TryFrom<&'a [u8]>,
+    {
+        let bytes = std::array::from_fn(|index| index as u8);
+        let value = T::from(bytes);
+        assert_eq!(value.as_ref(), bytes);
+        let same = T::try_from(&bytes[..])
+            .ok()
+            .expect("as many as there have to be");
+        assert_eq!(same.into(), bytes);
+        assert!(T::try_from(&bytes[1..]).is_err());
+    }
+    check::<32, PublicKey>();
+    check::<32, DiscoveryKey>();
+    check::<64, Signature>();
+}
+
+/// Text where people read along, and bytes elsewhere.
+#[cfg(feature = "serde")]
+#[test]
+fn keys_and_signatures_are_serialised() {
+    use serde::{Serialize, de::DeserializeOwned};
+
+    fn check<T>(value: &T)
+    where
+        T: Serialize + DeserializeOwned + AsRef<[u8]> + ToString + PartialEq + std::fmt::Debug,
+    {
+        let text = serde_json::to_string(value).expect("a string");
+        assert_eq!(text, format!("\"{}\"", value.to_string()));
+        assert_eq!(&serde_json::from_str::<T>(&text).expect("the same"), value);
+        for wrong in ["\"00\"", "\"key\"", "7", &text.replace('0', "x")] {
+            assert!(serde_json::from_str::<T>(wrong).is_err(), "{wrong}");
+        }
+        let mut bytes = Vec::new();
+        ciborium::into_writer(value, &mut bytes).expect("room");
+        assert!(bytes.ends_with(value.as_ref()));
+        assert!(bytes.len() <= value.as_ref().len() + 2, "they are not text");
+        assert_eq!(
+            &ciborium::from_reader::<T, _>(&bytes[..]).expect("the same"),
+            value
+        );
+        let mut short = Vec::new();
+        let part = ciborium::Value::Bytes(value.as_ref()[1..].to_vec());
+        ciborium::into_writer(&part, &mut short).expect("room");
+        assert!(ciborium::from_reader::<T, _>(&short[..]).is_err());
+    }
+    check(&PublicKey::from([0xa0; 32]));
+    check(&DiscoveryKey::from([0xb0; 32]));
+    check(&Signature::try_from(&[0xc0; 64][..]).expect("64 bytes"));
 }
 
 #[test]
