@@ -24,7 +24,7 @@ use self::checkpoint::{Checkpoint, Pages};
 use crate::{
     Durability,
     core::Core,
-    error::{Corruption, Error, Result},
+    error::{Error, Result},
     event::PeerId,
     log::{self, Appends, Durable, GuardFile, Log},
     options::OnWrite,
@@ -415,15 +415,12 @@ fn sign_end(
     let Some(last) = roots.length().checked_sub(1) else {
         return Ok(());
     };
-    let stored = files.signature(last)?;
-    let stored = stored.and_then(|stored| Signature::try_from(&stored[..]).ok());
+    let stored = files.signature(last)?.map(Signature::from);
     if stored.is_some_and(|stored| verifier.verify(&roots.head(), &stored)) {
         return Ok(());
     }
     if let Some(signature) = author.sign(&roots.head())? {
-        let slot = signature.as_bytes().try_into();
-        let slot = slot.map_err(|_| Corruption::Signature { length: last + 1 })?;
-        files.write_signature(last, slot)?;
+        files.write_signature(last, signature.as_bytes())?;
     }
     Ok(())
 }

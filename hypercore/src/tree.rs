@@ -43,9 +43,7 @@ impl Hypercore {
             // The next one may be as far away as the log is long.
             None => runtime::unblock(move || files.next_signature(index)).await?,
         };
-        found
-            .map(|(index, bytes)| Ok((index, Signature::try_from(&bytes[..])?)))
-            .transpose()
+        Ok(found.map(|(index, bytes)| (index, Signature::from(bytes))))
     }
 
     /// Whether `signature` is one of the writer's over the log that ends with block `index`.

@@ -55,14 +55,14 @@ impl DiscoveryKey {
     }
 }
 
-/// The signature of one [`TreeHead`]. Today exactly 64 bytes.
+/// The signature of one [`TreeHead`]: 64 bytes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Signature([u8; 64]);
 
 impl Signature {
     /// The bytes as they are stored and sent.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub const fn as_bytes(&self) -> &[u8; 64] {
         &self.0
     }
 }

@@ -105,27 +105,23 @@ pub(crate) fn write_append(files: &FeedFiles, change: &ChangeSet) -> Result<()> 
         files.write_append_nodes(blocks.start, blocks.end, change.nodes())?;
         write_blocks(files, placed(change))?;
     }
-    match signature_slot(change)? {
-        Some((block, slot)) => Ok(files.write_last_signature(block, &slot)?),
+    match signature_slot(change) {
+        Some((block, slot)) => Ok(files.write_last_signature(block, slot)?),
         None => Ok(()),
     }
 }
 
 pub(super) fn write_signature(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    match signature_slot(change)? {
-        Some((block, slot)) => Ok(files.write_signature(block, &slot)?),
+    match signature_slot(change) {
+        Some((block, slot)) => Ok(files.write_signature(block, slot)?),
         None => Ok(()),
     }
 }
 
 /// The signature of a change as it is stored, and the block it belongs to.
-fn signature_slot(change: &ChangeSet) -> Result<Option<(u64, [u8; 64])>> {
-    let Some((length, signature)) = change.signature() else {
-        return Ok(None);
-    };
-    let slot = signature.as_bytes().try_into();
-    let slot = slot.map_err(|_| Corruption::Signature { length })?;
-    Ok(Some((length - 1, slot)))
+fn signature_slot(change: &ChangeSet) -> Option<(u64, &[u8; 64])> {
+    let (length, signature) = change.signature()?;
+    Some((length - 1, signature.as_bytes()))
 }
 
 /// Runs of small blocks are gathered up to this many bytes and written together.

@@ -252,7 +252,7 @@ fn vouch(files: &FeedFiles, verifier: &Verifier, head: &TreeHead) -> Result<Vouc
 }
 
 pub(super) fn verifies(verifier: &Verifier, head: &TreeHead, signature: &[u8; 64]) -> bool {
-    Signature::try_from(&signature[..]).is_ok_and(|signature| verifier.verify(head, &signature))
+    verifier.verify(head, &Signature::from(*signature))
 }
 
 /// The roots of the greatest length that has a signature; `None` when none of the last ones is

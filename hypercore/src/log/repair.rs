@@ -277,11 +277,7 @@ impl Work<'_> {
             return Ok(self.end_at(roots, probable));
         };
         let signature = pair.sign_checked(&end.head())?;
-        let slot: [u8; 64] = signature
-            .as_bytes()
-            .try_into()
-            .map_err(|_| Corruption::Signature { length: probable })?;
-        self.replace_signature(probable - 1, Some(slot))?;
+        self.replace_signature(probable - 1, Some(signature.into()))?;
         for node in nodes {
             self.take(node)?;
         }
@@ -519,7 +515,7 @@ impl Work<'_> {
     /// the same signature each time.
     fn sign_again(&self, roots: &Roots, damaged: &[u8; 64]) -> Option<[u8; 64]> {
         let again = self.keys.pair.as_ref()?.sign_checked(&roots.head()).ok()?;
-        let again: [u8; 64] = again.as_bytes().try_into().ok()?;
+        let again = *again.as_bytes();
         let distance = |from: &[u8; 64]| -> u32 {
             let bits = damaged.iter().zip(from).map(|(a, b)| (a ^ b).count_ones());
             bits.sum()

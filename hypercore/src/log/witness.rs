@@ -128,7 +128,7 @@ impl Log {
         }
         let ours = SignedRoots {
             roots: self.roots.clone(),
-            signature: Signature::try_from(&signature[..])?,
+            signature: Signature::from(signature),
         };
         Ok(if ours.roots.length() < theirs.roots.length() {
             ForkProof::find(self.key, ours, theirs, |index| nodes.get(&index).copied())

@@ -210,7 +210,7 @@ fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
         index,
         value,
         nodes: proof.nodes.iter().map(node).collect(),
-        signature: signature.and_then(|signature| signature.as_bytes().try_into().ok()),
+        signature: signature.map(Into::into),
     })
 }
 

@@ -44,10 +44,7 @@ fn read_answers(data: Vec<Data>) -> Result<Vec<Answer>> {
         let nodes = data.nodes.into_iter().map(node);
         let proof = Proof {
             nodes: nodes.collect::<Result<_>>()?,
-            signature: match &data.signature {
-                Some(signature) => Some(Signature::try_from(&signature[..])?),
-                None => None,
-            },
+            signature: data.signature.map(Signature::from),
         };
         answers.push((data.index, data.value.is_some(), proof));
         values.extend(data.value);

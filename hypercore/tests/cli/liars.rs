@@ -237,7 +237,7 @@ impl Liar {
                         .unwrap(),
                 ),
                 nodes: proof.nodes.iter().map(node).collect(),
-                signature: proof.signature.map(|it| it.as_bytes().try_into().unwrap()),
+                signature: proof.signature.map(Into::into),
             }
         })
     }

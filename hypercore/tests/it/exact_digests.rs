@@ -73,7 +73,7 @@ async fn answer(origin: &Hypercore, request: &Request) -> (Message, usize) {
         index: request.index,
         value: (!request.hash).then_some(value),
         nodes: proof.nodes.iter().map(node).collect(),
-        signature: signature.map(|it| it.as_bytes().try_into().unwrap()),
+        signature: signature.map(|it| *it.as_bytes()),
     };
     (Message::Data(data), proof.nodes.len())
 }

@@ -319,10 +319,10 @@ fn a_proof_that_proves_nothing_is_refused() {
         other_key.key = key_pair("other").public_key();
         assert!(!other_key.verify());
         let mut unsigned = proof.clone();
-        unsigned.longer.signature = Signature::try_from(&[1; 64][..]).unwrap();
+        unsigned.longer.signature = Signature::from([1; 64]);
         assert!(!unsigned.verify());
         let mut unsigned = proof.clone();
-        unsigned.shorter.signature = Signature::try_from(&[1; 64][..]).unwrap();
+        unsigned.shorter.signature = Signature::from([1; 64]);
         assert!(!unsigned.verify());
         for at in 0..proof.path.len() {
             let mut other_path = proof.clone();

@@ -110,7 +110,7 @@ fn a_liar_is_closed_and_others_finish() {
                 hash: root.hash,
                 size: root.size,
             }],
-            signature: Some(signature.as_bytes().try_into().unwrap()),
+            signature: Some(*signature.as_bytes()),
         }))
         .await;
         let error = soon("the end", ours).await.unwrap_err();
@@ -270,7 +270,7 @@ fn pushed_blocks_are_not_stored() {
                     index,
                     value: Some(origin.get(index).await.unwrap()),
                     nodes: proof.nodes.iter().map(node).collect(),
-                    signature: Some(signature.as_bytes().try_into().unwrap()),
+                    signature: Some(*signature.as_bytes()),
                 }))
                 .await;
         }

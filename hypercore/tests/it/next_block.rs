@@ -108,7 +108,7 @@ pub(crate) async fn data(origin: &Hypercore, index: u64, hash: bool) -> Message 
         index,
         value: (!hash).then_some(value),
         nodes: proof.nodes.iter().map(node).collect(),
-        signature: proof.signature.map(|it| it.as_bytes().try_into().unwrap()),
+        signature: proof.signature.map(Into::into),
     })
 }
 

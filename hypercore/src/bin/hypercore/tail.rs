@@ -145,9 +145,8 @@ impl Glimpse {
             let Some(Ok(roots)) = nodes.map(|nodes| Roots::from_nodes(block + 1, nodes)) else {
                 continue;
             };
-            let signature = Signature::try_from(&signature[..]);
             let head = roots.head();
-            if signature.is_ok_and(|signature| self.verifier.verify(&head, &signature)) {
+            if self.verifier.verify(&head, &Signature::from(signature)) {
                 self.head = head;
                 return Ok(());
             }

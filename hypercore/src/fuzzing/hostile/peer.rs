@@ -164,7 +164,7 @@ impl Hostile {
             index,
             value: (!request.hash).then(|| block(index)),
             nodes: nodes.collect(),
-            signature: signature.and_then(|signature| signature.as_bytes().try_into().ok()),
+            signature: signature.map(Into::into),
         })
     }
 

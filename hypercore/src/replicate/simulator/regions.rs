@@ -143,7 +143,7 @@ fn first_block(bits: u32) -> Message {
         index: 0,
         value: Some("x".into()),
         nodes,
-        signature: signature.as_bytes().try_into().ok(),
+        signature: Some(*signature.as_bytes()),
     })
 }
 
