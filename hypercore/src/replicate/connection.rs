@@ -347,10 +347,7 @@ impl Connection {
             // Whatever the remote opened here.
             return true;
         }
-        self.used
-            && (!self.options.live || self.abandoned)
-            && self.awaited.is_empty()
-            && self.session.channels() == 0
+        self.used && (!self.options.live || self.abandoned) && self.session.channels() == 0
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
