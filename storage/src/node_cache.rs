@@ -16,14 +16,22 @@ use std::{
 
 use hypercore_merkle::{Node, NodeIndex};
 
-/// How many nodes are kept: as many as a table of 2^14 places takes, which has 930 KB. All roots
-/// before any block of a million are among them but for the low ones, which stand beside its leaf.
+/// The depth from which on nodes are kept in a map, by their worth. Those below it, which nearly all
+/// are that is written, are kept by their position: that takes a quarter of the time.
+const HIGH: u64 = 7;
+
+/// How many of these are kept: as many as a table of 2^14 places takes, which has 930 KB. All high
+/// roots before any block of a million are among them; the others stand beside its leaf.
 const CAPACITY: usize = (1 << 14) / 8 * 7;
 
 /// How many are kept while many logs are open: 230 KB.
 const FEW: usize = CAPACITY / 4;
 
-/// How many the caches of a process have room for before each of them keeps but [`FEW`]: 60 MB.
+/// How many positions have a place for a low node: those of 4,096 blocks in a row, 459 KB.
+const LOW: usize = 1 << 13;
+
+/// How many nodes and places the caches of a process have room for before each of them keeps but [`FEW`],
+/// and makes no more room for low nodes and places: 60 MB.
 const MANY: usize = 64 * CAPACITY;
 
 /// Of how many blocks it is kept where they stand: 72 KB.
@@ -38,7 +46,9 @@ pub(crate) struct NodeCache(Mutex<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    nodes: Nodes,
+    high: Nodes,
+    /// The others, the last of those whose positions share a slot. As long as there was need for.
+    low: Vec<Option<Node>>,
     /// Where blocks stand that were lately looked for, the last of those that share a slot: their
     /// offsets, leaves, and generations. As long as there was need for.
     places: Vec<Option<(u64, Node, u64)>>,
@@ -77,7 +87,8 @@ impl Default for NodeCache {
 impl NodeCache {
     fn counted_in(held: &'static AtomicUsize) -> Self {
         Self(Mutex::new(Inner {
-            nodes: Nodes::default(),
+            high: Nodes::default(),
+            low: Vec::new(),
             places: Vec::new(),
             buffer: Vec::new(),
             generation: 0,
@@ -106,7 +117,7 @@ impl NodeCache {
             (place.offset, place.leaf) = (offset, Some(leaf));
             return place;
         }
-        place.leaf = inner.nodes.get(&leaf.get()).copied();
+        place.leaf = inner.node(leaf);
         if place.leaf.is_none() {
             place.buffer = std::mem::take(&mut inner.buffer);
         }
@@ -118,7 +129,8 @@ impl NodeCache {
         let near = if place.leaf.is_some() { 0 } else { near };
         for root in roots {
             let depth = root.depth();
-            match inner.nodes.get(&root.get()).filter(|_| depth >= near) {
+            let known = if depth < near { None } else { inner.node(root) };
+            match known {
                 Some(node) => place.offset += node.size,
                 None => place.unknown |= 1 << depth,
             }
@@ -181,7 +193,8 @@ impl NodeCache {
     pub(crate) fn forget(&self) {
         let mut inner = self.lock();
         inner.generation += 1;
-        inner.nodes = Nodes::default();
+        inner.high = Nodes::default();
+        inner.low = Vec::new();
         inner.places = Vec::new();
         inner.count();
     }
@@ -196,9 +209,23 @@ const fn slot(leaf: u64) -> usize {
     (leaf / 2) as usize % PLACES
 }
 
+/// The slot of a node among the [`LOW`].
+const fn low_slot(node: NodeIndex) -> usize {
+    node.get() as usize % LOW
+}
+
 impl Inner {
     fn find(&self, index: NodeIndex, pending: impl Fn(NodeIndex) -> Option<Node>) -> Option<Node> {
-        pending(index).or_else(|| self.nodes.get(&index.get()).copied())
+        pending(index).or_else(|| self.node(index))
+    }
+
+    fn node(&self, index: NodeIndex) -> Option<Node> {
+        if index.depth() < HIGH {
+            let node = *self.low.get(low_slot(index))?;
+            node.filter(|node| node.index == index)
+        } else {
+            self.high.get(&index.get()).copied()
+        }
     }
 
     /// Where the block of this leaf begins, and the leaf, if nothing was written since it was found.
@@ -207,11 +234,23 @@ impl Inner {
         (node.index.get() == leaf && generation == self.generation).then_some((offset, node))
     }
 
+    /// As many are kept as the log has nodes, unless many logs are open.
+    fn keep_low(&mut self, node: Node) {
+        let slot = low_slot(node.index);
+        if slot >= self.low.len() {
+            if self.is_one_of_many() {
+                return;
+            }
+            self.low.resize(slot + 1, None);
+        }
+        self.low[slot] = Some(node);
+    }
+
     /// As many are kept as the log has blocks, unless many logs are open.
     fn keep_place(&mut self, place: (u64, Node, u64)) {
         let slot = slot(place.1.index.get());
         if slot >= self.places.len() {
-            if self.held.load(Ordering::Relaxed) > MANY {
+            if self.is_one_of_many() {
                 return;
             }
             self.places.resize(slot + 1, None);
@@ -222,28 +261,28 @@ impl Inner {
 
     fn insert(&mut self, nodes: impl IntoIterator<Item = Node>) {
         for node in nodes {
-            let capacity = self.capacity();
-            if self.nodes.len() >= capacity {
+            if node.index.depth() < HIGH {
+                self.keep_low(node);
+                continue;
+            }
+            let capacity = if self.is_one_of_many() { FEW } else { CAPACITY };
+            if self.high.len() >= capacity {
                 self.make_room(capacity);
             }
-            self.nodes.insert(node.index.get(), node);
+            self.high.insert(node.index.get(), node);
         }
         self.count();
     }
 
-    fn capacity(&self) -> usize {
-        if self.held.load(Ordering::Relaxed) > MANY {
-            FEW
-        } else {
-            CAPACITY
-        }
+    fn is_one_of_many(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > MANY
     }
 
-    /// Forgets what does not fit into half of `capacity`, the lowest nodes first: they are the first to
-    /// be of no use.
+    /// Forgets the high nodes that do not fit into half of `capacity`, the lowest first: they are the
+    /// first to be of no use.
     fn make_room(&mut self, capacity: usize) {
         let mut by_depth = [0; 65];
-        for node in self.nodes.values() {
+        for node in self.high.values() {
             by_depth[node.index.depth() as usize] += 1;
         }
         let mut kept = 0;
@@ -255,14 +294,14 @@ impl Inner {
         let lowest = depths.last().unwrap_or(by_depth.len()) as u64;
         // Another table: one out of which nodes were taken may grow before it is full.
         let mut high = Nodes::with_capacity_and_hasher(capacity, BuildHasherDefault::default());
-        let nodes = self.nodes.drain();
+        let nodes = self.high.drain();
         high.extend(nodes.filter(|(_, node)| node.index.depth() >= lowest));
-        self.nodes = high;
+        self.high = high;
     }
 
     /// Tells the other caches for how many nodes and places there is room in this one.
     fn count(&mut self) {
-        let room = self.nodes.capacity() + self.places.capacity();
+        let room = self.high.capacity() + self.low.capacity() + self.places.capacity();
         if room > self.counted {
             self.held.fetch_add(room - self.counted, Ordering::Relaxed);
         } else if room < self.counted {
@@ -335,20 +374,37 @@ mod tests {
     #[test]
     fn it_is_bounded_and_keeps_what_stands_high() {
         let cache = NodeCache::default();
-        let top = index((1 << 14) - 1);
-        cache.written(&[node(top.get())]);
-        for block in 0..20_000 {
-            cache.written(&[node(2 * block), node(2 * block + 1)]);
+        let high = |n: u64| node((n << (HIGH + 1)) + (1 << HIGH) - 1);
+        let top = node((1 << (HIGH + 7)) - 1);
+        cache.written(&[top]);
+        for n in 0..20_000 {
+            cache.written(&[high(n), node(2 * n)]);
         }
-        assert_eq!(cache.lock().nodes.capacity(), CAPACITY);
-        assert!(
-            cache
-                .get(&[top, index(39_998)], |_| None)
-                .0
-                .iter()
-                .all(Option::is_some)
-        );
-        assert_eq!(cache.get(&[index(0)], |_| None).0, [None]);
+        assert_eq!(cache.lock().high.capacity(), CAPACITY);
+        assert_eq!(cache.lock().low.len(), LOW - 1);
+        let kept = |node: Node| cache.get(&[node.index], |_| None).0 == [Some(node)];
+        assert!(kept(top) && kept(high(19_999)) && kept(node(2 * 19_999)));
+        assert!(!kept(high(0)) && !kept(node(0)));
+    }
+
+    /// Neither after others have had its slot.
+    #[test]
+    fn a_node_that_was_written_again_is_never_seen_as_it_was() {
+        let cache = NodeCache::default();
+        let others = |node: Node| Node {
+            index: index(node.index.get() + 2 * LOW as u64),
+            ..node
+        };
+        for old in [node(4), node(1), node((1 << HIGH) - 1)] {
+            let new = Node { size: 99, ..old };
+            for nodes in [&[old, new][..], &[old, others(old), new], &[others(old)]] {
+                cache.written(nodes);
+                let (found, generation) = cache.get(&[old.index], |_| None);
+                assert!(found == [Some(new)] || found == [None], "{found:?}");
+                cache.learn([new], generation);
+                assert_eq!(cache.get(&[old.index], |_| None).0, [Some(new)]);
+            }
+        }
     }
 
     #[test]
@@ -381,44 +437,49 @@ mod tests {
             .chain(depth(8, half - 100))
             .chain(depth(7, half));
         cache.written(&all.collect::<Vec<_>>());
-        assert_eq!(cache.lock().nodes.len(), CAPACITY);
-        cache.written(&[node(0)]);
+        assert_eq!(cache.lock().high.len(), CAPACITY);
+        cache.written(&[node((1 << 7) - 1)]);
         let kept = |node: Node| cache.get(&[node.index], |_| None).0[0].is_some();
         assert!(depth(9, 100).chain(depth(8, half - 100)).all(kept));
-        assert!(!depth(7, half).any(kept));
+        assert!(!depth(7, half).skip(1).any(kept));
     }
 
     #[test]
     fn many_caches_keep_few_nodes_each() {
         static ALL: AtomicUsize = AtomicUsize::new(0);
-        let leaves: Vec<_> = (0..30_000).map(|block| node(2 * block)).collect();
+        let high = |n: u64| node((n << (HIGH + 1)) + (1 << HIGH) - 1);
+        let nodes: Vec<_> = (0..30_000).flat_map(|n| [high(n), node(2 * n)]).collect();
         let mut caches = Vec::new();
         for _ in 0..400 {
             let cache = NodeCache::counted_in(&ALL);
-            leaves.chunks(1000).for_each(|some| cache.written(some));
+            nodes.chunks(1000).for_each(|some| cache.written(some));
             caches.push(cache);
         }
         let held = ALL.load(Ordering::Relaxed);
-        assert!(held <= MANY + CAPACITY + 400 * FEW, "{held}");
-        let room = |cache: &NodeCache| cache.lock().nodes.capacity();
-        assert_eq!(room(&caches[0]), CAPACITY);
-        assert_eq!(room(&caches[399]), FEW);
+        assert!(held <= MANY + CAPACITY + LOW + 400 * FEW, "{held}");
+        let room = |cache: &NodeCache| {
+            let inner = cache.lock();
+            (inner.high.capacity(), inner.low.len())
+        };
+        assert_eq!(room(&caches[0]), (CAPACITY, LOW - 1));
+        assert_eq!(room(&caches[399]), (FEW, 0));
         // Also one that was there before the others, once it is used again.
-        leaves.chunks(1000).for_each(|some| caches[0].written(some));
-        assert_eq!(room(&caches[0]), FEW);
+        nodes.chunks(1000).for_each(|some| caches[0].written(some));
+        assert_eq!(room(&caches[0]), (FEW, LOW - 1));
 
-        // Nor many places.
+        // Nor places.
         for cache in &caches {
             let (_, generation) = cache.get(&[], |_| None);
             cache.found(0, node(2 * 1023), Vec::new(), generation);
         }
         let held = ALL.load(Ordering::Relaxed);
-        assert!(held <= MANY + CAPACITY + 400 * FEW, "{held}");
+        assert!(held <= MANY + CAPACITY + LOW + 400 * FEW, "{held}");
 
-        let cache = caches.swap_remove(0);
+        let cache = caches.swap_remove(399);
         caches.clear();
-        leaves.chunks(1000).for_each(|some| cache.written(some));
-        assert_eq!(ALL.load(Ordering::Relaxed), CAPACITY);
+        nodes.chunks(1000).for_each(|some| cache.written(some));
+        assert_eq!(room(&cache), (CAPACITY, LOW - 1));
+        assert!(ALL.load(Ordering::Relaxed) >= CAPACITY + LOW - 1);
         cache.forget();
         assert_eq!(ALL.load(Ordering::Relaxed), 0);
     }
