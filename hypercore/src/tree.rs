@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hypercore_merkle::{
-    Block, Node, NodeIndex, Proof, RemoteTree, Roots, Signature, Verifier, full_roots,
-};
+use hypercore_merkle::{Block, Node, NodeIndex, Proof, Roots, Signature, Verifier, full_roots};
 
 use crate::{
     Hypercore,
@@ -124,10 +122,8 @@ impl Hypercore {
     ///
     /// As [`proof`](Self::proof).
     pub async fn proof_with(&self, index: u64, options: ProofOptions) -> Result<Option<Proof>> {
-        let mut remote = RemoteTree::new();
         let core = self.shared().lock();
-        core.log
-            .prove(index, options.digest, &mut remote, options.hash)
+        core.log.prove(index, options.digest, None, options.hash)
     }
 
     /// Checks `block` against `proof` and stores both, as if a peer had sent them. Without a block,

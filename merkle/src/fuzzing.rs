@@ -126,7 +126,12 @@ impl Writer {
     fn proof(&self, length: u64, block: u64, digest: u64, with_leaf: bool) -> Option<Proof> {
         let leaf = NodeIndex::leaf(block)?;
         let present = self.present(length);
-        let plan = proof::plan(&present, &mut RemoteTree::new(), leaf, digest, with_leaf)?;
+        let plan = proof::plan(&present, &mut RemoteTree::new(), leaf, digest, with_leaf);
+        assert_eq!(
+            plan,
+            proof::plan_by_digest(&present, leaf, digest, with_leaf)
+        );
+        let plan = plan?;
         Some(Proof {
             nodes: plan
                 .nodes

@@ -8,6 +8,8 @@
     )
 )]
 
+use std::collections::BTreeSet;
+
 use crate::node::{Node, NodeIndex, full_roots};
 use crate::signature::Signature;
 use crate::tree_index::{NodeSet, NodeSetMut, insert, verified_by};
@@ -80,6 +82,52 @@ pub fn plan(
         next = next.parent();
     }
     Some(ProofPlan {
+        nodes,
+        verified_by: 0,
+    })
+}
+
+/// [`plan`] for a peer of which nothing is remembered, because each of its digests says all that counts.
+/// The same as with an empty `remote`, without making a set where the way up says it all.
+#[must_use]
+pub fn plan_by_digest(
+    present: &impl NodeSet,
+    node: NodeIndex,
+    digest: u64,
+    with_leaf: bool,
+) -> Option<ProofPlan> {
+    plan_up_to_known(present, node, digest, with_leaf)
+        .or_else(|| plan(present, &mut BTreeSet::new(), node, digest, with_leaf))
+}
+
+/// The plan up to the ancestor that `digest` names, if we have that, too: as nearly always.
+fn plan_up_to_known(
+    present: &impl NodeSet,
+    node: NodeIndex,
+    digest: u64,
+    with_leaf: bool,
+) -> Option<ProofPlan> {
+    if digest & 1 == 0 || !present.has(node) {
+        return None;
+    }
+    let mut nodes = Vec::new();
+    if with_leaf {
+        nodes.push(node);
+    }
+    let mut next = node;
+    let mut digest = digest >> 1;
+    while digest > 1 {
+        let sibling = next.sibling();
+        if !present.has(sibling) {
+            return None;
+        }
+        if digest & 1 == 0 {
+            nodes.push(sibling);
+        }
+        next = next.parent();
+        digest >>= 1;
+    }
+    present.has(next).then_some(ProofPlan {
         nodes,
         verified_by: 0,
     })

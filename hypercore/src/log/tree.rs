@@ -129,12 +129,13 @@ impl Log {
         Ok(Roots::from_nodes(length, nodes)?)
     }
 
-    /// What a peer still needs to believe block `index`; `None` if the block's node is not known.
+    /// What a peer still needs to believe block `index`; `None` if the block's node is not known. Without
+    /// `remote` the digest says all that the peer has.
     pub(crate) fn prove(
         &self,
         index: u64,
         digest: u64,
-        remote: &mut impl NodeSetMut,
+        remote: Option<&mut RemoteTree>,
         with_leaf: bool,
     ) -> Result<Option<Proof>> {
         let Some(leaf) = NodeIndex::leaf(index) else {
@@ -144,7 +145,11 @@ impl Log {
             bits: TreeBits(&self.bitfield),
             length: self.withheld.unwrap_or(u64::MAX),
         };
-        let Some(plan) = proof::plan(&public, remote, leaf, digest, with_leaf) else {
+        let plan = match remote {
+            Some(remote) => proof::plan(&public, remote, leaf, digest, with_leaf),
+            None => proof::plan_by_digest(&public, leaf, digest, with_leaf),
+        };
+        let Some(plan) = plan else {
             return Ok(None);
         };
         let files = self.files()?;

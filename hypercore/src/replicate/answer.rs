@@ -1,10 +1,6 @@
 //! What goes out as an answer.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    ops::Range,
-    time::Instant,
-};
+use std::{collections::VecDeque, ops::Range, time::Instant};
 
 use bytes::Bytes;
 use hypercore_merkle::{Node, Proof};
@@ -182,12 +178,8 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
     if !hash && (!log.has(index) || index >= log.public_length()) {
         return Ok(Found::Nothing(request));
     }
-    let proof = if peer.is_exact {
-        log.prove(index, nodes, &mut BTreeSet::new(), hash)
-    } else {
-        log.prove(index, nodes, &mut peer.remote_tree, hash)
-    };
-    match proof {
+    let remote = (!peer.is_exact).then_some(&mut peer.remote_tree);
+    match log.prove(index, nodes, remote, hash) {
         Ok(Some(proof)) if hash => Ok(Found::Hash(index, proof)),
         Ok(Some(proof)) => Ok(Found::Block(request, proof)),
         Ok(None) => Ok(Found::Nothing(request)),
@@ -200,7 +192,8 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
 }
 
 fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
-    let node = |node: &Node| DataNode {
+    // By value, so that they are collected where they are.
+    let node = |node: Node| DataNode {
         index: node.index.get(),
         hash: node.hash,
         size: node.size,
@@ -209,7 +202,7 @@ fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
     Message::Data(Data {
         index,
         value,
-        nodes: proof.nodes.iter().map(node).collect(),
+        nodes: proof.nodes.into_iter().map(node).collect(),
         signature: signature.map(Into::into),
     })
 }

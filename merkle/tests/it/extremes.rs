@@ -133,6 +133,26 @@ proptest! {
         }
     }
 
+    /// Without a memory of what the peer has there is a shorter way to the same plan.
+    #[test]
+    fn plans_by_digest(
+        blocks in prop::collection::vec(0..20u64, 0..40),
+        asked in 0..40u64,
+        digest in prop_oneof![0..300u64, any::<u64>()],
+        with_leaf in any::<bool>(),
+    ) {
+        let mut set = BTreeSet::new();
+        for node in blocks.into_iter().filter_map(NodeIndex::leaf) {
+            tree_index::insert(&mut set, node);
+        }
+        // A request names a leaf, and an inner node is as good.
+        let Some(node) = NodeIndex::new(asked) else { return Ok(()) };
+        prop_assert_eq!(
+            proof::plan_by_digest(&set, node, digest, with_leaf),
+            proof::plan(&set, &mut RemoteTree::new(), node, digest, with_leaf)
+        );
+    }
+
     #[test]
     fn proofs(block in number(), nodes in prop::collection::vec((number(), number()), 0..6), length in number()) {
         let nodes: Vec<_> = nodes

@@ -34,7 +34,12 @@ fn state(states: &BTreeMap<String, Value>, name: &str) -> Set {
 }
 
 fn plan(set: &Set, remote: &mut RemoteTree, index: u64, digest: u64, leaf: bool) -> ProofPlan {
-    proof::plan(set, remote, at(index), digest, leaf).expect("the node is known")
+    let knew_nothing = remote.bound() == 0;
+    let plan = proof::plan(set, remote, at(index), digest, leaf);
+    if knew_nothing {
+        assert_eq!(plan, proof::plan_by_digest(set, at(index), digest, leaf));
+    }
+    plan.expect("the node is known")
 }
 
 fn expected(nodes: &[u64], verified_by: u64) -> ProofPlan {

@@ -1,9 +1,6 @@
 //! One end of a connection, driven by hand.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    iter,
-};
+use std::{collections::VecDeque, iter};
 
 use bytes::Bytes;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future::poll_once};
@@ -150,9 +147,7 @@ impl Hostile {
         {
             index = found;
         }
-        let proof = core
-            .log
-            .prove(index, request.nodes, &mut BTreeSet::new(), request.hash);
+        let proof = core.log.prove(index, request.nodes, None, request.hash);
         let proof = proof.expect("memory does not fail")?;
         let nodes = proof.nodes.iter().map(|node| DataNode {
             index: node.index.get(),
