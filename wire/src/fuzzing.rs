@@ -52,19 +52,22 @@ pub fn wire_message(data: &[u8]) {
     frame.extend_from_slice(body);
     let limits = Limits::default();
     let frame = Frame::decode(frame.freeze(), &limits);
-    if kind & 15 == MessageKind::Data as u8 {
-        let data = frame.as_ref().ok().map(|frame| match frame {
+    let kind = MessageKind::from_number(kind & 15);
+    if let Some(kind @ (MessageKind::Request | MessageKind::Data)) = kind {
+        let body = Bytes::copy_from_slice(body);
+        let by_prost = if kind == MessageKind::Data {
+            oracle::data(&body, &limits).map(Message::Data)
+        } else {
+            oracle::request(&body, &limits).map(Message::Request)
+        };
+        let ours = frame.as_ref().ok().map(|frame| match frame {
             Some(Frame {
-                body: Body::Message(Message::Data(data)),
+                body: Body::Message(message),
                 ..
-            }) => data.clone(),
+            }) => message.clone(),
             other => panic!("{other:?}"),
         });
-        assert_eq!(
-            data,
-            oracle::data(&Bytes::copy_from_slice(body), &limits),
-            "prost reads something else"
-        );
+        assert_eq!(ours, by_prost, "prost reads something else");
     }
     let Ok(Some(frame)) = frame else {
         return;

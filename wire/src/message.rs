@@ -8,7 +8,7 @@
     )
 )]
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 
 use crate::error::Problem;
 use crate::{Error, Limits, schema, varint};
@@ -300,13 +300,13 @@ impl Frame {
         // JS reads the header as a signed 32 bit number.
         let header = i32::try_from(header).map_err(|_| Error::FrameHeader)?;
         let channel = (header >> 4).unsigned_abs();
-        let body = bytes.split_off(length);
+        bytes.advance(length);
         let Some(kind) = MessageKind::from_number(header as u8 & 0x0f) else {
             return Ok(None);
         };
         Ok(Some(Self {
             channel,
-            body: schema::decode(kind, body, limits)?,
+            body: schema::decode(kind, bytes, limits)?,
         }))
     }
 
