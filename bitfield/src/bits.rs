@@ -357,27 +357,27 @@ impl Bits {
 
     /// Sets some but not all bits of one chunk.
     fn assign(&mut self, chunk: u64, range: Range<usize>, bit: bool) -> (u32, Change) {
-        let (mut new, changed) = match self.segments.range_mut(..=chunk).next_back() {
-            Some((&start, Segment::Mixed(mixed))) if start == chunk => {
-                let changed = mixed.assign(range, bit);
-                if bit {
-                    self.ones += u64::from(changed);
-                } else {
-                    self.ones -= u64::from(changed);
-                }
-                if matches!(mixed.ones, 0 | FULL) {
-                    self.fill(chunk..chunk + 1, bit);
-                    return (changed, Change::Summary);
-                }
-                return (
-                    changed,
-                    if changed == 0 {
-                        Change::Nothing
-                    } else {
-                        Change::Bit
-                    },
-                );
+        // As in `segment`: what is mixed comes most often, and is found at a third of the cost.
+        if let Some(Segment::Mixed(mixed)) = self.segments.get_mut(&chunk) {
+            let changed = mixed.assign(range, bit);
+            let ones = mixed.ones;
+            if bit {
+                self.ones += u64::from(changed);
+            } else {
+                self.ones -= u64::from(changed);
             }
+            if matches!(ones, 0 | FULL) {
+                self.fill(chunk..chunk + 1, bit);
+                return (changed, Change::Summary);
+            }
+            let change = if changed == 0 {
+                Change::Nothing
+            } else {
+                Change::Bit
+            };
+            return (changed, change);
+        }
+        let (mut new, changed) = match self.segments.range(..=chunk).next_back() {
             Some((_, Segment::Full(end))) if chunk < *end => {
                 if bit {
                     return (0, Change::Nothing);

@@ -206,11 +206,15 @@ impl VerifyPlan {
             leaf: self.leaf,
             blocks: Vec::new(),
             byte_offset: 0,
-            nodes: Vec::with_capacity(proof.nodes.len().saturating_add(FEW_NODES)),
+            nodes: Vec::new(),
             unbound: Vec::new(),
             head: None,
             signature: None,
         };
+        if !is_trusted(&top) {
+            let room = proof.nodes.len().saturating_add(FEW_NODES);
+            changes.nodes.reserve(room);
+        }
         while !is_trusted(&top) {
             let index = top.index.sibling();
             let sibling = if let Some(node) = take(&mut remote, index) {

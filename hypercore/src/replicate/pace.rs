@@ -81,6 +81,8 @@ pub(crate) struct Pace {
     probing: bool,
     /// A running mean, in bytes; `None` before the first.
     block_size: Option<u64>,
+    /// How many requests should be in flight, by all this.
+    window: usize,
 }
 
 impl Pace {
@@ -92,11 +94,16 @@ impl Pace {
             round_trips_since: now,
             probing: false,
             block_size: None,
+            window: FIRST_REQUESTS as usize,
         }
     }
 
     /// How many requests should be in flight.
-    pub(super) fn window(&self) -> usize {
+    pub(super) const fn window(&self) -> usize {
+        self.window
+    }
+
+    fn measured_window(&self) -> usize {
         let requests = if self.rate == 0 {
             FIRST_REQUESTS
         } else {
@@ -158,6 +165,7 @@ impl Pace {
         } else if stamp.full {
             self.rate -= (self.rate - rate) / 8;
         }
+        self.window = self.measured_window();
     }
 
     /// Bytes that it sends in a second; `None` until that is known.
