@@ -23,8 +23,8 @@ pub(crate) const CHUNK_BYTES: usize = 512;
 const WORDS: usize = 64;
 const FULL: u32 = 4096;
 
-/// Positions at or above this are never set: block numbers end at 2^53, tree indexes at twice that.
-pub(crate) const MAX_BITS: u64 = 1 << 54;
+/// Positions at or above this are never set: block numbers end at 2^52, tree indexes at twice that.
+pub(crate) const MAX_BITS: u64 = 1 << 53;
 
 /// What a segment costs in the worst filled B-tree, with its allocation.
 const SEGMENT_BYTES: usize = 80;

@@ -40,8 +40,8 @@ pub enum Error {
         /// Where it begins.
         start: u64,
     },
-    /// A range reaches beyond 2^53, where block numbers end.
-    #[error("the range from block {start} reaches beyond 2^53")]
+    /// A range reaches beyond 2^52, where block numbers end.
+    #[error("the range from block {start} reaches beyond 2^52")]
     OutOfBounds {
         /// Where the range begins.
         start: u64,

@@ -51,7 +51,7 @@ impl PageSize {
 
 /// Which blocks and which tree nodes of a log are here, and which pages of its `bitfield` file are to be written.
 ///
-/// Blocks end at 2^53 and tree indexes at 2^54: what is beyond reads as clear and cannot be set. Memory and time grow
+/// Blocks end at 2^52 and tree indexes at 2^53: what is beyond reads as clear and cannot be set. Memory and time grow
 /// with the number of changes between ones and zeros, so a complete log of any length costs next to nothing.
 ///
 /// Reading needs only `&self`. Two bitfields are equal when their bits and the size of their pages are, whatever pages are

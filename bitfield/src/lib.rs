@@ -74,5 +74,6 @@ pub use error::Error;
 pub use field::{Bitfield, PageSize};
 pub use remote::RemoteBitfield;
 
-/// Block numbers are below this: Hypercore 9 keeps them in doubles, which are exact up to 2^53.
-pub const MAX_BLOCKS: u64 = 1 << 53;
+/// Block numbers are below this: Hypercore 9 keeps the positions of tree nodes, which are twice as many, in
+/// doubles, which are exact up to 2^53.
+pub const MAX_BLOCKS: u64 = 1 << 52;

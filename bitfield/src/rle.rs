@@ -131,11 +131,12 @@ impl<'a> Runs<'a> {
         } else {
             header >> 2
         };
-        let len = usize::try_from(length).unwrap_or(usize::MAX);
-        self.left = self
-            .left
-            .checked_sub(len)
-            .ok_or(Error::TooLong { max: self.max })?;
+        let len = usize::try_from(length).ok();
+        let left = len.and_then(|len| self.left.checked_sub(len));
+        let (Some(len), Some(left)) = (len, left) else {
+            return Err(Error::TooLong { max: self.max });
+        };
+        self.left = left;
         if header & 1 == 1 {
             return Ok(Run::Fill(header & 2 == 2, len));
         }

@@ -18,7 +18,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 const LIMIT: usize = 4 << 20;
 const WINDOW: usize = 131_072;
-const MAX: u64 = 1 << 53;
+const MAX: u64 = 1 << 52;
 
 type Message<'a> = &'a dyn Fn(&mut RemoteBitfield, u64) -> Result<(), Error>;
 

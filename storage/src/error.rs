@@ -54,6 +54,15 @@ pub enum Error {
         /// The node.
         node: NodeIndex,
     },
+    /// A node that was to be stored is none that a log can have.
+    #[error(
+        "node {} cannot be stored: it is blank, or above more bytes than a log can have",
+        node.get()
+    )]
+    InvalidNode {
+        /// The node.
+        node: NodeIndex,
+    },
     /// Bytes that have to be there are beyond the end of the data.
     #[error("the file `data` ends before the {len} bytes at byte {offset}")]
     MissingData {

@@ -10,7 +10,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -51,6 +51,8 @@ pub struct FeedFiles {
     owned: OnceLock<()>,
     /// What `tree` has, as far as it is known.
     known: NodeCache,
+    /// A sync of the directory has failed: names may be lost.
+    names_lost: AtomicBool,
     /// `bitfield` has been found to have at least so many bytes, and was not cut since.
     room: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl FeedFiles {
             foreign_data: false,
             owned: OnceLock::new(),
             known: NodeCache::default(),
+            names_lost: AtomicBool::new(false),
             room: AtomicU64::new(0),
             storage,
         };

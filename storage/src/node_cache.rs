@@ -49,6 +49,8 @@ struct Inner {
     high: Nodes,
     /// The others, the last of those whose positions share a slot. As long as there was need for.
     low: Vec<Option<Node>>,
+    /// Beyond every position that one of these may have.
+    end: u64,
     /// Where blocks stand that were lately looked for, the last of those that share a slot: their
     /// offsets, leaves, and generations. As long as there was need for.
     places: Vec<Option<(u64, Node, u64)>>,
@@ -89,6 +91,7 @@ impl NodeCache {
         Self(Mutex::new(Inner {
             high: Nodes::default(),
             low: Vec::new(),
+            end: 0,
             places: Vec::new(),
             buffer: Vec::new(),
             generation: 0,
@@ -184,8 +187,16 @@ impl NodeCache {
 
     /// These nodes are in the file now.
     pub(crate) fn written(&self, nodes: &[Node]) {
+        self.written_from(u64::MAX, nodes);
+    }
+
+    /// These nodes are in the file now, and no others from position `start` on.
+    pub(crate) fn written_from(&self, start: u64, nodes: &[Node]) {
         let mut inner = self.lock();
         inner.generation += 1;
+        if start < inner.end {
+            inner.forget_from(start);
+        }
         inner.insert(nodes.iter().copied());
     }
 
@@ -195,6 +206,7 @@ impl NodeCache {
         inner.generation += 1;
         inner.high = Nodes::default();
         inner.low = Vec::new();
+        inner.end = 0;
         inner.places = Vec::new();
         inner.count();
     }
@@ -234,6 +246,14 @@ impl Inner {
         (node.index.get() == leaf && generation == self.generation).then_some((offset, node))
     }
 
+    fn forget_from(&mut self, start: u64) {
+        self.high.retain(|&position, _| position < start);
+        for slot in &mut self.low {
+            *slot = slot.filter(|node| node.index.get() < start);
+        }
+        self.end = start;
+    }
+
     /// As many are kept as the log has nodes, unless many logs are open.
     fn keep_low(&mut self, node: Node) {
         let slot = low_slot(node.index);
@@ -261,6 +281,7 @@ impl Inner {
 
     fn insert(&mut self, nodes: impl IntoIterator<Item = Node>) {
         for node in nodes {
+            self.end = self.end.max(node.index.get() + 1);
             if node.index.depth() < HIGH {
                 self.keep_low(node);
                 continue;

@@ -6,7 +6,7 @@ use hypercore_bitfield::{Bitfield, PageSize, RemoteBitfield, rle};
 use proptest::prelude::*;
 
 /// Where blocks end.
-const BLOCKS: u64 = 1 << 53;
+const BLOCKS: u64 = 1 << 52;
 
 /// Around every power of two, and everywhere.
 fn number() -> impl Strategy<Value = u64> {

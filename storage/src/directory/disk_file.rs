@@ -354,11 +354,13 @@ impl Drop for DiskFile {
     }
 }
 
+/// Where a system has no such locks, as that of WebAssembly, there is none, as with Hypercore 9.
 fn try_lock(file: &File) -> io::Result<()> {
-    file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
-        TryLockError::Error(error) => error,
-    })
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Options that follow no symbolic link and do not wait for the other end of a pipe.

@@ -157,10 +157,11 @@ impl FeedFiles {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
-    /// [`write_key`](Self::write_key).
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have,
+    /// [`Error::InvalidNode`](crate::Error::InvalidNode), and as [`write_key`](Self::write_key).
     pub fn write_nodes(&self, nodes: &[Node]) -> Result<()> {
-        let nodes = sorted(nodes)?;
+        nodes.iter().try_for_each(fits)?;
+        let nodes = sorted(nodes);
         self.write_sorted(&nodes)
             .inspect(|()| self.known.written(&nodes))
             .inspect_err(|_| self.known.forget())
@@ -187,8 +188,7 @@ impl FeedFiles {
     ///
     /// # Errors
     ///
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange) beyond what a log can have, and as
-    /// [`write_key`](Self::write_key).
+    /// As [`write_nodes`](Self::write_nodes).
     pub fn write_append_nodes(
         &self,
         old_length: u64,
@@ -199,8 +199,9 @@ impl FeedFiles {
             return self.write_nodes(nodes);
         }
         within(FileName::Tree, new_length, MAX_LENGTH)?;
+        nodes.iter().try_for_each(fits)?;
         self.write_leaves_and_between(old_length, new_length, nodes)
-            .inspect(|()| self.known.written(nodes))
+            .inspect(|()| self.known.written_from(2 * old_length, nodes))
             .inspect_err(|_| self.known.forget())
     }
 
@@ -216,7 +217,7 @@ impl FeedFiles {
         let start = leaf - u64::from(joins);
         let is_inside = |node: &Node| (start..end).contains(&position(node));
         let (mut inside, elsewhere): (Vec<_>, Vec<_>) = nodes.iter().copied().partition(is_inside);
-        let elsewhere = sorted(&elsewhere)?;
+        let elsewhere = sorted(&elsewhere);
         // In the order of the writes; within one they stand in any.
         inside.sort_by_key(|node| (position(node) - start) / RUN as u64);
         let mut inside = &inside[..];
@@ -307,11 +308,17 @@ const fn is_beyond(index: NodeIndex) -> bool {
     index.get() >= 2 * MAX_LENGTH
 }
 
-/// Nodes in the order of the file, if all of them have a place there.
-fn sorted(nodes: &[Node]) -> Result<Vec<Node>> {
+/// Fails for a node that has no place in the file, or that would not be found there.
+fn fits(node: &Node) -> Result<()> {
+    within(FileName::Tree, node.index.get(), 2 * MAX_LENGTH - 1)?;
+    let read = Node::from_record(node.index, &node.to_record());
+    let node = node.index;
+    read.map(drop).ok_or(Error::InvalidNode { node })
+}
+
+/// Nodes in the order of the file.
+fn sorted(nodes: &[Node]) -> Vec<Node> {
     let mut nodes = nodes.to_vec();
     nodes.sort_unstable_by_key(|node| node.index);
-    let last = nodes.last().map_or(0, |node| node.index.get());
-    within(FileName::Tree, last, 2 * MAX_LENGTH - 1)?;
-    Ok(nodes)
+    nodes
 }

@@ -1,6 +1,6 @@
 //! What makes the files durable.
 
-use std::thread;
+use std::{io, sync::atomic::Ordering, thread};
 
 use super::FeedFiles;
 use crate::{Error, FileName, Operation, error::Result, file::File};
@@ -21,15 +21,22 @@ impl FeedFiles {
         match *dirty {
             [first, ref others @ ..] if !others.is_empty() && self.storage.syncs_in_parallel() => {
                 thread::scope(|scope| {
-                    let others: Vec<_> = others
-                        .iter()
-                        .map(|file| scope.spawn(|| file.sync()))
-                        .collect();
+                    let spawn = |file| {
+                        let sync = move || File::sync(file);
+                        thread::Builder::new().spawn_scoped(scope, sync)
+                    };
+                    let threads: Vec<_> = others.iter().map(|file| spawn(file)).collect();
                     let first = first.sync();
-                    let others = others
-                        .into_iter()
-                        .map(|other| other.join().expect("no panic"));
-                    others.fold(first, Result::and)
+                    let results =
+                        threads
+                            .into_iter()
+                            .zip(others)
+                            .map(|(thread, file)| match thread {
+                                Ok(thread) => thread.join().expect("no panic"),
+                                // The system has no thread to spare: that costs time only.
+                                Err(_) => file.sync(),
+                            });
+                    results.fold(first, Result::and)
                 })?;
             }
             _ => dirty.into_iter().try_for_each(File::sync)?,
@@ -68,9 +75,18 @@ impl FeedFiles {
         self.sync_directory()
     }
 
+    /// As of a file, a sync that has failed fails for ever.
     pub(crate) fn sync_directory(&self) -> Result<()> {
-        self.storage
-            .sync_directory()
-            .map_err(|error| Error::io(FileName::Bitfield, Operation::Sync, 0, error))
+        let synced = if self.names_lost.load(Ordering::Acquire) {
+            Err(io::Error::other(
+                "an earlier sync of their names has failed",
+            ))
+        } else {
+            self.storage.sync_directory()
+        };
+        synced.map_err(|error| {
+            self.names_lost.store(true, Ordering::Release);
+            Error::io(FileName::Bitfield, Operation::Sync, 0, error)
+        })
     }
 }

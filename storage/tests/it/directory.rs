@@ -1,10 +1,37 @@
 //! Real files: what is created, what is refused, what stays as it was.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{env, fs, io, path::Path, process::Command, sync::Arc, thread};
 
 use hypercore_storage::{Directory, Error, FeedFiles, FileName, Storage};
 
 use crate::{node, open};
+
+/// Which of its own tests this program runs in another process, where no thread can be started.
+const WITHOUT_THREADS: &str = "directory::files_are_synced_where_no_thread_can_be_started";
+
+#[test]
+fn files_are_synced_where_no_thread_can_be_started() {
+    if env::var_os("HYPERCORE_WITHOUT_THREADS").is_none() {
+        let program = env::current_exe().unwrap();
+        let ran = Command::new(program)
+            .args([WITHOUT_THREADS, "--exact", "--test-threads=1"])
+            .env("HYPERCORE_WITHOUT_THREADS", "1")
+            // More than there is room for.
+            .env("RUST_MIN_STACK", (1u64 << 60).to_string())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(said.contains("1 passed"), "{said}");
+        return;
+    }
+    assert!(thread::Builder::new().spawn(|| ()).is_err());
+    let parent = tempfile::tempdir().unwrap();
+    let files = open(&Directory::new(parent.path()));
+    files.write_headers().unwrap();
+    files.write_data(0, b"abc").unwrap();
+    files.write_nodes(&[node(0)]).unwrap();
+    files.sync_content().unwrap();
+}
 
 #[test]
 fn reading_a_missing_directory_creates_nothing() {

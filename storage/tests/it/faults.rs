@@ -5,6 +5,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread,
@@ -132,6 +133,41 @@ fn a_failed_sync_makes_nothing_durable_until_the_files_are_opened_again() {
     files.write_data(0, b"abc").unwrap();
     files.sync_content().unwrap();
     assert!((0..50).all(|seed| storage.power_cut(seed).read(FileName::Data) == b"abc"));
+}
+
+/// A storage whose directory fails to be synced once.
+#[derive(Default)]
+struct NamesFail {
+    inner: Memory,
+    has_failed: AtomicBool,
+}
+
+impl Storage for NamesFail {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        self.inner.open(file)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        if self.has_failed.swap(true, Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_of_names_fails_until_the_files_are_opened_again() {
+    let storage = Arc::new(NamesFail::default());
+    let files = FeedFiles::open(storage.clone()).unwrap();
+    files.write_data(0, b"abc").unwrap();
+    for _ in 0..2 {
+        let error = files.sync_content().unwrap_err();
+        assert!(error.is_failed_sync(), "{error}");
+    }
+    assert!(files.sync_bitfield().is_err());
+    drop(files);
+    FeedFiles::open(storage).unwrap().sync_content().unwrap();
 }
 
 /// A storage in which the next operation of a kind can be held up.

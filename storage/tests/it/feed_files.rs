@@ -153,6 +153,37 @@ fn an_append_removes_what_an_unfinished_one_left() {
             Some(node(7))
         ]
     );
+    // Nor are they remembered.
+    for (node, there) in [1, 2, 3, 4, 5, 7].map(index).into_iter().zip(nodes) {
+        let required = files.required_nodes(&[node]).ok();
+        assert_eq!(required, there.map(|node| vec![node]));
+    }
+    assert!(files.locate(3).is_err());
+}
+
+#[test]
+fn a_node_that_no_log_can_have_is_not_stored() {
+    let (_, files) = created();
+    let blank = Node {
+        size: 0,
+        hash: [0; 32],
+        ..node(4)
+    };
+    let endless = Node {
+        size: u64::MAX,
+        ..node(1)
+    };
+    for wrong in [blank, endless] {
+        let nodes = [wrong, node(6)];
+        for written in [
+            files.write_nodes(&nodes),
+            files.write_append_nodes(0, 4, &nodes),
+        ] {
+            assert!(matches!(written, Err(Error::InvalidNode { node }) if node == wrong.index));
+        }
+    }
+    assert_eq!(files.nodes(&[1, 4, 6].map(index)).unwrap(), [None; 3]);
+    assert!(files.locate(3).is_err());
 }
 
 /// The new leaves, what is between them and the parent right before them take one write.
@@ -571,6 +602,10 @@ proptest! {
         }
         let indexes: Vec<_> = reads.into_iter().map(index).collect();
         let expected: Vec<_> = indexes.iter().map(|index| model.get(index).copied()).collect();
+        for (&index, expected) in indexes.iter().zip(&expected) {
+            let required = files.required_nodes(&[index]).ok();
+            prop_assert_eq!(required, expected.map(|node| vec![node]));
+        }
         prop_assert_eq!(files.nodes(&indexes).unwrap(), expected);
     }
 }
