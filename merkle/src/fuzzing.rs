@@ -236,7 +236,6 @@ impl<'a> Reader<'a> {
         let offset = Some(changes.byte_offset()).filter(|_| has_value);
         let plan = verify::plan_at(&self.present, block, has_value, offset, proof)?;
         let same = self.carry_out(plan, value, proof)?;
-        assert_eq!(same.byte_offset(), changes.byte_offset());
         assert_eq!(same.nodes(), changes.nodes());
         assert_eq!(same.head(), changes.head());
         Ok(changes)

@@ -69,7 +69,7 @@ pub fn plan(
     let mut next = node;
     while !remote.has(next) {
         let sibling = next.sibling();
-        if !present.has(sibling) {
+        if !present.has(sibling) || next.parent() == next {
             // This is one of our roots. All others and a signature complete the proof.
             let verified_by = verified_by(present, next);
             let others = full_roots(verified_by / 2).filter(|&root| root != next);
@@ -118,7 +118,7 @@ fn plan_up_to_known(
     let mut digest = digest >> 1;
     while digest > 1 {
         let sibling = next.sibling();
-        if !present.has(sibling) {
+        if !present.has(sibling) || next.parent() == next {
             return None;
         }
         if digest & 1 == 0 {

@@ -129,7 +129,7 @@ pub fn verified_by(set: &impl NodeSet, node: NodeIndex) -> u64 {
     }
     // Up to the root above the node ...
     let mut top = node;
-    while set.has(top.parent()) && set.has(top.sibling()) {
+    while top.parent() != top && set.has(top.parent()) && set.has(top.sibling()) {
         top = top.parent();
     }
     // ... then to the right, from root to smaller root.

@@ -119,7 +119,7 @@ pub fn plan_at(
         }
         let sibling = top.sibling();
         if take(&mut remote, sibling).is_none() {
-            if !present.has(sibling) {
+            if !present.has(sibling) || top.parent() == top {
                 break;
             }
             nodes.push(sibling);

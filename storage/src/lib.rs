@@ -22,6 +22,9 @@
 //! A set bit claims that the block and its nodes are there, so data, nodes and signature are
 //! written and [made durable](FeedFiles::sync_content) before the page that claims them.
 //!
+//! A new log begins with [its headers](FeedFiles::write_headers): without them what is written is not
+//! found again, and the log is refused as damaged when it is opened.
+//!
 //! # Example
 //!
 //! ```

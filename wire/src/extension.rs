@@ -13,8 +13,10 @@ use crate::{Error, Limits};
 /// The extensions of both sides, on one channel or on the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Extensions {
-    /// Ours, in the order of their numbers.
+    /// Ours that the remote has heard of, in the order of their numbers,
     local: Vec<String>,
+    /// and those of which messages are taken: perhaps it is to hear of them.
+    expected: Vec<String>,
     /// The remote's, by its numbers.
     remote: Vec<String>,
 }
@@ -37,7 +39,13 @@ impl Extensions {
 
     /// Declares our extensions, whose names are sorted.
     pub(crate) fn declare(&mut self, sorted: Vec<String>) {
+        self.expected.clone_from(&sorted);
         self.local = sorted;
+    }
+
+    /// Takes messages of these extensions. Ours keep the numbers that the remote knows.
+    pub(crate) fn expect(&mut self, sorted: Vec<String>) {
+        self.expected = sorted;
     }
 
     /// Remembers the names the remote declared.
@@ -66,6 +74,6 @@ impl Extensions {
     pub(crate) fn name(&self, remote_id: u64) -> Option<&str> {
         let name = self.remote.get(usize::try_from(remote_id).ok()?)?;
         // By name, where JS merges two sorted lists and so misses names of an unsorted one.
-        self.local.contains(name).then_some(name)
+        self.expected.contains(name).then_some(name)
     }
 }

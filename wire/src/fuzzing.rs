@@ -83,9 +83,7 @@ pub fn wire_message(data: &[u8]) {
 
 /// What those who handle messages rely on.
 fn check_numbers(message: &Message, limits: &Limits) {
-    let in_range = |start: u64, length: u64| {
-        start < MAX_BLOCKS && length <= MAX_NUMBER && start + length <= MAX_NUMBER
-    };
+    let in_range = |start: u64, length: u64| start < MAX_BLOCKS && length <= MAX_BLOCKS - start;
     match message {
         Message::Have(have) => {
             assert!(in_range(have.start, have.length));

@@ -14,7 +14,8 @@
 //! * A [`SecureStream`] turns bytes into whole frames: Noise handshake, stream cipher, lengths.
 //! * A [`Mux`] turns frames into events: channels, capabilities, options, extensions. It works over
 //!   any [`MessageStream`], so also over a connection that is encrypted already.
-//! * A [`Session`] is both with their timers, and what most people use.
+//! * A [`Session`] is both with their timers, and what most people use. Time is that of
+//!   [`std::time::Instant`], which `wasm32-unknown-unknown` has none of: there take the other two.
 //!
 //! Nothing here reads a socket, a clock or a file. Randomness comes from the operating system only
 //! for [`SessionOptions::new`], [`StaticKeyPair::generate`] and Noise's ephemeral key.

@@ -138,7 +138,8 @@ pub struct Status {
 pub struct Have {
     /// The first block.
     pub start: u64,
-    /// The number of blocks. With a bitfield it repeats the length of the Want answered, even 0.
+    /// The number of blocks; 0 is read as 1. With a bitfield it repeats the length of the Want answered,
+    /// even 0, and the bitfield says how many it covers.
     pub length: u64,
     /// Which of the blocks, as a bitfield-rle; without one, all.
     pub bitfield: Option<Bytes>,
@@ -164,7 +165,7 @@ impl Have {
 pub struct Unhave {
     /// The first block.
     pub start: u64,
-    /// The number of blocks.
+    /// The number of blocks; 0 is read as 1.
     pub length: u64,
 }
 

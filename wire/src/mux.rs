@@ -333,7 +333,8 @@ impl Mux {
     }
 
     /// Takes messages of these extensions from now on, although the remote hears of them only with
-    /// the Options that are to follow. So none is lost that comes together with the remote's Open.
+    /// the Options that are to follow, and none is [sent](Self::send_extension) before. So none is lost
+    /// that comes together with the remote's Open.
     ///
     /// # Errors
     /// [`Error::TooManyExtensions`], [`Error::ChannelNotOpen`].
@@ -343,7 +344,7 @@ impl Mux {
         names: Vec<String>,
     ) -> Result<(), Error> {
         let extensions = Extensions::sorted(names, &self.limits)?;
-        self.extensions_mut(Some(channel))?.declare(extensions);
+        self.extensions_mut(Some(channel))?.expect(extensions);
         Ok(())
     }
 

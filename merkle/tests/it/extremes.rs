@@ -174,3 +174,17 @@ proptest! {
         }
     }
 }
+
+/// Above all trees climbing leads nowhere, and is not gone on with.
+#[test]
+fn the_top_of_all_trees_is_climbed_once() {
+    let climb = std::iter::successors(NodeIndex::leaf(0), |node| Some(node.parent()));
+    let top = climb.take(100).last().expect("there are many");
+    assert_eq!(top.parent(), top);
+    let set = BTreeSet::from([top, top.sibling()]);
+    for node in [top, top.sibling()] {
+        assert!(tree_index::verified_by(&set, node) > 0);
+        assert!(proof::plan(&set, &mut RemoteTree::new(), node, 0, false).is_some());
+        assert!(proof::plan_by_digest(&set, node, u64::MAX, false).is_some());
+    }
+}

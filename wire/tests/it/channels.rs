@@ -357,6 +357,39 @@ fn an_extension_that_is_expected_is_heard_before_it_is_declared() {
     }
 }
 
+/// What is expected changes none of the numbers that the remote knows.
+#[test]
+fn an_expected_extension_has_no_number_before_the_remote_hears_of_it() {
+    let mut pair = Pair::new(|_| {});
+    let channels = [0, 1].map(|side| pair.sides[side].open(&KEY).expect("a channel"));
+    for (side, channel) in channels.into_iter().enumerate() {
+        let options = Options {
+            extensions: names(&["a", "b"]),
+            ack: false,
+        };
+        pair.sides[side]
+            .send(channel, &Message::Options(options))
+            .expect("an open channel");
+    }
+    let [sender, _] = &mut pair.sides;
+    sender
+        .expect_extensions(channels[0], names(&["b", "c"]))
+        .expect("an open channel");
+    let payload = Bytes::from_static(b"hi");
+    sender
+        .send_extension(Some(channels[0]), "b", payload.clone())
+        .expect("declared");
+    let unknown = sender.send_extension(Some(channels[0]), "c", payload.clone());
+    assert!(matches!(unknown, Err(Error::UnknownExtension { name }) if name == "c"));
+    pair.drive();
+    let heard = pair.events[1].contains(&Event::Extension {
+        channel: Some(channels[1]),
+        name: "b".to_owned(),
+        payload,
+    });
+    assert!(heard);
+}
+
 #[test]
 fn extensions_are_numbered_by_utf16_order_and_matched_by_name() {
     let mut pair = Pair::new(|_| {});
