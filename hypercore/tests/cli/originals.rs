@@ -135,6 +135,35 @@ fn two_sources_of_one_name() {
     scene.run(["share", "x/notes"]).fails(1, &["--core"]);
 }
 
+/// Elsewhere no file has such a name.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_sources_whose_names_are_no_text() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let scene = Scene::new();
+    let names = [&b"log\xff"[..], b"log\xfe"].map(OsStr::from_bytes);
+    for (name, text) in names.iter().zip(["of one", "of another"]) {
+        fs::write(scene.path("").join(name), text).unwrap();
+    }
+    let share = |name| {
+        let flags = ["--follow", "--json", "--core", "core"];
+        let first = [OsStr::new("share"), name].into_iter();
+        scene.start(first.chain(flags.map(OsStr::new)))
+    };
+    for _ in 0..2 {
+        let server = share(names[0]);
+        server.event("sharing");
+        server.stop().ok();
+        share(names[1])
+            .end()
+            .fails(1, &["holds what was shared from", "log%FF", "--core DIR"]);
+        assert_eq!(scene.run(["cat", "core"]).ok().text(), "of one");
+    }
+    // What is called like the name of the other one in the note.
+    fs::write(scene.path("log%FF"), "of a third").unwrap();
+    share(OsStr::new("log%FF")).end().fails(1, &["log%FF"]);
+}
+
 #[test]
 fn a_folder_that_was_changed() {
     let scene = Scene::new();
@@ -362,6 +391,22 @@ fn a_log_that_is_rotated_and_cut_off() {
 }
 
 #[test]
+fn a_note_that_does_not_belong_to_its_core() {
+    let scene = Scene::new();
+    fs::write(scene.path("app.log"), "one\n").unwrap();
+    let (server, _) = share(&scene, "app.log", &["--follow"]);
+    server.stop().ok();
+    let note = scene.path("app.log.hypercore/share");
+    let text = fs::read_to_string(&note).unwrap();
+    fs::write(&note, text.replace("\"start\":0", "\"start\":1000")).unwrap();
+    for flags in [&["--follow"][..], &[]] {
+        scene
+            .run(["share", "app.log"].iter().chain(flags))
+            .fails(1, &["`app.log.hypercore/share`", "--core DIR"]);
+    }
+}
+
+#[test]
 fn names_that_others_cannot_use() {
     let scene = Scene::new();
     fs::write(scene.path("10:30"), b"time").unwrap();
@@ -422,7 +467,11 @@ fn the_port_of_the_last_time() {
     drop(taken);
     let done = server.stop().ok();
     let told = format!("Port {first} of the last time is in use");
-    assert!(done.stderr.contains(&told), "{}", done.stderr);
+    assert!(
+        done.stderr.contains(&told) && done.stderr.contains("and this one once it is stopped"),
+        "{}",
+        done.stderr
+    );
     // Lines that were printed are for the first one, whatever was asked for meanwhile.
     let (server, _) = share(&scene, "notes", &[]);
     server.stop().ok();

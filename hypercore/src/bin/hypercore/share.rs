@@ -62,7 +62,7 @@ pub(crate) struct ShareArgs {
     /// Directory of the core [default: NAME.hypercore in the working directory]
     #[arg(long, value_name = "DIR")]
     core: Option<PathBuf>,
-    /// Where to listen [default: everywhere, on the port of the last time if that is free]
+    /// Where to listen [default: everywhere, on the port of the first time without this if that is free]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Option<String>,
     #[command(flatten)]
@@ -253,7 +253,7 @@ impl Source {
                 let listening = listen_on("0.0.0.0:0").await?;
                 output.remark(format_args!(
                     "Port {before} of the last time is in use: lines printed before work on this \
-                     network only"
+                     network only, and this one once it is stopped"
                 ));
                 Ok(listening)
             }
@@ -325,7 +325,11 @@ impl Source {
     fn note(&self) -> Note {
         Note {
             key: None,
-            source: self.path.to_string_lossy().into_owned(),
+            source: self
+                .path
+                .to_str()
+                .map_or_else(|| escaped(&self.path), str::to_owned),
+            escaped: self.path.to_str().is_none(),
             folder: self.kind == Kind::Folder,
             complete: false,
             state: None,
@@ -337,7 +341,8 @@ impl Source {
     /// Fails if `note` is that of something else.
     fn check(&self, note: &Note) -> Result<()> {
         let ours = self.note();
-        if (&note.source, note.folder) == (&ours.source, ours.folder) {
+        let what = |note: &Note| (note.source.clone(), note.escaped, note.folder);
+        if what(note) == what(&ours) {
             return Ok(());
         }
         let what = match note.source.as_str() {
@@ -345,6 +350,20 @@ impl Source {
             path => format!("`{path}`"),
         };
         Err(self.refusal(&format!("what was shared from {what}")))
+    }
+
+    /// How much of the file is in the core.
+    fn there(&self, core: &Hypercore, note: &Note) -> Result<u64> {
+        let there = core.byte_length().checked_sub(note.start);
+        there.ok_or_else(|| {
+            Failure::failed(format!(
+                "`{}` is not the note of the core that is there: it speaks of byte {}, and there are \
+                 {}; choose another directory with --core DIR",
+                note::place(&self.dir).display(),
+                note.start,
+                bytes(core.byte_length())
+            ))
+        })
     }
 
     fn refusal(&self, what: &str) -> Failure {
@@ -381,7 +400,7 @@ impl Source {
             return Ok(is_log);
         }
         let metadata = fs::metadata(&self.path).map_err(|error| unreadable(&self.path, &error))?;
-        let before = core.byte_length() - note.start;
+        let before = self.there(core, note)?;
         // A file that was rotated is not all of what is shared.
         let may_begin = is_log || note.start == 0;
         let is_same = metadata.len() == before && note.state == Some(state::of_file(&metadata));
@@ -469,7 +488,7 @@ impl Source {
         };
         let failed = |error| unreadable(&self.path, &error);
         let before = look().map_err(failed)?;
-        let there = core.byte_length() - note.start;
+        let there = self.there(core, note)?;
         let (batches, size) = input::file(&self.path, there, BLOCK_SIZE)?;
         let style = "{bar:40} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
         output.draw(size.unwrap_or(0), style);
@@ -510,7 +529,7 @@ impl Source {
         // Another one that is there now under the same name.
         let mut next = None;
         loop {
-            let there = core.byte_length() - note.start;
+            let there = self.there(core, &note)?;
             let metadata = file.metadata().map_err(failure)?;
             let is_cut = metadata.len() < there;
             if !is_cut {
@@ -566,6 +585,19 @@ fn real(dir: &Path) -> PathBuf {
         Some(known.join(whole.strip_prefix(part).ok()?))
     });
     known.unwrap_or(whole)
+}
+
+/// A path that is no text, and no other one: two of them can look the same.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            text += &format!("%{byte:02X}");
+        }
+    }
+    text
 }
 
 /// Appends what comes, until the core has `end` bytes.

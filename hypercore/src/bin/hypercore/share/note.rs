@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use hypercore::storage::FileName;
@@ -26,6 +26,9 @@ pub(super) struct Note {
     pub(super) key: Option<String>,
     /// The absolute path, or `-`.
     pub(super) source: String,
+    /// The path is no text, and its bytes are percent-encoded.
+    #[serde(default)]
+    pub(super) escaped: bool,
     pub(super) folder: bool,
     /// All was read, so that others may know the key. What is not complete may be made anew.
     pub(super) complete: bool,
@@ -37,10 +40,15 @@ pub(super) struct Note {
     pub(super) port: u16,
 }
 
+/// Where the note of the core in `dir` is.
+pub(super) fn place(dir: &Path) -> PathBuf {
+    dir.join(NAME)
+}
+
 impl Note {
     /// The note in `dir`, if there is one.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(NAME);
+        let path = place(dir);
         let text = match fs::read(&path) {
             Err(error) if is_absent(&error) => return Ok(None),
             text => text.map_err(|error| {
@@ -78,7 +86,7 @@ impl Note {
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
-        fs::rename(&new, dir.join(NAME))?;
+        fs::rename(&new, place(dir))?;
         // Elsewhere a directory cannot be synced.
         #[cfg(unix)]
         File::open(dir)?.sync_all()?;
