@@ -406,6 +406,35 @@ fn a_note_that_does_not_belong_to_its_core() {
     }
 }
 
+/// Whatever has the name of what is written there for a moment.
+#[test]
+fn what_stands_where_the_note_is_written_stays() {
+    let scene = Scene::new();
+    fs::write(scene.path("notes"), "text").unwrap();
+    fs::write(scene.path("mine"), "mine").unwrap();
+    for kind in ["link", "file", "empty"] {
+        let new = scene.path(kind).join("share.new");
+        fs::create_dir(scene.path(kind)).unwrap();
+        match kind {
+            "link" => symlink("../mine", &new).unwrap(),
+            "file" => fs::write(&new, "mine").unwrap(),
+            // What a crash leaves.
+            _ => fs::write(&new, "{\"key\":nu").unwrap(),
+        }
+        if kind == "empty" {
+            let (server, _) = share(&scene, "notes", &["--core", kind]);
+            server.stop().ok();
+            continue;
+        }
+        scene
+            .run(["share", "notes", "--core", kind])
+            .fails(1, &["`share.new`", "--core DIR"]);
+        assert_eq!(fs::read(new).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(scene.path(kind)).unwrap().count(), 1);
+    }
+    assert_eq!(fs::read(scene.path("mine")).unwrap(), b"mine");
+}
+
 #[test]
 fn names_that_others_cannot_use() {
     let scene = Scene::new();

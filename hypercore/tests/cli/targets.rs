@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::symlink,
     time::{Duration, Instant},
 };
 
@@ -433,4 +434,94 @@ fn a_signal_before_the_target_has_its_name() {
     }
     receiver.stop().ok();
     server.stop().ok();
+}
+
+/// A complete clone of what `line` is for, as an earlier run has left it.
+fn clone(scene: &Scene, line: &str, dir: &str) {
+    let (key, rest) = line.split_once('@').unwrap();
+    let address = rest.split('/').next().unwrap();
+    scene.run(["clone", key, dir, "--connect", address]).ok();
+}
+
+#[test]
+fn what_stands_where_its_core_goes_stays() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    fs::write(scene.path("mine"), "mine").unwrap();
+    for kind in ["files", "part", "link"] {
+        let dir = scene.path(&format!("{kind}.hypercore"));
+        fs::create_dir_all(dir.join("part")).unwrap();
+        fs::write(dir.join("part/mine"), "mine").unwrap();
+        match kind {
+            "files" => fs::write(dir.join("receive"), "mine").unwrap(),
+            "link" => symlink("../mine", dir.join("receive")).unwrap(),
+            _ => {}
+        }
+        let before = fs::read_dir(&dir).unwrap().count();
+        scene.run(["receive", &line, kind]).fails(
+            1,
+            &[
+                &format!("`{kind}.hypercore` holds something else"),
+                "another target after the line",
+            ],
+        );
+        assert_eq!(fs::read(dir.join("part/mine")).unwrap(), b"mine");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), before);
+        if kind != "part" {
+            assert_eq!(fs::read(dir.join("receive")).unwrap(), b"mine");
+        }
+        assert!(!scene.path(kind).exists());
+    }
+    assert_eq!(fs::read(scene.path("mine")).unwrap(), b"mine");
+
+    // In a core of one's own, too.
+    clone(&scene, &line, "copy.hypercore");
+    fs::create_dir(scene.path("copy.hypercore/part")).unwrap();
+    fs::write(scene.path("copy.hypercore/part/mine"), "mine").unwrap();
+    fs::write(scene.path("copy.hypercore/receive"), "mine").unwrap();
+    scene
+        .run(["receive", &line, "copy"])
+        .fails(1, &["`copy.hypercore/part`"]);
+    assert!(scene.path("copy.hypercore/part/mine").exists());
+    fs::remove_dir_all(scene.path("copy.hypercore/part")).unwrap();
+    let done = scene.run(["receive", &line, "copy"]).ok();
+    assert!(done.stderr.contains("was there before"), "{}", done.stderr);
+    assert_eq!(
+        fs::read(scene.path("copy.hypercore/receive")).unwrap(),
+        b"mine"
+    );
+
+    // What an earlier run has left of a target is not somebody else's.
+    for (target, flags) in [("again", &[][..]), ("kept", &["--keep"])] {
+        let dir = scene.path(&format!("{target}.hypercore"));
+        clone(&scene, &line, dir.to_str().unwrap());
+        fs::write(dir.join("receive.part"), "").unwrap();
+        fs::write(dir.join("part"), "some of it").unwrap();
+        scene
+            .run(["receive", &line, target].iter().chain(flags))
+            .ok();
+        assert!(fs::read(scene.path(target)).unwrap() == content(200_000));
+        assert!(!dir.join("part").exists() && !dir.join("receive.part").exists());
+        scene.run(["verify", dir.to_str().unwrap()]).ok();
+    }
+    server.stop().ok();
+}
+
+/// What was written of a target that has no room is not to take what there is.
+#[test]
+fn a_target_that_cannot_be_written_leaves_nothing_of_it() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    clone(&scene, &line, "copy.hypercore");
+    server.stop().ok();
+    let before = scene.files("copy.hypercore");
+    let receiver = scene.start_with(["receive", &line, "copy"], |command| {
+        // In units of 512 bytes. The signal that comes with it would end the process.
+        in_shell(command, r#"trap "" XFSZ; ulimit -f 100; exec "$@""#);
+    });
+    receiver
+        .end()
+        .fails(1, &["`copy` cannot be written", "`copy.hypercore`"]);
+    assert!(scene.files("copy.hypercore") == before);
+    assert!(!scene.path("copy").exists());
 }

@@ -34,7 +34,7 @@ use crate::{
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The file that says that a core is only there for a transfer. One without it was there before, or
-/// was kept, and stays.
+/// was kept, and stays. It is empty: what somebody else has called like that says nothing.
 const MARK: &str = "receive";
 
 /// How often a person sees that it is being written.
@@ -95,8 +95,9 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     } else {
         check(&target, link.kind)?;
     }
+    check_dir(&dir, to_stdout)?;
     let (had_dir, had_target) = (dir.exists(), target.exists());
-    let is_ours = !has_core(&dir) || dir.join(MARK).exists();
+    let is_ours = !has_core(&dir) || target::is_mark(&dir.join(MARK));
     let keep = args.keep || !is_ours;
     // Made for the target alone, if it is not there yet.
     let parent = target.parent().filter(|parent| !parent.exists());
@@ -130,7 +131,8 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         let path = (!keep).then(|| dir.join(MARK));
         async move {
             if let Some(path) = path
-                && let Err(error) = File::create(&path)
+                && let Err(error) = File::create_new(&path)
+                && error.kind() != io::ErrorKind::AlreadyExists
             {
                 tracing::warn!(%error, "`{}` was not made", path.display());
             }
@@ -218,7 +220,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     if keep {
         close(&core, &dir).await?;
         // An earlier run may not have been asked to keep it.
-        let _ = fs::remove_file(dir.join(MARK));
+        target::remove_mark(&dir.join(MARK));
     } else {
         remove(core, &dir).await?;
     }
@@ -279,6 +281,29 @@ fn check(target: &Path, kind: Kind) -> Result<()> {
     }
 }
 
+/// Fails if there is something in `dir` that is neither a core nor of an earlier run: it would be
+/// taken for what is only there for the transfer.
+fn check_dir(dir: &Path, to_stdout: bool) -> Result<()> {
+    let other = match has_core(dir) {
+        true if to_stdout => None,
+        true => target::in_the_way(dir),
+        // What cannot be read is not written to, either.
+        false => fs::read_dir(dir).ok().and_then(|entries| {
+            let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+            let is_other = |name: &OsString| name != MARK || !target::is_mark(&dir.join(name));
+            names.any(|name| is_other(&name)).then(|| dir.to_owned())
+        }),
+    };
+    let Some(other) = other else {
+        return Ok(());
+    };
+    Err(Failure::failed(format!(
+        "`{}` holds something else, where this would write: move it away, or name another target \
+         after the line",
+        other.display()
+    )))
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -319,7 +344,7 @@ fn forget_mark(dir: &Path, had_dir: bool) {
     if has_core(dir) {
         return;
     }
-    let _ = fs::remove_file(dir.join(MARK));
+    target::remove_mark(&dir.join(MARK));
     if !had_dir {
         // If somebody has put something else there meanwhile, it stays.
         let _ = fs::remove_dir(dir);

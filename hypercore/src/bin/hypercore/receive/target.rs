@@ -15,6 +15,7 @@ use std::{
 use futures_lite::future;
 use hypercore::{Bytes, GetOptions, Hypercore};
 
+use super::MARK;
 use crate::{
     link::{Facts, Kind, Link},
     signals::Signals,
@@ -30,12 +31,19 @@ pub(super) async fn write(
     signals: &Signals,
 ) -> io::Result<bool> {
     let name = Name::default();
-    let (part, kind, facts) = (dir.join("part"), link.kind, link.facts);
+    let (dir, kind, facts) = (dir.to_owned(), link.kind, link.facts);
     let taken = name.clone();
-    let written = blocking::unblock(move || match (target, kind) {
-        (None, _) => copy(core, &mut io::stdout()),
-        (Some(target), Kind::Folder) => unpack(core, &part, &target, &taken),
-        (Some(target), _) => write_file(core, &part, &target, facts, &taken),
+    let written = blocking::unblock(move || {
+        let Some(target) = target else {
+            return copy(core, &mut io::stdout());
+        };
+        let part = Part::begin(&dir)?;
+        let written = match kind {
+            Kind::Folder => unpack(core, &part.path, &target, &taken),
+            _ => write_file(core, &part.path, &target, facts, &taken),
+        };
+        part.end();
+        written
     });
     let stopped = async {
         signals.stopped().await;
@@ -46,6 +54,64 @@ pub(super) async fn write(
         }
     };
     future::or(stopped, async { written.await.map(|()| true) }).await
+}
+
+/// What becomes the target, in the directory of the core. Only that is ours of which a mark says it, in
+/// a core that was there before, too.
+struct Part {
+    path: PathBuf,
+    mark: PathBuf,
+}
+
+impl Part {
+    fn of(dir: &Path) -> Self {
+        Self {
+            path: dir.join("part"),
+            mark: dir.join("receive.part"),
+        }
+    }
+
+    /// Makes room for it.
+    fn begin(dir: &Path) -> io::Result<Self> {
+        if let Some(path) = in_the_way(dir) {
+            let words = format!("something else is called `{}`", path.display());
+            return Err(io::Error::other(words));
+        }
+        let part = Self::of(dir);
+        if !is_mark(&dir.join(MARK)) && !is_mark(&part.mark) {
+            File::create_new(&part.mark)?;
+        }
+        clean(&part.path)?;
+        Ok(part)
+    }
+
+    /// Removes what has not become the target: it would only take room.
+    fn end(self) {
+        match clean(&self.path) {
+            Ok(()) => remove_mark(&self.mark),
+            Err(error) => tracing::warn!(%error, "`{}` stays", self.path.display()),
+        }
+    }
+}
+
+/// What is in the way of a target that is to be written, in the directory of a core.
+pub(super) fn in_the_way(dir: &Path) -> Option<PathBuf> {
+    let Part { path, mark } = Part::of(dir);
+    let is_ours = is_mark(&dir.join(MARK)) || is_mark(&mark);
+    let path = if is_ours { mark } else { path };
+    (!is_mark(&path) && path.symlink_metadata().is_ok()).then_some(path)
+}
+
+/// Whether this is a mark of ours, and not what somebody else has called like that.
+pub(super) fn is_mark(path: &Path) -> bool {
+    let found = fs::symlink_metadata(path);
+    found.is_ok_and(|found| found.is_file() && found.len() == 0)
+}
+
+pub(super) fn remove_mark(path: &Path) {
+    if is_mark(path) {
+        let _ = fs::remove_file(path);
+    }
 }
 
 /// The name of the target, which is given once, or never. A signal does not stop the thread that
@@ -67,7 +133,6 @@ fn write_file(
     facts: Facts,
     name: &Name,
 ) -> io::Result<()> {
-    clean(part)?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -88,7 +153,6 @@ fn write_file(
 
 /// Unpacks an archive, of which nothing leads out of `part`.
 fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Result<()> {
-    clean(part)?;
     let mode = mode_of_folder(core.clone())?;
     make_directory(part, mode.is_some())?;
     let mut archive = tar::Archive::new(Content::of(core));

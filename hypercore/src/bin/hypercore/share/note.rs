@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -18,6 +18,9 @@ const NAME: &str = "share";
 
 /// The note while it is being written.
 const NEW: &str = "share.new";
+
+/// What every note begins with.
+const START: &[u8] = br#"{"key":"#;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -83,7 +86,7 @@ impl Note {
     fn try_write(&self, dir: &Path) -> io::Result<()> {
         make_directory(dir)?;
         let new = dir.join(NEW);
-        let mut file = File::create(&new)?;
+        let mut file = create_new(&new)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         file.sync_all()?;
         fs::rename(&new, place(dir))?;
@@ -92,6 +95,25 @@ impl Note {
         File::open(dir)?.sync_all()?;
         Ok(())
     }
+}
+
+/// Makes the file of a new note in the place of what a crash has left of one, and of nothing else.
+fn create_new(new: &Path) -> io::Result<File> {
+    if let Ok(found) = fs::symlink_metadata(new) {
+        if !found.is_file() || !begins_as_note(new)? {
+            let words = format!("something else is called `{NEW}` there");
+            return Err(io::Error::other(words));
+        }
+        fs::remove_file(new)?;
+    }
+    File::create_new(new)
+}
+
+fn begins_as_note(path: &Path) -> io::Result<bool> {
+    let mut start = Vec::new();
+    let file = File::open(path)?;
+    file.take(START.len() as u64).read_to_end(&mut start)?;
+    Ok(START.starts_with(&start))
 }
 
 /// Makes the directory of a core, for its owner alone: whoever may not read what is shared is not to
