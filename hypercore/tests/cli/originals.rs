@@ -390,6 +390,57 @@ fn a_log_that_is_rotated_and_cut_off() {
         .fails(1, &["other than by appending"]);
 }
 
+/// The one that is read is followed to its end, and not mixed with the next.
+#[test]
+fn a_log_that_is_rotated_while_it_is_read_for_the_first_time() {
+    const LEN: u64 = 16 << 20;
+    let scene = Scene::new();
+    let zeros = |path: &str, len| {
+        append(&scene, path, "");
+        let file = File::options().append(true).open(scene.path(path));
+        file.unwrap().set_len(len).unwrap();
+    };
+    zeros("app.log", LEN);
+    fs::write(scene.path("next"), "the first line\n").unwrap();
+    zeros("next", LEN + 100);
+    let server = scene.start(["share", "app.log", "--follow", "--json"]);
+    let data = scene.path("app.log.hypercore/data");
+    let len = || fs::metadata(&data).map_or(0, |found| found.len());
+    while len() < 1 << 20 {
+        std::thread::yield_now();
+    }
+    fs::rename(scene.path("app.log"), scene.path("app.log.1")).unwrap();
+    append(&scene, "app.log.1", "the last line\n");
+    fs::rename(scene.path("next"), scene.path("app.log")).unwrap();
+    server.event("sharing");
+    let start = Instant::now();
+    while len() < LEN + 14 + LEN + 100 && start.elapsed() < Duration::from_secs(20) {
+        std::thread::yield_now();
+    }
+    let done = server.stop().ok();
+    let there = fs::read(&data).unwrap();
+    let lines = &there[LEN as usize..][..29];
+    assert_eq!(lines, b"the last line\nthe first line\n", "{done:?}");
+    assert_eq!(there.len() as u64, LEN + 14 + LEN + 100);
+}
+
+/// Such a file is there for whoever reads it, and has no end to wait at.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_does_not_tell_how_long_it_is() {
+    let scene = Scene::new();
+    scene
+        .run(["share", "/proc/version", "--follow", "--core", "followed"])
+        .fails(
+            1,
+            &["`/proc/version` cannot be followed", "without --follow"],
+        );
+    let (server, line) = share(&scene, "/proc/version", &[]);
+    let received = scene.run(["receive", &line, "-"]).ok();
+    assert_eq!(received.stdout, fs::read("/proc/version").unwrap());
+    server.stop().ok();
+}
+
 #[test]
 fn a_note_that_does_not_belong_to_its_core() {
     let scene = Scene::new();

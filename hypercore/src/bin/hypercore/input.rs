@@ -153,27 +153,52 @@ pub(crate) fn file(path: &Path, start: u64, block_size: u64) -> Result<(Batches,
         metadata.is_file().then_some(metadata.len())
     };
     let (sender, batches) = async_channel::bounded(1);
-    thread::spawn(move || {
-        let blocks = (FILE_BATCH_BYTES / block_size).clamp(1, FILE_BATCH as u64);
-        let mut input = match open(&path, start) {
-            Ok(input) => input,
-            Err(error) => {
-                let _ = sender.send_blocking(Err(unreadable(&name, &error)));
-                return;
-            }
-        };
-        loop {
-            let batch = match read_batch(&mut input, block_size, blocks) {
-                Ok(batch) if batch.is_empty() => return,
-                batch => batch.map_err(|error| unreadable(&name, &error)),
-            };
-            let is_last = batch.is_err();
-            if sender.send_blocking(batch).is_err() || is_last {
-                return;
-            }
+    thread::spawn(move || match open(&path, start) {
+        Ok(mut input) => cut(&mut input, &name, block_size, &sender),
+        Err(error) => {
+            let _ = sender.send_blocking(Err(unreadable(&name, &error)));
         }
     });
     Ok((batches, size))
+}
+
+/// The same of a file that is open. It comes back once nobody takes its pieces any more.
+pub(crate) fn open_file(
+    mut file: File,
+    path: &Path,
+    start: u64,
+    block_size: u64,
+) -> (Batches, Receiver<File>) {
+    let name = path.display().to_string();
+    let (sender, batches) = async_channel::bounded(1);
+    let (back, returned) = async_channel::bounded(1);
+    thread::spawn(move || {
+        match file.seek(SeekFrom::Start(start)) {
+            Ok(_) => cut(&mut file, &name, block_size, &sender),
+            Err(error) => {
+                let _ = sender.send_blocking(Err(unreadable(&name, &error)));
+            }
+        }
+        drop(sender);
+        // There is room for one.
+        let _ = back.try_send(file);
+    });
+    (batches, returned)
+}
+
+/// Sends the pieces of `input` until it ends, or until nobody takes them.
+fn cut(input: &mut impl Read, name: &str, block_size: u64, batches: &Sender<Result<Vec<Bytes>>>) {
+    let blocks = (FILE_BATCH_BYTES / block_size).clamp(1, FILE_BATCH as u64);
+    loop {
+        let batch = match read_batch(input, block_size, blocks) {
+            Ok(batch) if batch.is_empty() => return,
+            batch => batch.map_err(|error| unreadable(name, &error)),
+        };
+        let is_last = batch.is_err();
+        if batches.send_blocking(batch).is_err() || is_last {
+            return;
+        }
+    }
 }
 
 pub(crate) fn read_batch(

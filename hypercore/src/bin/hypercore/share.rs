@@ -87,16 +87,16 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         future::or(stopped, source.ready(&mut opened, &mut output)).await
     };
     output.done();
-    let ready = ready.and_then(|mut note| {
+    let ready = ready.and_then(|(mut note, file)| {
         note.complete = true;
         if args.listen.is_none() && note.port == 0 {
             note.port = address.port();
         }
         note.write(&source.dir)?;
-        Ok(note)
+        Ok((note, file))
     });
-    let (core, note) = match (opened, ready) {
-        (Some(core), Ok(note)) => (core, note),
+    let (core, note, file) = match (opened, ready) {
+        (Some(core), Ok((note, file))) => (core, note, file),
         (opened, ready) => {
             if let Some(core) = opened {
                 close(&core, &source.dir).await?;
@@ -160,7 +160,7 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         identity,
         signals,
     };
-    let follow = source.follow(&core, note, manners.quiet);
+    let follow = source.follow(&core, note, file, manners.quiet);
     service.run(follow, &mut output).await
 }
 
@@ -263,11 +263,21 @@ impl Source {
 
     // ---- what is there --------------------------------------------------------------------------
 
-    /// The core with everything that is to be read before others may know of it. Whatever becomes
-    /// of this, `opened` is to be closed.
-    async fn ready(&self, opened: &mut Option<Hypercore>, output: &mut Output) -> Result<Note> {
+    /// The core with everything that is to be read before others may know of it, and the file that it
+    /// was read from. Whatever becomes of this, `opened` is to be closed.
+    async fn ready(
+        &self,
+        opened: &mut Option<Hypercore>,
+        output: &mut Output,
+    ) -> Result<(Note, Option<File>)> {
+        // Once for all: another one may have its name at any time.
+        let file = self.file()?;
         let (mut core, mut note) = self.open(opened).await?;
-        if core.length() > 0 && !self.goes_on(&core, &mut note, output).await? {
+        if core.length() > 0
+            && !self
+                .goes_on(&core, &mut note, file.as_ref(), output)
+                .await?
+        {
             // Nobody knows it: its line was never printed.
             note.key = None;
             note.write(&self.dir)?;
@@ -276,8 +286,28 @@ impl Source {
             *opened = None;
             (core, note) = self.open(opened).await?;
         }
-        self.take_in(&core, &mut note, output).await?;
-        Ok(note)
+        let file = self.take_in(&core, &mut note, file, output).await?;
+        Ok((note, file))
+    }
+
+    /// The file, if what is shared is one.
+    fn file(&self) -> Result<Option<File>> {
+        if self.is_stream || self.kind == Kind::Folder {
+            return Ok(None);
+        }
+        let file = File::open(&self.path).and_then(|file| {
+            let is_endless = self.kind == Kind::Log && has_more(&file)?;
+            Ok((file, is_endless))
+        });
+        let (file, is_endless) = file.map_err(|error| unreadable(&self.path, &error))?;
+        if is_endless {
+            return Err(Failure::failed(format!(
+                "`{}` cannot be followed: it does not tell how long it is; without --follow, what \
+                 is in it now is shared",
+                self.path.display()
+            )));
+        }
+        Ok(Some(file))
     }
 
     /// The core of an earlier run of this, or a new one.
@@ -375,7 +405,13 @@ impl Source {
 
     /// Whether what was read before is the beginning of what is there now. If it is not, and others
     /// may know of it, this fails, or goes on with the new file where that is a log.
-    async fn goes_on(&self, core: &Hypercore, note: &mut Note, output: &Output) -> Result<bool> {
+    async fn goes_on(
+        &self,
+        core: &Hypercore,
+        note: &mut Note,
+        file: Option<&File>,
+        output: &Output,
+    ) -> Result<bool> {
         let dir = self.dir.display();
         let is_log = self.kind == Kind::Log;
         if self.kind == Kind::Folder {
@@ -390,7 +426,7 @@ impl Source {
             output.remark(format_args!("Sharing the archive in `{dir}` again."));
             return Ok(true);
         }
-        if self.is_stream {
+        let Some(file) = file else {
             if note.complete && !is_log {
                 return Err(Failure::failed(format!(
                     "`{dir}` holds what was shared before; choose another directory with --core \
@@ -398,13 +434,14 @@ impl Source {
                 )));
             }
             return Ok(is_log);
-        }
-        let metadata = fs::metadata(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+        };
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|error| unreadable(&self.path, &error))?;
         let before = self.there(core, note)?;
         // A file that was rotated is not all of what is shared.
         let may_begin = is_log || note.start == 0;
         let is_same = metadata.len() == before && note.state == Some(state::of_file(&metadata));
-        if may_begin && (is_same || self.begins_with(core, note.start).await?) {
+        if may_begin && (is_same || self.begins_with(file, core, note.start).await?) {
             if metadata.len() > before {
                 output.remark(format_args!("Going on after {} in `{dir}`.", bytes(before)));
             }
@@ -436,13 +473,14 @@ impl Source {
         format!("`{path}` was replaced or cut off: going on with it from its start.")
     }
 
-    /// Whether the file begins with all that the core has from byte `start` on.
-    async fn begins_with(&self, core: &Hypercore, start: u64) -> Result<bool> {
+    /// Whether `file` begins with all that the core has from byte `start` on.
+    async fn begins_with(&self, mut file: &File, core: &Hypercore, start: u64) -> Result<bool> {
         if start == core.byte_length() {
             return Ok(true);
         }
         let failed = |error| Failure::core(error, &self.dir);
-        let mut file = File::open(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+        let began = file.seek(SeekFrom::Start(0));
+        began.map_err(|error| unreadable(&self.path, &error))?;
         let first = core.seek(start).await.map_err(failed)?.index;
         let mut there = Vec::new();
         for index in first..core.length() {
@@ -464,11 +502,17 @@ impl Source {
 
     // ---- what is new ----------------------------------------------------------------------------
 
-    /// Appends everything there is and is not in the core yet.
-    async fn take_in(&self, core: &Hypercore, note: &mut Note, output: &mut Output) -> Result<()> {
+    /// Appends everything there is and is not in the core yet. Returns the file.
+    async fn take_in(
+        &self,
+        core: &Hypercore,
+        note: &mut Note,
+        file: Option<File>,
+        output: &mut Output,
+    ) -> Result<Option<File>> {
         if self.kind == Kind::Folder {
             if core.length() > 0 {
-                return Ok(());
+                return Ok(None);
             }
             output.draw(0, "{spinner} {binary_bytes}  {binary_bytes_per_sec}");
             let archive = Archive::of(self.path.clone());
@@ -477,55 +521,69 @@ impl Source {
                 output.remark(remark);
             }
             note.state = archive.state.try_recv().ok();
-            return Ok(());
+            return Ok(None);
         }
-        if self.is_stream && self.kind == Kind::Log {
-            return Ok(());
-        }
-        let look = || match fs::metadata(&self.path) {
-            _ if self.is_stream => Ok(None),
-            found => found.map(Some),
+        let there = self.there(core, note)?;
+        let style = "{bar:40} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
+        let Some(file) = file else {
+            if self.kind == Kind::File {
+                let (batches, size) = input::file(&self.path, there, BLOCK_SIZE)?;
+                output.draw(size.unwrap_or(0), style);
+                append_all(core, &self.dir, &batches, u64::MAX, output).await?;
+            }
+            return Ok(None);
         };
         let failed = |error| unreadable(&self.path, &error);
-        let before = look().map_err(failed)?;
-        let there = self.there(core, note)?;
-        let (batches, size) = input::file(&self.path, there, BLOCK_SIZE)?;
-        let style = "{bar:40} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta}";
-        output.draw(size.unwrap_or(0), style);
+        let before = file.metadata().map_err(failed)?;
+        let (batches, returned) = input::open_file(file, &self.path, there, BLOCK_SIZE);
+        output.draw(before.len(), style);
         output.bar().inc(there);
         // A log may be written to faster than it is read: the rest comes while it is served.
-        let end = match &before {
-            Some(before) if self.kind == Kind::Log => note.start + before.len(),
+        let end = match self.kind {
+            Kind::Log => note.start + before.len(),
             _ => u64::MAX,
         };
         append_all(core, &self.dir, &batches, end, output).await?;
-        let after = look().map_err(failed)?;
-        let [before, after] = [before, after].map(|found| found.as_ref().map(state::of_file));
-        note.state = before.filter(|before| after.as_ref() == Some(before));
-        let was_written = after.is_some() && note.state.is_none();
-        if was_written && self.kind == Kind::File && !self.begins_with(core, 0).await? {
-            return Err(Failure::failed(format!(
-                "`{}` was changed while it was read; share it when nobody writes to it",
-                self.path.display()
-            )));
+        drop(batches);
+        let file = returned.recv().await.ok();
+        let after = match fs::metadata(&self.path) {
+            // One that is being rotated has no successor yet.
+            Err(_) if self.kind == Kind::Log => None,
+            found => Some(state::of_file(&found.map_err(failed)?)),
+        };
+        note.state = after.filter(|after| *after == state::of_file(&before));
+        if note.state.is_none() && self.kind == Kind::File {
+            // The one that has the name now.
+            let now = File::open(&self.path).map_err(failed)?;
+            if !self.begins_with(&now, core, 0).await? {
+                return Err(Failure::failed(format!(
+                    "`{}` was changed while it was read; share it when nobody writes to it",
+                    self.path.display()
+                )));
+            }
         }
-        Ok(())
+        Ok(file)
     }
 
     /// Appends what is written to a log, without end.
-    async fn follow(&self, core: &Hypercore, mut note: Note, quiet: bool) -> Result<()> {
+    async fn follow(
+        &self,
+        core: &Hypercore,
+        mut note: Note,
+        file: Option<File>,
+        quiet: bool,
+    ) -> Result<()> {
         if self.kind != Kind::Log {
             return future::pending().await;
         }
-        if self.is_stream {
+        let Some(mut file) = file else {
             let batches = input::pieces(&self.path);
             while let Ok(batch) = batches.recv().await {
                 append_batch(core, &self.dir, batch?).await?;
             }
             return future::pending().await;
-        }
+        };
         let failure = |error: io::Error| unreadable(&self.path, &error);
-        let mut file = File::open(&self.path).map_err(failure)?;
         // Another one that is there now under the same name.
         let mut next = None;
         loop {
@@ -539,6 +597,10 @@ impl Source {
                     append_batch(core, &self.dir, batch).await?;
                     continue;
                 }
+            }
+            if is_cut {
+                // As always when there is nothing to read: it may seem to be cut off each time.
+                Timer::after(LOOK).await;
             }
             if is_cut || next.is_some() {
                 file = next.take().unwrap_or(file);
@@ -598,6 +660,14 @@ fn escaped(path: &Path) -> String {
         }
     }
     text
+}
+
+/// Whether there is more in `file` than it tells, as in those of `/proc`.
+fn has_more(mut file: &File) -> io::Result<bool> {
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len))?;
+    // It may have grown meanwhile.
+    Ok(file.read(&mut [0])? > 0 && file.metadata()?.len() <= len)
 }
 
 /// Appends what comes, until the core has `end` bytes.
