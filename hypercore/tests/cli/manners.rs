@@ -3,10 +3,11 @@
 use std::{
     fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
-use crate::process::{KEY, Process, Scene, in_shell};
+use crate::process::{Done, KEY, Process, SEED, Scene, WITHOUT_PRIVILEGES, in_shell};
 
 /// A pipe to which nothing can be written.
 fn nobody() -> std::io::PipeWriter {
@@ -76,25 +77,52 @@ fn a_home_that_may_not_be_looked_into() {
     let home = scene.path("home");
     fs::create_dir(&home).unwrap();
     fs::set_permissions(&home, Permissions::from_mode(0o000)).unwrap();
-    // For who may do everything this is no obstacle.
-    let script = r#"case $(id -u) in
-        0) exec setpriv --bounding-set -dac_override,-dac_read_search "$@";;
-        *) exec "$@";;
-    esac"#;
-    for name in ["XDG_STATE_HOME", "HOME"] {
-        let run = |args: &[&str]| {
-            let process = scene.start_with(args, |command| {
-                command.env_remove("XDG_STATE_HOME").env(name, &home);
-                in_shell(command, script);
-            });
-            let done = process.end().ok();
-            let told = done.stderr.matches("may not be looked at").count();
-            assert_eq!(told, 1, "{}", done.stderr);
+    fs::write(scene.path("file"), "text").unwrap();
+    let null = Path::new("/dev/null");
+    for (name, place, state, identity) in [
+        ("XDG_STATE_HOME", home.as_path(), 1, 0),
+        ("XDG_CONFIG_HOME", &home, 0, 1),
+        ("HOME", &home, 1, 1),
+        ("HOME", null, 1, 1),
+    ] {
+        let start = |args: &[&str]| {
+            scene.start_with(args, |command| {
+                if name == "HOME" {
+                    command
+                        .env_remove("XDG_STATE_HOME")
+                        .env_remove("XDG_CONFIG_HOME");
+                }
+                command.env(name, place);
+                in_shell(command, WITHOUT_PRIVILEGES);
+            })
         };
-        let dir = format!("of-{name}");
-        run(&["create", &dir]);
-        run(&["append", &dir, "a"]);
-        run(&["info", &dir]);
+        let told = |done: Done, expected: usize| {
+            let done = done.ok();
+            let told = done.stderr.matches("may not be looked at").count();
+            assert_eq!(told, expected, "{name}: {}", done.stderr);
+        };
+        let _ = fs::remove_dir_all(scene.path("log"));
+        told(start(&["create", "log", "--seed", SEED]).end(), state);
+        told(start(&["append", "log", "a"]).end(), state);
+        told(start(&["info", "log"]).end(), state);
+        let server = start(&["serve", "log", "--json"]);
+        let address = server.event("listening")["address"].clone();
+        let address = address.as_str().unwrap();
+        let _ = fs::remove_dir_all(scene.path("copy"));
+        let clone = start(&["clone", KEY, "copy", "--connect", address]);
+        told(clone.end(), state + identity);
+        told(server.stop(), state + identity);
+        let server = start(&["share", "file", "--json"]);
+        server.event("sharing");
+        told(server.stop(), state + identity);
+        // What was asked for by its name is needed.
+        if place == home {
+            let path = home.join("identity");
+            let path = path.to_str().unwrap();
+            start(&["serve", "log", "--identity", path])
+                .end()
+                .fails(1, &["cannot be read: access is denied"]);
+        }
     }
 }
 

@@ -369,12 +369,20 @@ pub(crate) fn in_shell(command: &mut Command, script: &str) {
         shell.current_dir(dir);
     }
     for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            shell.env(name, value);
-        }
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
     }
     *command = shell;
 }
+
+/// For [`in_shell`]: whoever may do everything is stopped by permissions, too.
+#[cfg(target_os = "linux")]
+pub(crate) const WITHOUT_PRIVILEGES: &str = r#"case $(id -u) in
+    0) exec setpriv --bounding-set -dac_override,-dac_read_search "$@";;
+    *) exec "$@";;
+esac"#;
 
 /// A core of many blocks: `0`, `1`, ... each padded to `size` bytes.
 pub(crate) fn many(scene: &Scene, dir: &str, count: usize, size: usize) {

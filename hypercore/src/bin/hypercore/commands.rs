@@ -72,7 +72,7 @@ pub(crate) fn options() -> OpenOptions {
 fn may_look_at(state: &Path) -> bool {
     static TOLD: Once = Once::new();
     match fs::metadata(state) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error) if is_closed(&error) => {
             TOLD.call_once(|| {
                 complain(format_args!(
                     "`{}` may not be looked at: how long cores were is not noted there, by which a \
@@ -84,6 +84,15 @@ fn may_look_at(state: &Path) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether a home is closed to this process, or is none, as `/dev/null`.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    let kind = error.kind();
+    matches!(
+        kind,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Whether `core` was made where it is, and no peer can replace it.

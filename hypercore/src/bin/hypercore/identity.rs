@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     args::{IdentityArgs, Manners},
+    commands::is_closed,
     errors::{Failure, Result, reason},
-    output::Output,
+    output::{Output, complain},
 };
 
 pub(crate) fn identity(args: IdentityArgs, manners: &Manners) -> Result<()> {
@@ -46,7 +47,26 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Option<StaticKeyPair>> {
                 )))
             }
         },
-        None => default_path().map_or(Ok(None), |path| read(&path)),
+        None => match default_path().filter(|path| may_look_at(path)) {
+            Some(path) => read(&path),
+            None => Ok(None),
+        },
+    }
+}
+
+/// Whether this process may know of the identity in `path` at all. A service may not, where homes are
+/// closed to it, and works without.
+fn may_look_at(path: &Path) -> bool {
+    match fs::File::open(path) {
+        Err(error) if is_closed(&error) => {
+            complain(format_args!(
+                "`{}` may not be looked at: other machines do not recognise this one; \
+                 XDG_CONFIG_HOME can name another place",
+                path.display()
+            ));
+            false
+        }
+        _ => true,
     }
 }
 
