@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{OFlags, fcntl_setfl},
+};
 use serde_json::Value;
 
-use crate::process::{KEY, Process, Scene, many};
+use crate::process::{KEY, Process, SEED, Scene, many};
 
 /// Starts a command that writes to a pipe of ours; returns both ends of it, too.
 fn start(scene: &Scene, args: &[&str]) -> (Process, PipeReader, PipeWriter) {
@@ -171,5 +174,48 @@ fn a_live_clone_goes_on() {
     server.say("line\n");
     await_stats(&scene, "copy", "downloaded", BLOCKS + 2);
     stop(clone);
+    server.stop().ok();
+}
+
+/// Also for one that writes bytes, and has more of them than anybody takes.
+#[test]
+fn a_signal_ends_what_nobody_takes() {
+    let scene = Scene::new();
+    scene.run(["create", "log", "--seed", SEED]).ok();
+    let bytes = vec![7; 1 << 20];
+    let args = ["append", "log", "--file", "-", "--block-size", "300000"];
+    scene.feed(args, &bytes).ok();
+    let (server, address) = scene.serve("log", &[]);
+    for (code, args) in [
+        (0, &["cat", "log", "--follow"][..]),
+        (0, &["cat", KEY, "--follow", "--connect", &address]),
+        (6, &["cat", KEY, "--connect", &address]),
+        (6, &["get", KEY, "0", "--connect", &address]),
+    ] {
+        let (process, _reader, writer) = start(&scene, args);
+        let has_room = || {
+            let mut looked_at = [PollFd::new(&writer, PollFlags::OUT)];
+            let ready = poll(&mut looked_at, Some(&Timespec::default()));
+            ready.unwrap() > 0
+        };
+        while has_room() {
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        let done = process.stop();
+        assert_eq!(done.code, Some(code), "{args:?}: {}", done.stderr);
+        assert!(start.elapsed() < Duration::from_secs(2), "{args:?}");
+    }
+    // What was read is written to the end for one who takes it.
+    let (process, mut reader, writer) = start(&scene, &["cat", "log", "--follow"]);
+    drop(writer);
+    let mut first = vec![0; 1000];
+    reader.read_exact(&mut first).unwrap();
+    process.signal("-TERM");
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    process.end().ok();
+    let len = first.len() + rest.len();
+    assert!(len.is_multiple_of(300_000) || len == bytes.len(), "{len}");
     server.stop().ok();
 }

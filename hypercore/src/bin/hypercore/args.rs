@@ -211,6 +211,13 @@ pub(crate) struct CatArgs {
     pub(crate) identity: Identity,
 }
 
+impl CatArgs {
+    /// What is written after each block.
+    pub(crate) fn end_of_block(&self) -> &'static [u8] {
+        if self.lines { b"\n" } else { b"" }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Example: hypercore info letters --json")]
 pub(crate) struct InfoArgs {

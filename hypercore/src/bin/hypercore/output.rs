@@ -3,18 +3,19 @@
 mod remarks;
 mod writer;
 
-#[cfg(unix)]
-use std::time::Duration;
 use std::{
     env,
     ffi::OsStr,
     fmt::Display,
     io::{self, IsTerminal, Write},
+    mem,
+    time::Duration,
 };
 
-#[cfg(unix)]
 use async_io::Timer;
+use blocking::Task;
 use clap::builder::styling::{AnsiColor, Style};
+use futures_lite::future;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
@@ -270,30 +271,78 @@ pub(crate) async fn deserted() {
     std::future::pending().await
 }
 
-/// Standard output for the bytes of blocks, as far as somebody reads it.
-pub(crate) struct RawOutput(io::BufWriter<io::StdoutLock<'static>>);
+/// So much is written to standard output at once.
+const PIECE: usize = 64 * 1024;
+
+/// At the end, one who takes nothing for so long does not get the rest.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Standard output for the bytes of blocks, as far as somebody reads it. They are written beside the
+/// program, which is to end also where nobody takes them.
+#[derive(Debug, Default)]
+pub(crate) struct RawOutput {
+    /// What is written next: whole blocks.
+    next: Vec<u8>,
+    /// What is being written now; gives its memory back.
+    writing: Option<Task<io::Result<Vec<u8>>>>,
+}
 
 impl RawOutput {
-    pub(crate) fn new() -> Self {
-        Self(io::BufWriter::with_capacity(64 * 1024, io::stdout().lock()))
+    /// Takes a block and what comes after it. Returns whether somebody still reads: one who has had
+    /// enough is no error.
+    pub(crate) async fn write(&mut self, block: &[u8], end: &[u8]) -> Result<bool> {
+        self.next.extend_from_slice(block);
+        self.next.extend_from_slice(end);
+        match self.next.len() {
+            0..PIECE => Ok(true),
+            _ => self.send().await,
+        }
     }
 
-    /// Returns whether somebody still reads: one who has had enough is no error.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<bool> {
-        written(self.0.write_all(bytes))
+    /// Waits until everything is written.
+    pub(crate) async fn flush(&mut self) -> Result<bool> {
+        let is_read = self.next.is_empty() || self.send().await?;
+        Ok(is_read && self.written().await?.is_some())
     }
 
-    pub(crate) fn flush(&mut self) -> Result<bool> {
-        written(self.0.flush())
+    /// The same at the end of the program, but not for one who takes nothing.
+    pub(crate) async fn finish(mut self) -> Result<()> {
+        let late = async {
+            Timer::after(PATIENCE).await;
+            Ok(false)
+        };
+        future::or(self.flush(), late).await.map(|_| ())
+    }
+
+    async fn send(&mut self) -> Result<bool> {
+        let Some(memory) = self.written().await? else {
+            return Ok(false);
+        };
+        let bytes = mem::replace(&mut self.next, memory);
+        self.writing = Some(blocking::unblock(move || write_out(bytes)));
+        Ok(true)
+    }
+
+    /// Waits until nothing is being written; none if nobody reads any more.
+    async fn written(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(writing) = &mut self.writing else {
+            return Ok(Some(Vec::new()));
+        };
+        let written = writing.await;
+        self.writing = None;
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(None),
+            written => written.map(Some).map_err(|error| Failure::output(&error)),
+        }
     }
 }
 
-fn written(result: io::Result<()>) -> Result<bool> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Failure::output(&error)),
-        Ok(()) => Ok(true),
-    }
+fn write_out(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut stdout = io::stdout();
+    stdout.write_all(&bytes)?;
+    stdout.flush()?;
+    bytes.clear();
+    Ok(bytes)
 }
 
 fn object(fields: Fields<'_>) -> String {

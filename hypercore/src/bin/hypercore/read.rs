@@ -26,17 +26,19 @@ pub(crate) async fn get(args: GetArgs, manners: &Manners) -> Result<()> {
         None => Wait::ForThoseConnected,
         Some(limit) => Wait::For(limit),
     };
-    let mut output = RawOutput::new();
+    let mut output = RawOutput::default();
     let read = async {
         let block = source.block(args.index, wait).await?;
-        output.write(&block)?;
-        output.flush().map(|_| ())
+        output.write(&block, b"").await?;
+        output.flush().await.map(|_| ())
     };
     if source.core.has(args.index) || source.offline {
         read.await?;
         return source.close().await;
     }
-    source.read_from_peers(false, read).await
+    let ended = source.read_from_peers(false, read).await;
+    let written = output.finish().await;
+    ended.and(written)
 }
 
 pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
@@ -61,21 +63,24 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
         }
         Ok(())
     };
-    let work = future::or(unread, copy(&source, &args, wait));
+    let mut output = RawOutput::default();
+    let work = future::or(unread, copy(&source, &args, wait, &mut output));
     if source.offline {
         work.await?;
         return source.close().await;
     }
-    source.read_from_peers(args.follow, work).await
+    let ended = source.read_from_peers(args.follow, work).await;
+    let written = output.finish().await;
+    ended.and(written)
 }
 
 /// Writes what `args` ask for to standard output.
-async fn copy(source: &Source, args: &CatArgs, wait: Wait) -> Result<()> {
+async fn copy(source: &Source, args: &CatArgs, wait: Wait, output: &mut RawOutput) -> Result<()> {
     if wait != Wait::No {
         source.update().await?;
     }
     let mut span = Span::of(source, args, wait).await?;
-    let mut output = RawOutput::new();
+    let end = args.end_of_block();
     let mut ahead = Ahead::default();
     while let Some(index) = span.next() {
         if wait != Wait::No {
@@ -85,18 +90,18 @@ async fn copy(source: &Source, args: &CatArgs, wait: Wait) -> Result<()> {
             Ok(block) => block,
             Err(failure) => {
                 // What came before the missing block is good.
-                output.flush()?;
+                output.flush().await?;
                 return Err(failure);
             }
         };
-        if !output.write(span.cut(&block))? || (args.lines && !output.write(b"\n")?) {
+        if !output.write(span.cut(&block), end).await? {
             return Ok(());
         }
-        if args.follow && !source.core.has(index + 1) && !output.flush()? {
+        if args.follow && !source.core.has(index + 1) && !output.flush().await? {
             return Ok(());
         }
     }
-    output.flush().map(|_| ())
+    output.flush().await.map(|_| ())
 }
 
 /// The part of a log that is written.

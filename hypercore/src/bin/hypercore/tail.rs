@@ -38,20 +38,24 @@ pub(crate) async fn follow(args: CatArgs, manners: &Manners) -> Result<()> {
         deserted().await;
         Ok(())
     };
-    future::or(stop, future::or(unread, write_all(&args, manners))).await
+    let mut output = RawOutput::default();
+    let work = write_all(&args, manners, &mut output);
+    let ended = future::or(stop, future::or(unread, work)).await;
+    let written = output.finish().await;
+    ended.and(written)
 }
 
-async fn write_all(args: &CatArgs, manners: &Manners) -> Result<()> {
+async fn write_all(args: &CatArgs, manners: &Manners, output: &mut RawOutput) -> Result<()> {
     let dir = args.source.as_path();
     let mut log = Glimpse::open(dir)?;
-    let mut output = RawOutput::new();
+    let end = args.end_of_block();
     let mut told = false;
     for index in args.start..args.end.unwrap_or(u64::MAX) {
         let block = loop {
             if let Some(block) = log.block(index).map_err(|error| failure(error, dir))? {
                 break block;
             }
-            if !output.flush()? {
+            if !output.flush().await? {
                 return Ok(());
             }
             if index < log.head.length && !told && !manners.quiet {
@@ -65,13 +69,13 @@ async fn write_all(args: &CatArgs, manners: &Manners) -> Result<()> {
             Timer::after(LOOK).await;
         };
         told = false;
-        if !output.write(&block)? || (args.lines && !output.write(b"\n")?) {
+        if !output.write(&block, end).await? {
             return Ok(());
         }
         // Signals are to be seen even when there is always another block.
         future::yield_now().await;
     }
-    output.flush().map(|_| ())
+    output.flush().await.map(|_| ())
 }
 
 fn failure(error: storage::Error, dir: &Path) -> Failure {
