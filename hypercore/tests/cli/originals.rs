@@ -6,7 +6,7 @@ use std::{
         fs::{PermissionsExt, symlink},
         net::UnixListener,
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use crate::{
@@ -186,6 +186,32 @@ fn a_folder_that_was_changed() {
     server.stop().ok();
     fs::write(scene.path("photos/a/one"), b"eno").unwrap();
     fails();
+}
+
+/// Of the same size, and with the time of the one before.
+#[test]
+fn a_folder_in_which_a_file_was_replaced() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("photos")).unwrap();
+    let write = |text: &str| {
+        let path = scene.path("photos/one");
+        fs::write(&path, text).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_577_934_245))
+            .unwrap();
+    };
+    write("one");
+    let (server, first) = share(&scene, "photos", &[]);
+    server.stop().ok();
+    write("two");
+    scene
+        .run(["share", "photos"])
+        .fails(1, &["anything in it was changed"]);
+    // It is the same archive again, whatever was done to the file meanwhile.
+    write("one");
+    let (server, again) = share(&scene, "photos", &[]);
+    assert_eq!(key(&first), key(&again));
+    server.stop().ok();
 }
 
 #[test]

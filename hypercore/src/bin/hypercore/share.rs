@@ -421,7 +421,11 @@ impl Source {
             let path = self.path.clone();
             let now = blocking::unblock(move || state::of_folder(&path)).await?;
             if note.state != Some(now) {
-                return Err(self.changed("anything in it was changed"));
+                // Something may only look otherwise, as after a restart of the machine.
+                let Some(state) = self.same_archive(core).await? else {
+                    return Err(self.changed("anything in it was changed"));
+                };
+                note.state = Some(state);
             }
             output.remark(format_args!("Sharing the archive in `{dir}` again."));
             return Ok(true);
@@ -471,6 +475,27 @@ impl Source {
     fn begins_anew(&self) -> String {
         let path = self.path.display();
         format!("`{path}` was replaced or cut off: going on with it from its start.")
+    }
+
+    /// How the folder looks, if its archive is still what the core has.
+    async fn same_archive(&self, core: &Hypercore) -> Result<Option<String>> {
+        let archive = Archive::of(self.path.clone());
+        let mut next = 0;
+        while let Ok(batch) = archive.batches.recv().await {
+            for now in batch? {
+                if next == core.length() {
+                    return Ok(None);
+                }
+                let block = core.get_with(next, GetOptions::local()).await;
+                if block.map_err(|error| Failure::core(error, &self.dir))? != now {
+                    return Ok(None);
+                }
+                next += 1;
+            }
+            future::yield_now().await;
+        }
+        let is_whole = next == core.length();
+        Ok(archive.state.try_recv().ok().filter(|_| is_whole))
     }
 
     /// Whether `file` begins with all that the core has from byte `start` on.

@@ -1,7 +1,7 @@
 //! The archive of a folder, as the blocks of a core.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     thread,
@@ -12,7 +12,7 @@ use hypercore::Bytes;
 
 use super::{
     BLOCK_SIZE,
-    state::{State, Walk, is_gone},
+    state::{self, State, Walk, is_gone},
     unreadable,
 };
 use crate::{errors::Result, input::Batches};
@@ -87,7 +87,7 @@ fn write(
                 header.set_metadata(&metadata);
                 let mut content = Exactly::of(file, metadata.len());
                 builder.append_data(&mut header, &entry.name, &mut content)?;
-                if content.has_changed()? {
+                if content.has_changed(&metadata)? {
                     remark(format!("`{shown}` was written to while it was read."));
                 }
                 Ok(())
@@ -109,7 +109,6 @@ fn write(
 /// less would spoil everything after it.
 struct Exactly {
     file: File,
-    size: u64,
     left: u64,
     padded: bool,
 }
@@ -118,14 +117,15 @@ impl Exactly {
     fn of(file: File, size: u64) -> Self {
         Self {
             file,
-            size,
             left: size,
             padded: false,
         }
     }
 
-    fn has_changed(&self) -> io::Result<bool> {
-        Ok(self.padded || self.file.metadata()?.len() != self.size)
+    /// Whether it is not as it was `before` it was read.
+    fn has_changed(&self, before: &Metadata) -> io::Result<bool> {
+        let now = self.file.metadata()?;
+        Ok(self.padded || state::of_file(&now) != state::of_file(before))
     }
 }
 
@@ -178,6 +178,8 @@ impl Write for BlockWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The files of the archive, in their order.
@@ -202,13 +204,26 @@ mod tests {
     fn a_file_has_the_size_that_was_announced() {
         let scene = tempfile::tempdir().unwrap();
         let path = scene.path().join("file");
-        for (now, expected) in [("abcdef", "abc"), ("a", "a\0\0"), ("abc", "abc")] {
-            fs::write(&path, now).unwrap();
-            let mut content = Exactly::of(File::open(&path).unwrap(), 3);
+        for (now, expected) in [
+            ("abcdef", "abc"),
+            ("a", "a\0\0"),
+            ("abc", "abc"),
+            ("xyz", "xyz"),
+        ] {
+            fs::write(&path, "abc").unwrap();
+            let file = File::open(&path).unwrap();
+            let before = file.metadata().unwrap();
+            if now != "abc" {
+                // Times are no finer than this everywhere.
+                thread::sleep(Duration::from_millis(20));
+                fs::write(&path, now).unwrap();
+            }
+            let mut content = Exactly::of(file, 3);
             let mut read = String::new();
             content.read_to_string(&mut read).unwrap();
             assert_eq!(read, expected);
-            assert_eq!(content.has_changed().unwrap(), now != expected);
+            let has_changed = content.has_changed(&before).unwrap();
+            assert_eq!(has_changed, now != "abc", "{now}");
         }
     }
 

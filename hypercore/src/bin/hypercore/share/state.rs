@@ -20,14 +20,10 @@ use crate::{
 /// How a file looks. Whoever writes to it changes that.
 pub(super) fn of_file(metadata: &Metadata) -> String {
     let (inode, changed) = (inode(metadata), changed(metadata));
-    format!("{} {inode:?} {changed}", plain(metadata))
-}
-
-fn plain(metadata: &Metadata) -> String {
     let modified = metadata.modified().ok();
     let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified = modified.unwrap_or_default().as_nanos();
-    format!("{} {modified}", metadata.len())
+    format!("{} {modified} {inode:?} {changed}", metadata.len())
 }
 
 /// What others are told of a file.
@@ -97,7 +93,7 @@ impl State {
         bytes.extend(name);
         // The time of a directory tells only of what is in it.
         if !metadata.is_dir() {
-            bytes.extend(plain(metadata).bytes());
+            bytes.extend(of_file(metadata).bytes());
         }
         self.0 = leaf_hash(&bytes);
     }
