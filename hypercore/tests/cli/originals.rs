@@ -356,6 +356,42 @@ fn a_core_is_for_its_owner_alone() {
     assert_eq!(mode("new/core"), 0o755);
 }
 
+/// Nor in a directory that others may look into, because it is not that of the core alone.
+#[test]
+fn what_is_shared_is_for_its_owner_alone_wherever_it_is() {
+    let scene = Scene::new();
+    fs::write(scene.path("private"), "private").unwrap();
+    let set = |path: &str, mode| {
+        fs::set_permissions(scene.path(path), Permissions::from_mode(mode)).unwrap();
+    };
+    set("private", 0o600);
+    fs::create_dir(scene.path("open")).unwrap();
+    fs::write(scene.path("open/README"), "for all").unwrap();
+    set("open", 0o755);
+    set("open/README", 0o644);
+    for _ in 0..2 {
+        let args = ["share", "private", "--json", "--core", "open"];
+        let server = scene.start_with(args, |command| {
+            in_shell(command, r#"umask 022; exec "$@""#);
+        });
+        server.event("sharing");
+        server.stop().ok();
+        let modes = fs::read_dir(scene.path("open")).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            (entry.file_name().into_string().unwrap(), mode & 0o777)
+        });
+        for (name, mode) in modes {
+            let expected = if name == "README" { 0o644 } else { 0o600 };
+            assert_eq!(mode, expected, "{name}: {mode:o}");
+        }
+        // As earlier versions have left it.
+        set("open/data", 0o644);
+    }
+    let open = fs::metadata(scene.path("open")).unwrap();
+    assert_eq!(open.permissions().mode() & 0o777, 0o755);
+}
+
 #[test]
 fn a_core_that_share_made_and_that_is_gone_is_not_made_anew() {
     let scene = Scene::new();

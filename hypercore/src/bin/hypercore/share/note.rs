@@ -3,6 +3,8 @@
 //! A core without it was made by something else, and is left alone. It is there before the core, so
 //! that what a crash leaves can be told from what somebody else has put there.
 
+#[cfg(unix)]
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -130,25 +132,46 @@ fn make_directory(dir: &Path) -> io::Result<()> {
 }
 
 /// Closes to others what they may look into: a directory that was there before, or that an earlier
-/// version made. If there is something else in it, whoever put that there knows who is to see it.
+/// version made. If there is something else in it, or it belongs to somebody else, it stays as it is,
+/// and each file of the core is for its owner alone, as is every file that this process makes from
+/// now on.
 #[cfg(unix)]
 pub(super) fn make_private(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     let mode = fs::metadata(dir)?.permissions().mode();
-    if mode & 0o077 == 0 {
+    if mode & OTHERS == 0 {
         return Ok(());
     }
+    let (mut ours, mut is_shared) = (Vec::new(), false);
     for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let name = name.to_string_lossy();
         let is_of_core = FileName::ALL.iter().any(|file| name == file.as_str());
         // The library's own, and what a crash has left of the note.
-        if !is_of_core && name != NAME && name != NEW && !name.starts_with("fork-") {
-            return Ok(());
+        if is_of_core || name == NAME || name == NEW || name.starts_with("fork-") {
+            ours.push(entry);
+        } else {
+            is_shared = true;
         }
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(mode & 0o700))
+    let close = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+    if !is_shared && close(dir, mode & 0o700).is_ok() {
+        return Ok(());
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(OTHERS as _));
+    for entry in ours {
+        let found = entry.metadata()?;
+        let mode = found.permissions().mode();
+        if found.is_file() && mode & OTHERS != 0 {
+            close(&entry.path(), mode & 0o700)?;
+        }
+    }
+    Ok(())
 }
+
+/// What a file is to anybody but its owner.
+#[cfg(unix)]
+const OTHERS: u32 = 0o077;
 
 #[cfg(not(unix))]
 pub(super) fn make_private(_: &Path) -> io::Result<()> {
