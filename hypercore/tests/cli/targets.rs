@@ -1,11 +1,13 @@
 //! `receive`: where it goes, and what is there already.
 
 use std::{
-    fs::{self, File},
-    os::unix::fs::symlink,
+    fs::{self, File, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
     time::{Duration, Instant},
 };
 
+#[cfg(target_os = "linux")]
+use crate::process::WITHOUT_PRIVILEGES;
 use crate::{
     process::{Process, Scene, in_shell},
     sharing::{content, share},
@@ -524,4 +526,26 @@ fn a_target_that_cannot_be_written_leaves_nothing_of_it() {
         .fails(1, &["`copy` cannot be written", "`copy.hypercore`"]);
     assert!(scene.files("copy.hypercore") == before);
     assert!(!scene.path("copy").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_may_not_be_written_to_is_removed_all_the_same() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("photos")).unwrap();
+    fs::write(scene.path("photos/one"), b"one").unwrap();
+    let (server, line) = share(&scene, "photos", &[]);
+    clone(&scene, &line, "copy.hypercore");
+    fs::write(scene.path("copy.hypercore/receive"), "").unwrap();
+    let dir = scene.path("copy.hypercore/part/sub");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("one"), "one").unwrap();
+    fs::set_permissions(&dir, Permissions::from_mode(0o555)).unwrap();
+    let receiver = scene.start_with(["receive", &line, "copy"], |command| {
+        in_shell(command, WITHOUT_PRIVILEGES);
+    });
+    receiver.end().ok();
+    assert_eq!(fs::read(scene.path("copy/one")).unwrap(), b"one");
+    assert!(!scene.path("copy.hypercore").exists());
+    server.stop().ok();
 }

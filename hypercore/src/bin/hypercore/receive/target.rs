@@ -209,11 +209,29 @@ fn copy(core: Hypercore, to: &mut impl Write) -> io::Result<()> {
 /// Removes what an earlier run has left of a target.
 fn clean(part: &Path) -> io::Result<()> {
     match fs::symlink_metadata(part) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(part),
+        Ok(found) if found.is_dir() => {
+            open_up(part)?;
+            fs::remove_dir_all(part)
+        }
         Ok(_) => fs::remove_file(part),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Makes the directories in `dir` such that what is in them can be removed.
+fn open_up(dir: &Path) -> io::Result<()> {
+    let mut next = vec![dir.to_owned()];
+    while let Some(dir) = next.pop() {
+        set_mode(&dir, 0o700)?;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                next.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives what is whole its name, unless somebody else has taken that meanwhile.
