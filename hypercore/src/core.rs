@@ -65,6 +65,7 @@ impl Core {
     /// is false; that is the error.
     pub(crate) fn put(&mut self, peer: PeerId, answers: Vec<Answer>) -> (Vec<Taken>, Result<()>) {
         let indexes: Vec<_> = answers.iter().map(|answer| answer.index).collect();
+        let below = self.replicator.below(&answers);
         let (taken, result) = self.log.put(answers);
         self.replicator.demand.hashes.proven(&self.log);
         let mut new: Vec<Range<u64>> = Vec::new();
@@ -90,8 +91,11 @@ impl Core {
                 }
                 Taken::Refused(theirs) => self.may_be_behind(theirs),
                 Taken::Forked(fork) => self.note_fork(fork.clone()),
-                Taken::Conflict => {}
+                Taken::Conflict | Taken::Undecided => {}
             }
+        }
+        if taken.iter().any(|it| matches!(it, Taken::Stored { .. })) {
+            self.replicator.retry_below(&below);
         }
         if !new.is_empty() {
             for blocks in new {

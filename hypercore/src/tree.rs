@@ -152,7 +152,7 @@ impl Hypercore {
         let (taken, result) = core.put(PeerId::NOBODY, vec![answer]);
         result?;
         match taken[..] {
-            [Taken::Forked(_) | Taken::Conflict] => return Err(Error::Conflict),
+            [Taken::Forked(_) | Taken::Conflict | Taken::Undecided] => return Err(Error::Conflict),
             // A clone does so that knows of two histories.
             [Taken::Refused(_)] => {
                 let lock = core.log.append_lock();

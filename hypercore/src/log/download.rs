@@ -46,9 +46,10 @@ pub(crate) enum Taken {
     Refused(TreeHead),
     /// It is of another history.
     Forked(Box<ForkProof>),
-    /// Our own append is about to answer the same question, or it is not known whether the answer is
-    /// of our history.
+    /// Our own append is about to answer the same question.
     Conflict,
+    /// It is signed for a shorter log, and not known whether that was ours.
+    Undecided,
 }
 
 impl Log {

@@ -88,8 +88,8 @@ impl Log {
             // Whether a longer log contains ours is what every peer is asked about.
             Some(Witness::Agrees(_)) if length > self.head.length => Ok(None),
             Some(Witness::Agrees(_)) if self.hash_at(length) == Some(head.hash) => Ok(None),
-            // Its blocks can be asked for again, with what is known now.
-            Some(Witness::Agrees(_)) => Ok(Some(Taken::Conflict)),
+            // Its blocks can be asked for again when more is known.
+            Some(Witness::Agrees(_)) => Ok(Some(Taken::Undecided)),
         }
     }
 

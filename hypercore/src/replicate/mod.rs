@@ -23,6 +23,7 @@ mod schedule;
 mod simulator;
 mod stats;
 mod stream;
+mod unproven;
 mod waiting;
 mod wake;
 
@@ -226,6 +227,7 @@ impl Replicator {
                 let is_longer = length > before;
                 if is_longer {
                     self.lead(id, length);
+                    self.retry(id, &(0..u64::MAX));
                 }
                 self.expect_next(id, log, now);
                 self.place_announced(id, blocks, log, now);

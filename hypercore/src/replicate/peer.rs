@@ -28,6 +28,7 @@ use super::{
     questions::{Question, Questions},
     schedule::Scan,
     stats::Stats,
+    unproven::Unproven,
 };
 use crate::{event::PeerId, extension::OUTBOX};
 pub(crate) use requests::{InFlight, Wanted};
@@ -71,6 +72,8 @@ pub(crate) struct Peer {
     pub(crate) remote_acks: bool,
     /// What the remote has, as far as it told us.
     pub(crate) remote: RemoteBitfield,
+    /// What it has beside, and could not prove.
+    pub(super) unproven: Unproven,
     /// The memory of `remote`, as a part of all on the connection.
     remote_memory: Part,
     /// Which nodes the remote has, as far as its requests told us.
@@ -141,6 +144,7 @@ impl Peer {
             remote_wants: false,
             remote_acks: false,
             remote: RemoteBitfield::new(options.remote_bitfield_bytes),
+            unproven: Unproven::default(),
             remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),
             is_exact: false,
@@ -362,6 +366,7 @@ impl Peer {
         self.questions.check_bounds();
         self.check_requests();
         self.check_remote();
+        self.unproven.check_bounds();
         assert!(self.extension_bytes <= OUTBOX);
     }
 }

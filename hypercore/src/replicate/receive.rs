@@ -86,34 +86,36 @@ fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) 
 fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Result<()> {
     let (requests, answers): (Vec<_>, Vec<_>) = answers
         .into_iter()
-        .map(|(request, answer)| ((request, stored_block(&answer)), answer))
+        .map(|(request, answer)| ((request, answer.index, stored_block(&answer)), answer))
         .unzip();
     let (taken, result) = core.put(peer, answers);
     let all_stored = taken.iter().all(|it| matches!(it, Taken::Stored { .. }));
     let false_one = requests.get(taken.len());
     let useless = requests.len() - taken.len();
-    let is_unsure = !all_stored || false_one.is_some_and(|(request, _)| request.unsure);
-    let mut taken = taken.into_iter();
-    for (request, block) in requests {
+    let is_unsure = !all_stored || false_one.is_some_and(|(request, ..)| request.unsure);
+    let (mut taken, mut noted) = (taken.into_iter(), Ok(()));
+    for (request, index, block) in requests {
         match taken.next() {
             Some(Taken::Stored { .. }) => finish(core, peer, request, block),
             Some(Taken::Refused(_)) => core.replicator.put_off(peer, request),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
                 core.replicator.refused(peer, request);
             }
+            Some(Taken::Undecided) => {
+                let undecided = core.replicator.undecided(peer, request, index, &core.log);
+                noted = noted.and(undecided);
+            }
         }
     }
     let Some(state) = core.replicator.peer(peer).filter(|state| state.is_exact) else {
-        return result;
+        return result.and(noted);
     };
     if !all_stored {
         state.doubt_answers();
     }
     match result {
-        Err(error) if is_unsure && error.is_peer_fault() && state.may_be_forgiven(useless) => {
-            Ok(())
-        }
-        result => result,
+        Err(error) if is_unsure && error.is_peer_fault() && state.may_be_forgiven(useless) => noted,
+        result => result.and(noted),
     }
 }
 

@@ -110,6 +110,11 @@ impl Scan {
         }
     }
 
+    /// Any of the blocks that somebody waits for may be asked of the peer again.
+    pub(super) const fn rewind_gets(&mut self) {
+        self.get = 0;
+    }
+
     /// Blocks may be rare now that were not.
     pub(super) const fn rewind_rare(&mut self) {
         self.rare = (0, 0);
@@ -193,7 +198,7 @@ impl Replicator {
         let wanted = self.demand.wanted_blocks(blocks).take(ANNOUNCED);
         let wanted: Vec<_> = wanted.collect();
         if wanted.len() == ANNOUNCED {
-            peer.scan.get = 0;
+            peer.scan.rewind_gets();
             return;
         }
         for index in wanted {
@@ -251,6 +256,7 @@ impl Replicator {
             let wanted = Wanted::Byte(seeking.offset);
             if peer.urgent_window() > 0
                 && !peer.is_asked_for(wanted)
+                && !peer.unproven.has_byte(seeking.offset)
                 && let Some(index) = next_free(peer, log.bitfield(), &self.asked, blocks)
             {
                 peer.request(index, wanted, log.digest(index), now);

@@ -39,6 +39,7 @@ impl Peer {
         } else {
             self.remote.set_range(blocks.clone(), true)?;
         }
+        self.unproven.told(&blocks);
         self.account_remote()?;
         self.takes_wants |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
         Ok(blocks)
@@ -47,8 +48,8 @@ impl Peer {
     /// Returns the requests it will not answer.
     pub(crate) fn on_unhave(&mut self, unhave: &Unhave) -> Result<Vec<InFlight>> {
         let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
-        self.remote.set_range(blocks.clone(), false)?;
-        self.account_remote()?;
+        self.unproven.told(&blocks);
+        self.set_remote(blocks.clone(), false)?;
         // A proof may be here without the block: it is refused by the name of that alone.
         let is_of_one = blocks.end - blocks.start == 1;
         let refused = |request: &InFlight| {
@@ -58,6 +59,12 @@ impl Peer {
         };
         self.ahead.refused(&blocks);
         Ok(self.give_up(refused))
+    }
+
+    /// The remote has all of `blocks`, or none.
+    pub(in crate::replicate) fn set_remote(&mut self, blocks: Range<u64>, has: bool) -> Result<()> {
+        self.remote.set_range(blocks, has)?;
+        self.account_remote()
     }
 
     /// Counts the memory for what the remote says it has.

@@ -19,6 +19,7 @@
 mod contract;
 mod fairness;
 mod known;
+mod lagging;
 mod liar;
 mod load;
 mod order;
