@@ -156,6 +156,7 @@ impl Replicator {
     pub(crate) fn set_downloading(&mut self, downloading: bool, log: &Log) {
         self.downloading = Some(downloading);
         for peer in self.peers.values_mut() {
+            peer.satisfied = false;
             peer.set_status(downloading, peer.uploading);
         }
         self.settle(log);
@@ -221,10 +222,17 @@ impl Replicator {
                     let (index, peer) = (have.start, id);
                     return Ok(Some(Event::Ack { index, peer }));
                 }
-                let before = peer.remote.bound();
+                let (before, was_settled) = (peer.remote.bound(), peer.is_settled());
                 let blocks = peer.on_have(have)?;
                 let length = peer.remote.bound();
                 let is_longer = length > before;
+                if is_longer && length > log.length() {
+                    peer.want_more();
+                }
+                if !was_settled && peer.is_settled() {
+                    // Perhaps nothing is missing, and other connections end.
+                    self.wake_all();
+                }
                 if is_longer {
                     self.lead(id, length);
                     self.retry(id, &(0..u64::MAX));
@@ -384,23 +392,25 @@ impl Replicator {
         self.release(id, forgotten);
         if gave_up {
             self.settle(log);
+            self.wake_all();
         }
         if let Some(peer) = self.peers.get_mut(&id) {
             probe::probe(peer, log, now);
             if log.fork_proof().is_some() {
                 // What is here is served; nothing is added to it.
+                peer.satisfied = false;
                 peer.set_status(false, peer.uploading);
             }
         }
         if self.peers.get(&id).is_some_and(|peer| peer.can_download()) {
             self.ask(id, log, now);
         }
-        self.end(id, log);
+        self.end(id, log, now);
         Ok(())
     }
 
     /// Ends a connection that is not live once neither side wants anything more (`end`).
-    fn end(&mut self, id: PeerId, log: &Log) {
+    fn end(&mut self, id: PeerId, log: &Log, now: Instant) {
         let complete = self.demand.everything && self.is_complete(log);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
@@ -410,9 +420,12 @@ impl Replicator {
         }
         if peer.downloading && complete && peer.is_settled() {
             peer.downloading = false;
+            peer.satisfied = true;
             peer.send_status();
+        } else if self.demand.everything && !complete {
+            peer.want_more();
         }
-        if !peer.downloading && !peer.remote_downloading && peer.is_idle() {
+        if peer.may_end(now) {
             if !peer.options.download {
                 peer.uploading = false;
                 peer.send_status();
@@ -421,8 +434,11 @@ impl Replicator {
         }
     }
 
-    /// Whether every block that is known to exist is stored here.
+    /// Whether every block that is known to exist is stored here, and no peer has yet to tell of more.
     fn is_complete(&self, log: &Log) -> bool {
+        if !self.peers.values().all(|peer| peer.is_settled()) {
+            return false;
+        }
         let remote = self
             .peers
             .values()

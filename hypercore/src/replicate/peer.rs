@@ -48,6 +48,20 @@ pub(crate) enum Stage {
     Done,
 }
 
+/// How long a remote that wanted nothing more has to say that it does, once it hears of new blocks.
+const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a remote that wants nothing more has heard since it said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    /// Nothing.
+    None,
+    /// Of blocks that it does not have.
+    Told,
+    /// Of such blocks, and this is how long it has to answer.
+    AnswerBy(Instant),
+}
+
 /// The memory of a message of an extension that waits to be sent.
 const fn extension_cost(payload: &Bytes) -> usize {
     payload.len() + size_of::<(Arc<str>, Bytes)>()
@@ -64,11 +78,15 @@ pub(crate) struct Peer {
     open_by: Option<Instant>,
     pub(crate) remote_public_key: Option<[u8; 32]>,
     pub(crate) downloading: bool,
+    /// It downloads nothing because everything was here, and not because somebody said so.
+    pub(super) satisfied: bool,
     pub(crate) uploading: bool,
     pub(crate) remote_downloading: bool,
     pub(crate) remote_uploading: bool,
     /// The remote has sent a Want, so it hears of new blocks.
     remote_wants: bool,
+    /// Whether it has heard of blocks since it said that it wants nothing more.
+    news: News,
     pub(crate) remote_acks: bool,
     /// What the remote has, as far as it told us.
     pub(crate) remote: RemoteBitfield,
@@ -138,10 +156,12 @@ impl Peer {
             open_by: now.checked_add(OPEN_TIMEOUT),
             remote_public_key: None,
             downloading: options.download,
+            satisfied: false,
             uploading: options.upload,
             remote_downloading: true,
             remote_uploading: true,
             remote_wants: false,
+            news: News::None,
             remote_acks: false,
             remote: RemoteBitfield::new(options.remote_bitfield_bytes),
             unproven: Unproven::default(),
@@ -261,6 +281,32 @@ impl Peer {
         }
     }
 
+    /// Something is missing: asks the remote again if it was told that nothing is.
+    pub(crate) fn want_more(&mut self) {
+        if self.stage == Stage::Open && std::mem::take(&mut self.satisfied) {
+            self.set_status(true, self.uploading);
+        }
+    }
+
+    /// Whether neither side wants anything more, and the remote has had enough time to change its mind
+    /// since it heard of new blocks.
+    pub(crate) fn may_end(&mut self, now: Instant) -> bool {
+        let is_done = !self.downloading && !self.remote_downloading && self.is_idle();
+        self.news = match self.news {
+            News::Told if is_done => News::AnswerBy(now + NEWS_TIMEOUT),
+            News::AnswerBy(_) if !is_done => News::Told,
+            news => news,
+        };
+        is_done && self.news_deadline().is_none_or(|by| by <= now)
+    }
+
+    fn news_deadline(&self) -> Option<Instant> {
+        match self.news {
+            News::AnswerBy(by) if self.stage == Stage::Open => Some(by),
+            _ => None,
+        }
+    }
+
     pub(crate) fn send_status(&mut self) {
         self.outbox.push(Message::Status(Status {
             uploading: self.uploading,
@@ -332,6 +378,9 @@ impl Peer {
     pub(crate) fn announce(&mut self, blocks: Range<u64>) {
         if !self.remote_wants {
             return;
+        }
+        if !self.remote_downloading && self.remote.next_clear(blocks.start) < blocks.end {
+            self.news = News::Told;
         }
         if let Some(Message::Have(have)) = self.outbox.last_mut()
             && have.bitfield.is_none()

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
-use super::{InFlight, Peer, Stage, Wanted};
+use super::{InFlight, News, Peer, Stage, Wanted};
 use crate::{error::Result, replicate::downloads::Blocks};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -80,6 +80,9 @@ impl Peer {
     pub(crate) fn on_status(&mut self, status: &Status) -> Vec<InFlight> {
         self.remote_uploading = status.uploading;
         self.remote_downloading = status.downloading;
+        if status.downloading {
+            self.news = News::None;
+        }
         if status.uploading {
             return Vec::new();
         }

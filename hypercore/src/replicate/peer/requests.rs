@@ -295,7 +295,12 @@ impl Peer {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let next = self.in_flight.iter().find(|request| !request.offered);
         let late = next.map(|request| request.stamp.late_at());
-        let deadlines = [late, self.timeout_at(), self.open_deadline()];
+        let deadlines = [
+            late,
+            self.timeout_at(),
+            self.open_deadline(),
+            self.news_deadline(),
+        ];
         deadlines.into_iter().flatten().min()
     }
 

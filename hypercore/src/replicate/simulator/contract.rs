@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{World, plain};
+use super::{World, network::Conditions, plain, schedules::good_conditions};
 use crate::{Ended, ReplicateOptions, runtime::simulated::Runtime};
 
 /// A row: two nodes, and how both sides end.
@@ -231,4 +231,32 @@ fn who_does_not_upload_does_not_complete_anybody() {
             ends: NEVER,
         },
     );
+}
+
+/// It ended with `Complete` and without blocks that it had been told of, or that its only peer was
+/// about to have.
+#[test]
+fn a_clone_of_a_clone_that_is_not_done_yet() {
+    // The relay has not heard of the writer yet, or has; it gets all at once, or one after the other.
+    for (wait, length) in [(0, 1), (0, 500), (700, 1), (700, 500), (1000, 1), (1100, 1)] {
+        Runtime::run(wait + length, |runtime| {
+            let mut world = World::new(runtime, super::EQUAL_BLOCKS + 1000);
+            world.append(length);
+            runtime.run_for(Duration::from_secs(1));
+            let [relay, node] = [0, 1].map(|_| world.add_node(None, false));
+            let far = Conditions {
+                delay: Duration::from_millis(300),
+                ..good_conditions()
+            };
+            world.connect([relay, WRITER], once(), [far; 2]);
+            runtime.run_for(Duration::from_millis(wait));
+            let link = world.connect([node, relay], once(), [good_conditions(); 2]);
+            world.settle();
+            runtime.run_for(Duration::from_secs(5));
+            let ends = world.links[link].results.each_ref();
+            let ends = ends.map(|end| end.borrow_mut().take());
+            let complete = |end: &Option<_>| matches!(end, Some(Ok(Ended::Complete)));
+            assert!(ends.iter().all(complete), "{wait}, {length}: {ends:?}");
+        });
+    }
 }
