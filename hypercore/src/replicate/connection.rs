@@ -348,7 +348,9 @@ impl Connection {
             // Whatever the remote opened here.
             return true;
         }
-        self.used && (!self.options.live || self.abandoned) && self.session.channels() == 0
+        // What the remote has opened besides does not keep it, unless it is going to be added.
+        let is_abandoned = self.abandoned && self.awaited.is_empty();
+        is_abandoned || self.used && !self.options.live && self.session.channels() == 0
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
@@ -373,6 +375,8 @@ impl Connection {
     pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
         self.session.handle_timeout(now)?;
         let was_congested = !self.congested.is_empty();
+        // Those of a core that was added here after the remote had opened it come without bytes.
+        self.handle_events(now)?;
         for channel in self.take_channels(now) {
             self.advance_channel(channel, now)?;
         }

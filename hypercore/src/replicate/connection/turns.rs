@@ -170,20 +170,27 @@ impl Connection {
         self.session.buffered() < SEND_BUFFER && self.session.may_answer()
     }
 
-    /// Returns the block, of which there is one at most, that is too long to be sent.
+    /// Returns the block, of which there is one at most, that was not sent.
     fn send(&mut self, channel: ChannelId, messages: &mut Vec<Message>) -> Result<Option<u64>> {
-        let mut too_long = None;
+        let mut unsent = None;
         for message in messages.drain(..) {
             match (self.session.send(channel, &message), message) {
                 // The longest blocks can be stored, and not sent: with their proof they are too long.
                 (Err(hypercore_wire::Error::MessageTooLarge { .. }), Message::Data(data)) => {
                     tracing::error!(block = data.index, "a block is too long to be sent");
                     self.session.send(channel, &unhave(data.index))?;
-                    too_long = Some(data.index);
+                    unsent = Some(data.index);
+                }
+                // The remote has closed it, which nobody was told yet: its event waits behind others.
+                (Err(hypercore_wire::Error::ChannelNotOpen { .. }), message) => {
+                    if let Message::Data(data) = message {
+                        unsent = Some(data.index);
+                    }
+                    break;
                 }
                 (sent, _) => sent?,
             }
         }
-        Ok(too_long)
+        Ok(unsent)
     }
 }

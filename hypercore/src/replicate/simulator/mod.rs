@@ -17,6 +17,7 @@
 //! ```
 
 mod contract;
+mod cores;
 mod fairness;
 mod known;
 mod lagging;

@@ -1,0 +1,117 @@
+//! Several cores on one connection, and what happens to one of them.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use hypercore_merkle::KeyPair;
+use hypercore_storage::Memory;
+use hypercore_wire::{Event, Message};
+
+use super::{
+    network::Cable,
+    open, plain,
+    schedules::good_conditions,
+    unread::{Remote, finish, origin},
+};
+use crate::{Ended, Replication, Role, runtime, runtime::simulated::Runtime};
+
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// All cores of the connection were let go of: its Close was seen before what it had asked was answered.
+#[test]
+fn one_that_is_closed_while_another_is_asked_for_too_much() {
+    Runtime::run(0, |runtime| {
+        let cores = [1, 2].map(|number| origin(runtime, number, 4));
+        let mut remote = Remote::new(&cores[0]);
+        let ours = Replication::new(Role::Initiator, plain(true));
+        let mut ours = ours.expect("there is randomness");
+        finish(runtime, async move {
+            for core in &cores {
+                ours.add(core).expect("it is open");
+            }
+            let other = remote.session.open(cores[1].key().as_bytes());
+            let other = other.expect("there is room");
+            remote.open(&mut ours).await;
+            let first = std::mem::replace(&mut remote.channel, other);
+            remote.request(0..1);
+            remote.channel = first;
+            remote.request(0..640);
+            remote.session.close(other);
+            remote.write(&mut ours).await;
+            remote.read(&mut ours).await;
+            let sent = |message: &&Message| matches!(message, Message::Data(_));
+            assert_eq!(remote.heard.iter().filter(sent).count(), 4);
+            assert_eq!(cores.map(|core| core.peers().len()), [1, 0]);
+            drop(ours);
+        });
+    });
+}
+
+/// Nobody noticed until the remote said something else.
+#[test]
+fn one_that_is_added_after_the_remote_has_opened_it() {
+    Runtime::run(0, |runtime| {
+        let key = KeyPair::from_seed(&[1; 32]).public_key();
+        let core = open(&Memory::new(), key, None, false);
+        let (_cable, [socket, mut theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let ours = Replication::new(Role::Initiator, plain(true));
+        let ours = ours.expect("there is randomness");
+        let handle = ours.handle();
+        runtime.spawn(async move {
+            let _ = ours.run(socket).await;
+        });
+        let mut remote = Remote::new(&core);
+        let is_asked = Rc::new(Cell::new(false));
+        let asked = Rc::clone(&is_asked);
+        runtime.spawn(async move {
+            let opening = remote.session.outgoing();
+            theirs.write_all(opening).await.expect("it is read");
+            let mut buffer = vec![0; 1 << 12];
+            loop {
+                let count = theirs.read(&mut buffer).await.expect("it is well");
+                let received = remote.session.receive(runtime::now(), &buffer[..count]);
+                received.expect("it is honest");
+                while let Some(event) = remote.session.poll_event() {
+                    let message = match event {
+                        Event::Message { message, .. } => Some(message),
+                        _ => None,
+                    };
+                    asked.set(asked.get() || matches!(message, Some(Message::Want(_))));
+                }
+            }
+        });
+        runtime.run_for(3 * MOMENT);
+        handle.add(&core).expect("it is open");
+        runtime.run_for(MOMENT);
+        assert!(core.peers()[0].opened);
+        assert!(is_asked.get());
+    });
+}
+
+/// The connection stayed, for what the remote has opened besides.
+#[test]
+fn the_last_one_is_closed_and_the_remote_has_more() {
+    Runtime::run(0, |runtime| {
+        let cores = [1, 2].map(|number| origin(runtime, number, 1));
+        let copy = open(&Memory::new(), cores[0].key(), None, false);
+        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let [us, them] = [Role::Initiator, Role::Responder]
+            .map(|role| Replication::new(role, plain(true)).expect("there is randomness"));
+        us.add(&copy).expect("it is open");
+        for core in &cores {
+            them.add(core).expect("it is open");
+        }
+        runtime.spawn(async move {
+            let _ = them.run(theirs).await;
+        });
+        let ended = Rc::new(Cell::new(None));
+        let end = Rc::clone(&ended);
+        runtime.spawn(async move { end.set(Some(us.run(ours).await)) });
+        runtime.run_for(MOMENT);
+        assert!(copy.has(0));
+        runtime.spawn(async move { copy.close().await.expect("memory holds it") });
+        runtime.run_for(5 * MOMENT);
+        let ended = ended.take();
+        assert!(matches!(ended, Some(Ok(Ended::CoreClosed))), "{ended:?}");
+    });
+}
