@@ -482,6 +482,7 @@ impl Connection {
         let key = core.lock().log.key();
         if !self.options.lets_in(key, remote_public_key) {
             self.session.close(channel);
+            self.ended = self.ended.max(Ended::Refused);
             return self.detach(channel, CloseReason::NotAllowed, "the remote was refused");
         }
         let mut core = core.lock();

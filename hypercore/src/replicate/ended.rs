@@ -46,7 +46,8 @@ pub enum Ended {
     Complete,
     /// A core was closed here.
     CoreClosed,
-    /// The remote does not have the core, or does not know its key.
+    /// The remote does not have the core, or does not know its key; or it was not let in to the core here
+    /// ([`on_core_authenticate`](crate::ReplicateOptions::on_core_authenticate)).
     Refused,
     /// The remote closed a core, or the connection, while this side was live or wanted more.
     RemoteClosed,
@@ -57,7 +58,7 @@ impl fmt::Display for Ended {
         f.write_str(match self {
             Self::Complete => "everything is exchanged",
             Self::CoreClosed => "the core was closed",
-            Self::Refused => "the peer does not have this core",
+            Self::Refused => "the peer does not have this core, or may not have it",
             Self::RemoteClosed => "the peer closed the connection",
         })
     }

@@ -115,3 +115,33 @@ fn the_last_one_is_closed_and_the_remote_has_more() {
         assert!(matches!(ended, Some(Ok(Ended::CoreClosed))), "{ended:?}");
     });
 }
+
+/// It said that everything was exchanged.
+#[test]
+fn one_that_the_remote_is_not_let_in_to() {
+    Runtime::run(0, |runtime| {
+        let origin = origin(runtime, 1, 1);
+        let copy = open(&Memory::new(), origin.key(), None, false);
+        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let mut options = plain(false);
+        options.noise = true;
+        options = options.on_core_authenticate(|_, _| false);
+        let us = copy
+            .replicate(Role::Initiator, options)
+            .expect("it is open");
+        let mut options = plain(false);
+        options.noise = true;
+        let them = origin
+            .replicate(Role::Responder, options)
+            .expect("it is open");
+        runtime.spawn(async move {
+            let _ = them.run(theirs).await;
+        });
+        let ended = Rc::new(Cell::new(None));
+        let end = Rc::clone(&ended);
+        runtime.spawn(async move { end.set(Some(us.run(ours).await)) });
+        runtime.run_for(5 * MOMENT);
+        let ended = ended.take();
+        assert!(matches!(ended, Some(Ok(Ended::Refused))), "{ended:?}");
+    });
+}
