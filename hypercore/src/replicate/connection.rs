@@ -374,9 +374,9 @@ impl Connection {
     /// Does what is due: timers, what changed in the cores, answers to questions.
     pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
         self.session.handle_timeout(now)?;
-        let was_congested = !self.congested.is_empty();
         // Those of a core that was added here after the remote had opened it come without bytes.
         self.handle_events(now)?;
+        let was_congested = !self.congested.is_empty();
         for channel in self.take_channels(now) {
             self.advance_channel(channel, now)?;
         }
@@ -534,6 +534,9 @@ impl Connection {
                 } = &mut *core;
                 if let Some(event) = replicator.on_message(*peer, &message, log, now)? {
                     events.emit(event);
+                }
+                if replicator.peer(*peer).is_some_and(|it| it.is_congested()) {
+                    self.congested.insert(channel);
                 }
                 return Ok(());
             }

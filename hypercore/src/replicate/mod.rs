@@ -73,6 +73,8 @@ pub(crate) struct Replicator {
     refuses_growth: bool,
     /// The blocks whose proof was asked for by itself.
     hashes_asked: BTreeSet<u64>,
+    /// All peers are to be woken before the next one is looked at.
+    wakes_all: bool,
     /// What was exchanged with peers that are gone.
     past: Stats,
     pub(crate) extensions: Extensions,
@@ -229,10 +231,8 @@ impl Replicator {
                 if is_longer && length > log.length() {
                     peer.want_more();
                 }
-                if !was_settled && peer.is_settled() {
-                    // Perhaps nothing is missing, and other connections end.
-                    self.wake_all();
-                }
+                // Perhaps nothing is missing, and other connections end.
+                self.wakes_all |= !was_settled && peer.is_settled();
                 if is_longer {
                     self.lead(id, length);
                     self.retry(id, &(0..u64::MAX));
@@ -247,13 +247,10 @@ impl Replicator {
             Message::Unhave(unhave) => {
                 let before = peer.remote.bound();
                 let refused = peer.on_unhave(unhave)?;
-                let is_shorter = peer.remote.bound() < before;
+                // Perhaps nothing is missing now, and other connections end.
+                self.wakes_all |= peer.remote.bound() < before;
                 self.release(id, refused);
                 self.settle(log);
-                if is_shorter {
-                    // Perhaps nothing is missing now, and other connections end.
-                    self.wake_all();
-                }
             }
             Message::Options(options) => {
                 peer.remote_acks = options.ack;
@@ -272,10 +269,16 @@ impl Replicator {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        if (peer.remote_uploading, peer.remote_downloading)
+            == (status.uploading, status.downloading)
+        {
+            return;
+        }
         let dropped = peer.on_status(status);
         self.release(id, dropped);
         self.settle(log);
-        self.wake_all();
+        // Not at once, as a remote may say as many of these as it likes.
+        self.wakes_all = true;
     }
 
     /// The request that an answer for block `index` is for, which is then no longer in flight.
@@ -384,6 +387,9 @@ impl Replicator {
     /// Everything to be said to peer `id` at this moment that is not an answer: what we want to
     /// know, what we want to have, and whether we are done.
     pub(crate) fn refill(&mut self, id: PeerId, log: &Log, now: Instant) -> Result<()> {
+        if std::mem::take(&mut self.wakes_all) {
+            self.wake_all();
+        }
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(());
         };

@@ -24,7 +24,7 @@ use super::{
     hashes::HashScan,
     load::Part,
     options::PeerOptions,
-    pace::Pace,
+    pace::{MAX_REQUESTS, Pace},
     questions::{Question, Questions},
     schedule::Scan,
     stats::Stats,
@@ -364,9 +364,14 @@ impl Peer {
         self.questions.is_empty()
     }
 
-    /// Whether so many questions are open that no more should be read.
+    /// Whether so many questions are open, or so much is to be said, that no more should be read.
     pub(crate) fn is_congested(&self) -> bool {
-        self.questions.is_congested()
+        self.questions.is_congested() || self.is_outbox_full()
+    }
+
+    /// Whether so much is to be said that what the remote says should cause no more of it.
+    pub(super) fn is_outbox_full(&self) -> bool {
+        self.outbox.len() >= MAX_REQUESTS
     }
 
     /// Whether a byte request repeats the last one that was answered (`_onbytes`).
@@ -417,5 +422,8 @@ impl Peer {
         self.check_remote();
         self.unproven.check_bounds();
         assert!(self.extension_bytes <= OUTBOX);
+        let outbox = self.outbox.iter();
+        let requests = outbox.filter(|message| matches!(message, Message::Request(_)));
+        assert!(requests.count() <= 4 * MAX_REQUESTS);
     }
 }

@@ -211,7 +211,7 @@ impl Replicator {
             if !peer.remote.get(index) {
                 continue;
             }
-            if peer.can_download() && peer.urgent_window() > 0 {
+            if peer.can_download() && peer.urgent_window() > 0 && !peer.is_outbox_full() {
                 self.request(id, index, log, now);
             } else {
                 peer.scan.get = peer.scan.get.min(serial);

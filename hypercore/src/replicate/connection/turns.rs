@@ -66,11 +66,11 @@ impl Connection {
         let Some(state) = replicator.peer(peer) else {
             return Ok(());
         };
+        let mut messages = std::mem::take(&mut state.outbox);
         if !state.is_congested() {
             self.congested.remove(&channel);
         }
         let done = state.stage == Stage::Done;
-        let mut messages = std::mem::take(&mut state.outbox);
         // What waits for the remote to take something has no time of its own.
         let question = if may_answer {
             state.question_deadline()

@@ -11,11 +11,15 @@ use std::{
 
 use hypercore_merkle::{Block, KeyPair, Node, NodeIndex, Proof};
 use hypercore_storage::{FileName, Memory, testing::Recording};
+use hypercore_wire::{Have, Message, Status, Unhave};
 
 use super::{
     EQUAL_BLOCKS, World, network::Cable, open, open_on, plain, schedules::good_conditions,
 };
-use crate::{GetOptions, Replication, Role, runtime::simulated::Runtime};
+use crate::{
+    GetOptions, Hypercore, PeerId, Replication, Role, core::Core, runtime,
+    runtime::simulated::Runtime,
+};
 
 /// The time this thread has run, if the system tells it, or else any time that passes.
 fn clock() -> Duration {
@@ -153,6 +157,98 @@ fn share_cores(count: u64) -> Duration {
 #[test]
 fn many_cores_on_one_connection() {
     check_growth(50, 1000, share_cores);
+}
+
+/// A node with as many peers that have nothing, and the first of them.
+fn with_peers(runtime: &Runtime, peers: usize) -> (World, Hypercore, PeerId) {
+    let mut world = World::new(runtime, 0);
+    let node = world.add_node(None, true);
+    for _ in 0..peers {
+        let other = world.add_node(None, true);
+        let options = [plain(true), plain(true)];
+        world.connect([node, other], options, [good_conditions(); 2]);
+    }
+    runtime.run_for(Duration::from_secs(1));
+    let core = world.nodes[node].core.clone();
+    let first = core.peers()[0].id;
+    (world, core, first)
+}
+
+/// Has a core take in what a peer says, many times, before anything is said to the peer.
+fn hear(core: &Hypercore, peer: PeerId, messages: &[Message], times: usize) {
+    let mut core = core.shared().lock();
+    let Core {
+        log, replicator, ..
+    } = &mut *core;
+    let now = runtime::now();
+    for message in (0..times).flat_map(|_| messages) {
+        let heard = replicator.on_message(peer, message, log, now);
+        heard.expect("it may say so");
+    }
+}
+
+/// Each time all of them were asked for, and given up.
+#[test]
+fn blocks_that_are_there_and_not_there() {
+    Runtime::run(0, |runtime| {
+        let (mut world, core, peer) = with_peers(runtime, 1);
+        for index in 0..31 {
+            world.get(1, index, GetOptions::default());
+        }
+        runtime.run_for(Duration::from_secs(1));
+        let (start, length) = (0, 31);
+        let have = Message::Have(Have {
+            length,
+            ..Have::block(start)
+        });
+        let unhave = Message::Unhave(Unhave { start, length });
+        hear(&core, peer, &[have.clone(), unhave], 10_000);
+        let requests = |core: &Hypercore| {
+            let mut core = core.shared().lock();
+            core.replicator
+                .peer(peer)
+                .expect("it is there")
+                .outbox
+                .len()
+        };
+        assert!(requests(&core) < 2000, "{} requests", requests(&core));
+        hear(&core, peer, &[have], 1);
+        core.shared().lock().replicator.wake_all();
+        runtime.run_for(Duration::from_millis(1));
+        assert_eq!(core.peers()[0].asked.len(), 31);
+    });
+}
+
+/// Each of them woke all other peers.
+#[test]
+fn a_peer_that_says_much_of_what_it_does() {
+    let status = |uploading| {
+        Message::Status(Status {
+            uploading,
+            downloading: true,
+        })
+    };
+    let has = Message::Have(Have::block(7));
+    let has_not = Message::Unhave(Unhave {
+        start: 7,
+        length: 1,
+    });
+    for messages in [
+        [status(true), status(true)],
+        [status(false), status(true)],
+        [has, has_not],
+    ] {
+        let time = |peers| {
+            Runtime::run(0, |runtime| {
+                let (_world, core, peer) = with_peers(runtime, peers);
+                let start = clock();
+                hear(&core, peer, &messages, 10_000);
+                clock() - start
+            })
+        };
+        let mut tries = (0..5).map(|_| (time(5), time(200)));
+        assert!(tries.any(|(few, many)| many < few * 4), "{messages:?}");
+    }
 }
 
 /// Each of the nodes that came with it was looked up, and all above it.
