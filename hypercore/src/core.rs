@@ -102,6 +102,8 @@ impl Core {
                 self.replicator.blocks_stored(blocks, Some(peer));
             }
             self.answer_seeks();
+            // Perhaps no peer has anything else to look in.
+            self.replicator.settle(&self.log);
             let length = self.log.length();
             if self.log.bitfield().total() == length {
                 self.events.emit(Event::Sync { length });

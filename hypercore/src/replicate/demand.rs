@@ -73,6 +73,17 @@ pub(crate) struct Seeking {
     pub(crate) blocks: Range<u64>,
 }
 
+impl Seeking {
+    /// The blocks that may be asked for. Of a byte beyond the end only a longer log can tell.
+    pub(crate) fn blocks_to_ask(&self, log: &Log) -> Range<u64> {
+        let mut blocks = self.blocks.clone();
+        if self.offset >= log.byte_length() {
+            blocks.start = blocks.start.max(log.length());
+        }
+        blocks
+    }
+}
+
 /// All requests of one core that are not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
@@ -327,11 +338,13 @@ impl Demand {
     // ---- what nobody connected has ----------------------------------------------------------
 
     /// It is certain now what the connected peers have: requests that asked for no more than that
-    /// fail unless `has_block` or `has_length` says that they can be met.
+    /// fail unless `has_block`, `has_length` or, of a byte and where to look for it, `may_find`
+    /// says that they can be met.
     pub(crate) fn settle(
         &mut self,
         has_block: impl Fn(u64) -> bool,
         has_length: impl Fn(u64) -> bool,
+        may_find: impl Fn(u64, &Range<u64>) -> bool,
         log: &Log,
     ) {
         let looked_for = self.if_available.iter().copied();
@@ -345,15 +358,10 @@ impl Demand {
         }
         self.updates
             .retain(|&(min_length, _), waiter| has_length(min_length) || !refuse(waiter));
-        // Of a byte beyond the end only a longer log can tell.
-        let (known, longer) = (has_length(1), has_length(log.length() + 1));
         self.seeks.retain(|seeking| {
-            let may_be_found = if seeking.offset > log.byte_length() {
-                longer
-            } else {
-                known
-            };
-            may_be_found || !refuse(&seeking.waiter)
+            !seeking.waiter.if_available
+                || may_find(seeking.offset, &seeking.blocks_to_ask(log))
+                || !refuse(&seeking.waiter)
         });
     }
 

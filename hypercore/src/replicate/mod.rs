@@ -380,6 +380,16 @@ impl Replicator {
                     .values()
                     .any(|peer| peer.can_download() && peer.remote.bound() >= length)
             },
+            |offset, blocks| {
+                let is_asked = |peer: &Peer| peer.is_asked_for(Wanted::Byte(offset));
+                let may_be_asked = |peer: &Peer| {
+                    peer.can_download()
+                        && !peer.unproven.has_byte(offset)
+                        && peer.may_have_missing(blocks, log)
+                };
+                let mut others = peers.values();
+                peers.values().any(|peer| is_asked(peer)) || others.any(|peer| may_be_asked(peer))
+            },
             log,
         );
     }

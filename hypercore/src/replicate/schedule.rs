@@ -246,13 +246,10 @@ impl Replicator {
             return;
         };
         for seeking in self.demand.seeks() {
-            let mut blocks = seeking.blocks.clone();
-            if seeking.offset >= log.byte_length() {
-                if self.refuses_growth {
-                    continue;
-                }
-                blocks.start = blocks.start.max(log.length());
+            if seeking.offset >= log.byte_length() && self.refuses_growth {
+                continue;
             }
+            let blocks = seeking.blocks_to_ask(log);
             let wanted = Wanted::Byte(seeking.offset);
             if peer.urgent_window() > 0
                 && !peer.is_asked_for(wanted)

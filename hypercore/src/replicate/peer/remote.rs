@@ -5,7 +5,7 @@ use std::{ops::Range, time::Instant};
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
 use super::{InFlight, News, Peer, Stage, Wanted};
-use crate::{error::Result, replicate::downloads::Blocks};
+use crate::{error::Result, log::Log, replicate::downloads::Blocks};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
 const REGION: u64 = 1024 * 1024;
@@ -123,9 +123,26 @@ impl Peer {
         is_due
     }
 
-    /// Whether it might have block `index`, for all we know.
+    /// Whether it might send block `index`, for all we know.
     pub(crate) fn may_have(&self, index: u64) -> bool {
-        self.remote.get(index) || self.can_be_asked_about(index)
+        self.can_download() && self.remote.get(index)
+            || self.can_be_asked_about(index)
+            || self.is_asked_for_block(index)
+    }
+
+    /// Whether it might have one of `blocks` that we lack, for all we know.
+    pub(crate) fn may_have_missing(&self, blocks: &Range<u64>, log: &Log) -> bool {
+        let mut next = blocks.start;
+        while let Some(index) = self.remote.next_set(next).filter(|&it| it < blocks.end) {
+            let missing = log.bitfield().next_clear(index);
+            if missing == index {
+                return true;
+            }
+            next = missing;
+        }
+        let end = self.remote.bound().max(log.length()).min(blocks.end);
+        let mut regions = self.next_region.max(blocks.start / REGION)..end.div_ceil(REGION);
+        self.has_regions_left() && regions.any(|region| !self.regions.contains(&region))
     }
 
     /// Whether we could still ask it whether it has block `index`.

@@ -218,3 +218,60 @@ fn progress_goes_forward_and_tells_what_is_missing() {
         );
     });
 }
+
+/// They waited for ever: for one that has the block and does not send it, or that nobody asks.
+#[test]
+fn nobody_who_may_be_asked_has_it() {
+    for is_remote in [true, false] {
+        Runtime::run(0, |runtime| {
+            let mut world = World::new(runtime, 0);
+            world.append(10);
+            let node = world.add_node(None, true);
+            let options = [plain(true), plain(true)];
+            world.connect([node, 0], options, [good_conditions(); 2]);
+            world.get(node, 9, GetOptions::default());
+            runtime.run_for(MOMENT);
+            if is_remote {
+                world.nodes[0].core.set_uploading(false);
+            } else {
+                world.nodes[node].core.set_downloading(false);
+            }
+            runtime.run_for(MOMENT);
+            world.get(node, 3, GetOptions::default().if_available(true));
+            let options = SeekOptions::default().if_available(true);
+            world.seek(node, world.nodes[node].core.byte_length() - 1, options);
+            world.settle();
+            assert!(!world.nodes[node].core.has(3));
+        });
+    }
+}
+
+/// It waited for ever for a byte of a block that no peer has, as they have others.
+#[test]
+fn a_byte_of_a_block_that_nobody_has() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 10);
+        world.append(10);
+        let nodes = [0, 1].map(|_| world.add_node(None, true));
+        for node in nodes {
+            let options = [plain(true), plain(true)];
+            let link = world.connect([node, 0], options, [good_conditions(); 2]);
+            world.update(node, UpdateOptions::default());
+            if node == nodes[1] {
+                world.download(node, 0..5);
+            }
+            runtime.run_for(MOMENT);
+            world.hang_up(link, 0);
+            runtime.run_for(MOMENT);
+        }
+        world.connect(nodes, [plain(true), plain(true)], [good_conditions(); 2]);
+        runtime.run_for(MOMENT);
+        for (offset, blocks) in [(75, 0..u64::MAX), (75, 5..10), (35, 0..5)] {
+            let options = SeekOptions::default().if_available(true).blocks(blocks);
+            world.seek(nodes[0], offset, options);
+        }
+        world.settle();
+        assert!(world.nodes[nodes[0]].core.has(3));
+        world.check();
+    });
+}
