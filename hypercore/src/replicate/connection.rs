@@ -256,6 +256,8 @@ impl Connection {
     pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<usize> {
         let most = self.options.limits.read.max(1);
         let bytes = bytes.get(..most).unwrap_or(bytes);
+        // Whoever writes may never read, which is when time passes otherwise.
+        self.session.handle_timeout(now)?;
         self.note_arrival(now);
         self.session.receive(now, bytes)?;
         self.handle_events(now)?;

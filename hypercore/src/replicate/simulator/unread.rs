@@ -305,3 +305,26 @@ fn one_who_asks_much_and_hangs_up() {
         });
     });
 }
+
+/// Nothing ended it: time passed only for whoever was to read.
+#[test]
+fn one_who_sends_and_never_reads() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 40);
+        let mut remote = Remote::new(&core);
+        let mut ours = core
+            .replicate(Role::Initiator, options())
+            .expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.request(0..40);
+            remote.write(&mut ours).await;
+            remote.read_byte(&mut ours).await;
+            for _ in 0..6 {
+                ours.write_all(&[0]).await.expect("it may read yet");
+                runtime::timeout(Duration::from_secs(11), future::pending::<()>()).await;
+            }
+            ours.write_all(&[0]).await.expect_err("it had a minute");
+        });
+    });
+}
