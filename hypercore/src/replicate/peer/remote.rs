@@ -4,7 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
-use super::{InFlight, News, Peer, Stage, Wanted};
+use super::{InFlight, News, Peer, Stage};
 use crate::{error::Result, log::Log, replicate::downloads::Blocks};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -50,11 +50,11 @@ impl Peer {
         let blocks = unhave.start..unhave.start.saturating_add(unhave.length.max(1));
         self.unproven.told(&blocks);
         self.set_remote(blocks.clone(), false)?;
-        // A proof may be here without the block: it is refused by the name of that alone.
+        // A proof may be here without the block, and a byte in another: they are refused by the name
+        // of that block alone.
         let is_of_one = blocks.end - blocks.start == 1;
         let refused = |request: &InFlight| {
-            let is_refusable = request.wanted.is_of_block()
-                || is_of_one && matches!(request.wanted, Wanted::Head | Wanted::Proof);
+            let is_refusable = is_of_one || request.wanted.is_of_block();
             is_refusable && blocks.contains(&request.index)
         };
         self.ahead.refused(&blocks);

@@ -427,6 +427,18 @@ pub(super) mod tests {
         }
     }
 
+    /// It was waited for until it was given up.
+    #[test]
+    fn whoever_has_no_block_to_look_in_refuses_the_byte() {
+        let now = Instant::now();
+        let mut peer = peer(now);
+        let unhave = |start, length| Unhave { start, length };
+        peer.request(7, Wanted::Byte(100), 0, now);
+        let mut refused = |unhave| peer.on_unhave(&unhave).expect("it has nothing").len();
+        assert_eq!(refused(unhave(0, 100)), 0, "it may be in another block");
+        assert_eq!((refused(unhave(8, 1)), refused(unhave(7, 1))), (0, 1));
+    }
+
     #[test]
     fn so_many_blocks_come_that_nobody_asked_for() {
         let mut peer = peer(Instant::now());
