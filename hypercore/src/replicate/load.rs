@@ -23,7 +23,9 @@ pub(crate) struct Load {
     /// Bytes of memory for what the remote says it has.
     pub(crate) remote_bitfields: Tally,
     /// When a part of a long frame came last.
-    long_frame: Arc<Mutex<Option<Instant>>>,
+    long_frame: Time,
+    /// When a request of ours was answered last.
+    answer: Time,
 }
 
 /// From this age on a frame that is not complete is a long one, that holds up all answers behind it.
@@ -38,19 +40,42 @@ impl Load {
     /// A part came of a frame that began at `since`.
     pub(crate) fn heard(&self, since: Instant, now: Instant) {
         if now.saturating_duration_since(since) >= LONG_FRAME {
-            *self.lock_long_frame() = Some(now);
+            self.long_frame.set(now);
         }
     }
 
     /// When a part of a long frame came last. Until then nobody was silent, however long an answer
     /// takes.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
-        *self.lock_long_frame()
+        self.long_frame.get()
     }
 
-    fn lock_long_frame(&self) -> MutexGuard<'_, Option<Instant>> {
-        let lock = self.long_frame.lock();
-        lock.unwrap_or_else(PoisonError::into_inner)
+    /// A request was answered.
+    pub(crate) fn answered(&self, now: Instant) {
+        self.answer.set(now);
+    }
+
+    /// When one was answered last, of any core.
+    pub(crate) fn last_answered(&self) -> Option<Instant> {
+        self.answer.get()
+    }
+}
+
+/// When something happened last, if it has, for all cores of one connection.
+#[derive(Debug, Clone, Default)]
+struct Time(Arc<Mutex<Option<Instant>>>);
+
+impl Time {
+    fn set(&self, now: Instant) {
+        *self.lock() = Some(now);
+    }
+
+    fn get(&self) -> Option<Instant> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

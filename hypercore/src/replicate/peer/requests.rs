@@ -25,6 +25,10 @@ const MAX_UNREQUESTED: usize = 16;
 /// under way, four times.
 const MAX_FORGIVEN: u64 = 4 * MAX_REQUESTS as u64;
 
+/// A core waits no longer than so many times its time for an answer, whatever else the remote answers
+/// meanwhile.
+const MAX_TIMEOUTS: u32 = 6;
+
 /// What a request asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wanted {
@@ -232,6 +236,7 @@ impl Peer {
                     .filter(|_| has_value)
             })?;
         self.last_answer = now;
+        self.options.load.answered(now);
         let mut before = self.in_flight.iter().take(found);
         if before.any(|request| request.wanted == Wanted::Block) {
             self.doubt_answers();
@@ -307,10 +312,13 @@ impl Peer {
     /// When a request will have waited for too long.
     fn timeout_at(&self) -> Option<Instant> {
         let timeout = self.options.timeout?;
-        let oldest = self.in_flight.front()?.stamp.sent;
-        let heard = self.options.load.last_heard();
-        let since = oldest.max(self.last_answer);
-        since.max(heard.unwrap_or(since)).checked_add(timeout)
+        let load = &self.options.load;
+        let since = self.in_flight.front()?.stamp.sent.max(self.last_answer);
+        // On a slow connection with many cores each waits for long while the others are answered.
+        let others = load.last_answered().unwrap_or(since).max(since);
+        let most = since.checked_add(timeout.checked_mul(MAX_TIMEOUTS - 1)?)?;
+        let heard = load.last_heard().unwrap_or(since);
+        others.min(most).max(heard).checked_add(timeout)
     }
 
     /// The requests that have become late.
@@ -437,6 +445,22 @@ pub(super) mod tests {
         let mut refused = |unhave| peer.on_unhave(&unhave).expect("it has nothing").len();
         assert_eq!(refused(unhave(0, 100)), 0, "it may be in another block");
         assert_eq!((refused(unhave(8, 1)), refused(unhave(7, 1))), (0, 1));
+    }
+
+    /// One that answers nothing else could hold up everything for ever.
+    #[test]
+    fn answers_for_other_cores_put_off_the_end_and_not_for_ever() {
+        let (start, load) = (Instant::now(), Load::default());
+        let [mut silent, mut heard] = [0, 1].map(|_| peer_on(&load, start));
+        silent.request(0, Wanted::Block, 0, start);
+        let mut now = start;
+        while silent.check_deadline(now).is_ok() {
+            assert!(now < start + 10 * TIMEOUT, "it is waited for ever");
+            now += TIMEOUT / 2;
+            heard.request(0, Wanted::Block, 0, now);
+            heard.answered(0, Some(1), now);
+        }
+        assert!(now > start + 4 * TIMEOUT, "{:?}", now - start);
     }
 
     #[test]

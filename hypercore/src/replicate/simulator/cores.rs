@@ -8,7 +8,7 @@ use hypercore_storage::Memory;
 use hypercore_wire::{Event, Message};
 
 use super::{
-    network::Cable,
+    network::{Cable, Conditions},
     open, plain,
     schedules::good_conditions,
     unread::{Remote, finish, origin},
@@ -143,5 +143,35 @@ fn one_that_the_remote_is_not_let_in_to() {
         runtime.run_for(5 * MOMENT);
         let ended = ended.take();
         assert!(matches!(ended, Some(Ok(Ended::Refused))), "{ended:?}");
+    });
+}
+
+/// Each of them waits while the others are answered, and the first took that for silence.
+#[test]
+fn many_on_a_slow_connection() {
+    Runtime::run(0, |runtime| {
+        let originals: Vec<_> = (1..=40).map(|number| origin(runtime, number, 4)).collect();
+        let copies = originals
+            .iter()
+            .map(|core| open(&Memory::new(), core.key(), None, false));
+        let copies: Vec<_> = copies.collect();
+        let slow = Conditions {
+            bytes_per_second: 100_000,
+            ..good_conditions()
+        };
+        let (_cable, sockets) = Cable::new(runtime, [slow; 2]);
+        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
+        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
+            let replication = Replication::new(role, plain(true)).expect("there is randomness");
+            for core in cores {
+                replication.add(core).expect("it is open");
+            }
+            runtime.spawn(async move {
+                replication.run(socket).await.expect("an honest connection");
+            });
+        }
+        runtime.run_for(80 * MOMENT);
+        let least = copies.iter().map(|core| core.downloaded(..)).min();
+        assert!(least > Some(1), "{least:?}");
     });
 }
