@@ -275,7 +275,7 @@ pub(crate) async fn deserted() {
 const PIECE: usize = 64 * 1024;
 
 /// At the end, one who takes nothing for so long does not get the rest.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Standard output for the bytes of blocks, as far as somebody reads it. They are written beside the
 /// program, which is to end also where nobody takes them.

@@ -95,7 +95,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     } else {
         check(&target, link.kind)?;
     }
-    check_dir(&dir, to_stdout)?;
+    check_dir(&dir, !to_stdout && link.kind != Kind::Log)?;
     let (had_dir, had_target) = (dir.exists(), target.exists());
     let is_ours = !has_core(&dir) || target::is_mark(&dir.join(MARK));
     let keep = args.keep || !is_ours;
@@ -283,10 +283,10 @@ fn check(target: &Path, kind: Kind) -> Result<()> {
 
 /// Fails if there is something in `dir` that is neither a core nor of an earlier run: it would be
 /// taken for what is only there for the transfer.
-fn check_dir(dir: &Path, to_stdout: bool) -> Result<()> {
+fn check_dir(dir: &Path, has_part: bool) -> Result<()> {
     let other = match has_core(dir) {
-        true if to_stdout => None,
-        true => target::in_the_way(dir),
+        true if has_part => target::in_the_way(dir),
+        true => None,
         // What cannot be read is not written to, either.
         false => fs::read_dir(dir).ok().and_then(|entries| {
             let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
