@@ -549,3 +549,47 @@ fn a_folder_that_may_not_be_written_to_is_removed_all_the_same() {
     assert!(!scene.path("copy.hypercore").exists());
     server.stop().ok();
 }
+
+/// It is there, whatever can be said about the directory that it is in.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_target_in_a_directory_that_cannot_be_read() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    fs::create_dir_all(scene.path("there/copy.hypercore")).unwrap();
+    let set = |mode| fs::set_permissions(scene.path("there"), Permissions::from_mode(mode));
+    set(0o300).unwrap();
+    let receiver = scene.start_with(["receive", &line, "there/copy"], |command| {
+        in_shell(command, WITHOUT_PRIVILEGES);
+    });
+    let done = receiver.end();
+    set(0o700).unwrap();
+    let done = done.ok();
+    assert!(done.text().contains("Received `there/copy`"));
+    assert!(
+        done.stderr.contains("`there/copy.hypercore` is kept"),
+        "{}",
+        done.stderr
+    );
+    assert!(fs::read(scene.path("there/copy")).unwrap() == content(200_000));
+    scene.run(["verify", "there/copy.hypercore"]).ok();
+    server.stop().ok();
+}
+
+/// There is no other target that would help.
+#[cfg(target_os = "linux")]
+#[test]
+fn standard_output_in_a_directory_that_may_not_be_written_to() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    fs::create_dir(scene.path("there")).unwrap();
+    fs::set_permissions(scene.path("there"), Permissions::from_mode(0o555)).unwrap();
+    let receiver = scene.start_with(["receive", &line, "-"], |command| {
+        command.current_dir(scene.path("there"));
+        in_shell(command, WITHOUT_PRIVILEGES);
+    });
+    let dir = format!("`file.{}.hypercore`", &line["hyper://".len()..][..8]);
+    let done = receiver.end().fails(1, &[&dir, "in another directory"]);
+    assert!(!done.stderr.contains("target"), "{}", done.stderr);
+    server.stop().ok();
+}

@@ -395,6 +395,9 @@ pub(crate) struct CloneArgs {
     /// What the core is downloaded for, and people know it by.
     #[arg(skip)]
     pub(crate) target: Option<PathBuf>,
+    /// And that is standard output.
+    #[arg(skip)]
+    pub(crate) to_stdout: bool,
     /// How long the log is at least: it is not complete before.
     #[arg(skip)]
     pub(crate) at_least: u64,

@@ -124,10 +124,17 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
                     io::ErrorKind::NotFound => "nothing can be made there".to_owned(),
                     _ => reason(source),
                 };
-                Failure::failed(format!(
-                    "`{}` cannot be written: {why}; name another target after the line",
-                    target.display()
-                ))
+                Failure::failed(match args.to_stdout {
+                    true => format!(
+                        "`{}`, where the blocks go first, cannot be made: {why}; run it in another \
+                         directory",
+                        dir.display()
+                    ),
+                    false => format!(
+                        "`{}` cannot be written: {why}; name another target after the line",
+                        target.display()
+                    ),
+                })
             }
             _ => Failure::core(error, dir),
         })?;

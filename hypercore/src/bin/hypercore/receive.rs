@@ -20,6 +20,7 @@ use clap::Args;
 use futures_lite::future;
 use hypercore::{Bytes, Error, Hypercore, storage::FileName};
 
+use self::target::Written;
 use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
@@ -112,6 +113,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         range: Vec::new(),
         search: true,
         target: Some(target.clone()),
+        to_stdout,
         at_least: link.facts.blocks.unwrap_or(0),
         identity: args.identity,
         format: args.format,
@@ -202,10 +204,12 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         future::or(written, tell_slow(&mut output, &target)).await
     };
     output.done();
+    let mut unsynced = None;
     match written {
-        Ok(true) => {}
+        Ok(Written::Whole) => {}
+        Ok(Written::Unsynced(error)) => unsynced = Some(error),
         Err(error) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {}
-        Ok(false) => {
+        Ok(Written::No) => {
             close(&core, &dir).await?;
             return Err(unwritten(&target, &dir));
         }
@@ -221,8 +225,17 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         close(&core, &dir).await?;
         // An earlier run may not have been asked to keep it.
         target::remove_mark(&dir.join(MARK));
+    } else if unsynced.is_some() {
+        close(&core, &dir).await?;
     } else {
         remove(core, &dir).await?;
+    }
+    if let Some(error) = unsynced {
+        output.remark(format_args!(
+            "A loss of power may take `{shown}` away again ({}), so `{}` is kept.",
+            reason(&error),
+            dir.display()
+        ));
     }
     if !is_ours && !args.keep {
         let shown = dir.display();

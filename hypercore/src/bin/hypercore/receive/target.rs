@@ -21,21 +21,30 @@ use crate::{
     signals::Signals,
 };
 
+/// What became of a target.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// A signal came before it had its name, and it does not get it any more.
+    No,
+    Whole,
+    /// It is there, and a loss of power may take it away.
+    Unsynced(io::Error),
+}
+
 /// Writes `core`, all of which is in `dir`, to `target`, or to standard output if there is none.
-/// Returns false, and gives nothing the name of the target any more, if a signal comes before that.
 pub(super) async fn write(
     core: Hypercore,
     dir: &Path,
     target: Option<PathBuf>,
     link: &Link,
     signals: &Signals,
-) -> io::Result<bool> {
+) -> io::Result<Written> {
     let name = Name::default();
     let (dir, kind, facts) = (dir.to_owned(), link.kind, link.facts);
     let taken = name.clone();
     let written = blocking::unblock(move || {
         let Some(target) = target else {
-            return copy(core, &mut io::stdout());
+            return copy(core, &mut io::stdout()).map(|()| Written::Whole);
         };
         let part = Part::begin(&dir)?;
         let written = match kind {
@@ -48,12 +57,12 @@ pub(super) async fn write(
     let stopped = async {
         signals.stopped().await;
         match name.take() {
-            true => Ok(false),
+            true => Ok(Written::No),
             // It is there in a moment.
             false => future::pending().await,
         }
     };
-    future::or(stopped, async { written.await.map(|()| true) }).await
+    future::or(stopped, written).await
 }
 
 /// What becomes the target, in the directory of the core. Only that is ours of which a mark says it, in
@@ -132,7 +141,7 @@ fn write_file(
     target: &Path,
     facts: Facts,
     name: &Name,
-) -> io::Result<()> {
+) -> io::Result<Written> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -152,7 +161,7 @@ fn write_file(
 }
 
 /// Unpacks an archive, of which nothing leads out of `part`.
-fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Result<()> {
+fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
     let mode = mode_of_folder(core.clone())?;
     make_directory(part, mode.is_some())?;
     let mut archive = tar::Archive::new(Content::of(core));
@@ -160,8 +169,13 @@ fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Resul
     archive.unpack(part)?;
     // Nobody moves a directory that they may not write to.
     mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
-    give(part, target, name)?;
-    mode.map_or(Ok(()), |mode| set_mode(target, mode))
+    let written = give(part, target, name)?;
+    if let Some(mode) = mode
+        && let Err(error) = set_mode(target, mode)
+    {
+        tracing::warn!(%error, "the permissions of `{}` are not what they were", target.display());
+    }
+    Ok(written)
 }
 
 /// What the folder itself was to whom, where its archive begins with that.
@@ -235,7 +249,7 @@ fn open_up(dir: &Path) -> io::Result<()> {
 }
 
 /// Gives what is whole its name, unless somebody else has taken that meanwhile.
-fn give(part: &Path, target: &Path, name: &Name) -> io::Result<()> {
+fn give(part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
     if fs::symlink_metadata(target).is_ok() {
         return Err(io::Error::other("something else is there meanwhile"));
     }
@@ -243,11 +257,24 @@ fn give(part: &Path, target: &Path, name: &Name) -> io::Result<()> {
         return Err(io::ErrorKind::Interrupted.into());
     }
     fs::rename(part, target)?;
-    // The blocks are removed next. Elsewhere a directory cannot be synced.
-    #[cfg(unix)]
-    if let Some(parent) = fs::canonicalize(target)?.parent() {
-        File::open(parent)?.sync_all()?;
+    Ok(match sync_name(target) {
+        Ok(()) => Written::Whole,
+        Err(error) => Written::Unsynced(error),
+    })
+}
+
+/// Makes the name of `target` durable: the blocks are removed next.
+#[cfg(unix)]
+fn sync_name(target: &Path) -> io::Result<()> {
+    match fs::canonicalize(target)?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
+}
+
+/// Elsewhere a directory cannot be synced.
+#[cfg(not(unix))]
+fn sync_name(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
