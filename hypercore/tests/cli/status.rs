@@ -116,6 +116,21 @@ fn a_directory_is_asked_for() {
         .fails(1, &["`nothing` does not exist"]);
 }
 
+/// Also while there is nothing to tell.
+#[cfg(unix)]
+#[test]
+fn who_reads_nothing_ends_it() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, _) = scene.serve("log", &[]);
+    let watch = scene.start_with(["peers", "log", "--watch", "--json"], |command| {
+        let (_, nobody) = std::io::pipe().unwrap();
+        command.stdout(nobody);
+    });
+    watch.end().ok();
+    server.stop().ok();
+}
+
 /// As in a pipe to `head`.
 #[cfg(unix)]
 #[test]

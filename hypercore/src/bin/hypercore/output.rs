@@ -249,26 +249,31 @@ fn escaped(text: &str, kept: &str) -> String {
 }
 
 /// How often somebody who has nothing to write looks whether they are read.
-#[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Waits until nobody reads standard output any more. Writing tells that, too, but there may be nothing
 /// to write for long.
 pub(crate) async fn deserted() {
-    #[cfg(unix)]
-    loop {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let stdout = io::stdout();
-        let mut looked_at = [PollFd::new(&stdout, PollFlags::empty())];
-        let at_once = Timespec::default();
-        let gone = PollFlags::ERR | PollFlags::HUP;
-        if poll(&mut looked_at, Some(&at_once)).is_ok() && looked_at[0].revents().intersects(gone) {
-            return;
-        }
+    while !is_deserted() {
         Timer::after(LOOK).await;
     }
-    #[cfg(not(unix))]
-    std::future::pending().await
+}
+
+/// Whether nobody reads standard output any more.
+#[cfg(unix)]
+pub(crate) fn is_deserted() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdout = io::stdout();
+    let mut looked_at = [PollFd::new(&stdout, PollFlags::empty())];
+    let at_once = Timespec::default();
+    let gone = PollFlags::ERR | PollFlags::HUP;
+    poll(&mut looked_at, Some(&at_once)).is_ok() && looked_at[0].revents().intersects(gone)
+}
+
+/// Elsewhere only writing tells that.
+#[cfg(not(unix))]
+pub(crate) fn is_deserted() -> bool {
+    false
 }
 
 /// So much is written to standard output at once.

@@ -21,7 +21,7 @@ use crate::{
     args::{Format, Manners},
     commands::require_directory,
     errors::{Failure, Result},
-    output::{Output, blocks, bytes},
+    output::{Output, blocks, bytes, is_deserted},
     peers::Peers,
 };
 
@@ -105,7 +105,7 @@ fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<
         };
         tell(&mut output, &Change { before, now })?;
         // Who has seen enough, as `head` has, does not wait for an end.
-        if !whom.watch || output.is_unread() {
+        if !whom.watch || output.is_unread() || is_deserted() {
             return Ok(());
         }
     }
