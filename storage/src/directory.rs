@@ -69,8 +69,12 @@ impl Storage for Directory {
 
     fn remove_beside(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.shared.path.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(()) => {
+                self.shared.note_entry(&self.shared.path);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -102,7 +106,7 @@ impl Storage for Directory {
                 #[cfg(unix)]
                 std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
                 let file = Arc::new(PlainFile(options.open(path)?));
-                self.shared.note_new_entry(&self.shared.path);
+                self.shared.note_entry(&self.shared.path);
                 return Ok(Some(file));
             }
         }
@@ -121,7 +125,7 @@ impl Storage for Directory {
     fn distrust_directory(&self) {
         // Whoever creates it notes that.
         if self.shared.path.exists() {
-            self.shared.note_new_entry(&self.shared.path);
+            self.shared.note_entry(&self.shared.path);
         }
     }
 
@@ -135,12 +139,12 @@ impl Storage for Directory {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    /// Directories with a new entry that a power cut could still take away.
+    /// Directories with an entry that a power cut could still take away, or bring back.
     unsynced: Mutex<Vec<PathBuf>>,
 }
 
 impl Shared {
-    fn note_new_entry(&self, directory: &Path) {
+    fn note_entry(&self, directory: &Path) {
         let mut unsynced = lock(&self.unsynced);
         if !unsynced.iter().any(|known| known == directory) {
             unsynced.push(directory.to_owned());
@@ -169,7 +173,7 @@ impl Shared {
         builder.create(&self.path)?;
         parents
             .into_iter()
-            .for_each(|parent| self.note_new_entry(parent));
+            .for_each(|parent| self.note_entry(parent));
         Ok(())
     }
 }

@@ -233,20 +233,53 @@ impl FeedFiles {
         Ok(any)
     }
 
-    /// Forgets everything: all files become empty, the secret key is overwritten first.
+    /// Forgets everything, durably: all files become empty. The secret key is overwritten with zeros
+    /// before; the disk may keep a copy.
     ///
-    /// Nothing is left to mix with what is written next. The size of the pages stays.
+    /// Nothing is left to mix with what is written next. Cut short, it leaves the log, or one that
+    /// [is being erased](Self::is_being_erased). The size of the pages stays.
     ///
     /// # Errors
     ///
-    /// As [`write_key`](Self::write_key).
+    /// As [`write_key`](Self::write_key), and as [`sync_content`](Self::sync_content).
     // JS: `overwrite` leaves old keys, nodes and blocks behind, and reads them at the next open.
     pub fn reset(&self) -> Result<()> {
+        let mut lengths = self.ours().map(File::len);
+        if lengths.all(|len| matches!(len, Ok(0))) {
+            return Ok(());
+        }
+        // Of one that was cut short not all may be durable.
+        self.distrust();
         // The bitfield goes first: without it nothing claims what is being removed.
         self.truncate(&self.bitfield, 0)?;
         self.bitfield.sync()?;
-        self.erase_secret_key()?;
-        self.ours().try_for_each(|file| self.truncate(file, 0))
+        // The zeros go last: as long as they are there, all else is to be forgotten.
+        if self.secret_key.len()? > 0 {
+            self.write_secret_key(&ERASED)?;
+            self.secret_key.sync()?;
+        }
+        let content = [&self.tree, &self.data, &self.signatures];
+        let mut content = content.into_iter().filter(|file| self.is_ours(file));
+        content.try_for_each(|file| self.truncate(file, 0))?;
+        self.sync_content()?;
+        for key in [&self.key, &self.secret_key] {
+            self.truncate(key, 0)?;
+            key.sync()?;
+        }
+        self.sync_directory()
+    }
+
+    /// Whether a log was here that was to be forgotten, and a [`reset`](Self::reset) of it was cut short:
+    /// there is no bitfield, and zeros stand in place of the secret key.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
+    pub fn is_being_erased(&self) -> Result<bool> {
+        if self.bitfield.len()? > 0 || self.secret_key.len()? < ERASED.len() as u64 {
+            return Ok(false);
+        }
+        Ok(self.secret_key()?.is_some_and(|key| *key == ERASED))
     }
 
     /// Removes the files, all six if `data` is ours. A directory stays. Nothing may be written
@@ -364,6 +397,9 @@ impl fmt::Debug for FeedFiles {
             .finish_non_exhaustive()
     }
 }
+
+/// What is left of the secret key of a log that is being forgotten.
+const ERASED: [u8; 64] = [0; 64];
 
 /// The length of a node in `tree`: its hash, then its size as a big endian number.
 pub(crate) const RECORD: usize = 40;

@@ -55,7 +55,7 @@ pub trait Storage: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Makes durable that files were created. Called after [`RandomAccess::sync`]; the default
+    /// Makes durable that files were created or removed. Called after [`RandomAccess::sync`]; the default
     /// does nothing.
     fn sync_directory(&self) -> io::Result<()> {
         Ok(())

@@ -347,9 +347,10 @@ impl Guard {
         Ok(newest.map(|record| record.place == leaf_hash(&place)))
     }
 
-    /// Removes the file beside the log.
+    /// Removes the file beside the log, durably.
     pub(crate) fn remove(storage: &dyn Storage) -> Result<()> {
         let removed = storage.remove_beside(FILE);
+        let removed = removed.and_then(|()| storage.sync_directory());
         removed.map_err(|error| failed(FILE, error))
     }
 

@@ -172,7 +172,7 @@ fn open_keys(files: &FeedFiles, setup: Setup) -> Result<Opened> {
 
 /// The key of the log that is stored, if one is.
 fn stored_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<PublicKey>> {
-    if !files.has_headers()? {
+    if !has_log(files)? {
         return match Unfinished::read(files)? {
             Unfinished {
                 pair: Some(pair), ..
@@ -196,8 +196,14 @@ fn stored_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<
     complete(files, &key_pair).map(Some)
 }
 
+/// Whether there is a log, or what damage left of one.
+fn has_log(files: &FeedFiles) -> Result<bool> {
+    Ok(files.has_headers()? && !files.is_being_erased()?)
+}
+
 /// What a creation that was cut short left: it has no header yet, and so no block. A loss of power may
-/// have put anything in the place of a key that was not durable, zeros for instance.
+/// have put anything in the place of a key that was not durable, zeros for instance, which is also
+/// what a log that was to be forgotten may have left.
 struct Unfinished {
     pair: Option<KeyPair>,
     /// That of a clone. Nothing shows that it is whole.
@@ -217,7 +223,7 @@ impl Unfinished {
 
 /// Whether no log is stored, but for what may be left of a creation.
 pub(super) fn is_nothing(files: &FeedFiles) -> Result<bool> {
-    if files.has_headers()? {
+    if has_log(files)? {
         return Ok(files.is_empty()?);
     }
     let Unfinished { pair, key } = Unfinished::read(files)?;
@@ -301,6 +307,10 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
         None if setup.key.is_none() => Some(Author::KeyPair(KeyPair::generate()?)),
         author => author,
     };
+    // What is left of a creation that was cut short, or of a log that was forgotten.
+    files.reset()?;
+    // Nor is what was noted of that log true of this one.
+    Guard::remove(&**files.storage())?;
     let of_author = author.as_ref().and_then(Author::public_key);
     let Some(key) = of_author.or(setup.key) else {
         // The key of a static log is written when it is finished.
@@ -311,12 +321,6 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
             origin: Origin::New,
         });
     };
-    // What is left of a creation that was cut short.
-    files.reset()?;
-    if author.is_none() || setup.signed_elsewhere.is_some() {
-        // Nor is what was noted of a log that stood here true of this one, should its key come later.
-        Guard::remove(&**files.storage())?;
-    }
     let origin = match (&author, setup.signed_elsewhere) {
         (Some(Author::KeyPair(pair)), signed) if setup.store_secret_key => {
             match store_secret_key(files, pair, signed)? {

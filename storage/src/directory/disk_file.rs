@@ -182,7 +182,7 @@ impl DiskFile {
             options.create(true).truncate(false);
         }
         let handle = self.open_with(&options, true)?;
-        self.directory.note_new_entry(&self.directory.path);
+        self.directory.note_entry(&self.directory.path);
         Ok(handle)
     }
 

@@ -47,19 +47,4 @@ impl FeedFiles {
     pub fn write_secret_key(&self, key: &[u8; 64]) -> Result<()> {
         self.write(&self.secret_key, 0, key)
     }
-
-    /// Overwrites the secret key with zeros and empties its file. The disk may keep a copy.
-    ///
-    /// # Errors
-    ///
-    /// As [`write_key`](Self::write_key).
-    pub fn erase_secret_key(&self) -> Result<()> {
-        let len = self.secret_key.len()?;
-        if len == 0 {
-            return Ok(());
-        }
-        self.write(&self.secret_key, 0, &[0; 64])?;
-        self.secret_key.sync()?;
-        self.secret_key.truncate(0)
-    }
 }

@@ -89,6 +89,66 @@ fn a_creation_without_power_is_made_again_with_the_same_keys() {
     });
 }
 
+/// A log of 130 appends, each with a signature, that was closed.
+fn other_log() -> Memory {
+    let storage = FaultStorage::new();
+    block_on(async {
+        let core = Hypercore::options().key_pair(pair());
+        let core = core.open_storage(storage.clone()).await.unwrap();
+        for index in 0..130 {
+            core.append(format!("block {index}")).await.unwrap();
+        }
+        core.close().await.unwrap();
+    });
+    storage.image()
+}
+
+/// What was left of the other mixed with the new one: the log was damaged, or locked, for ever.
+#[test]
+fn a_log_that_takes_the_place_of_another_is_whole_or_the_other_is() {
+    let old = other_log();
+    for destroys in [false, true] {
+        let replace = async |storage: FaultStorage| {
+            if destroys {
+                let core = Hypercore::options().open_storage(storage).await?;
+                core.destroy().await
+            } else {
+                let options = Hypercore::options().overwrite();
+                options.open_storage(storage).await.map(drop)
+            }
+        };
+        let (mut before, mut after) = (0, 0);
+        for count in 0.. {
+            let storage = FaultStorage::from_image(&old);
+            storage.fail_from(count, Fault::Io);
+            let replaced = block_on(replace(storage.clone())).is_ok();
+            for seed in 0..20 {
+                let left = if seed == 0 {
+                    storage.image()
+                } else {
+                    storage.power_cut(seed)
+                };
+                let secret = left.read(FileName::SecretKey);
+                let shown = format!("{destroys} {count} {seed}, {} bytes", secret.len());
+                let left = FaultStorage::from_image(&left);
+                let core = block_on(Hypercore::options().open_storage(left));
+                let core = core.unwrap_or_else(|error| panic!("{shown}: {error}"));
+                assert_eq!(core.append_lock(), None, "{shown}");
+                assert!(core.is_writable(), "{shown}: {:?}", core.recovery());
+                let is_old = core.key() == pair().public_key();
+                assert_eq!(core.length(), if is_old { 130 } else { 0 }, "{shown}");
+                assert!(!is_old || !replaced, "{shown}");
+                *(if is_old { &mut before } else { &mut after }) += 1;
+                block_on(core.append("next")).unwrap();
+            }
+            if replaced {
+                break;
+            }
+        }
+        assert!(before > 20 && after > 20, "{before} before, {after} after");
+    }
+}
+
 /// Nobody could open a clone with a false secret key.
 #[test]
 fn nothing_is_left_of_a_creation_in_the_log_that_follows() {
