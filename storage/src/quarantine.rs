@@ -1,4 +1,4 @@
-use std::{ops::Range, sync::Arc};
+use std::{cell::Cell, ops::Range, sync::Arc};
 
 use hypercore_merkle::NodeIndex;
 
@@ -26,6 +26,8 @@ struct Copy {
     /// `None` where there can be none.
     file: Option<Arc<dyn RandomAccess>>,
     end: u64,
+    /// How much of it is durable, and may be the only copy.
+    synced: Cell<u64>,
 }
 
 impl<'a> Quarantine<'a> {
@@ -89,7 +91,11 @@ impl<'a> Quarantine<'a> {
             Some(copy) => copy,
             None => {
                 let file = self.files.storage().new_quarantine().map_err(failed)?;
-                self.copy.insert(Copy { file, end: 0 })
+                self.copy.insert(Copy {
+                    file,
+                    end: 0,
+                    synced: Cell::new(0),
+                })
             }
         };
         if let Some(to) = &copy.file {
@@ -99,7 +105,9 @@ impl<'a> Quarantine<'a> {
                 .write_at(copy.end, title.as_bytes())
                 .and_then(|()| to.write_at(end, piece));
             if let Err(error) = written {
-                // Half a piece is none. If this fails, too, it is found as it is.
+                // What was copied in vain would take the room that is lacking, again each time that it is
+                // tried. If this fails, too, it is found as it is.
+                copy.end = copy.synced.get();
                 let _ = to.truncate(copy.end);
                 return Err(failed(error));
             }
@@ -116,12 +124,15 @@ impl<'a> Quarantine<'a> {
     /// When the copy cannot be synced.
     pub fn sync(&self) -> Result<()> {
         if let Some(Copy {
-            file: Some(file), ..
+            file: Some(file),
+            end,
+            synced,
         }) = &self.copy
         {
             let failed = |error| self.files.data().error(Operation::Quarantine, 0, error);
             file.sync().map_err(failed)?;
             self.files.sync_directory()?;
+            synced.set(*end);
         }
         Ok(())
     }

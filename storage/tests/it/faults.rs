@@ -289,3 +289,73 @@ fn an_image_is_durable_from_the_start() {
     let storage = FaultStorage::from_image(&memory);
     assert_eq!(contents(&storage.power_cut(1)), contents(&memory));
 }
+
+/// A storage whose quarantine takes 100 KiB.
+#[derive(Clone)]
+struct Small {
+    files: Memory,
+    quarantine: Memory,
+}
+
+#[derive(Debug)]
+struct SmallFile(Arc<dyn RandomAccess>);
+
+impl Storage for Small {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        self.files.open(file)
+    }
+
+    fn new_quarantine(&self) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        let file = self.quarantine.open(FileName::Data)?;
+        Ok(Some(Arc::new(SmallFile(file))))
+    }
+}
+
+impl RandomAccess for SmallFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if offset + data.len() as u64 > 100 << 10 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write_at(offset, data)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+}
+
+/// It took all room there was, once more with each opening.
+#[test]
+fn a_quarantine_without_room_leaves_nothing() {
+    let quarantine = Memory::new();
+    let files = open(&Small {
+        files: Memory::new(),
+        quarantine: quarantine.clone(),
+    });
+    files.write_data(0, &[7; 300 << 10]).unwrap();
+    let len = || quarantine.read(FileName::Data).len();
+    let mut copy = files.quarantine();
+    assert!(copy.add(FileName::Data, 0..u64::MAX).is_err());
+    assert_eq!(len(), 0);
+
+    // What may have been written over since stays.
+    let mut copy = files.quarantine();
+    copy.add(FileName::Data, 0..1000).unwrap();
+    copy.sync().unwrap();
+    let synced = len();
+    copy.add(FileName::Data, 1000..2000).unwrap();
+    assert!(copy.add(FileName::Data, 2000..u64::MAX).is_err());
+    assert_eq!(len(), synced);
+}
