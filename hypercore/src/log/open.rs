@@ -77,6 +77,7 @@ impl Log {
             }
             Some(Author::Unsigned) | None => Ok(None),
         };
+        let length = content.roots.length();
         let mut log = Self {
             files: Some(Arc::new(files)),
             key,
@@ -96,12 +97,12 @@ impl Log {
             roots: content.roots,
             recovery: content.recovery,
             appending: false,
-            poisoned: content.only_read,
-            only_read: content.only_read,
+            poisoned: content.only_read.is_some(),
+            only_read: content.only_read.is_some(),
             headers_written: false,
             marked: false,
             unsynced: Unsynced::default(),
-            withheld: None,
+            withheld: content.only_read.filter(|&durable| durable < length),
         };
         log.judge(origin);
         Ok(log)

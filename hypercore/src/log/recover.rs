@@ -83,8 +83,9 @@ pub(super) struct Content {
     pub(super) roots: Roots,
     pub(super) vouched: Vouched,
     pub(super) recovery: Option<Recovery>,
-    /// The files do not say this, because they could not be written.
-    pub(super) only_read: bool,
+    /// The files do not say this, because they could not be written. From this block on nothing is known
+    /// to be durable.
+    pub(super) only_read: Option<u64>,
 }
 
 /// What there is of a log in its files.
@@ -121,9 +122,11 @@ pub(super) fn load(
             // What is here can be read all the same, with the tree as it is.
             Err(error) if error.says_unwritable() && end.nodes.is_empty() => {
                 tracing::warn!(%error, "the end of the core cannot be put right, so it is only read");
+                // A bit was written after what it claims was synced; what was found again may never have been.
+                let durable = end.claimed.min(end.checkpoint);
                 let content = end.into_content(0);
                 Ok(Content {
-                    only_read: true,
+                    only_read: Some(durable),
                     ..content
                 })
             }
@@ -167,7 +170,7 @@ pub(super) fn examine(
             roots,
             vouched,
             recovery: None,
-            only_read: false,
+            only_read: None,
         }));
     }
     let may_lose = guard::may_lose(files, writer && may_lose)?;
@@ -204,7 +207,7 @@ pub(super) fn examine(
         bitfield,
         roots,
         vouched: Vouched::Damaged,
-        only_read: false,
+        only_read: None,
     }))
 }
 
@@ -359,7 +362,7 @@ impl End {
             roots: self.roots,
             vouched: Vouched::Signed,
             recovery: Some(recovery),
-            only_read: false,
+            only_read: None,
         }
     }
 }

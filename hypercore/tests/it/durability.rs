@@ -244,3 +244,29 @@ fn a_byte_that_is_asked_for_before_it_is_public() {
         assert!(matches!(sent, Message::Data(_)), "{sent:?}");
     });
 }
+
+/// Nobody had waited for it, it was found by a program that could not make it durable, and peers heard
+/// of it before it was lost.
+#[test]
+fn what_was_found_and_cannot_be_made_durable_is_not_told() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::OnClose).await;
+        core.append("first").await.unwrap();
+        core.flush().await.unwrap();
+        core.append("second").await.unwrap();
+        storage.fail_from(0, Fault::Io);
+        drop(core);
+        storage.fail_from(0, Fault::Full);
+        let core = open(&storage, Durability::OnClose).await;
+        assert_eq!(core.length(), 2);
+        assert_eq!(core.get(1).await.unwrap(), "second");
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        connected(&clone, 1).await;
+        assert_eq!(soon("the length", clone.update()).await.unwrap(), 1);
+        assert_eq!(soon("a block", clone.get(0)).await.unwrap(), "first");
+        let get = soon("an answer", clone.get_with(1, get_if_available())).await;
+        assert!(matches!(get, Err(Error::NotAvailable)), "{get:?}");
+    });
+}
