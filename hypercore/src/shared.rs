@@ -10,6 +10,8 @@
 
 mod checkpoint;
 mod reading;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -302,11 +304,11 @@ impl Shared {
         // that was cut right before a loss of power would lack what was signed.
         self.note_durably(&roots.head())?;
         let result = self.cut(&files, roots, length..old);
-        drop(appending);
         if result.is_err() {
             // The log in the files could be the old one or the new one.
             self.lock().log.poison();
         }
+        drop(appending);
         result
     }
 

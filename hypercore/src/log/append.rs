@@ -82,8 +82,8 @@ impl Log {
         }
     }
 
-    /// Forgets the nodes after those below `roots`, and takes these for its own. Lets go of the
-    /// head.
+    /// Forgets the nodes after those below `roots`, and takes these for its own. The head stays reserved
+    /// until the files are cut.
     pub(crate) fn finish_truncate(&mut self, roots: Roots) {
         self.bitfield.tree_truncate(roots.length());
         for node in tree_index::unfinished(roots.length()) {
@@ -91,7 +91,6 @@ impl Log {
         }
         self.set_end(roots.head(), roots);
         self.withheld = self.withheld.filter(|&start| start < self.head.length);
-        self.appending = false;
     }
 }
 
