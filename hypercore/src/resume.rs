@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     request::UpdateOptions,
     runtime,
+    shared::Shared,
 };
 
 /// While it exists, a writer takes in what others have of its log. Whoever gives up on
@@ -92,8 +93,7 @@ impl Hypercore {
     ///
     /// When the core is closed or the storage fails.
     pub async fn accept_fork_risk(&self) -> Result<()> {
-        let shared = Arc::clone(self.shared());
-        runtime::unblock(move || shared.accept_fork_risk()).await
+        self.shared().alone(Shared::accept_fork_risk).await
     }
 
     /// Notes that appends go on from `head`, so that they still do after a loss of power.

@@ -347,14 +347,15 @@ impl Shared {
         sync_all(&noted)
     }
 
-    /// Lets appends go on from here, whatever was signed, also after a loss of power.
+    /// Lets appends go on from here, whatever was signed, also after a loss of power. No append may be
+    /// under way.
     pub(crate) fn accept_fork_risk(&self) -> Result<()> {
         // The note must not say more than is durable.
+        let head = self.lock().log.head();
         self.flush()?;
         let noted = {
             let mut core = self.lock();
             core.log.files()?;
-            let head = core.log.head();
             core.log.note_end_anyway(&head)?;
             core.log.noted()
         };

@@ -16,6 +16,7 @@ use crate::{
     support::{
         clone_of, connect_live, connected, get_if_available, run, soon, update_if_available,
     },
+    writing::Gated,
 };
 
 async fn open(storage: &FaultStorage, durability: Durability) -> Hypercore {
@@ -268,5 +269,36 @@ fn what_was_found_and_cannot_be_made_durable_is_not_told() {
         assert_eq!(soon("a block", clone.get(0)).await.unwrap(), "first");
         let get = soon("an answer", clone.get_with(1, get_if_available())).await;
         assert!(matches!(get, Err(Error::NotAvailable)), "{get:?}");
+    });
+}
+
+/// What was appended beside it was noted to be durable, and its length to be signed.
+#[test]
+fn appends_beside_an_accepted_risk_are_noted_as_what_they_are() {
+    run(async {
+        let storage = Gated::new(FaultStorage::new(), FileName::Bitfield);
+        let core = Hypercore::options().durability(Durability::OnClose);
+        let core = core.open_storage(storage.clone()).await.unwrap();
+        core.append("first").await.unwrap();
+        let gate = storage.close();
+        let accepting = async_std::task::spawn({
+            let core = core.clone();
+            async move { core.accept_fork_risk().await }
+        });
+        async_io::Timer::after(Duration::from_millis(300)).await;
+        let appending = async_std::task::spawn({
+            let core = core.clone();
+            async move { core.append_batch(["second", "third"]).await }
+        });
+        async_io::Timer::after(Duration::from_millis(300)).await;
+        gate.open();
+        soon("the risk", accepting).await.unwrap();
+        soon("an append", appending).await.unwrap();
+        for seed in 0..50 {
+            let image = FaultStorage::from_image(&storage.storage.power_cut(seed));
+            let left = Hypercore::options().open_storage(image).await.unwrap();
+            assert_eq!(left.append_lock(), None, "seed {seed}");
+            assert!(left.is_writable(), "seed {seed}: {:?}", left.recovery());
+        }
     });
 }

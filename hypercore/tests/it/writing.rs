@@ -2,8 +2,12 @@
 
 use std::{
     io,
-    sync::{Arc, RwLock},
+    sync::{
+        Arc, RwLock,
+        mpsc::{RecvError, Sender, channel},
+    },
     task::Poll,
+    thread::{self, JoinHandle},
 };
 
 use futures_lite::future;
@@ -56,8 +60,8 @@ fn a_reader_does_not_append() {
 #[test]
 fn a_block_too_large_changes_nothing() {
     run(async {
-        let storage = Gated::default();
-        let (memory, gate) = (storage.memory.clone(), Arc::clone(&storage.gate));
+        let storage = Gated::in_memory();
+        let (memory, gate) = (storage.storage.clone(), Arc::clone(&storage.gate));
         let core = Hypercore::options().open_storage(storage).await.unwrap();
         core.append("before").await.unwrap();
         let too_large = |error| {
@@ -96,8 +100,8 @@ fn a_block_too_large_changes_nothing() {
 #[test]
 fn concurrent_appends_are_grouped() {
     run(async {
-        let storage = Gated::default();
-        let (memory, gate) = (storage.memory.clone(), Arc::clone(&storage.gate));
+        let storage = Gated::in_memory();
+        let (memory, gate) = (storage.storage.clone(), Arc::clone(&storage.gate));
         let storage = Recording::new(storage);
         let core = Hypercore::options()
             .open_storage(storage.clone())
@@ -143,11 +147,58 @@ fn concurrent_appends_are_grouped() {
     });
 }
 
-/// A storage that syncs its signatures only while the gate is open.
-#[derive(Clone, Default)]
-pub(crate) struct Gated {
-    pub(crate) memory: Memory,
+/// A storage that syncs one file only while the gate is open.
+#[derive(Clone)]
+pub(crate) struct Gated<S = Memory> {
+    pub(crate) storage: S,
+    pub(crate) file: FileName,
     pub(crate) gate: Arc<RwLock<()>>,
+}
+
+impl Gated {
+    /// In memory, with a gate before its signatures.
+    pub(crate) fn in_memory() -> Self {
+        Self::new(Memory::new(), FileName::Signatures)
+    }
+}
+
+impl<S> Gated<S> {
+    /// With a gate before `file`.
+    pub(crate) fn new(storage: S, file: FileName) -> Self {
+        Self {
+            storage,
+            file,
+            gate: Arc::default(),
+        }
+    }
+
+    /// Closes the gate.
+    pub(crate) fn close(&self) -> Closed {
+        let (closed, is_closed) = channel();
+        let (open, to_be_opened) = channel();
+        let gate = Arc::clone(&self.gate);
+        let keeper = thread::spawn(move || {
+            let _closed = gate.write().unwrap();
+            closed.send(()).unwrap();
+            // It is open when nobody is there any more to open it.
+            let _: Result<(), RecvError> = to_be_opened.recv();
+        });
+        is_closed.recv().unwrap();
+        Closed { open, keeper }
+    }
+}
+
+/// A gate that is closed, as long as this exists.
+pub(crate) struct Closed {
+    open: Sender<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl Closed {
+    pub(crate) fn open(self) {
+        drop(self.open);
+        self.keeper.join().unwrap();
+    }
 }
 
 #[derive(Debug)]
@@ -156,16 +207,24 @@ struct GatedFile {
     gate: Arc<RwLock<()>>,
 }
 
-impl Storage for Gated {
+impl<S: Storage> Storage for Gated<S> {
     fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
-        let opened = self.memory.open(file)?;
-        if file != FileName::Signatures {
+        let opened = self.storage.open(file)?;
+        if file != self.file {
             return Ok(opened);
         }
         Ok(Arc::new(GatedFile {
             file: opened,
             gate: Arc::clone(&self.gate),
         }))
+    }
+
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        self.storage.beside(name)
+    }
+
+    fn place(&self) -> io::Result<Vec<u8>> {
+        self.storage.place()
     }
 }
 
@@ -189,6 +248,10 @@ impl RandomAccess for GatedFile {
     fn sync(&self) -> io::Result<()> {
         let _open = self.gate.read().unwrap();
         self.file.sync()
+    }
+
+    fn lock(&self) -> io::Result<()> {
+        self.file.lock()
     }
 }
 

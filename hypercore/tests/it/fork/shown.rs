@@ -3,7 +3,7 @@
 use std::{
     fs,
     sync::{
-        Arc, Mutex,
+        Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     time::Duration,
@@ -263,29 +263,21 @@ fn an_append_that_is_taken_back_leaves_no_bits() {
         let original = pair().open_storage(old.clone()).await.unwrap();
         original.append_batch(["a", "b", "c"]).await.unwrap();
         original.flush().await.unwrap();
-        let backup = Gated::default();
+        let backup = Gated::in_memory();
         for file in FileName::ALL {
-            backup.memory.write(file, &old.read(file));
+            backup.storage.write(file, &old.read(file));
         }
         original.append_batch(["d", "e"]).await.unwrap();
 
         let restored = pair().durability(Durability::Interop);
         let restored = restored.open_storage(backup.clone()).await.unwrap();
-        let (closed, is_closed) = channel();
-        let (open, to_be_opened) = channel();
-        let gate = Arc::clone(&backup.gate);
-        let keeper = std::thread::spawn(move || {
-            let _closed = gate.write().unwrap();
-            closed.send(()).unwrap();
-            to_be_opened.recv().unwrap();
-        });
-        is_closed.recv().unwrap();
+        let gate = backup.close();
         let appending = async_std::task::spawn({
             let restored = restored.clone();
             async move { append(&restored).await }
         });
         let signed = async {
-            while backup.memory.read(FileName::Signatures).len() < 32 + 4 * 64 {
+            while backup.storage.read(FileName::Signatures).len() < 32 + 4 * 64 {
                 async_std::task::yield_now().await;
             }
         };
@@ -297,14 +289,13 @@ fn an_append_that_is_taken_back_leaves_no_bits() {
             *event == Event::Behind { ours: 3, theirs: 5 }
         })
         .await;
-        open.send(()).unwrap();
-        keeper.join().unwrap();
+        gate.open();
         assert_eq!(soon("an answer", appending).await, Err(lock));
         connection.cancel().await;
         disconnected(&original).await;
         restored.close().await.unwrap();
         let restored = Hypercore::options();
-        let restored = restored.open_storage(backup.memory).await.unwrap();
+        let restored = restored.open_storage(backup.storage).await.unwrap();
         assert_eq!(restored.length(), 3);
         assert!(!restored.has(3));
     });
