@@ -1,14 +1,9 @@
 //! Writers that may not be where they left off, and how they go on.
 
-use std::sync::Arc;
-
-use hypercore_merkle::TreeHead;
-
 use crate::{
     Hypercore,
     error::{Error, Result},
     request::UpdateOptions,
-    runtime,
     shared::Shared,
 };
 
@@ -16,7 +11,7 @@ use crate::{
 /// [`Hypercore::resume`] drops it.
 struct Resuming<'a> {
     core: &'a Hypercore,
-    /// The length that it had before.
+    /// From this block on some may be missing.
     start: u64,
 }
 
@@ -51,22 +46,17 @@ impl Hypercore {
     /// less than was signed here, or when there are two histories: then appends stay locked. Also when
     /// the storage fails.
     pub async fn resume(&self) -> Result<u64> {
-        let resuming = Resuming::start(self);
-        self.take_in(resuming.start).await?;
-        drop(resuming);
-        let head = {
-            let core = self.shared().lock();
-            core.log.check_signed()?;
-            core.log.head()
-        };
-        // What is noted must never be more than what a loss of power leaves.
-        self.flush().await?;
-        self.note_durably(head).await?;
-        let mut core = self.shared().lock();
-        // A peer may have shown more in the meantime.
-        core.log.check_signed()?;
-        core.log.unlock();
-        Ok(head.length)
+        loop {
+            let resuming = Resuming::start(self);
+            let start = resuming.start;
+            self.take_in(start).await?;
+            drop(resuming);
+            let end = move |shared: &Shared| shared.end_resume(start);
+            // Another call may have taken in more meanwhile.
+            if let Some(length) = self.shared().alone(end).await? {
+                return Ok(length);
+            }
+        }
     }
 
     /// Takes in what peers have from block `start` on.
@@ -94,11 +84,5 @@ impl Hypercore {
     /// When the core is closed or the storage fails.
     pub async fn accept_fork_risk(&self) -> Result<()> {
         self.shared().alone(Shared::accept_fork_risk).await
-    }
-
-    /// Notes that appends go on from `head`, so that they still do after a loss of power.
-    async fn note_durably(&self, head: TreeHead) -> Result<()> {
-        let shared = Arc::clone(self.shared());
-        runtime::unblock(move || shared.note_durably(&head)).await
     }
 }

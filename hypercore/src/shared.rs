@@ -164,7 +164,7 @@ impl Shared {
             .map_err(FailedWrite::harmless)?;
         let length = change.start_block() + change.blocks().len() as u64;
         if !self.durability.waits() {
-            self.expect_loss(files).map_err(FailedWrite::harmless)?;
+            self.expect_loss().map_err(FailedWrite::harmless)?;
         }
         files.reserve_pages(length).map_err(|error| FailedWrite {
             leaves_files_unknown: error.is_failed_sync(),
@@ -212,10 +212,10 @@ impl Shared {
     }
 
     /// Notes durably that appends may be lost, before the first that nobody waits for.
-    fn expect_loss(&self, files: &FeedFiles) -> Result<()> {
+    fn expect_loss(&self) -> Result<()> {
         let noted = self.lock().log.expect_loss()?;
         if let Some(file) = noted {
-            file.sync_new(&**files.storage())?;
+            file.sync()?;
             self.lock().log.loss_is_noted();
         }
         Ok(())
@@ -345,6 +345,30 @@ impl Shared {
             core.log.noted()
         };
         sync_all(&noted)
+    }
+
+    /// Lets appends go on from here, if all blocks from `start` on are here: returns the length then. No
+    /// append may be under way.
+    pub(crate) fn end_resume(&self, start: u64) -> Result<Option<u64>> {
+        let head = {
+            let core = self.lock();
+            core.log.check_signed()?;
+            core.log.head()
+        };
+        // What is noted must never be more than what a loss of power leaves.
+        self.flush()?;
+        let noted = {
+            let mut core = self.lock();
+            if !core.log.note_whole(&head, start)? {
+                return Ok(None);
+            }
+            core.log.noted()
+        };
+        sync_all(&noted)?;
+        let mut core = self.lock();
+        // A peer may have shown more in the meantime.
+        core.log.check_signed()?;
+        Ok(core.log.unlock().then_some(head.length))
     }
 
     /// Lets appends go on from here, whatever was signed, also after a loss of power. No append may be

@@ -1,7 +1,7 @@
 //! Storages for tests: one that fails and loses power, and one that counts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -31,9 +31,9 @@ pub enum Fault {
 ///
 /// What was written since the last sync of a file is kept as a list. After a power cut any subset
 /// of the sectors of these writes is there, in each file on its own. Growth may be lost or, where
-/// a later sector arrived without an earlier one, read as zeros or garbage. Files do not lose their
-/// names, those of the files [`beside`](Storage::beside) neither. Clones share everything, and an image
-/// is in the same [`place`](Storage::place).
+/// a later sector arrived without an earlier one, read as zeros or garbage. Files lose their names if
+/// [that is wanted](Self::lose_names). Clones share everything, and an image is in the same
+/// [`place`](Storage::place).
 #[derive(Clone, Debug, Default)]
 pub struct FaultStorage {
     live: Memory,
@@ -48,6 +48,8 @@ struct State {
     fault: Option<(u64, Fault)>,
     /// Whether the fault stays.
     broken: bool,
+    /// The files whose names are durable, if others lose theirs.
+    named: Option<BTreeSet<String>>,
 }
 
 /// What is known of one file.
@@ -103,6 +105,13 @@ impl FaultStorage {
         self.state().broken = true;
     }
 
+    /// From now on a loss of power takes the files that were created after the last
+    /// [`sync_directory`](Storage::sync_directory).
+    pub fn lose_names(&self) {
+        let mut state = self.state();
+        state.named = Some(state.files.keys().cloned().collect());
+    }
+
     /// Lets nothing fail any more.
     pub fn heal(&self) {
         self.state().fault = None;
@@ -149,7 +158,7 @@ impl FaultStorage {
         let mut random = Random::new(seed);
         let state = self.state();
         let image = Memory::new();
-        for (name, file) in &state.files {
+        for (name, file) in state.files.iter().filter(|(name, _)| state.keeps(name)) {
             // That all or nothing of a file arrives has to happen often enough to be seen.
             let odds = [0, 1, 2, 3, 4, 4][random.below(6) as usize];
             let mut bytes = file.durable.clone();
@@ -175,7 +184,7 @@ impl FaultStorage {
             bit.is_some_and(|bit| taken >> bit & 1 == 1)
         };
         let image = Memory::new();
-        for (name, file) in &state.files {
+        for (name, file) in state.files.iter().filter(|(name, _)| state.keeps(name)) {
             let mut bytes = file.durable.clone();
             for (number, change) in &file.unsynced {
                 if !is_taken(*number) {
@@ -226,6 +235,12 @@ impl FaultStorage {
 impl State {
     fn file(&mut self, name: &str) -> &mut Tracked {
         self.files.entry(name.to_owned()).or_default()
+    }
+
+    /// Whether the file is there after a loss of power.
+    fn keeps(&self, name: &str) -> bool {
+        let named = self.named.as_ref();
+        named.is_none_or(|named| named.contains(name))
     }
 }
 
@@ -292,6 +307,14 @@ impl Storage for FaultStorage {
 
     fn place(&self) -> io::Result<Vec<u8>> {
         Ok(b"a disk".to_vec())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let state = &mut *self.state();
+        if let Some(named) = &mut state.named {
+            named.extend(state.files.keys().cloned());
+        }
+        Ok(())
     }
 }
 

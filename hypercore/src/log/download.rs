@@ -129,7 +129,11 @@ impl Log {
         if let Some(other) = other.map_err(blame)? {
             return Ok(other);
         }
-        if head.is_some() {
+        if let Some(head) = head {
+            if self.is_writer() {
+                // Before that is stored: whoever finds it would go on behind what is missing.
+                self.note_resume(&head)?;
+            }
             batch
                 .end
                 .get_or_insert_with(|| (self.roots.clone(), self.vouched));

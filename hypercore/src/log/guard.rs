@@ -10,15 +10,19 @@
 //! ```text
 //! 0          8          16       24        56         88       96         128       136        168
 //! +----------+----------+--------+---------+----------+--------+----------+---------+----------+
-//! | hcguard1 | sequence | length | root    | place    | forked | checksum | appends | checksum | zeros
+//! | hcguard1 | sequence | length | root    | place    | forked | checksum | appends | checksum |
 //! +----------+----------+--------+---------+----------+--------+----------+---------+----------+
+//! | resumed  | checksum | zeros
+//! +----------+----------+
+//! 168        176        208
 //! ```
 //! Numbers are little endian. The root is the tree hash of that length, or zeros if it is not known,
 //! the place a hash of what tells the directory from a copy, and `forked` the length of a fork that
 //! was seen, or 0. `appends` says what a loss of power may take ([`Appends`]), and has a checksum of
-//! all before it of its own, because versions that do not know of it leave zeros there.
+//! all before it of its own, because versions that do not know of it leave zeros there. So has
+//! `resumed`, which is there while a resume has not ended: from this block on some may be missing.
 
-use std::{io, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use hypercore_merkle::{DiscoveryKey, Hash, MAX_LENGTH, TreeHead, leaf_hash};
 use hypercore_storage::{FeedFiles, RandomAccess, Storage};
@@ -113,6 +117,8 @@ struct Record {
     place: Hash,
     forked: u64,
     appends: Appends,
+    /// How long the log was before a resume took in more.
+    resumed_from: Option<u64>,
 }
 
 impl Record {
@@ -128,6 +134,10 @@ impl Record {
         bytes.extend(leaf_hash(&bytes));
         bytes.extend(numbers(self.appends.encode()));
         bytes.extend(leaf_hash(&bytes));
+        if let Some(length) = self.resumed_from {
+            bytes.extend(numbers(length));
+            bytes.extend(leaf_hash(&bytes));
+        }
         let mut slot = [0; SLOT];
         slot[..bytes.len()].copy_from_slice(&bytes);
         slot
@@ -139,48 +149,64 @@ impl Record {
             return None;
         }
         let number = |at: usize| Some(u64::from_le_bytes(*slot.get(at..)?.first_chunk()?));
-        let (known, rest) = slot.split_at_checked(136)?;
-        let appends = if rest.starts_with(&leaf_hash(known)) {
-            Appends::decode(number(128)?)
-        } else {
-            Appends::Unknown
+        // Nobody writes so often, and there has to be a next number.
+        let sequence = number(8).filter(|&sequence| sequence <= u64::MAX / 2)?;
+        // The number that ends here, if a checksum follows.
+        let later = |end: usize| {
+            let (known, rest) = slot.split_at_checked(end)?;
+            let is_there = rest.starts_with(&leaf_hash(known));
+            number(end - 8).filter(|_| is_there)
         };
         Some(Self {
-            sequence: number(8)?,
+            sequence,
             length: number(16)?,
             root: *content.get(24..)?.first_chunk()?,
             place: *content.get(56..)?.first_chunk()?,
             forked: number(88)?,
-            appends,
+            appends: later(136).map_or(Appends::Unknown, Appends::decode),
+            resumed_from: later(176),
         })
     }
 }
 
 /// A file with its name, so that errors can say which.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct GuardFile {
     name: String,
     access: Arc<dyn RandomAccess>,
+    /// Where it is.
+    storage: Arc<dyn Storage>,
 }
 
 impl GuardFile {
-    fn open(storage: &dyn Storage, name: &str) -> Result<Option<Self>> {
+    fn open(storage: &Arc<dyn Storage>, name: &str) -> Result<Option<Self>> {
         let access = storage.beside(name).map_err(|error| failed(name, error))?;
-        let name = name.to_owned();
-        Ok(access.map(|access| Self { name, access }))
+        Ok(access.map(|access| Self {
+            name: name.to_owned(),
+            access,
+            storage: Arc::clone(storage),
+        }))
     }
 
     /// Makes durable what was noted in it, and that it is there.
-    pub(crate) fn sync_new(&self, storage: &dyn Storage) -> Result<()> {
-        self.sync()?;
-        let synced = storage.sync_directory();
+    pub(crate) fn sync(&self) -> Result<()> {
+        let synced = self.access.sync();
+        let synced = synced.and_then(|()| self.storage.sync_directory());
         synced.map_err(|error| failed(&self.name, error))
     }
 
-    /// Makes durable what was noted in it.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let synced = self.access.sync();
-        synced.map_err(|error| failed(&self.name, error))
+    /// As [`sync`](Self::sync), also if a program that was killed has made the file.
+    fn sync_anew(&self) -> Result<()> {
+        self.storage.distrust_directory();
+        self.sync()
+    }
+}
+
+impl fmt::Debug for GuardFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardFile")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -233,7 +259,7 @@ impl Slots {
 /// Whether the log in `files`, which was not closed, may lack more than one append that returned.
 /// Where that was not noted it is as for this opening.
 pub(super) fn may_lose(files: &FeedFiles, this_opening: bool) -> Result<bool> {
-    let Some(file) = GuardFile::open(&**files.storage(), FILE)? else {
+    let Some(file) = GuardFile::open(files.storage(), FILE)? else {
         return Ok(this_opening);
     };
     let record = Slots::read(file)?.newest.unwrap_or_default();
@@ -249,7 +275,7 @@ pub(super) fn may_lose(files: &FeedFiles, this_opening: bool) -> Result<bool> {
 }
 
 /// Whether the log in `storage` was written here, or where its files come from.
-pub(super) fn was_written(storage: &dyn Storage) -> Result<bool> {
+pub(super) fn was_written(storage: &Arc<dyn Storage>) -> Result<bool> {
     let file = GuardFile::open(storage, FILE)?;
     let slots = file.map(Slots::read).transpose()?;
     Ok(slots.is_some_and(|slots| slots.newest.is_some()))
@@ -257,7 +283,7 @@ pub(super) fn was_written(storage: &dyn Storage) -> Result<bool> {
 
 /// Notes durably that nothing can be lost any more of the log in `storage`: all that was found in it
 /// is durable, and nobody has written to it yet.
-pub(super) fn note_recovered(storage: &dyn Storage) -> Result<()> {
+pub(super) fn note_recovered(storage: &Arc<dyn Storage>) -> Result<()> {
     let Some(file) = GuardFile::open(storage, FILE)? else {
         return Ok(());
     };
@@ -288,8 +314,8 @@ pub(crate) struct Guard {
 impl Guard {
     /// The guard of the log in `storage`, if it can have one. `elsewhere` is for the second file.
     pub(crate) fn open(
-        storage: &dyn Storage,
-        elsewhere: Option<&dyn Storage>,
+        storage: &Arc<dyn Storage>,
+        elsewhere: Option<&Arc<dyn Storage>>,
         discovery_key: &DiscoveryKey,
     ) -> Result<Option<Self>> {
         let place = storage.place().map_err(|error| failed(FILE, error))?;
@@ -313,7 +339,7 @@ impl Guard {
 
     /// Locks the log in `storage` durably, for a secret key that is not there yet and has signed
     /// `length` blocks elsewhere. What was noted of more, or of a fork, stays true.
-    pub(crate) fn lock_beforehand(storage: &dyn Storage, length: u64) -> Result<()> {
+    pub(crate) fn lock_beforehand(storage: &Arc<dyn Storage>, length: u64) -> Result<()> {
         let Some(file) = GuardFile::open(storage, FILE)? else {
             return Ok(());
         };
@@ -333,12 +359,12 @@ impl Guard {
             place: Hash::default(),
             ..end
         })?;
-        slots.file.sync_new(storage)
+        slots.file.sync_anew()
     }
 
     /// Whether the log in `storage` is in the place where it was written last; `None` if nothing was
     /// noted.
-    pub(crate) fn is_in_place(storage: &dyn Storage) -> Result<Option<bool>> {
+    pub(crate) fn is_in_place(storage: &Arc<dyn Storage>) -> Result<Option<bool>> {
         let Some(file) = GuardFile::open(storage, FILE)? else {
             return Ok(None);
         };
@@ -369,7 +395,17 @@ impl Guard {
                 return Some(AppendLock::Copied);
             }
         }
-        self.missing(head, hash_at)
+        let unfinished = || {
+            let ours = self.resumed_from()?.min(head.length);
+            let theirs = head.length;
+            Some(AppendLock::Behind { ours, theirs })
+        };
+        self.missing(head, hash_at).or_else(unfinished)
+    }
+
+    /// How long the log was before a resume took in more, if that has not ended.
+    pub(crate) fn resumed_from(&self) -> Option<u64> {
+        self.here.newest?.resumed_from
     }
 
     /// The lock for a fork that was noted.
@@ -410,7 +446,7 @@ impl Guard {
         self.here.newest.map_or(0, |newest| newest.length)
     }
 
-    /// Notes how long the log is, before anybody else hears of it.
+    /// Notes how long the log is, of which nothing is missing, before anybody else hears of it.
     pub(crate) fn note(&mut self, head: &TreeHead) -> Result<()> {
         let record = Record {
             length: head.length,
@@ -440,17 +476,44 @@ impl Guard {
             AppendLock::Forked { length } => length,
             _ => 0,
         };
-        // Files that were copied stay that.
-        let place = self.here.newest.map_or(self.place, |newest| newest.place);
+        // Files that were copied stay that, and holes stay where they are.
+        let known = self.known();
         self.here.write(Record {
             length: theirs.length,
             root: theirs.hash,
-            place,
             forked,
             appends: self.appends,
-            ..Record::default()
+            ..known
         })?;
-        self.here.file.sync()
+        self.here.file.sync_anew()
+    }
+
+    /// Notes durably that the log, of `length` blocks, is about to be as long as `theirs`, and that blocks
+    /// are missing until a resume has ended.
+    pub(crate) fn note_resume(&mut self, length: u64, theirs: &TreeHead) -> Result<()> {
+        let known = self.known();
+        let end = if known.length < theirs.length {
+            Record {
+                length: theirs.length,
+                root: theirs.hash,
+                ..known
+            }
+        } else {
+            known
+        };
+        self.here.write(Record {
+            resumed_from: Some(length),
+            ..end
+        })?;
+        self.here.file.sync_anew()
+    }
+
+    /// What was noted last.
+    fn known(&self) -> Record {
+        self.here.newest.unwrap_or_else(|| Record {
+            place: self.place,
+            ..Record::default()
+        })
     }
 
     /// From the next note on, this is what it says of the appends.
@@ -462,11 +525,8 @@ impl Guard {
     /// Notes what a loss of power may take now.
     pub(crate) fn note_appends(&mut self, appends: Appends) -> Result<()> {
         self.expects_loss = false;
-        let newest = self.here.newest.unwrap_or_else(|| Record {
-            place: self.place,
-            ..Record::default()
-        });
-        self.here.write(Record { appends, ..newest })?;
+        let known = self.known();
+        self.here.write(Record { appends, ..known })?;
         self.appends = appends;
         Ok(())
     }
@@ -503,6 +563,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let file = || {
             let storage = hypercore_storage::Directory::new(directory.path());
+            let storage: Arc<dyn Storage> = Arc::new(storage);
             let file = GuardFile::open(&storage, "x");
             file.expect("a handle")
                 .expect("a directory has files beside")
@@ -544,5 +605,50 @@ mod tests {
         assert_eq!(Record::decode(&slot), Some(unknown));
         slot[128..].fill(0);
         assert_eq!(Record::decode(&slot), Some(unknown));
+    }
+
+    /// Nor does one of before say anything of a resume, and none says anything else than before
+    /// without one.
+    #[test]
+    fn a_slot_tells_where_a_resume_began() {
+        let record = Record {
+            length: 9,
+            appends: Appends::Closed,
+            ..Record::default()
+        };
+        assert!(record.encode()[168..].iter().all(|&byte| byte == 0));
+        for length in [0, 5, u64::MAX] {
+            let resumed = Record {
+                resumed_from: Some(length),
+                ..record
+            };
+            let mut slot = resumed.encode();
+            assert_eq!(slot[..168], record.encode()[..168]);
+            assert_eq!(Record::decode(&slot), Some(resumed));
+            slot[170] ^= 1;
+            assert_eq!(Record::decode(&slot), Some(record));
+        }
+    }
+
+    /// Nobody has written so often: it was a panic when the next number was to be found.
+    #[test]
+    fn a_slot_with_the_last_number_is_none() {
+        let storage: Arc<dyn Storage> = Arc::new(hypercore_storage::Memory::new());
+        let file = || {
+            let file = GuardFile::open(&storage, "x").expect("a handle");
+            file.expect("memory has files beside")
+        };
+        for sequence in [u64::MAX, u64::MAX - 1] {
+            let record = Record {
+                sequence,
+                ..Record::default()
+            };
+            let slot = record.encode();
+            file().access.write_at(0, &slot).expect("a write");
+            let mut slots = Slots::read(file()).expect("a read");
+            for _ in 0..3 {
+                slots.write(Record::default()).expect("a write");
+            }
+        }
     }
 }

@@ -80,10 +80,11 @@ impl Log {
 
     /// As [`note_end`](Self::note_end), whatever was signed.
     pub(crate) fn note_end_anyway(&mut self, head: &TreeHead) -> Result<()> {
-        match &mut self.guard {
-            Some(guard) => guard.note(head),
-            None => Ok(()),
+        if let Some(guard) = &mut self.guard {
+            guard.note(head)?;
         }
+        self.resumed_from = None;
+        Ok(())
     }
 
     /// The files to be synced for what was noted.
@@ -96,7 +97,9 @@ impl Log {
         let begins = match origin {
             // What was noted was of another log.
             Origin::New => true,
-            Origin::StoredNow => !self.is_forked() && self.missing_here().is_none(),
+            Origin::StoredNow => {
+                !self.is_forked() && !self.was_resumed() && self.missing_here().is_none()
+            }
             Origin::Stored | Origin::Elsewhere => false,
         };
         if begins && let Err(error) = self.note_beginning(origin) {
@@ -107,6 +110,7 @@ impl Log {
             .as_ref()
             .and_then(|guard| guard.judge(&self.head, |length| self.hash_at(length)))
             .or_else(|| (origin == Origin::Elsewhere).then_some(AppendLock::Copied));
+        self.resumed_from = self.guard.as_ref().and_then(Guard::resumed_from);
         if let Some(lock) = lock {
             // Whoever appends gets the error, and whoever asks finds the lock.
             tracing::debug!("nothing can be appended: {lock}");
@@ -132,6 +136,11 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    fn was_resumed(&self) -> bool {
+        let guard = self.guard.as_ref();
+        guard.and_then(Guard::resumed_from).is_some()
     }
 
     fn is_forked(&self) -> bool {
@@ -224,11 +233,40 @@ impl Log {
         self.fork.as_deref()
     }
 
-    /// From now on the writer takes in what peers have of its log. Returns the length that it had when
-    /// that began: a call that was dropped may have left holes behind it.
+    /// From now on the writer takes in what peers have of its log. Returns from where on blocks may be
+    /// missing: a call that was dropped may have left holes behind it.
     pub(crate) fn start_resuming(&mut self) -> u64 {
         self.resuming += 1;
-        *self.resumed_from.get_or_insert(self.head.length)
+        let length = self.head.length;
+        self.resumed_from.map_or(length, |from| from.min(length))
+    }
+
+    /// Notes durably where the holes begin that the log has when `theirs` is taken in, and until a resume
+    /// has ended.
+    pub(super) fn note_resume(&mut self, theirs: &TreeHead) -> Result<()> {
+        if self.resumed_from.is_some() {
+            return Ok(());
+        }
+        let ours = self.head.length;
+        if let Some(guard) = &mut self.guard {
+            guard.note_resume(ours, theirs)?;
+        }
+        self.resumed_from = Some(ours);
+        let theirs = theirs.length;
+        self.lock.get_or_insert(AppendLock::Behind { ours, theirs });
+        Ok(())
+    }
+
+    /// Notes that the log ends at `head`, if that is still so and no block from `start` on is missing.
+    /// Fails if more was signed.
+    pub(crate) fn note_whole(&mut self, head: &TreeHead, start: u64) -> Result<bool> {
+        let start = self.resumed_from.map_or(start, |from| from.min(start));
+        let blocks = start.min(head.length)..head.length;
+        if self.head != *head || !self.missing(blocks).is_empty() {
+            return Ok(false);
+        }
+        self.note_end(head)?;
+        Ok(true)
     }
 
     /// Takes back one call of [`start_resuming`](Self::start_resuming).
@@ -236,10 +274,14 @@ impl Log {
         self.resuming -= 1;
     }
 
-    /// Lets appends go on from here, which was [noted](Self::note_end).
-    pub(crate) fn unlock(&mut self) {
-        self.lock = None;
-        self.resumed_from = None;
+    /// Lets appends go on from here, which was [noted](Self::note_end), unless more was taken in since.
+    /// Returns whether they do.
+    pub(crate) fn unlock(&mut self) -> bool {
+        let is_whole = self.resumed_from.is_none();
+        if is_whole {
+            self.lock = None;
+        }
+        is_whole
     }
 
     /// Whether all is here that was ever noted to be signed.

@@ -92,7 +92,7 @@ pub(crate) struct Log {
     lock: Option<AppendLock>,
     /// How often its writer was asked to take in what others have of it.
     resuming: u32,
-    /// How long it was when that was first asked, until appends go on.
+    /// How long it was before the first of that was taken in, until nothing is missing.
     resumed_from: Option<u64>,
     fork: Option<Box<ForkProof>>,
     /// Between `begin_append` and its end: nobody else may change the head.

@@ -70,10 +70,10 @@ impl Log {
         let verifier = Verifier::new(&key);
         let content = recover::load(&files, &verifier, author.is_some(), may_lose)?;
         let discovery_key = key.discovery_key();
-        let storage = &**files.storage();
+        let storage = files.storage();
         let guard = match &author {
             Some(Author::KeyPair(_) | Author::Elsewhere { .. }) => {
-                Guard::open(storage, state.as_deref(), &discovery_key)
+                Guard::open(storage, state.as_ref(), &discovery_key)
             }
             Some(Author::Unsigned) | None => Ok(None),
         };
@@ -258,7 +258,7 @@ fn open_author(
     key: PublicKey,
     setup: Setup,
 ) -> Result<(Option<Author>, Origin)> {
-    let storage = &**files.storage();
+    let storage = files.storage();
     let Some(secret) = files.secret_key()? else {
         let origin = match (&setup.author, setup.signed_elsewhere) {
             (Some(Author::KeyPair(pair)), signed) if setup.store_secret_key => {
@@ -293,7 +293,7 @@ fn open_author(
 /// before: at no moment is it here without its lock. Returns whether it does.
 fn store_secret_key(files: &FeedFiles, pair: &KeyPair, elsewhere: Option<u64>) -> Result<bool> {
     if let Some(signed) = elsewhere {
-        Guard::lock_beforehand(&**files.storage(), signed)?;
+        Guard::lock_beforehand(files.storage(), signed)?;
     }
     files.write_secret_key(&pair.to_bytes())?;
     files.sync_keys()?;
@@ -330,7 +330,7 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
             }
         }
         (Some(_), Some(signed)) => {
-            Guard::lock_beforehand(&**files.storage(), signed)?;
+            Guard::lock_beforehand(files.storage(), signed)?;
             Origin::Elsewhere
         }
         _ => Origin::New,

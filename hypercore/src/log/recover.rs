@@ -150,7 +150,7 @@ pub(super) fn examine(
 ) -> Result<Examined> {
     // Whoever opens it, what was written here is found as its writer would find it: what never was
     // durable would stay as holes otherwise.
-    let was_written = || Ok::<_, Error>(writer || guard::was_written(&**files.storage())?);
+    let was_written = || Ok::<_, Error>(writer || guard::was_written(files.storage())?);
     let bitfield = load_bitfield(files, MAX_LENGTH)?;
     let claimed = load_claimed(files, verifier, &bitfield);
     let closed = match &claimed {
@@ -343,7 +343,7 @@ impl End {
         write_pages(files, &mut self.bitfield, length)?;
         files.truncate_pages(self.bitfield.page_count())?;
         files.sync_bitfield()?;
-        guard::note_recovered(&**files.storage())?;
+        guard::note_recovered(files.storage())?;
         files.mark_closed(length)?;
         Ok(dropped_bytes)
     }

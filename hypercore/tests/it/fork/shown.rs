@@ -13,24 +13,31 @@ use futures_lite::future::or;
 use hypercore::{
     AppendLock, Durability, Error, Event, Hypercore, PublicKey, ReplicateOptions, Signer,
     merkle::{Signature, TreeHead},
-    storage::{FileName, Memory},
+    storage::{FileName, Memory, testing::FaultStorage},
 };
 use tempfile::TempDir;
 
 use super::{append, copy, log, open};
 use crate::{
     support::{
-        clone_of, clone_with, connect, connect_live, connected, disconnected, drain, event,
-        key_pair, options, run, soon, start,
+        clone_of, clone_with, connect, connect_live, connected, directories, disconnected, drain,
+        event, key_pair, options, run, soon, start,
     },
     writing::Gated,
 };
 
 /// A backup without the file beside the log, put back elsewhere: only peers know better.
 pub(super) async fn old_backup(blocks: u64) -> (TempDir, Hypercore, Hypercore) {
+    backup_of(blocks, false).await
+}
+
+/// A backup of a log of `blocks` blocks when it had 5, put back elsewhere, and a clone of all.
+async fn backup_of(blocks: u64, guarded: bool) -> (TempDir, Hypercore, Hypercore) {
     let original = log(5).await;
     let backup = copy(original.path());
-    fs::remove_file(backup.path().join("fork-guard")).unwrap();
+    if !guarded {
+        fs::remove_file(backup.path().join("fork-guard")).unwrap();
+    }
     let original = open(&original).await;
     for index in 5..blocks {
         original.append(format!("block {index}")).await.unwrap();
@@ -364,5 +371,81 @@ fn a_resume_that_was_dropped_is_done_again() {
         assert_eq!(soon("all blocks", again).await.unwrap(), 9);
         assert!(restored.has_all(0..9) && restored.is_writable());
         connection.cancel().await;
+    });
+}
+
+/// That was forgotten at a restart, and appends went on behind holes.
+#[test]
+fn a_resume_that_was_dropped_is_done_again_after_a_restart() {
+    run(async {
+        for guarded in [false, true] {
+            let (backup, restored, reader) = backup_of(9, guarded).await;
+            let last = clone_with(&reader, [8]).await;
+            let download = || {
+                options(|options| {
+                    options.live = true;
+                    options.download = Some(true);
+                })
+            };
+            let connection = connect(&restored, download(), &last, ReplicateOptions::live()).await;
+            connected(&restored, 1).await;
+            let mut resume = Box::pin(restored.resume());
+            while restored.length() < 9 {
+                start(resume.as_mut()).await;
+                async_io::Timer::after(Duration::from_millis(5)).await;
+            }
+            drop(resume);
+            connection.cancel().await;
+            restored.close().await.unwrap();
+
+            for _ in 0..2 {
+                let restored = open(&backup).await;
+                assert_eq!(restored.length(), 9);
+                let lock = if guarded {
+                    AppendLock::Copied
+                } else {
+                    AppendLock::Behind { ours: 5, theirs: 9 }
+                };
+                assert_eq!(append(&restored).await, Err(lock));
+                restored.close().await.unwrap();
+            }
+            let restored = open(&backup).await;
+            let _second = connect(&restored, download(), &reader, ReplicateOptions::live()).await;
+            connected(&restored, 1).await;
+            assert_eq!(soon("all blocks", restored.resume()).await.unwrap(), 9);
+            assert!(restored.has_all(0..9) && restored.is_writable());
+            restored.close().await.unwrap();
+            assert_eq!(append(&open(&backup).await).await, Ok(9));
+        }
+    });
+}
+
+/// What a peer had proven went with the name of the file that it was noted in.
+#[test]
+fn what_a_peer_has_proven_survives_a_loss_of_power() {
+    run(async {
+        let files = Memory::new();
+        for file in FileName::ALL {
+            let bytes = fs::read(directories().join("blocks-10").join(file.as_str()));
+            files.write(file, &bytes.unwrap());
+        }
+        let storage = FaultStorage::from_image(&files);
+        storage.lose_names();
+        let original = Hypercore::options().open_storage(files).await.unwrap();
+        original.append("block 10").await.unwrap();
+        let restored = Hypercore::options().open_storage(storage.clone());
+        let restored = restored.await.unwrap();
+        let mut events = restored.events();
+        let _connection = connect_live(&restored, &original).await;
+        event(&mut events, |event| matches!(event, Event::Behind { .. })).await;
+        for seed in 0..20 {
+            let left = FaultStorage::from_image(&storage.power_cut(seed));
+            let left = Hypercore::options().open_storage(left).await.unwrap();
+            let lock = AppendLock::Shorter {
+                length: 10,
+                signed: 11,
+            };
+            assert_eq!(append(&left).await, Err(lock));
+        }
     });
 }
