@@ -164,6 +164,8 @@ impl Hypercore {
         let unsynced = core.log.unsynced();
         drop(core);
         shared.checkpoint_if_due(unsynced, runtime::now());
+        // Nobody else may ever look for what is left.
+        shared.checkpoint_later();
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use hypercore_merkle::{Block, ChangeSet, Roots, tree_index};
+use hypercore_merkle::{ChangeSet, Roots, tree_index};
 use hypercore_storage::FeedFiles;
 
 use super::{Log, Vouched, blocks};
@@ -76,8 +76,6 @@ impl Log {
             Durable::NotYet => {
                 let start = change.start_block();
                 self.withheld = self.withheld.or(Some(start));
-                self.unsynced.blocks += change.blocks().len() as u64;
-                self.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
             }
         }
     }

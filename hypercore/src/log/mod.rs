@@ -104,14 +104,15 @@ pub(crate) struct Log {
     headers_written: bool,
     /// An append was written, and with it the mark of a log that is open.
     marked: bool,
-    /// Stored since the last sync, so the bitfield may not claim it on disk yet.
+    /// Downloaded since the last sync, so the bitfield may not claim it on disk yet. Of appends that
+    /// did not wait for one, `withheld` tells.
     unsynced: Unsynced,
     /// Peers know of no blocks from here on, because those are not durable. They could be lost, and
     /// others signed in their place.
     withheld: Option<u64>,
 }
 
-/// Blocks that have not been made durable: downloads, and appends if those do not wait for it.
+/// Blocks that have not been made durable: downloads.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Unsynced {
     pub(crate) blocks: u64,
@@ -298,6 +299,11 @@ impl Log {
         self.withheld.unwrap_or(self.head.length)
     }
 
+    /// Whether appends wait to be made durable.
+    pub(crate) fn is_withholding(&self) -> bool {
+        self.withheld.is_some()
+    }
+
     /// Peers may know of the first `length` blocks. Returns those that they did not know of.
     pub(crate) fn release(&mut self, length: u64) -> Option<Range<u64>> {
         let start = self.withheld.take()?;
@@ -385,7 +391,8 @@ impl Log {
         }
         self.bitfield.reserve(self.head.length);
         let pages = take_pages(&mut self.bitfield);
-        (pages, std::mem::take(&mut self.unsynced).blocks > 0)
+        let has_downloads = std::mem::take(&mut self.unsynced).blocks > 0;
+        (pages, has_downloads || self.is_withholding())
     }
 
     /// The pages that are going to be changed when `change` is part of the log.

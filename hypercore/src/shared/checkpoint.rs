@@ -27,6 +27,10 @@ pub(super) struct Pages {
 pub(super) struct Checkpoint {
     running: bool,
     last: Instant,
+    /// A timer is set for downloads that no connection has one for.
+    is_timed: bool,
+    /// A timer is set for appends that did not wait.
+    interval_runs: bool,
 }
 
 /// The bits of appends are synced after [`CHECKPOINT_BLOCKS`], after this many bytes,
@@ -60,6 +64,8 @@ impl Checkpoint {
         Self {
             running: false,
             last: runtime::now(),
+            is_timed: false,
+            interval_runs: false,
         }
     }
 }
@@ -179,34 +185,61 @@ impl Shared {
         }
         let shared = Arc::clone(self);
         runtime::spawn_blocking(move || {
-            shared.write_checkpoint();
-            *lock(&shared.checkpoint) = Checkpoint {
-                running: false,
-                last: runtime::now(),
-            };
+            let written = shared.write_checkpoint();
+            let mut checkpoint = lock(&shared.checkpoint);
+            checkpoint.running = false;
+            checkpoint.last = runtime::now();
+            drop(checkpoint);
+            let core = shared.lock();
             // Connections set their timers by it.
-            shared.lock().replicator.wake_all();
-            // An append that came at the end found it running.
-            shared.sync_later();
+            core.replicator.wake_all();
+            let is_alone = !core.replicator.has_peers();
+            drop(core);
+            if written && is_alone {
+                // What came at the end found it running.
+                shared.checkpoint_later();
+            }
         });
     }
 
-    fn write_checkpoint(&self) {
+    /// Makes the newest downloads durable in a while, also if nothing happens until then.
+    pub(crate) fn checkpoint_later(self: &Arc<Self>) {
+        if self.durability == Durability::OnClose
+            || self.lock().log.unsynced().blocks == 0
+            || std::mem::replace(&mut lock(&self.checkpoint).is_timed, true)
+        {
+            return;
+        }
+        let shared = Arc::downgrade(self);
+        runtime::spawn_blocking_after(CHECKPOINT_TIME, move || {
+            // Whoever closes a core has made everything durable.
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            lock(&shared.checkpoint).is_timed = false;
+            let unsynced = shared.lock().log.unsynced();
+            shared.checkpoint(unsynced);
+        });
+    }
+
+    /// Returns whether that went well.
+    fn write_checkpoint(&self) -> bool {
         loop {
             let written = self.write_pages();
             let core = self.lock();
             match written {
                 Ok(()) => {}
                 // Whoever closes a core has made everything durable.
-                Err(Error::Closed) => return,
+                Err(Error::Closed) => return false,
                 Err(error) => {
                     // It is tried again with what comes next.
-                    return tracing::warn!(%error, "downloads could not be made durable");
+                    tracing::warn!(%error, "downloads could not be made durable");
+                    return false;
                 }
             }
             // What came meanwhile is left to the connections, as long as there are any.
             if core.replicator.has_peers() || core.log.unsynced().blocks == 0 {
-                return;
+                return true;
             }
         }
     }
@@ -216,8 +249,8 @@ impl Shared {
         let Durability::Interval(interval) = self.durability else {
             return;
         };
-        if self.lock().log.unsynced().blocks == 0
-            || std::mem::replace(&mut lock(&self.checkpoint).running, true)
+        if !self.lock().log.is_withholding()
+            || std::mem::replace(&mut lock(&self.checkpoint).interval_runs, true)
         {
             return;
         }
@@ -227,10 +260,7 @@ impl Shared {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
-            *lock(&shared.checkpoint) = Checkpoint {
-                running: false,
-                last: runtime::now(),
-            };
+            lock(&shared.checkpoint).interval_runs = false;
             match shared.write_pages() {
                 Ok(()) | Err(Error::Closed) => {}
                 Err(error) => tracing::warn!(%error, "appends could not be made durable"),

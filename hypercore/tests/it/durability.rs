@@ -14,7 +14,7 @@ use hypercore::{
 use crate::{
     puppet::Puppet,
     support::{
-        clone_of, connect_live, connected, get_if_available, run, soon, update_if_available,
+        clone_of, connect_live, connected, get_if_available, run, soon, update_if_available, writer,
     },
     writing::Gated,
 };
@@ -269,6 +269,51 @@ fn what_was_found_and_cannot_be_made_durable_is_not_told() {
         assert_eq!(soon("a block", clone.get(0)).await.unwrap(), "first");
         let get = soon("an answer", clone.get_with(1, get_if_available())).await;
         assert!(matches!(get, Err(Error::NotAvailable)), "{get:?}");
+    });
+}
+
+/// What came while others were made durable waited for the interval, which is for appends.
+#[test]
+fn downloads_do_not_wait_for_an_interval() {
+    run(async {
+        let writer = writer(3000).await;
+        let storage = Gated::new(FaultStorage::new(), FileName::Data);
+        let clone = Hypercore::options()
+            .key(writer.key())
+            .sparse(true)
+            .durability(Durability::Interval(Duration::from_secs(3600)))
+            .open_storage(storage.clone())
+            .await
+            .unwrap();
+        let _connection = connect_live(&clone, &writer).await;
+        soon("a block", clone.download(0..1)).await.unwrap();
+        let gate = storage.close();
+        soon("all blocks", clone.download(0..3000)).await.unwrap();
+        gate.open();
+        async_io::Timer::after(Duration::from_secs(2)).await;
+        let left = Hypercore::options().open_storage(storage.storage.image());
+        assert_eq!(left.await.unwrap().downloaded(..), 3000);
+    });
+}
+
+/// No connection had a timer for them.
+#[test]
+fn blocks_that_are_put_become_durable_without_a_peer() {
+    run(async {
+        let writer = writer(2).await;
+        let storage = FaultStorage::new();
+        let clone = Hypercore::options().key(writer.key());
+        let clone = clone.open_storage(storage.clone()).await.unwrap();
+        for index in 0..2 {
+            let block = writer.get(index).await.unwrap();
+            let proof = writer.proof(index).await.unwrap().unwrap();
+            clone.put(index, Some(block), &proof).await.unwrap();
+        }
+        async_io::Timer::after(Duration::from_secs(2)).await;
+        for image in [storage.image(), storage.power_cut(0)] {
+            let left = Hypercore::options().open_storage(image).await.unwrap();
+            assert!(left.has_all(0..2));
+        }
     });
 }
 
