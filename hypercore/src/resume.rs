@@ -38,7 +38,8 @@ impl Hypercore {
     /// when told to. Returns the length.
     ///
     /// It waits for every connected remote to say what it has, ten seconds for one that does not open
-    /// the core. Drop the future when that takes too long, and appends stay locked.
+    /// the core. Drop the future when that takes too long, and appends stay locked, also after the core was
+    /// opened again: the next call goes on from where this one began.
     ///
     /// # Errors
     ///
