@@ -277,7 +277,8 @@ impl Session {
     }
 
     /// Whether the remote's requests may be answered. While memory is short ([`Limits::budget`]) and
-    /// this remote holds much of it, let it first take what waits for it.
+    /// this remote holds much of it, let it first take what waits for it; [`Session::poll_timeout`] tells
+    /// when to ask again.
     #[must_use]
     pub fn may_answer(&self) -> bool {
         !self.share.is_over()

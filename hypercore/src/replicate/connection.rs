@@ -244,6 +244,11 @@ impl Connection {
         self.session.receive_buffer()
     }
 
+    /// The length of the longest frame: so much may come, and one more buffer, before events are polled.
+    pub(crate) fn longest_frame(&self) -> usize {
+        self.options.limits.frame.max(1)
+    }
+
     /// The first `count` bytes of [`Self::receive_buffer`] came from the transport.
     /// [`Self::handle_events`] and [`Self::advance`] follow.
     pub(crate) fn received(&mut self, count: usize, now: Instant) -> Result<()> {

@@ -217,7 +217,8 @@ impl Replication {
                 return Poll::Ready(Ok(connection.ended()));
             }
             let (mut received, mut ended) = (0, false);
-            while received < TOGETHER && connection.may_receive() {
+            let together = TOGETHER.min(connection.longest_frame());
+            while received < together && connection.may_receive() {
                 let buffer = connection.receive_buffer();
                 let room = buffer.len();
                 match Pin::new(&mut *transport).poll_read(cx, buffer) {

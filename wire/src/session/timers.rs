@@ -101,7 +101,7 @@ impl Session {
 
     /// When to see whether there is memory again.
     fn memory_deadline(&self) -> Option<Instant> {
-        let waits = !self.may_receive();
+        let waits = !self.may_receive() || !self.may_answer();
         waits.then(|| self.now.checked_add(MEMORY_PAUSE)).flatten()
     }
 }

@@ -626,6 +626,24 @@ fn those_who_take_nothing_get_no_answers_while_memory_is_short() {
     assert!(pair.sides[0].may_answer());
 }
 
+/// Nobody came back to what it had asked for when there was memory again.
+#[test]
+fn those_who_get_no_answers_are_looked_at_again() {
+    let now = Instant::now();
+    let budget = Budget::new(10_000);
+    let mut pair = Pair::new(|options| {
+        options.limits.budget = budget.clone();
+        options.limits.send_buffer = 10_000;
+    });
+    pair.drive();
+    fill(&mut pair.sides[0]);
+    assert!(!pair.sides[0].may_answer());
+    // From now on its bytes wait, which is another reason to be looked at.
+    assert_eq!(pair.sides[0].handle_timeout(now), Ok(()));
+    let retry = pair.sides[0].poll_timeout().expect("it asks again");
+    assert_eq!(retry, now + Duration::from_millis(100));
+}
+
 #[test]
 fn who_downloads_nothing_takes_no_long_frames_but_sends_them() {
     let mut pair = Pair::new(|_| {});

@@ -1,8 +1,15 @@
 //! A remote that asks for much and reads nothing, which costs nobody any time.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use futures_lite::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future,
+    io::{self, Cursor},
+};
 use hypercore_bitfield::rle;
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
@@ -283,6 +290,73 @@ fn one_who_writes_much_at_once() {
             remote.write(&mut ours).await;
             assert_eq!(core.peers()[0].remote_length, 10_000);
             core.close().await.expect("memory holds it");
+        });
+    });
+}
+
+/// Bytes that are all there at once.
+struct Flood(Cursor<Vec<u8>>);
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.0).poll_read(cx, buffer) {
+            Poll::Ready(Ok(0)) => Poll::Pending,
+            read => read,
+        }
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What was read before it was looked at was more than may wait, where frames are short.
+#[test]
+fn one_whose_bytes_are_all_there_at_once() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 1);
+        let mut remote = Remote::new(&core);
+        let mut flood = remote.session.outgoing().to_vec();
+        let said = flood.len();
+        remote.session.sent(runtime::now(), said);
+        let mut helper = core
+            .replicate(Role::Initiator, plain(true))
+            .expect("it is open");
+        let mut options = plain(true);
+        options.limits.frame = 64 << 10;
+        let ours = core
+            .replicate(Role::Initiator, options)
+            .expect("it is open");
+        finish(runtime, async move {
+            // The remote hears that the core is open from somebody else.
+            remote.read(&mut helper).await;
+            while remote.session.buffered() < 2 << 20 {
+                remote.say(&Message::Have(Have::block(7)));
+            }
+            remote.say(&Message::Have(Have::block(9999)));
+            flood.extend_from_slice(remote.session.outgoing());
+            drop(helper);
+            let run = ours.run(Flood(Cursor::new(flood)));
+            let ended = runtime::timeout(Duration::from_secs(1), run).await;
+            assert!(ended.is_none(), "{ended:?}");
         });
     });
 }
