@@ -224,7 +224,7 @@ impl Replicator {
                     let (index, peer) = (have.start, id);
                     return Ok(Some(Event::Ack { index, peer }));
                 }
-                let (before, was_settled) = (peer.remote.bound(), peer.is_settled());
+                let (before, had_told) = (peer.remote.bound(), peer.has_told());
                 let blocks = peer.on_have(have)?;
                 let length = peer.remote.bound();
                 let is_longer = length > before;
@@ -232,7 +232,7 @@ impl Replicator {
                     peer.want_more();
                 }
                 // Perhaps nothing is missing, and other connections end.
-                self.wakes_all |= !was_settled && peer.is_settled();
+                self.wakes_all |= !had_told && peer.has_told();
                 if is_longer {
                     self.lead(id, length);
                     self.retry(id, &(0..u64::MAX));
@@ -452,7 +452,7 @@ impl Replicator {
 
     /// Whether every block that is known to exist is stored here, and no peer has yet to tell of more.
     fn is_complete(&self, log: &Log) -> bool {
-        if !self.peers.values().all(|peer| peer.is_settled()) {
+        if !self.peers.values().all(|peer| peer.has_told()) {
             return false;
         }
         let remote = self

@@ -109,6 +109,11 @@ impl Peer {
         }
     }
 
+    /// Whether it has told us anything of what it has, or never will.
+    pub(crate) fn has_told(&self) -> bool {
+        self.is_settled() || self.stage == Stage::Open && self.heard
+    }
+
     /// When it is to be given up on that it opens the core.
     pub(super) fn open_deadline(&self) -> Option<Instant> {
         self.open_by.filter(|_| self.stage == Stage::Opening)
