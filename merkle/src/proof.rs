@@ -68,8 +68,8 @@ pub fn plan(
 
     let mut next = node;
     while !remote.has(next) {
-        let sibling = next.sibling();
-        if !present.has(sibling) || next.parent() == next {
+        let (sibling, parent) = (next.sibling(), next.parent());
+        if !present.has(sibling) || parent == next {
             // This is one of our roots. All others and a signature complete the proof.
             let verified_by = verified_by(present, next);
             let others = full_roots(verified_by / 2).filter(|&root| root != next);
@@ -79,7 +79,7 @@ pub fn plan(
         if !remote.has(sibling) {
             nodes.push(sibling);
         }
-        next = next.parent();
+        next = parent;
     }
     Some(ProofPlan {
         nodes,
@@ -117,14 +117,14 @@ fn plan_up_to_known(
     let mut next = node;
     let mut digest = digest >> 1;
     while digest > 1 {
-        let sibling = next.sibling();
-        if !present.has(sibling) || next.parent() == next {
+        let (sibling, parent) = (next.sibling(), next.parent());
+        if !present.has(sibling) || parent == next {
             return None;
         }
         if digest & 1 == 0 {
             nodes.push(sibling);
         }
-        next = next.parent();
+        next = parent;
         digest >>= 1;
     }
     present.has(next).then_some(ProofPlan {

@@ -129,8 +129,12 @@ pub fn verified_by(set: &impl NodeSet, node: NodeIndex) -> u64 {
     }
     // Up to the root above the node ...
     let mut top = node;
-    while top.parent() != top && set.has(top.parent()) && set.has(top.sibling()) {
-        top = top.parent();
+    loop {
+        let parent = top.parent();
+        if parent == top || !set.has(parent) || !set.has(top.sibling()) {
+            break;
+        }
+        top = parent;
     }
     // ... then to the right, from root to smaller root.
     while !top.is_leaf() {
