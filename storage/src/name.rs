@@ -20,6 +20,7 @@ pub enum FileName {
 
 impl FileName {
     /// All six, in the order in which Node opens them (Hypercore 9 `lib/storage.js`, `openKey` and `open`).
+    /// A later format has a list of its own.
     pub const ALL: [Self; 6] = [
         Self::Key,
         Self::SecretKey,
