@@ -239,17 +239,19 @@ impl Hypercore {
     }
 
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.
-    /// They can be downloaded again. An open end means the present length. Returns how many blocks are
-    /// stored afterwards.
+    /// They can be downloaded again. An open end means the length when the turn of this comes. Returns how
+    /// many blocks are stored afterwards.
     ///
     /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
     ///
     /// # Errors
     ///
-    /// When the range does not lie within the log, or when the storage fails.
+    /// When the range does not lie within the log, when the storage fails, or when the core is closed.
     pub async fn clear(&self, blocks: impl RangeBounds<u64>) -> Result<u64> {
-        let blocks = bounds(&blocks, self.length());
-        self.shared.alone(move |shared| shared.clear(blocks)).await
+        let blocks = (blocks.start_bound().cloned(), blocks.end_bound().cloned());
+        self.shared
+            .alone(move |shared| shared.clear(|length| bounds(&blocks, length)))
+            .await
     }
 
     /// Takes back all blocks from `length` on.

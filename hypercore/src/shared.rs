@@ -404,10 +404,12 @@ impl Shared {
 
     // ---- whole-log work ---------------------------------------------------------------------
 
-    pub(crate) fn clear(&self, blocks: Range<u64>) -> Result<u64> {
+    /// Clears the blocks that `blocks` names in a log of that length.
+    pub(crate) fn clear(&self, blocks: impl FnOnce(u64) -> Range<u64>) -> Result<u64> {
         let (files, runs) = {
             let mut core = self.lock();
             let length = core.log.length();
+            let blocks = blocks(length);
             let Range { start, end } = blocks;
             if start > end || end > length {
                 return Err(Error::BadRange { start, end, length });

@@ -38,6 +38,17 @@ fn an_append_that_nobody_looks_at_holds_up_no_other() {
     });
 }
 
+/// What was to be cleared ended beyond the log, which was cut meanwhile.
+#[test]
+fn an_open_range_ends_where_the_log_does_when_its_turn_comes() {
+    run(async {
+        let core = writer(5).await;
+        let (cut, cleared) = zip(core.truncate(2), core.clear(..)).await;
+        cut.unwrap();
+        assert_eq!(cleared.unwrap(), 0);
+    });
+}
+
 /// Whoever drops the last handle after an append was waited for can open the directory again.
 #[test]
 fn the_last_handle_releases_the_directory() {
