@@ -220,6 +220,7 @@ impl Connection {
     fn take_off(&mut self, channel: ChannelId) {
         self.session.close(channel);
         let reason = "the core was taken off the connection";
+        self.ended = self.ended.max(Ended::Closed);
         self.detach(channel, CloseReason::Dropped, reason);
     }
 
@@ -233,6 +234,7 @@ impl Connection {
             self.take_off(channel);
         }
         self.closed = true;
+        self.ended = self.ended.max(Ended::Closed);
         self.options.drop_remote_open();
         self.wake.wake();
     }
@@ -310,6 +312,11 @@ impl Connection {
                 && (self.may_hang_up() || self.close_by.is_some_and(|by| by <= now)))
     }
 
+    /// Whether it was closed here and the remote had its time, whatever is left to be sent.
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
+        self.closed && self.close_by.is_some_and(|by| by <= now)
+    }
+
     /// Whether the remote would take the end of the transport for that of the connection.
     fn may_hang_up(&self) -> bool {
         self.session.is_handshaken() && self.session.closing() == 0
@@ -360,9 +367,12 @@ impl Connection {
         is_abandoned || self.used && !self.options.live && self.session.channels() == 0
     }
 
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When it is to be looked at, if it was looked at `now` and nothing happens before.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let first = self.deadlines.first().map(|&(at, _)| at);
-        [first, self.session.poll_timeout(), self.close_by]
+        // Once that has passed, what is left to be sent waits for the transport alone.
+        let close_by = self.close_by.filter(|&by| by > now);
+        [first, self.session.poll_timeout(), close_by]
             .into_iter()
             .flatten()
             .min()

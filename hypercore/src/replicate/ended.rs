@@ -44,6 +44,9 @@ use std::fmt;
 pub enum Ended {
     /// Neither side wanted anything more of any core.
     Complete,
+    /// The connection was closed here, or a core was taken off it, with a
+    /// [`ReplicationHandle`](crate::ReplicationHandle): this side may lack blocks that the remote has.
+    Closed,
     /// A core was closed here.
     CoreClosed,
     /// The remote does not have the core, or does not know its key; or it was not let in to the core here
@@ -57,6 +60,7 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Complete => "everything is exchanged",
+            Self::Closed => "the connection was closed here",
             Self::CoreClosed => "the core was closed",
             Self::Refused => "the peer does not have this core, or may not have it",
             Self::RemoteClosed => "the peer closed the connection",

@@ -18,7 +18,7 @@ pub enum CloseReason {
     Refused,
     /// The remote closed the connection or the core.
     RemoteClosed,
-    /// The connection was dropped here, or the core taken off it.
+    /// The connection was closed or dropped here, or the core taken off it.
     Dropped,
     /// The network failed, or the connection ended in the middle of a message.
     Network,
@@ -100,6 +100,7 @@ impl From<Ended> for CloseReason {
     fn from(ended: Ended) -> Self {
         match ended {
             Ended::Complete => Self::Complete,
+            Ended::Closed => Self::Dropped,
             Ended::CoreClosed => Self::CoreClosed,
             Ended::Refused => Self::Refused,
             Ended::RemoteClosed => Self::RemoteClosed,

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt, future};
@@ -98,8 +99,9 @@ impl ReplicationHandle {
     }
 
     /// Takes all cores off this connection, and ends it: what was to be sent is sent, and once the remote
-    /// has answered, within two seconds, [`Replication::run`] returns [`Ended::Complete`] unless a core
-    /// had ended worse before. Nothing can be added any more. The cores stay open.
+    /// has answered [`Replication::run`] returns [`Ended::Closed`] unless a core had ended worse before.
+    /// After two seconds it does so whatever the remote has not taken. Nothing can be added any more. The
+    /// cores stay open.
     pub fn close(&self) {
         lock(&self.inner).close();
     }
@@ -213,7 +215,7 @@ impl Replication {
                 }
             }
             let all_said = connection.outgoing().is_empty() || self.hung_up.is_some();
-            if connection.is_finished(now) && all_said {
+            if connection.is_finished(now) && all_said || connection.is_overdue(now) {
                 return Poll::Ready(Ok(connection.ended()));
             }
             let (mut received, mut ended) = (0, false);
@@ -255,7 +257,8 @@ impl Replication {
             if ended {
                 connection.remote_ended()?;
             }
-            if !moved && poll_change(&self.wake, &mut self.alarm, cx, &mut connection).is_pending()
+            if !moved
+                && poll_change(&self.wake, &mut self.alarm, cx, &mut connection, now).is_pending()
             {
                 return Poll::Pending;
             }
@@ -312,6 +315,12 @@ impl AsyncRead for Replication {
                 // Whoever was refused, say, gets nothing of what was to be sent.
                 return Poll::Ready(Ok(0));
             }
+            let all_said = connection.outgoing().is_empty();
+            if connection.is_finished(now) && all_said || connection.is_overdue(now) {
+                let ended = connection.ended();
+                connection.end(ended.into(), "the connection was closed");
+                return Poll::Ready(Ok(0));
+            }
             let outgoing = connection.outgoing();
             if !outgoing.is_empty() {
                 let count = outgoing.len().min(buffer.len());
@@ -326,12 +335,8 @@ impl AsyncRead for Replication {
                 }
                 return Poll::Ready(Ok(count));
             }
-            if connection.is_finished(now) {
-                let ended = connection.ended();
-                connection.end(ended.into(), "the connection was closed");
-                return Poll::Ready(Ok(0));
-            }
-            if poll_change(&this.wake, &mut this.alarm, cx, &mut connection).is_pending() {
+            let changed = poll_change(&this.wake, &mut this.alarm, cx, &mut connection, now);
+            if changed.is_pending() {
                 return Poll::Pending;
             }
         }
@@ -356,7 +361,7 @@ impl AsyncWrite for Replication {
         } else {
             this.writer = Some(cx.waker().clone());
             // Whoever cannot write what is read here does not read either: time passes all the same.
-            let rang = this.write_alarm.poll(cx, connection.deadline());
+            let rang = this.write_alarm.poll(cx, connection.deadline(now));
             if rang.is_pending() {
                 return Poll::Pending;
             }
@@ -396,14 +401,16 @@ impl AsyncWrite for Replication {
     }
 }
 
-/// Ready once something changed in a core, or once the deadline of the connection has passed.
+/// Ready once something changed in a core, or once the deadline of the connection, which was looked at
+/// `now`, has passed.
 fn poll_change(
     wake: &Wake,
     alarm: &mut Alarm,
     cx: &mut Context<'_>,
     connection: &mut Connection,
+    now: Instant,
 ) -> Poll<()> {
-    let rang = alarm.poll(cx, connection.deadline()).is_ready();
+    let rang = alarm.poll(cx, connection.deadline(now)).is_ready();
     if rang {
         connection.is_silent(runtime::now());
     }

@@ -269,12 +269,45 @@ fn a_connection_is_closed_in_order() {
             }
             handle.close();
             let (here, there) = soon("the end", running).await;
-            assert_eq!(here.unwrap(), Ended::Complete);
+            assert_eq!(here.unwrap(), Ended::Closed);
             assert!(there.is_ok(), "{there:?}");
             for clone in clones {
                 assert!(clone.peers().is_empty());
                 assert!(clone.close().await.is_ok(), "it is open");
             }
+        }
+    });
+}
+
+/// Whoever is closed, or taken off, before everything is here is not told that it is.
+#[test]
+fn a_connection_that_is_closed_early_is_not_complete() {
+    run(async {
+        for closes in [true, false] {
+            let origin = writer(2).await;
+            origin.clear(1..).await.unwrap();
+            let clone = clone_of(&origin, false).await;
+            let default = ReplicateOptions::default;
+            let ours = clone.replicate(Role::Initiator, default()).unwrap();
+            let theirs = origin.replicate(Role::Responder, default()).unwrap();
+            let handle = ours.handle();
+            let mut events = clone.events();
+            let (client, server) = tcp_pair().await;
+            let running = task::spawn(zip(ours.run(client), theirs.run(server)));
+            connected(&clone, 1).await;
+            if closes {
+                handle.close();
+            } else {
+                assert!(handle.remove(&clone));
+            }
+            let (here, _) = soon("the end", running).await;
+            let ended = here.unwrap();
+            assert_eq!(ended, Ended::Closed);
+            let is_end = |event: &Event| matches!(event, Event::PeerClose { .. });
+            let Event::PeerClose { code, .. } = event(&mut events, is_end).await else {
+                unreachable!("it was looked for");
+            };
+            assert_eq!(code, CloseReason::from(ended));
         }
     });
 }

@@ -19,6 +19,7 @@
 mod contract;
 mod cores;
 mod fairness;
+mod handle;
 mod known;
 mod lagging;
 mod liar;

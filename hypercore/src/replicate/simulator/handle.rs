@@ -1,0 +1,58 @@
+//! What the handle of a connection does while the remote does something else.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+
+use super::{
+    network::Cable,
+    plain,
+    schedules::good_conditions,
+    unread::{Remote, origin},
+};
+use crate::{Ended, Role, runtime, runtime::simulated::Runtime};
+
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// It was waited for as fast as the processor could, and until it was taken for dead.
+#[test]
+fn one_who_does_not_read_while_the_connection_is_closed() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 40);
+        let mut conditions = [good_conditions(); 2];
+        conditions[0].buffer = 1 << 12;
+        let (_cable, [socket, mut theirs]) = Cable::new(runtime, conditions);
+        let ours = core
+            .replicate(Role::Initiator, plain(true))
+            .expect("it is open");
+        let handle = ours.handle();
+        let ended = Rc::new(Cell::new(None));
+        let end = Rc::clone(&ended);
+        runtime.spawn(async move { end.set(Some(ours.run(socket).await)) });
+        let mut remote = Remote::new(&core);
+        runtime.spawn(async move {
+            let outgoing = remote.session.outgoing().to_vec();
+            theirs.write_all(&outgoing).await.expect("it is read");
+            remote.session.sent(runtime::now(), outgoing.len());
+            let mut buffer = vec![0; 1 << 12];
+            let count = theirs.read(&mut buffer).await.expect("it is well");
+            let received = remote.session.receive(runtime::now(), &buffer[..count]);
+            received.expect("it is honest");
+            remote.request(0..40);
+            let outgoing = remote.session.outgoing().to_vec();
+            theirs.write_all(&outgoing).await.expect("it is read");
+            future::pending::<()>().await;
+            drop(theirs);
+        });
+        runtime.run_for(4 * MOMENT);
+        assert!(core.stats().uploaded_blocks > 5);
+        let polls = runtime.polls();
+        handle.close();
+        // The time for the last answer, and that to close the transport.
+        runtime.run_for(5 * MOMENT);
+        let polls = runtime.polls() - polls;
+        let ended = ended.take();
+        assert!(matches!(ended, Some(Ok(Ended::Closed))), "{ended:?}");
+        assert!(polls < 50, "{polls} polls");
+    });
+}
