@@ -52,7 +52,6 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 struct Attachment {
     core: SharedCore,
-    discovery_key: [u8; 32],
     peer: PeerId,
     /// When it is to be looked at if nothing happens before.
     deadline: Option<Instant>,
@@ -151,6 +150,15 @@ impl Connection {
         }
         let key = locked.log.key();
         let discovery_key = *locked.log.discovery_key().as_bytes();
+        if self.awaited.contains(&discovery_key)
+            && self.session.is_remote_open(&discovery_key)
+            && !self.session.remote_verified(key.as_bytes())
+        {
+            drop(locked);
+            // As a core that is not here, on a discreet side too.
+            self.reject(&discovery_key);
+            return Err(hypercore_wire::Error::InvalidCapability.into());
+        }
         let channel = self.session.open(key.as_bytes())?;
         self.awaited.remove(&discovery_key);
         if let Some(attached) = self.attachments.get(&channel) {
@@ -186,7 +194,6 @@ impl Connection {
             channel,
             Attachment {
                 core: Arc::clone(core),
-                discovery_key,
                 peer,
                 deadline: None,
                 starved: false,
@@ -522,14 +529,19 @@ impl Connection {
 
     /// The remote opened a core that was not open on our side then.
     fn opened_by_remote(&mut self, discovery_key: [u8; 32]) {
-        let mut attached = self.attachments.values();
-        // A discreet side keeps it to itself that the core is here.
-        let is_here = attached.any(|attached| attached.discovery_key == discovery_key);
-        if !is_here && self.options.awaits(discovery_key.into()) {
-            self.awaited.insert(discovery_key);
-        } else if !self.options.live {
+        let channel = self.session.find(&discovery_key);
+        let is_open = channel.is_some_and(|channel| self.session.is_open(channel));
+        if is_open || !self.session.is_remote_open(&discovery_key) {
+            // Meanwhile it was added, or the remote has closed it again.
+            return;
+        }
+        // On a discreet side it may be here. Who does not know the key hears what it hears of any other.
+        match self.options.will_add(discovery_key.into()) {
+            Some(true) => _ = self.awaited.insert(discovery_key),
+            // It may be added later.
+            None if self.options.live => {}
             // Nobody here has that core: let the remote know, so that it does not wait.
-            self.session.reject(&discovery_key);
+            _ => self.session.reject(&discovery_key),
         }
     }
 

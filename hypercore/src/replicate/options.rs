@@ -141,12 +141,16 @@ impl ReplicateOptions {
     ///
     /// It says whether somebody sees to that core, and [adds](crate::ReplicationHandle::add) it or
     /// [rejects](crate::ReplicationHandle::reject) it. Until then the connection does not end by itself.
-    /// With `false` nobody does: a side that is not live tells the remote so at once, as it does without
-    /// this hook.
+    /// With `false` nobody does: the remote is told so at once, as a side that is not live does without
+    /// this hook. No more than [`unmatched_channels`](crate::wire::Limits::unmatched_channels) wait to be
+    /// added: then the oldest is rejected.
     ///
-    /// The remote has not shown yet that it knows the key. The connection is locked during the call, so
-    /// whoever adds the core does that elsewhere, as in a task that the key is sent to. The hook is
-    /// dropped when the connection is over.
+    /// The remote has not shown yet that it knows the key: if it does not, adding the core fails and
+    /// rejects it. So that it hears the same of all cores, a [`discreet`](Self::discreet) side calls the
+    /// hook then also for one that is on the connection.
+    ///
+    /// The connection is locked during the call, so whoever adds the core does that elsewhere, as in a
+    /// task that the key is sent to. The hook is dropped when the connection is over.
     #[must_use]
     pub fn on_remote_open(
         mut self,
@@ -156,10 +160,10 @@ impl ReplicateOptions {
         self
     }
 
-    /// Whether somebody sees to a core that the remote opened.
-    pub(crate) fn awaits(&self, core: DiscoveryKey) -> bool {
+    /// Whether somebody sees to a core that the remote opened; `None` if nobody says.
+    pub(crate) fn will_add(&self, core: DiscoveryKey) -> Option<bool> {
         let hook = self.remote_open.as_ref();
-        hook.is_some_and(|Hook(will_add)| will_add(core))
+        hook.map(|Hook(will_add)| will_add(core))
     }
 
     /// The remote opens nothing any more: whoever waits to hear of it hears that.

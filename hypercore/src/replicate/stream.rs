@@ -77,7 +77,8 @@ impl ReplicationHandle {
     ///
     /// # Errors
     ///
-    /// When the core or the connection is closed.
+    /// As [`Replication::add`]. After any of them [`reject`](Self::reject) a core that the remote waits
+    /// for.
     pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
         lock(&self.inner).attach(core.shared())
     }
@@ -140,7 +141,11 @@ impl Replication {
     ///
     /// # Errors
     ///
-    /// When the core or the connection is closed.
+    /// When the core or the connection is closed; [`Error::NotFinalized`]; and as [`Error::Wire`]
+    /// [`InvalidCapability`](crate::wire::Error::InvalidCapability) if the remote has opened the core
+    /// without knowing its key, which it then hears is not here,
+    /// [`TooManyChannels`](crate::wire::Error::TooManyChannels), and
+    /// [`SendBufferFull`](crate::wire::Error::SendBufferFull) while the remote takes nothing.
     pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
         lock(&self.inner).attach(core.shared())
     }

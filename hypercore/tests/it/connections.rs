@@ -202,6 +202,17 @@ fn a_core_that_nobody_adds_is_refused_at_once() {
             matches!(ends, (Ok(Ended::Refused), Ok(Ended::Refused))),
             "{ends:?}"
         );
+
+        // A side that is live says so, too: without the hook it may add the core later.
+        let options = ReplicateOptions::live().on_remote_open(|_| false);
+        let serving = Replication::new(Role::Responder, options).unwrap();
+        let cloning = clone.replicate(Role::Initiator, default()).unwrap();
+        let (ours, theirs) = tcp_pair().await;
+        let ends = soon("the end", zip(cloning.run(ours), serving.run(theirs))).await;
+        assert!(
+            matches!(ends, (Ok(Ended::Refused), Ok(Ended::Complete))),
+            "{ends:?}"
+        );
     });
 }
 

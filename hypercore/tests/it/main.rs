@@ -31,6 +31,7 @@ mod replicate;
 mod secrets;
 mod signer;
 mod static_logs;
+mod strangers;
 mod support;
 mod swarm;
 mod transports;

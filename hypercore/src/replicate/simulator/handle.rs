@@ -3,14 +3,15 @@
 use std::{cell::Cell, rc::Rc, time::Duration};
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use hypercore_wire::{Have, Message};
 
 use super::{
     network::Cable,
     plain,
     schedules::good_conditions,
-    unread::{Remote, origin},
+    unread::{Remote, finish, origin},
 };
-use crate::{Ended, Role, runtime, runtime::simulated::Runtime};
+use crate::{Ended, Replication, Role, runtime, runtime::simulated::Runtime};
 
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -54,5 +55,38 @@ fn one_who_does_not_read_while_the_connection_is_closed() {
         let ended = ended.take();
         assert!(matches!(ended, Some(Ok(Ended::Closed))), "{ended:?}");
         assert!(polls < 50, "{polls} polls");
+    });
+}
+
+/// That the remote had opened it was heard afterwards, when it was refused and the core closed.
+#[test]
+fn a_core_is_added_before_the_remote_is_heard_to_open_it() {
+    Runtime::run(0, |runtime| {
+        let cores = [1, 2].map(|number| origin(runtime, number, 4));
+        let mut remote = Remote::new(&cores[0]);
+        let ours = Replication::new(Role::Initiator, plain(false));
+        let mut ours = ours.expect("there is randomness");
+        finish(runtime, async move {
+            ours.add(&cores[0]).expect("it is open");
+            remote.open(&mut ours).await;
+            // Frames are looked at 64 at a time: the one that is too much together with the Open.
+            remote.say(&Message::Have(Have::block(0)));
+            remote.request(0..700);
+            let other = remote.session.open(cores[1].key().as_bytes());
+            let other = other.expect("there is room");
+            remote.write(&mut ours).await;
+            ours.add(&cores[1]).expect("it is open");
+            for _ in 0..8 {
+                runtime::timeout(MOMENT, future::pending::<()>()).await;
+                remote.read(&mut ours).await;
+            }
+            assert!(remote.session.is_open(other));
+            remote.channel = other;
+            remote.request(0..1);
+            remote.write(&mut ours).await;
+            assert_eq!(remote.next_block(&mut ours).await, other);
+            assert!(cores.iter().all(|core| core.peers()[0].opened));
+            drop(ours);
+        });
     });
 }
