@@ -239,7 +239,8 @@ impl OpenOptions {
     /// connection it came from, fails with [`Error::Refused`].
     ///
     /// The hook may be asked about a block that is not stored in the end. It holds up who appends
-    /// or sends, and must not append to this core itself.
+    /// or sends, and must not append to this core itself, nor use the
+    /// [`ReplicationHandle`](crate::ReplicationHandle) of the connection that a block came on.
     #[must_use]
     pub fn on_write(
         mut self,

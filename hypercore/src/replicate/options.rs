@@ -112,7 +112,8 @@ impl ReplicateOptions {
 
     /// Talks only to remotes whose static key `is_known`; with any other the connection fails with
     /// [`Error::NotAuthenticated`]. It is called once, when the handshake is over; without one there is
-    /// no connection ([`Error::NoHandshake`]).
+    /// no connection ([`Error::NoHandshake`]). The connection is locked during the call: see
+    /// [`ReplicationHandle`](crate::ReplicationHandle).
     #[must_use]
     pub fn on_authenticate(
         mut self,
@@ -126,7 +127,8 @@ impl ReplicateOptions {
     /// static key. It is called when the remote has opened the core and shown that it knows the key.
     /// For any other the core is closed then, and nothing of what is in it was said. That it is here
     /// is not hidden from them: our side has opened it by then, also if it is
-    /// [`discreet`](Self::discreet).
+    /// [`discreet`](Self::discreet). The connection is locked during the call: see
+    /// [`ReplicationHandle`](crate::ReplicationHandle).
     #[must_use]
     pub fn on_core_authenticate(
         mut self,

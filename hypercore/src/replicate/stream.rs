@@ -60,6 +60,12 @@ impl fmt::Debug for Replication {
 }
 
 /// Adds cores to a connection that may be running already, takes them off, and tells how it ended.
+///
+/// Its methods wait while the connection is polled. So the hooks that are called meanwhile must leave them
+/// to another task, or they would wait for themselves: [`on_authenticate`](ReplicateOptions::on_authenticate),
+/// [`on_core_authenticate`](ReplicateOptions::on_core_authenticate),
+/// [`on_remote_open`](ReplicateOptions::on_remote_open), and
+/// [`on_write`](crate::OpenOptions::on_write) for what a peer sent.
 #[derive(Clone)]
 pub struct ReplicationHandle {
     inner: Arc<Mutex<Connection>>,
@@ -74,6 +80,10 @@ impl fmt::Debug for ReplicationHandle {
 impl ReplicationHandle {
     /// Exchanges `core` on this connection too. Returns what the core calls the peer at the other
     /// end, in its events and in [`peers`](Hypercore::peers).
+    ///
+    /// If the remote has closed the core again that the hook
+    /// [`on_remote_open`](ReplicateOptions::on_remote_open) was told of, this opens it all the same, for a
+    /// remote that comes back to it.
     ///
     /// # Errors
     ///
@@ -92,7 +102,9 @@ impl ReplicationHandle {
 
     /// Takes `core` off this connection: the remote hears that it is closed, and the other cores go on.
     /// What is stored stays, and what waits for blocks waits for other peers. A connection that is not
-    /// live ends with its last core, a live one stays for those that are [added](Self::add).
+    /// live ends with its last core, as [`Ended::Closed`]; a live one stays for those that are
+    /// [added](Self::add). To come back the core has to be added on both sides, as the remote's has gone
+    /// with it.
     ///
     /// Returns whether the core was on this connection.
     pub fn remove(&self, core: &Hypercore) -> bool {

@@ -223,7 +223,7 @@ fn a_core_is_taken_off_a_connection() {
         let (kept_clone, left_clone) = (clone_of(&kept, false).await, clone_of(&left, false).await);
         let ours = Replication::new(Role::Initiator, ReplicateOptions::live()).unwrap();
         let theirs = Replication::new(Role::Responder, ReplicateOptions::live()).unwrap();
-        let handle = ours.handle();
+        let (handle, their_handle) = (ours.handle(), theirs.handle());
         for core in [&kept_clone, &left_clone] {
             ours.add(core).unwrap();
         }
@@ -249,11 +249,13 @@ fn a_core_is_taken_off_a_connection() {
         }
         assert!(left_clone.peers().is_empty() && left.peers().is_empty());
 
-        // The other goes on, and so does the connection: the core can come back.
+        // The other goes on, and so does the connection: the core can come back, on both sides.
         kept.append("block 2").await.unwrap();
         soon("a block", kept_clone.download(0..3)).await.unwrap();
         left.append("block 2").await.unwrap();
         handle.add(&left_clone).unwrap();
+        their_handle.add(&left).unwrap();
+        soon("a block", left_clone.download(0..3)).await.unwrap();
         running.cancel().await;
     });
 }

@@ -90,3 +90,30 @@ fn a_core_is_added_before_the_remote_is_heard_to_open_it() {
         });
     });
 }
+
+/// What it had said about the other core stayed unheard.
+#[test]
+fn a_core_of_which_too_much_is_asked_is_taken_off() {
+    Runtime::run(0, |runtime| {
+        let cores = [1, 2].map(|number| origin(runtime, number, 4));
+        let mut remote = Remote::new(&cores[0]);
+        let ours = Replication::new(Role::Initiator, plain(true));
+        let mut ours = ours.expect("there is randomness");
+        let handle = ours.handle();
+        finish(runtime, async move {
+            for core in &cores {
+                ours.add(core).expect("it is open");
+            }
+            let other = remote.session.open(cores[1].key().as_bytes());
+            let other = other.expect("there is room");
+            remote.open(&mut ours).await;
+            remote.request(0..700);
+            remote.channel = other;
+            remote.request(0..1);
+            remote.write(&mut ours).await;
+            assert!(handle.remove(&cores[0]));
+            assert_eq!(remote.next_block(&mut ours).await, other);
+            drop(ours);
+        });
+    });
+}
