@@ -28,7 +28,7 @@ fn no_flood_takes_more_than_the_limit_or_more_than_a_second() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let noise: Vec<u8> = (0..WINDOW).map(|n| (n * 77 % 255) as u8 | 1).collect();
     let (noise, alternating) = (rle::encode(&noise), rle::encode(&[0x55; 4096]));
-    let scattered = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
+    let scattered = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12;
     let floods: [(&str, Message<'_>); 7] = [
         ("ranges of nearly everything", &|remote, n| {
             remote.set_range(n..MAX - n, n % 3 != 0)
