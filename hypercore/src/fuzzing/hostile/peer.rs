@@ -216,10 +216,13 @@ impl Hostile {
 
 /// Whether a connection may end so whose remote lies, is silent or leaves.
 fn is_fair(error: &Error) -> bool {
-    use hypercore_wire::Error::{SendStalled, TimedOut, UnexpectedEnd};
+    use hypercore_wire::Error::{FrameTooSlow, SendStalled, TimedOut, UnexpectedEnd};
     let is_lost = matches!(
         error,
-        Error::Transport(_) | Error::Wire(TimedOut { .. } | SendStalled { .. } | UnexpectedEnd)
+        Error::Transport(_)
+            | Error::Wire(
+                FrameTooSlow { .. } | TimedOut { .. } | SendStalled { .. } | UnexpectedEnd
+            )
     );
     is_lost || error.is_peer_fault()
 }
