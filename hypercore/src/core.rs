@@ -103,7 +103,9 @@ impl Core {
             }
             self.answer_seeks();
             // Perhaps no peer has anything else to look in.
-            self.replicator.settle(&self.log);
+            if self.replicator.demand.seeks_available() {
+                self.replicator.settle(&self.log);
+            }
             let length = self.log.length();
             if self.log.bitfield().total() == length {
                 self.events.emit(Event::Sync { length });

@@ -233,8 +233,8 @@ impl FeedFiles {
         Ok(any)
     }
 
-    /// Forgets everything, durably: all files become empty. The secret key is overwritten with zeros
-    /// before; the disk may keep a copy.
+    /// Forgets everything, durably: all files become empty. The secret key is overwritten before; the disk
+    /// may keep a copy.
     ///
     /// Nothing is left to mix with what is written next. Cut short, it leaves the log, or one that
     /// [is being erased](Self::is_being_erased). The size of the pages stays.
@@ -253,7 +253,6 @@ impl FeedFiles {
         // The bitfield goes first: without it nothing claims what is being removed.
         self.truncate(&self.bitfield, 0)?;
         self.bitfield.sync()?;
-        // The zeros go last: as long as they are there, all else is to be forgotten.
         if self.secret_key.len()? > 0 {
             self.write_secret_key(&ERASED)?;
             self.secret_key.sync()?;
@@ -262,6 +261,7 @@ impl FeedFiles {
         let mut content = content.into_iter().filter(|file| self.is_ours(file));
         content.try_for_each(|file| self.truncate(file, 0))?;
         self.sync_content()?;
+        // The mark goes last: as long as it is there, all else is to be forgotten.
         for key in [&self.key, &self.secret_key] {
             self.truncate(key, 0)?;
             key.sync()?;
@@ -270,7 +270,8 @@ impl FeedFiles {
     }
 
     /// Whether a log was here that was to be forgotten, and a [`reset`](Self::reset) of it was cut short:
-    /// there is no bitfield, and zeros stand in place of the secret key.
+    /// there is no bitfield, and a mark stands in place of the secret key, which no disk leaves there by
+    /// itself.
     ///
     /// # Errors
     ///
@@ -399,7 +400,7 @@ impl fmt::Debug for FeedFiles {
 }
 
 /// What is left of the secret key of a log that is being forgotten.
-const ERASED: [u8; 64] = [0; 64];
+const ERASED: [u8; 64] = *b"This key is erased. What is left of its log is to be forgotten.\n";
 
 /// The length of a node in `tree`: its hash, then its size as a big endian number.
 pub(crate) const RECORD: usize = 40;

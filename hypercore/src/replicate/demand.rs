@@ -365,6 +365,12 @@ impl Demand {
         });
     }
 
+    /// Whether one for a byte does.
+    pub(crate) fn seeks_available(&self) -> bool {
+        let mut seeks = self.seeks.iter();
+        seeks.any(|seeking| seeking.waiter.if_available)
+    }
+
     /// Whether a request waits for [`Self::settle`].
     pub(crate) fn wants_settling(&self) -> bool {
         !self.if_available.is_empty()

@@ -427,18 +427,24 @@ impl Replicator {
 
     /// Ends a connection that is not live once neither side wants anything more (`end`).
     fn end(&mut self, id: PeerId, log: &Log, now: Instant) {
-        let complete = self.demand.everything && self.is_complete(log);
+        let everything = self.demand.everything;
+        let is_whole = everything && self.is_whole(log);
+        let Some(attached) = self.peers.get(&id).map(|peer| peer.attached()) else {
+            return;
+        };
+        let mut others = self.peers.values();
+        let has_to_wait = others.any(|peer| peer.may_hold_up(attached));
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
         if peer.stage != Stage::Open || peer.options.live {
             return;
         }
-        if peer.downloading && complete && peer.is_settled() {
+        if peer.downloading && is_whole && !has_to_wait && peer.is_settled() {
             peer.downloading = false;
             peer.satisfied = true;
             peer.send_status();
-        } else if self.demand.everything && !complete {
+        } else if everything && !is_whole {
             peer.want_more();
         }
         if peer.may_end(now) {
@@ -450,11 +456,8 @@ impl Replicator {
         }
     }
 
-    /// Whether every block that is known to exist is stored here, and no peer has yet to tell of more.
-    fn is_complete(&self, log: &Log) -> bool {
-        if !self.peers.values().all(|peer| peer.has_told()) {
-            return false;
-        }
+    /// Whether every block that is known to exist is stored here.
+    fn is_whole(&self, log: &Log) -> bool {
         let remote = self
             .peers
             .values()

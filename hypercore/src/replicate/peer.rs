@@ -73,9 +73,10 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) options: PeerOptions,
     pub(crate) stage: Stage,
-    /// When a remote that has not opened the core counts as one that does not have it, or `None` once
-    /// it does.
-    open_by: Option<Instant>,
+    /// When a remote that has not opened the core, or told what it has, is not waited for any more; `None`
+    /// from then on.
+    tell_by: Option<Instant>,
+    attached: Instant,
     pub(crate) remote_public_key: Option<[u8; 32]>,
     pub(crate) downloading: bool,
     /// It downloads nothing because everything was here, and not because somebody said so.
@@ -85,7 +86,9 @@ pub(crate) struct Peer {
     pub(crate) remote_uploading: bool,
     /// The remote has sent a Want, so it hears of new blocks.
     remote_wants: bool,
-    /// Whether it has heard of blocks since it said that it wants nothing more.
+    /// The remote has downloaded, and says that it wants nothing more.
+    remote_satisfied: bool,
+    /// Whether it has heard of blocks since it said so.
     news: News,
     pub(crate) remote_acks: bool,
     /// What the remote has, as far as it told us.
@@ -153,7 +156,8 @@ impl Peer {
         Self {
             id,
             stage: Stage::Opening,
-            open_by: now.checked_add(OPEN_TIMEOUT),
+            tell_by: now.checked_add(OPEN_TIMEOUT),
+            attached: now,
             remote_public_key: None,
             downloading: options.download,
             satisfied: false,
@@ -161,6 +165,7 @@ impl Peer {
             remote_downloading: true,
             remote_uploading: true,
             remote_wants: false,
+            remote_satisfied: false,
             news: News::None,
             remote_acks: false,
             remote: RemoteBitfield::new(options.remote_bitfield_bytes),
@@ -281,6 +286,11 @@ impl Peer {
         }
     }
 
+    /// When the connection took up this core.
+    pub(crate) const fn attached(&self) -> Instant {
+        self.attached
+    }
+
     /// Something is missing: asks the remote again if it was told that nothing is.
     pub(crate) fn want_more(&mut self) {
         if self.stage == Stage::Open && std::mem::take(&mut self.satisfied) {
@@ -384,7 +394,7 @@ impl Peer {
         if !self.remote_wants {
             return;
         }
-        if !self.remote_downloading && self.remote.next_clear(blocks.start) < blocks.end {
+        if self.remote_satisfied && self.remote.next_clear(blocks.start) < blocks.end {
             self.news = News::Told;
         }
         if let Some(Message::Have(have)) = self.outbox.last_mut()

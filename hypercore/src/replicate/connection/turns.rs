@@ -43,7 +43,11 @@ impl Connection {
         let enough = self.session.buffered() + PORTION;
         let mut answers = Answers::default();
         let mut messages = Vec::new();
-        while self.may_answer() && (self.session.buffered() < enough || answers.has_read_ahead()) {
+        // Nothing is read for a remote that has closed the core, which nobody was told yet.
+        while self.session.is_open(channel)
+            && self.may_answer()
+            && (self.session.buffered() < enough || answers.has_read_ahead())
+        {
             match answers.next(&shared, peer, &mut messages, now) {
                 Ok(true) => {
                     self.answered = Some(channel);

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
-use super::{InFlight, News, Peer, Stage};
+use super::{InFlight, News, OPEN_TIMEOUT, Peer, Stage};
 use crate::{error::Result, log::Log, replicate::downloads::Blocks};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -80,6 +80,8 @@ impl Peer {
     pub(crate) fn on_status(&mut self, status: &Status) -> Vec<InFlight> {
         self.remote_uploading = status.uploading;
         self.remote_downloading = status.downloading;
+        // One that downloads has asked for news before it says that it has enough; a writer asks later.
+        self.remote_satisfied = !status.downloading && self.remote_wants;
         if status.downloading {
             self.news = News::None;
         }
@@ -103,27 +105,37 @@ impl Peer {
     /// Whether it has told us all we asked about what it has, or never will.
     pub(crate) fn is_settled(&self) -> bool {
         match self.stage {
-            Stage::Opening => self.open_by.is_none(),
+            Stage::Opening => self.tell_by.is_none(),
             Stage::Open => !self.can_download() || (self.heard && self.wants_in_flight == 0),
             Stage::Done => true,
         }
     }
 
-    /// Whether it has told us anything of what it has, or never will.
+    /// Whether it has told us anything of what it has, or has had its time to.
     pub(crate) fn has_told(&self) -> bool {
-        self.is_settled() || self.stage == Stage::Open && self.heard
+        self.is_settled() || self.tell_deadline().is_none()
     }
 
-    /// When it is to be given up on that it opens the core.
-    pub(super) fn open_deadline(&self) -> Option<Instant> {
-        self.open_by.filter(|_| self.stage == Stage::Opening)
+    /// Whether the connection to `other` has to wait for what this one tells. Those that come later do not
+    /// hold it up: there may always be another.
+    pub(crate) fn may_hold_up(&self, other: Instant) -> bool {
+        !self.has_told() && self.attached <= other + OPEN_TIMEOUT
+    }
+
+    /// When it is to be given up on that it opens the core and tells what it has.
+    pub(super) fn tell_deadline(&self) -> Option<Instant> {
+        self.tell_by.filter(|_| match self.stage {
+            Stage::Opening => true,
+            Stage::Open => !self.heard,
+            Stage::Done => false,
+        })
     }
 
     /// Gives up on that if it is time to; whether that is news.
     pub(crate) fn give_up_opening(&mut self, now: Instant) -> bool {
-        let is_due = self.open_deadline().is_some_and(|at| at <= now);
+        let is_due = self.tell_deadline().is_some_and(|at| at <= now);
         if is_due {
-            self.open_by = None;
+            self.tell_by = None;
         }
         is_due
     }

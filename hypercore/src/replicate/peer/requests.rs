@@ -303,17 +303,33 @@ impl Peer {
         let deadlines = [
             late,
             self.timeout_at(),
-            self.open_deadline(),
+            self.byte_timeout_at(),
+            self.tell_deadline(),
             self.news_deadline(),
         ];
         deadlines.into_iter().flatten().min()
+    }
+
+    /// Since when there was no answer to any request.
+    fn silent_since(&self) -> Option<Instant> {
+        let oldest = self.in_flight.front()?.stamp.sent;
+        Some(oldest.max(self.last_answer))
+    }
+
+    /// When a request for a byte will be given up. Nobody waits for other cores, as it may never be answered.
+    fn byte_timeout_at(&self) -> Option<Instant> {
+        let mut requests = self.in_flight.iter();
+        requests.find(|request| matches!(request.wanted, Wanted::Byte(_)))?;
+        let since = self.silent_since()?;
+        let heard = self.options.load.last_heard().unwrap_or(since);
+        since.max(heard).checked_add(self.options.timeout?)
     }
 
     /// When a request will have waited for too long.
     fn timeout_at(&self) -> Option<Instant> {
         let timeout = self.options.timeout?;
         let load = &self.options.load;
-        let since = self.in_flight.front()?.stamp.sent.max(self.last_answer);
+        let since = self.silent_since()?;
         // On a slow connection with many cores each waits for long while the others are answered.
         let others = load.last_answered().unwrap_or(since).max(since);
         let most = since.checked_add(timeout.checked_mul(MAX_TIMEOUTS - 1)?)?;
@@ -337,12 +353,12 @@ impl Peer {
     /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
-        let has_timed_out = |peer: &Self| peer.timeout_at().is_some_and(|at| at <= now);
-        if !has_timed_out(self) {
-            return Ok(Vec::new());
-        }
-        let forgotten = self.give_up(|request| matches!(request.wanted, Wanted::Byte(_)));
-        if has_timed_out(self) {
+        let forgotten = if self.byte_timeout_at().is_some_and(|at| at <= now) {
+            self.give_up(|request| matches!(request.wanted, Wanted::Byte(_)))
+        } else {
+            Vec::new()
+        };
+        if self.timeout_at().is_some_and(|at| at <= now) {
             let seconds = self
                 .options
                 .timeout

@@ -1,15 +1,15 @@
 //! Several cores on one connection, and what happens to one of them.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use hypercore_merkle::KeyPair;
-use hypercore_storage::Memory;
-use hypercore_wire::{Event, Message};
+use hypercore_storage::{FileName, Memory, testing::Recording};
+use hypercore_wire::{Event, Message, Status};
 
 use super::{
     network::{Cable, Conditions},
-    open, plain,
+    open, open_on, plain,
     schedules::good_conditions,
     unread::{Remote, finish, origin},
 };
@@ -44,6 +44,77 @@ fn one_that_is_closed_while_another_is_asked_for_too_much() {
             assert_eq!(cores.map(|core| core.peers().len()), [1, 0]);
             drop(ours);
         });
+    });
+}
+
+/// All that was asked for was read first, at once.
+#[test]
+fn one_that_is_closed_with_much_asked_of_it_is_not_read() {
+    Runtime::run(0, |runtime| {
+        let storage = Recording::new(Memory::new());
+        let key_pair = KeyPair::from_seed(&[1; 32]);
+        let key = key_pair.public_key();
+        let core = open_on(Arc::new(storage.clone()), key, Some(key_pair), false);
+        let ours = core.replicate(Role::Initiator, plain(true));
+        let mut ours = ours.expect("it is open");
+        finish(runtime, async move {
+            let blocks = (0..640).map(|_| vec![7; 1 << 10]);
+            core.append_batch(blocks).await.expect("memory holds it");
+            let mut remote = Remote::new(&core);
+            remote.open(&mut ours).await;
+            storage.take(FileName::Data);
+            // The last question and the Close are looked at together.
+            remote.say(&Message::Status(Status {
+                uploading: true,
+                downloading: true,
+            }));
+            remote.request(0..640);
+            let channel = remote.channel;
+            remote.session.close(channel);
+            remote.write(&mut ours).await;
+            remote.read(&mut ours).await;
+            let read = storage.take(FileName::Data).bytes_read;
+            assert!(read <= 64 << 10, "{read} bytes for nobody");
+            drop(ours);
+        });
+    });
+}
+
+/// No connection of a full clone ended while one was silent.
+#[test]
+fn a_peer_that_tells_nothing_holds_up_no_other() {
+    Runtime::run(0, |runtime| {
+        let writer = origin(runtime, 1, 4);
+        let copy = open(&Memory::new(), writer.key(), None, false);
+        let (_silent, [socket, mut theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let ours = copy.replicate(Role::Initiator, plain(false));
+        let ours = ours.expect("it is open");
+        runtime.spawn(async move {
+            let _ = ours.run(socket).await;
+        });
+        let remote = Remote::new(&writer);
+        runtime.spawn(async move {
+            let opening = remote.session.outgoing();
+            theirs.write_all(opening).await.expect("it is read");
+            let mut buffer = vec![0; 1 << 12];
+            while theirs.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+        });
+        runtime.run_for(MOMENT);
+        assert!(copy.peers()[0].opened);
+        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let ends = Rc::new(Cell::new(None));
+        for (core, role, socket) in [
+            (&writer, Role::Responder, theirs),
+            (&copy, Role::Initiator, ours),
+        ] {
+            let ours = core.replicate(role, plain(false)).expect("it is open");
+            let end = Rc::clone(&ends);
+            runtime.spawn(async move { end.set(Some(ours.run(socket).await)) });
+        }
+        runtime.run_for(14 * MOMENT);
+        let ended = ends.take();
+        assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
+        assert!(copy.has(3) && copy.peers().len() == 1);
     });
 }
 
