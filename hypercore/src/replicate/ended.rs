@@ -9,7 +9,7 @@ use std::fmt;
 /// | is | wants more |
 /// | --- | --- |
 /// | live | always |
-/// | a full clone | until it has every block of the log, up to the last that any connected peer has told of, also those that no peer has; and until each has told, or has not opened the core for ten seconds |
+/// | a full clone | until it has every block of the log, up to the last that any connected peer has told of, also those that no peer has. It waits up to ten seconds for what peers tell that have just connected |
 /// | a sparse clone | always: its owner may ask for a block at any time |
 /// | a writer, or anybody with `download: Some(false)` | never |
 ///
