@@ -189,11 +189,11 @@ fn carry_blocks() {
 
 /// Two sessions with one open channel, and its name at the first.
 fn connected() -> (Session, Session, ChannelId) {
-    let session = |initiator| {
-        let options = SessionOptions::new(initiator).expect("randomness");
+    let session = |role| {
+        let options = SessionOptions::new(role).expect("randomness");
         Session::new(options, Instant::now()).expect("good options")
     };
-    let (mut alice, mut bob) = (session(true), session(false));
+    let (mut alice, mut bob) = (session(Role::Initiator), session(Role::Responder));
     let channel = alice.open(&[7; 32]).expect("a first channel");
     bob.open(&[7; 32]).expect("a first channel");
     while !(alice.outgoing().is_empty() && bob.outgoing().is_empty()) {

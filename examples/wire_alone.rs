@@ -6,12 +6,14 @@
 
 use std::time::Instant;
 
-use hypercore_wire::{Error, Event, Message, Request, Session, SessionOptions, discovery_key};
+use hypercore_wire::{
+    Error, Event, Message, Request, Role, Session, SessionOptions, discovery_key,
+};
 
 fn main() -> Result<(), Error> {
     let key = [7; 32]; // of the log both talk about
-    let mut alice = Session::new(SessionOptions::new(true)?, Instant::now())?;
-    let mut bob = Session::new(SessionOptions::new(false)?, Instant::now())?;
+    let mut alice = Session::new(SessionOptions::new(Role::Initiator)?, Instant::now())?;
+    let mut bob = Session::new(SessionOptions::new(Role::Responder)?, Instant::now())?;
 
     let channel = alice.open(&key)?;
     pump(&mut alice, &mut bob)?;

@@ -261,7 +261,8 @@ fn connected() -> [Session; 2] {
         let (secret, ephemeral) = (Secret::new(&STATIC[side]), Secret::new(&EPHEMERAL[side]));
         let key_pair = StaticKeyPair::from_secret(&secret.0);
         let nonce = [[0xa1; 24], [0xb2; 24]][side];
-        let options = SessionOptions::with_keys(side == 0, key_pair, nonce);
+        let role = [Role::Initiator, Role::Responder][side];
+        let options = SessionOptions::with_keys(role, key_pair, nonce);
         Session::with_fixed_ephemeral_for_testing_only(options, now, &ephemeral.0).unwrap()
     });
     for side in [0, 1, 0] {

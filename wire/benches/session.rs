@@ -9,7 +9,8 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
 use hypercore_wire::{
-    Body, ChannelId, Data, DataNode, Event, Frame, Have, Limits, Message, Session, SessionOptions,
+    Body, ChannelId, Data, DataNode, Event, Frame, Have, Limits, Message, Role, Session,
+    SessionOptions,
 };
 use prost::Message as _;
 use salsa20::{
@@ -118,11 +119,11 @@ fn exchange(
 /// Two sessions with one open channel, and its name at the first.
 fn connected() -> (Session, Session, ChannelId) {
     let now = Instant::now();
-    let session = |initiator| {
-        let options = SessionOptions::new(initiator).expect("randomness");
+    let session = |role| {
+        let options = SessionOptions::new(role).expect("randomness");
         Session::new(options, now).expect("good options")
     };
-    let (mut alice, mut bob) = (session(true), session(false));
+    let (mut alice, mut bob) = (session(Role::Initiator), session(Role::Responder));
     let channel = alice.open(&KEY).expect("a first channel");
     bob.open(&KEY).expect("a first channel");
     while !(alice.outgoing().is_empty() && bob.outgoing().is_empty()) {

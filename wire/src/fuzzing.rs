@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use crate::{
     Body, ChannelId, Data, Error, Event, Frame, Have, Limits, MAX_BLOCKS, MAX_NUMBER, Message,
-    MessageKind, Options, Received, Request, SecureStream, Session, SessionOptions, StaticKeyPair,
-    Unhave, Unwant, Want, discovery_key, schema::oracle,
+    MessageKind, Options, Received, Request, Role, SecureStream, Session, SessionOptions,
+    StaticKeyPair, Unhave, Unwant, Want, discovery_key, schema::oracle,
 };
 
 /// Any bytes as a stream in clear: however they are split, the same frames come out and the same
@@ -115,7 +115,7 @@ fn check_numbers(message: &Message, limits: &Limits) {
 
 /// The frames in `data` read in chunks, where an empty one is a keep-alive, and how it ended.
 fn frames(mut data: &[u8], size: impl Fn(usize) -> usize) -> (Vec<Bytes>, Result<usize, Error>) {
-    let mut options = options(true);
+    let mut options = options(Role::Initiator);
     (options.noise, options.encrypted) = (false, false);
     let mut stream = SecureStream::new(&options).expect("no randomness is needed");
     stream.trust();
@@ -582,16 +582,16 @@ fn exchange(sides: &mut [Session; 2], now: Instant) {
     while carry_all(0) + carry_all(1) > 0 {}
 }
 
-fn options(initiator: bool) -> SessionOptions {
-    let seed = u8::from(initiator);
-    SessionOptions::with_keys(initiator, StaticKeyPair::from_seed(&[seed; 32]), [seed; 24])
+fn options(role: Role) -> SessionOptions {
+    let seed = u8::from(role == Role::Initiator);
+    SessionOptions::with_keys(role, StaticKeyPair::from_seed(&[seed; 32]), [seed; 24])
 }
 
 fn sessions(now: Instant, change: impl Fn(&mut SessionOptions)) -> [Session; 2] {
-    [true, false].map(|initiator| {
-        let mut options = options(initiator);
+    [Role::Initiator, Role::Responder].map(|role| {
+        let mut options = options(role);
         change(&mut options);
-        let ephemeral = [2 + u8::from(initiator); 32];
+        let ephemeral = [2 + u8::from(role == Role::Initiator); 32];
         Session::with_fixed_ephemeral_for_testing_only(options, now, &ephemeral)
             .expect("no randomness is needed")
     })

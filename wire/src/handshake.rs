@@ -28,7 +28,7 @@ use snow::params::NoiseParams;
 
 use crate::key::{equal, is_low_order};
 use crate::resolver::Resolver;
-use crate::{Error, SessionOptions, Split, schema};
+use crate::{Error, Role, SessionOptions, Split, schema};
 
 /// The suite every Hypercore 9 peer speaks, with an empty prologue.
 const SUITE: &str = "Noise_XX_25519_ChaChaPoly_BLAKE2b";
@@ -67,10 +67,9 @@ impl Handshake {
         if let Some(ephemeral) = fixed_ephemeral {
             builder = builder.fixed_ephemeral_key_for_testing_only(ephemeral);
         }
-        let noise = if options.initiator {
-            builder.build_initiator()
-        } else {
-            builder.build_responder()
+        let noise = match options.role {
+            Role::Initiator => builder.build_initiator(),
+            Role::Responder => builder.build_responder(),
         };
         Ok(Self {
             noise: Box::new(noise.map_err(|_| Error::Random)?),

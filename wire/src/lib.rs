@@ -22,7 +22,7 @@
 //!
 //! # Vocabulary
 //!
-//! * *initiator*, *responder*: who started the connection and who accepted it.
+//! * *initiator*, *responder*: the [`Role`] of who started the connection and of who accepted it.
 //! * *channel*: one log on a connection. Each side numbers those it opens itself.
 //! * *key*, *discovery key*, *capability*: a log's public key; its keyed hash, by which strangers
 //!   name it; and the proof, bound to one connection, that one knows the key.
@@ -33,12 +33,12 @@
 //!
 //! ```
 //! use std::time::Instant;
-//! use hypercore_wire::{Event, Have, Message, Session, SessionOptions};
+//! use hypercore_wire::{Event, Have, Message, Role, Session, SessionOptions};
 //!
 //! # fn main() -> Result<(), hypercore_wire::Error> {
 //! let (now, key) = (Instant::now(), [7; 32]);
-//! let mut alice = Session::new(SessionOptions::new(true)?, now)?;
-//! let mut bob = Session::new(SessionOptions::new(false)?, now)?;
+//! let mut alice = Session::new(SessionOptions::new(Role::Initiator)?, now)?;
+//! let mut bob = Session::new(SessionOptions::new(Role::Responder)?, now)?;
 //! let channel = alice.open(&key)?;
 //! bob.open(&key)?;
 //! alice.send(channel, &Message::Have(Have::block(3)))?;
@@ -82,6 +82,7 @@ mod limits;
 mod message;
 mod mux;
 mod resolver;
+mod role;
 mod schema;
 mod secure_stream;
 mod session;
@@ -96,6 +97,7 @@ pub use message::{
     MessageKind, Open, Options, Request, Status, Unhave, Unwant, Want,
 };
 pub use mux::{ChannelId, MessageStream, Mux};
+pub use role::Role;
 pub use secure_stream::{Received, SecureStream};
 pub use session::{Event, KEEP_ALIVE_WINDOW, Session, SessionOptions, UNMATCHED_WINDOW};
 

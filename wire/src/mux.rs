@@ -29,9 +29,6 @@ use crate::{
 ///
 /// A connection that is encrypted already can carry a [`Mux`] by implementing this.
 pub trait MessageStream {
-    /// Whether our side started the connection.
-    fn is_initiator(&self) -> bool;
-
     /// The static key of the remote.
     fn remote_public_key(&self) -> Option<[u8; 32]>;
 

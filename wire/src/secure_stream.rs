@@ -16,7 +16,7 @@ use crate::buffer::Inbox;
 use crate::cipher::Cipher;
 use crate::handshake::{Agreement, Handshake};
 use crate::mux::MessageStream;
-use crate::{Direction, Error, Limits, SessionOptions, Split, varint};
+use crate::{Direction, Error, Limits, Role, SessionOptions, Split, varint};
 
 /// Bytes to whole frames and back: handshake, encryption, framing.
 ///
@@ -28,7 +28,7 @@ use crate::{Direction, Error, Limits, SessionOptions, Split, varint};
 ///
 /// A frame of length 0 is a keep-alive.
 pub struct SecureStream {
-    initiator: bool,
+    role: Role,
     encrypted: bool,
     nonce: [u8; 24],
     phase: Phase,
@@ -85,7 +85,7 @@ impl SecureStream {
         ephemeral: Option<&[u8; 32]>,
     ) -> Result<Self, Error> {
         let mut stream = Self {
-            initiator: options.initiator,
+            role: options.role,
             encrypted: options.encrypted,
             nonce: options.nonce,
             phase: Phase::Frames,
@@ -234,6 +234,12 @@ impl SecureStream {
         }
     }
 
+    /// Which side we are.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// Whether frames can be sent: the handshake is over, or there is none.
     #[must_use]
     pub fn is_handshaken(&self) -> bool {
@@ -316,10 +322,6 @@ impl SecureStream {
 }
 
 impl MessageStream for SecureStream {
-    fn is_initiator(&self) -> bool {
-        self.initiator
-    }
-
     fn remote_public_key(&self) -> Option<[u8; 32]> {
         self.identity
             .as_ref()
@@ -360,7 +362,7 @@ impl MessageStream for SecureStream {
 impl fmt::Debug for SecureStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecureStream")
-            .field("initiator", &self.initiator)
+            .field("role", &self.role)
             .field("handshaken", &self.is_handshaken())
             .field("received", &self.inbox.filled().len())
             .field("outgoing", &self.outbox.len())

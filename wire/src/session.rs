@@ -18,14 +18,14 @@ use self::timers::{Rate, half};
 use crate::budget::Share;
 use crate::mux::MessageStream;
 use crate::secure_stream::Received;
-use crate::{ChannelId, Error, Limits, Message, Mux, SecureStream, StaticKeyPair};
+use crate::{ChannelId, Error, Limits, Message, Mux, Role, SecureStream, StaticKeyPair};
 
 /// How a [`Session`] is to be.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct SessionOptions {
-    /// Whether our side started the connection. The two sides must differ.
-    pub initiator: bool,
+    /// Which side we are.
+    pub role: Role,
     /// Our static key pair.
     pub key_pair: StaticKeyPair,
     /// The nonce of our stream cipher. Must never be used for two connections.
@@ -52,21 +52,17 @@ impl SessionOptions {
     ///
     /// # Errors
     /// [`Error::Random`] if the operating system gives no random bytes.
-    pub fn new(initiator: bool) -> Result<Self, Error> {
+    pub fn new(role: Role) -> Result<Self, Error> {
         let mut nonce = [0; 24];
         getrandom::fill(&mut nonce).map_err(|_| Error::Random)?;
-        Ok(Self::with_keys(
-            initiator,
-            StaticKeyPair::generate()?,
-            nonce,
-        ))
+        Ok(Self::with_keys(role, StaticKeyPair::generate()?, nonce))
     }
 
     /// The defaults of Hypercore 9, with keys from elsewhere.
     #[must_use]
-    pub fn with_keys(initiator: bool, key_pair: StaticKeyPair, nonce: [u8; 24]) -> Self {
+    pub fn with_keys(role: Role, key_pair: StaticKeyPair, nonce: [u8; 24]) -> Self {
         Self {
-            initiator,
+            role,
             key_pair,
             nonce,
             noise: true,
@@ -514,10 +510,10 @@ impl Session {
         self.finished && self.buffered() == 0
     }
 
-    /// Whether our side started the connection.
+    /// Which side we are.
     #[must_use]
-    pub fn is_initiator(&self) -> bool {
-        self.stream.is_initiator()
+    pub fn role(&self) -> Role {
+        self.stream.role()
     }
 
     /// Whether the handshake is over, or there is none.

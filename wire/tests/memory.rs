@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use hypercore_wire::{Session, SessionOptions, StaticKeyPair};
+use hypercore_wire::{Role, Session, SessionOptions, StaticKeyPair};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -26,7 +26,7 @@ fn each(act: impl Fn(&mut Session, Instant)) -> usize {
     let region = Region::new(ALLOCATOR);
     for _ in 0..COUNT {
         let key_pair = StaticKeyPair::from_seed(&[1; 32]);
-        let options = SessionOptions::with_keys(false, key_pair, [2; 24]);
+        let options = SessionOptions::with_keys(Role::Responder, key_pair, [2; 24]);
         let mut session = Session::new(options, now).expect("randomness");
         act(&mut session, now);
         sessions.push(session);
@@ -39,7 +39,8 @@ fn each(act: impl Fn(&mut Session, Instant)) -> usize {
 #[test]
 fn an_unfinished_handshake_takes_less_than_four_kibibytes() {
     let now = Instant::now();
-    let options = SessionOptions::with_keys(true, StaticKeyPair::from_seed(&[3; 32]), [4; 24]);
+    let options =
+        SessionOptions::with_keys(Role::Initiator, StaticKeyPair::from_seed(&[3; 32]), [4; 24]);
     let first = Session::new(options, now).expect("randomness");
     let first = first.outgoing().to_vec();
     assert_eq!(first.len(), 59);

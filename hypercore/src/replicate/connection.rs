@@ -98,7 +98,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(role: Role, mut options: ReplicateOptions) -> Result<Self> {
-        let mut session = SessionOptions::new(role == Role::Initiator)?;
+        let mut session = SessionOptions::new(role)?;
         if let Some(key_pair) = options.key_pair.take() {
             session.key_pair = key_pair;
         }

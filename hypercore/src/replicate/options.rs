@@ -7,17 +7,6 @@ use hypercore_merkle::{DiscoveryKey, PublicKey};
 use super::load::Load;
 use crate::error::{Error, Result};
 
-/// Which end of the connection this is: one side must be the initiator, the other the responder.
-/// By custom the side that connects is the initiator. With two of the same role the handshake fails,
-/// or comes to no end until [its time](crate::wire::Limits::handshake_duration) is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The side that starts the handshake.
-    Initiator,
-    /// The side that answers it.
-    Responder,
-}
-
 /// How to replicate over one connection.
 #[derive(Debug)]
 #[non_exhaustive]

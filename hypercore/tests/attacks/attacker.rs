@@ -9,7 +9,7 @@ use std::{
 use hypercore::{
     Bytes,
     wire::{
-        Body, Direction, Frame, Limits, Message, MessageStream, Open, Received, SecureStream,
+        Body, Direction, Frame, Limits, Message, MessageStream, Open, Received, Role, SecureStream,
         SessionOptions, discovery_key,
     },
 };
@@ -67,7 +67,7 @@ pub(crate) struct Attacker {
 
 impl Attacker {
     pub(crate) fn new(address: &str) -> Self {
-        let stream = SecureStream::new(&SessionOptions::new(true).unwrap()).unwrap();
+        let stream = SecureStream::new(&SessionOptions::new(Role::Initiator).unwrap()).unwrap();
         let mut attacker = Self {
             tcp: connect(address),
             stream,

@@ -11,7 +11,9 @@ use std::{
 use async_std::task::block_on;
 use hypercore::{
     Bytes, GetOptions, Hypercore, KeyPair, ProofOptions,
-    wire::{ChannelId, Data, DataNode, Event, Have, Message, Session, SessionOptions, Unhave},
+    wire::{
+        ChannelId, Data, DataNode, Event, Have, Message, Role, Session, SessionOptions, Unhave,
+    },
 };
 
 use crate::process::{KEY, Process, SEED, Scene};
@@ -162,8 +164,11 @@ impl Liar {
     }
 
     fn lie(&self, mut stream: TcpStream) -> Option<()> {
-        let mut session =
-            Session::new(SessionOptions::new(false).unwrap(), Instant::now()).unwrap();
+        let mut session = Session::new(
+            SessionOptions::new(Role::Responder).unwrap(),
+            Instant::now(),
+        )
+        .unwrap();
         let channel = session.open(self.core.key().as_bytes()).unwrap();
         let mut buffer = [0; 4096];
         stream

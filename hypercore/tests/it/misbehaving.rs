@@ -295,7 +295,8 @@ fn the_discovery_key_alone_opens_nothing() {
                 .unwrap();
             let ours = task::spawn(replication.run(ours));
 
-            let mut stream = SecureStream::new(&SessionOptions::new(false).unwrap()).unwrap();
+            let mut stream =
+                SecureStream::new(&SessionOptions::new(Role::Responder).unwrap()).unwrap();
             let mut opened = false;
             let mut told = Vec::new();
             let hung_up = async {

@@ -24,7 +24,7 @@ pub(crate) struct Puppet {
 impl Puppet {
     /// A responder that knows the key of `core`, once both sides have opened it.
     pub(crate) async fn new(core: &Hypercore, stream: TcpStream) -> Self {
-        let options = SessionOptions::new(false).unwrap();
+        let options = SessionOptions::new(Role::Responder).unwrap();
         let mut session = Session::new(options, Instant::now()).unwrap();
         let channel = session.open(core.key().as_bytes()).unwrap();
         let mut puppet = Self {

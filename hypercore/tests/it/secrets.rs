@@ -56,7 +56,7 @@ fn nothing_that_holds_a_secret_shows_it() {
             &format!("{replication:?} {:?}", replication.handle()),
         );
 
-        let options = || SessionOptions::with_keys(true, identity(), [3; 24]);
+        let options = || SessionOptions::with_keys(Role::Initiator, identity(), [3; 24]);
         shows_nothing("SessionOptions", &format!("{:?}", options()));
         let mut session = Session::new(options(), std::time::Instant::now()).unwrap();
         // The key of a log is what lets others read it.

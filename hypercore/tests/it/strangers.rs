@@ -21,7 +21,7 @@ struct Stranger {
 impl Stranger {
     async fn new(options: ReplicateOptions) -> Self {
         let ours = Replication::new(Role::Responder, options).unwrap();
-        let stream = SecureStream::new(&SessionOptions::new(true).unwrap()).unwrap();
+        let stream = SecureStream::new(&SessionOptions::new(Role::Initiator).unwrap()).unwrap();
         let mut stranger = Self { stream, ours };
         for _ in 0..3 {
             assert_eq!(stranger.hear().await, []);

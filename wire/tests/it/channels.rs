@@ -140,10 +140,6 @@ struct Elsewhere {
 }
 
 impl MessageStream for Elsewhere {
-    fn is_initiator(&self) -> bool {
-        true
-    }
-
     fn remote_public_key(&self) -> Option<[u8; 32]> {
         Some([2; 32])
     }

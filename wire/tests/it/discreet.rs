@@ -5,7 +5,7 @@ use std::{cell::Cell, time::Instant};
 use bytes::BytesMut;
 use hypercore_wire::{
     Body, Close, Direction, Error, Event, Frame, Have, Limits, Message, MessageStream, Mux, Open,
-    SecureStream, Session, Split, discovery_key,
+    Role, SecureStream, Session, Split, discovery_key,
 };
 
 use crate::support::{KEY, Pair, options};
@@ -24,7 +24,7 @@ impl Scene {
 
     fn with_limits(keys: &[[u8; 32]], limits: Limits) -> Self {
         let now = Instant::now();
-        let mut mine = options(false);
+        let mut mine = options(Role::Responder);
         mine.discreet = true;
         mine.limits = limits;
         let ephemeral = [9; 32];
@@ -33,7 +33,7 @@ impl Scene {
         for key in keys {
             responder.open(key).expect("a channel");
         }
-        let stranger = SecureStream::new(&options(true)).expect("randomness");
+        let stranger = SecureStream::new(&options(Role::Initiator)).expect("randomness");
         let mut scene = Self {
             responder,
             stranger,
@@ -190,7 +190,7 @@ fn a_log_that_is_added_later_is_opened_for_who_knows_it() {
 
 #[test]
 fn a_discreet_responder_and_an_initiator_meet() {
-    let mut pair = Pair::new(|options| options.discreet = !options.initiator);
+    let mut pair = Pair::new(|options| options.discreet = options.role == Role::Responder);
     let channels = [0, 1].map(|side| pair.sides[side].open(&KEY).expect("a channel"));
     pair.drive();
     for (side, channel) in channels.into_iter().enumerate() {
@@ -202,10 +202,6 @@ fn a_discreet_responder_and_an_initiator_meet() {
 struct Counting(Cell<usize>);
 
 impl MessageStream for Counting {
-    fn is_initiator(&self) -> bool {
-        false
-    }
-
     fn remote_public_key(&self) -> Option<[u8; 32]> {
         None
     }

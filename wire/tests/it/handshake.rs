@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hypercore_wire::{
-    Data, Error, Event, Extension, Have, Message, Session, SessionOptions, StaticKeyPair, Want,
+    Data, Error, Event, Extension, Have, Message, Role, Session, SessionOptions, StaticKeyPair,
+    Want,
 };
 use serde_json::Value;
 
@@ -13,7 +14,11 @@ fn session(case: &Value, who: &str, now: Instant) -> Session {
     let key_pair = StaticKeyPair::from_seed(&array(&side["staticSeed"]));
     assert_eq!(key_pair.public_key(), array(&side["static"]["publicKey"]));
     let nonce = array(&side["nonce"]);
-    let mut options = SessionOptions::with_keys(who == "initiator", key_pair, nonce);
+    let role = match who {
+        "initiator" => Role::Initiator,
+        _ => Role::Responder,
+    };
+    let mut options = SessionOptions::with_keys(role, key_pair, nonce);
     options.noise = case["options"]["noise"] == true;
     options.encrypted = case["options"]["encrypted"] == true;
     let ephemeral = array(&side["ephemeral"]["secretKey"]);
@@ -143,7 +148,7 @@ impl Raw {
 
 fn error_of_answer(payload: &[u8]) -> Option<Error> {
     let now = Instant::now();
-    let mut session = Session::new(options(true), now).expect("randomness");
+    let mut session = Session::new(options(Role::Initiator), now).expect("randomness");
     let answer = Raw::responder().answer(&take(&mut session, now), payload);
     session.receive(now, &answer).err()
 }
@@ -190,7 +195,7 @@ fn keys_of_low_order_are_refused() {
     let now = Instant::now();
     for key in low_order {
         let key = hex::decode(key).expect("hexadecimal digits");
-        let mut session = Session::new(options(false), now).expect("randomness");
+        let mut session = Session::new(options(Role::Responder), now).expect("randomness");
         let message = framed(&[key, vec![0; 26]].concat());
         assert_eq!(session.receive(now, &message), Err(Error::WeakRemoteKey));
         assert!(
@@ -198,7 +203,7 @@ fn keys_of_low_order_are_refused() {
             "nothing is said to such a remote"
         );
     }
-    let mut session = Session::new(options(false), now).expect("randomness");
+    let mut session = Session::new(options(Role::Responder), now).expect("randomness");
     let honest = framed(&[vec![9; 32], vec![0; 26]].concat());
     assert_eq!(session.receive(now, &honest), Ok(()));
 }
@@ -230,7 +235,7 @@ fn lengths_of_handshake_messages_are_bounded() {
         (&[0xff, 0xff, 0x03], 65_535),
         (&[0xff, 0xff, 0x7f], (1 << 21) - 1),
     ] {
-        let mut session = Session::new(options(false), now).expect("randomness");
+        let mut session = Session::new(options(Role::Responder), now).expect("randomness");
         let error = Error::HandshakeLength { length, max: 512 };
         assert_eq!(session.receive(now, bytes), Err(error.clone()));
         assert_eq!(
@@ -240,7 +245,7 @@ fn lengths_of_handshake_messages_are_bounded() {
         );
     }
     // A length without an end, which Node throws at.
-    let mut session = Session::new(options(false), now).expect("randomness");
+    let mut session = Session::new(options(Role::Responder), now).expect("randomness");
     assert!(
         session
             .receive(now, &[0x80, 0x80, 0x80])
@@ -249,14 +254,14 @@ fn lengths_of_handshake_messages_are_bounded() {
     );
     // Messages of one or two bytes, for which Node waits for a third.
     for bytes in [&[0x01, 0xaa][..], &[0x02, 0xaa, 0xaa]] {
-        let mut session = Session::new(options(false), now).expect("randomness");
+        let mut session = Session::new(options(Role::Responder), now).expect("randomness");
         assert_eq!(session.receive(now, bytes), Err(Error::Handshake));
     }
 }
 
 #[test]
 fn only_the_expected_remote_is_told_who_we_are() {
-    let mut expecting = options(true);
+    let mut expecting = options(Role::Initiator);
     let remote = StaticKeyPair::from_secret(&[9; 32]);
     let nonce_payload = [&[0x0a, 24][..], &[5; 24]].concat();
     for (key, accepted) in [(remote.public_key(), true), ([1; 32], false)] {
@@ -267,7 +272,7 @@ fn only_the_expected_remote_is_told_who_we_are() {
         let result = session.receive(now, &answer);
         assert_eq!(result.is_ok(), accepted);
         assert_eq!(session.outgoing().is_empty(), !accepted);
-        expecting = options(true);
+        expecting = options(Role::Initiator);
     }
 }
 
@@ -284,7 +289,7 @@ fn first_flights() -> u64 {
 fn any_first_flight_ends_in_an_error_or_waits_for_more() {
     let now = Instant::now();
     let honest = {
-        let mut session = Session::new(options(true), now).expect("randomness");
+        let mut session = Session::new(options(Role::Initiator), now).expect("randomness");
         take(&mut session, now)
     };
     let mut answered = 0;
@@ -312,7 +317,7 @@ fn any_first_flight_ends_in_an_error_or_waits_for_more() {
                 bytes[1] = random.below(2) as u8;
             }
         }
-        let mut session = Session::new(options(false), now).expect("randomness");
+        let mut session = Session::new(options(Role::Responder), now).expect("randomness");
         let result = session.receive(now, &bytes);
         assert_eq!(session.poll_event(), None, "flight {flight}");
         assert!(!session.is_handshaken(), "flight {flight}");

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hypercore_wire::{
     Budget, Data, DataNode, Error, Event, Extension, Have, KEEP_ALIVE_WINDOW, Message, MessageKind,
-    Options, Problem, Session, SessionOptions, UNMATCHED_WINDOW, discovery_key,
+    Options, Problem, Role, Session, SessionOptions, UNMATCHED_WINDOW, discovery_key,
 };
 
 use crate::support::{
@@ -648,7 +648,7 @@ fn those_who_get_no_answers_are_looked_at_again() {
 fn who_downloads_nothing_takes_no_long_frames_but_sends_them() {
     let mut pair = Pair::new(|_| {});
     pair.sides[1] = {
-        let mut options = crate::support::options(false);
+        let mut options = crate::support::options(Role::Responder);
         options.limits.received_frame = 1000;
         Session::new(options, pair.now).expect("randomness")
     };

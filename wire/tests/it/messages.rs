@@ -1,5 +1,7 @@
 use bytes::{Bytes, BytesMut};
-use hypercore_wire::{Body, Error, Extension, Frame, Limits, Message, Received, SecureStream};
+use hypercore_wire::{
+    Body, Error, Extension, Frame, Limits, Message, Received, Role, SecureStream,
+};
 use serde_json::{Value, json};
 
 use crate::support::{bytes, framed, list, options, raw, text, to_json, vectors};
@@ -171,7 +173,7 @@ fn framing_is_judged_as_by_node_or_more_strictly() {
     let vectors = vectors("messages.json");
     for case in list(&vectors["framing"]) {
         let name = text(&case["name"]);
-        let mut options = options(true);
+        let mut options = options(Role::Initiator);
         (options.noise, options.encrypted) = (false, false);
         let mut stream = SecureStream::new(&options).expect("no randomness is needed");
         stream.trust();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hypercore_wire::{
-    Body, Close, Error, Event, Frame, Limits, Message, Open, Session, SessionOptions,
+    Body, Close, Error, Event, Frame, Limits, Message, Open, Role, Session, SessionOptions,
     StaticKeyPair, discovery_key,
 };
 use serde_json::{Value, json};
@@ -152,18 +152,14 @@ pub(crate) fn frames(mut bytes: &[u8]) -> Vec<Frame> {
     frames
 }
 
-pub(crate) fn options(initiator: bool) -> SessionOptions {
-    let seed = [u8::from(initiator); 32];
-    SessionOptions::with_keys(
-        initiator,
-        StaticKeyPair::from_seed(&seed),
-        [seed[0] + 1; 24],
-    )
+pub(crate) fn options(role: Role) -> SessionOptions {
+    let seed = [u8::from(role == Role::Initiator); 32];
+    SessionOptions::with_keys(role, StaticKeyPair::from_seed(&seed), [seed[0] + 1; 24])
 }
 
 /// A session without Noise, to which a test can say anything.
 pub(crate) fn plain(now: Instant, change: impl FnOnce(&mut SessionOptions)) -> Session {
-    let mut options = options(false);
+    let mut options = options(Role::Responder);
     (options.noise, options.encrypted) = (false, false);
     change(&mut options);
     Session::new(options, now).expect("no randomness is needed")
@@ -218,15 +214,15 @@ pub(crate) struct Pair {
 impl Pair {
     pub(crate) fn new(change: impl Fn(&mut SessionOptions)) -> Self {
         let now = Instant::now();
-        let side = |initiator| {
-            let mut options = options(initiator);
+        let side = |role| {
+            let mut options = options(role);
             change(&mut options);
-            let ephemeral = [3 + u8::from(initiator); 32];
+            let ephemeral = [3 + u8::from(role == Role::Initiator); 32];
             Session::with_fixed_ephemeral_for_testing_only(options, now, &ephemeral)
                 .expect("no randomness is needed")
         };
         Self {
-            sides: [side(true), side(false)],
+            sides: [Role::Initiator, Role::Responder].map(side),
             events: [vec![], vec![]],
             now,
         }

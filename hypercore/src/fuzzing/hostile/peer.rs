@@ -54,7 +54,7 @@ impl Hostile {
             }
         });
         let key_pair = StaticKeyPair::from_seed(&[1; 32]);
-        let mut session = SessionOptions::with_keys(false, key_pair, [0; 24]);
+        let mut session = SessionOptions::with_keys(Role::Responder, key_pair, [0; 24]);
         (session.noise, session.encrypted) = (false, false);
         let mut stream = SecureStream::new(&session).expect("no randomness is needed");
         stream.trust();

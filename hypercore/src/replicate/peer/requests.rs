@@ -379,7 +379,7 @@ impl Peer {
 pub(super) mod tests {
     use std::sync::Arc;
 
-    use hypercore_wire::{Session, SessionOptions, Unhave};
+    use hypercore_wire::{Role, Session, SessionOptions, Unhave};
 
     use super::*;
     use crate::{
@@ -395,7 +395,7 @@ pub(super) mod tests {
 
     /// A peer on the connection with this load.
     pub(in crate::replicate::peer) fn peer_on(load: &Load, now: Instant) -> Peer {
-        let options = SessionOptions::new(true).expect("there is randomness");
+        let options = SessionOptions::new(Role::Initiator).expect("there is randomness");
         let mut session = Session::new(options, now).expect("there is randomness");
         let channel = session.open(&[7; 32]).expect("it is the first");
         let options = PeerOptions {

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use hypercore_merkle::PublicKey;
 use hypercore_wire::{
-    ChannelId, Data, DataNode, Event, Have, Message, Request, Session, SessionOptions, Status,
-    Unhave,
+    ChannelId, Data, DataNode, Event, Have, Message, Request, Role, Session, SessionOptions,
+    Status, Unhave,
 };
 
 use super::network::Socket;
@@ -18,7 +18,7 @@ pub(super) async fn lie(
     options: ReplicateOptions,
     mut socket: Socket,
 ) {
-    let mut session = SessionOptions::new(false).expect("there is randomness");
+    let mut session = SessionOptions::new(Role::Responder).expect("there is randomness");
     session.noise = options.noise;
     session.encrypted = options.encrypted;
     let mut session = Session::new(session, runtime.now()).expect("there is randomness");

@@ -34,7 +34,7 @@ pub(super) struct Remote {
 
 impl Remote {
     pub(super) fn new(core: &Hypercore) -> Self {
-        let mut options = SessionOptions::new(false).expect("there is randomness");
+        let mut options = SessionOptions::new(Role::Responder).expect("there is randomness");
         (options.noise, options.encrypted) = (false, false);
         let mut session = Session::new(options, runtime::now()).expect("there is randomness");
         let channel = session

@@ -3,7 +3,8 @@
 use hypercore::Bytes;
 use hypercore::bitfield::rle;
 use hypercore::wire::{
-    Body, Error, Frame, Limits, Message, Received, SecureStream, SessionOptions, StaticKeyPair,
+    Body, Error, Frame, Limits, Message, Received, Role, SecureStream, SessionOptions,
+    StaticKeyPair,
 };
 use serde_json::{Value, json};
 
@@ -31,7 +32,7 @@ impl Ours {
 
     fn read_all(&mut self, mut input: &[u8]) -> Result<(), Error> {
         let keys = StaticKeyPair::from_seed(&[1; 32]);
-        let mut options = SessionOptions::with_keys(true, keys, [1; 24]);
+        let mut options = SessionOptions::with_keys(Role::Initiator, keys, [1; 24]);
         (options.noise, options.encrypted) = (false, false);
         let mut stream = SecureStream::new(&options)?;
         stream.trust();
