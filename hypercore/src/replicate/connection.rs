@@ -168,7 +168,11 @@ impl Connection {
             .replicator
             .extensions
             .names(self.options.own_extensions);
-        self.session.expect_extensions(channel, extensions)?;
+        if let Err(error) = self.session.expect_extensions(channel, extensions) {
+            // The remote is not to wait for answers.
+            self.session.close(channel);
+            return Err(error.into());
+        }
         let options = PeerOptions {
             live: self.options.live,
             ack: self.options.ack,
@@ -525,6 +529,7 @@ impl Connection {
             log, replicator, ..
         } = &mut *core;
         replicator.settle(log);
+        replicator.note_opened(*peer);
     }
 
     /// The remote opened a core that was not open on our side then.

@@ -187,6 +187,12 @@ impl Replicator {
         !self.peers.is_empty()
     }
 
+    /// A peer has opened the core. If it is not asked what it has, connections that waited for it may end.
+    pub(crate) fn note_opened(&mut self, id: PeerId) {
+        let has_told = self.peers.get(&id).is_some_and(|peer| peer.has_told());
+        self.wakes_all |= self.demand.everything && has_told;
+    }
+
     pub(crate) fn wake_all(&self) {
         for peer in self.peers.values() {
             peer.wake();
@@ -319,9 +325,10 @@ impl Replicator {
 
     /// The answer to a request is true, and a longer log is not taken in here. What was asked for is not
     /// asked for again before [`Self::ask_anew`].
-    pub(crate) fn put_off(&mut self, id: PeerId, request: InFlight) {
+    pub(crate) fn put_off(&mut self, id: PeerId, request: InFlight, log: &Log) {
         self.refuses_growth = true;
         self.done(id, request);
+        self.settle(log);
     }
 
     /// The answer to a request was of no use.
@@ -373,13 +380,12 @@ impl Replicator {
         if !self.demand.wants_settling() || !self.peers.values().all(|peer| peer.is_settled()) {
             return;
         }
-        let peers = &self.peers;
+        let (peers, may_grow) = (&self.peers, !self.refuses_growth);
         self.demand.settle(
             |index| peers.values().any(|peer| peer.may_have(index)),
             |length| {
-                peers
-                    .values()
-                    .any(|peer| peer.can_download() && peer.remote.bound() >= length)
+                let mut peers = peers.values();
+                may_grow && peers.any(|peer| peer.can_download() && peer.remote.bound() >= length)
             },
             |offset, blocks| {
                 let is_asked = |peer: &Peer| peer.is_asked_for(Wanted::Byte(offset));
@@ -388,8 +394,9 @@ impl Replicator {
                         && !peer.unproven.has_byte(offset)
                         && peer.may_have_missing(blocks, log)
                 };
-                let mut others = peers.values();
-                peers.values().any(|peer| is_asked(peer)) || others.any(|peer| may_be_asked(peer))
+                let may_ask = may_grow || offset < log.byte_length();
+                peers.values().any(|peer| is_asked(peer))
+                    || may_ask && peers.values().any(|peer| may_be_asked(peer))
             },
             log,
         );
@@ -416,7 +423,10 @@ impl Replicator {
             if log.fork_proof().is_some() {
                 // What is here is served; nothing is added to it.
                 peer.satisfied = false;
-                peer.set_status(false, peer.uploading);
+                if peer.downloading {
+                    peer.set_status(false, peer.uploading);
+                    self.settle(log);
+                }
             }
         }
         if self.peers.get(&id).is_some_and(|peer| peer.can_download()) {
@@ -428,19 +438,17 @@ impl Replicator {
 
     /// Ends a connection that is not live once neither side wants anything more (`end`).
     fn end(&mut self, id: PeerId, log: &Log, now: Instant) {
-        let everything = self.demand.everything;
-        let is_whole = everything && self.is_whole(log);
-        let Some(attached) = self.peers.get(&id).map(|peer| peer.attached()) else {
+        let may_end = |peer: &&Box<Peer>| peer.stage == Stage::Open && !peer.options.live;
+        let Some(attached) = self.peers.get(&id).filter(may_end).map(|it| it.attached()) else {
             return;
         };
+        let everything = self.demand.everything;
+        let is_whole = everything && self.is_whole(log);
         let mut others = self.peers.values();
-        let has_to_wait = others.any(|peer| peer.may_hold_up(attached));
+        let has_to_wait = is_whole && others.any(|peer| peer.may_hold_up(attached));
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.stage != Stage::Open || peer.options.live {
-            return;
-        }
         if peer.downloading && is_whole && !has_to_wait && peer.is_settled() {
             peer.downloading = false;
             peer.satisfied = true;

@@ -394,7 +394,9 @@ impl Peer {
         if !self.remote_wants {
             return;
         }
-        if self.remote_satisfied && self.remote.next_clear(blocks.start) < blocks.end {
+        let is_news = self.remote_satisfied && self.remote.next_clear(blocks.start) < blocks.end;
+        // A term that runs goes on, or it would never be over while blocks are appended.
+        if is_news && self.news == News::None {
             self.news = News::Told;
         }
         if let Some(Message::Have(have)) = self.outbox.last_mut()

@@ -97,7 +97,7 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
     for (request, index, block) in requests {
         match taken.next() {
             Some(Taken::Stored { .. }) => finish(core, peer, request, block),
-            Some(Taken::Refused(_)) => core.replicator.put_off(peer, request),
+            Some(Taken::Refused(_)) => core.replicator.put_off(peer, request, &core.log),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
                 core.replicator.refused(peer, request);
             }

@@ -6,7 +6,7 @@
 //! that does not have the block until it tells of a longer log, or of that block, or until somebody
 //! else's answer brings a node above it.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{cmp::Reverse, collections::BTreeSet, ops::Range};
 
 use hypercore_merkle::NodeIndex;
 
@@ -42,6 +42,7 @@ impl Unproven {
     pub(super) fn told(&mut self, blocks: &Range<u64>) {
         while let Some(&block) = self.blocks.range(blocks.clone()).next() {
             self.blocks.remove(&block);
+            self.bytes.clear();
         }
     }
 
@@ -82,17 +83,25 @@ impl Replicator {
             return Vec::new();
         }
         let nodes = answers.iter().flat_map(|answer| &answer.proof.nodes);
-        nodes.map(|node| blocks_below(node.index)).collect()
+        let mut below: Vec<_> = nodes.map(|node| blocks_below(node.index)).collect();
+        below.sort_unstable_by_key(|blocks| (blocks.start, Reverse(blocks.end)));
+        // Of two nodes one is above the other, or they have no block in common.
+        below.dedup_by(|next, above| next.end <= above.end);
+        below
     }
 
     /// More is known now of the tree above `blocks`.
     pub(crate) fn retry_below(&mut self, blocks: &[Range<u64>]) {
-        let peers: Vec<_> = self.peers.keys().copied().collect();
-        for (id, blocks) in peers
-            .iter()
-            .flat_map(|id| blocks.iter().map(move |it| (id, it)))
-        {
-            self.retry(*id, blocks);
+        if blocks.is_empty() {
+            return;
+        }
+        let peers = self.peers.values();
+        let behind = peers.filter(|peer| !peer.unproven.is_empty());
+        let behind: Vec<_> = behind.map(|peer| peer.id).collect();
+        for id in behind {
+            for blocks in blocks {
+                self.retry(id, blocks);
+            }
         }
     }
 
@@ -101,16 +110,14 @@ impl Replicator {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.unproven.is_empty() {
-            return;
-        }
-        peer.unproven.bytes.clear();
+        // A byte was looked for in one of them.
         if let Some(first) = peer.has_again(blocks) {
+            peer.unproven.bytes.clear();
             peer.scan.rewind(first, &self.demand);
             peer.scan.rewind_gets();
             peer.hash_scan.rewind();
+            peer.wake();
         }
-        peer.wake();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use futures_lite::future::block_on;
 use hypercore::{
-    AppendLock, Corruption, Error, Event, Hypercore, OpenOptions, ReplicateOptions,
+    AppendLock, Corruption, Error, Event, Hypercore, OpenOptions, ReplicateOptions, UpdateOptions,
     storage::{
         Memory,
         testing::{Fault, FaultStorage},
@@ -111,6 +111,27 @@ fn an_import_goes_on_when_all_is_here_that_was_signed() {
             let left = FaultStorage::from_image(&storage.power_cut(signed));
             let core = core.open_storage(left).await.unwrap();
             assert_eq!(core.append("block 5").await.unwrap(), 5);
+        }
+    });
+}
+
+/// It was neither asked for nor given up.
+#[test]
+fn a_locked_log_is_told_that_a_longer_one_is_not_to_be_had() {
+    run(async {
+        let original = original(5).await;
+        let storage = clone_of(&self::original(3).await).await;
+        let core = import(5).open_storage(storage).await.unwrap();
+        let mut download = ReplicateOptions::live();
+        download.download = Some(true);
+        let _connection = connect(&core, download, &original, ReplicateOptions::live()).await;
+        connected(&core, 1).await;
+        for min_length in [5, 4] {
+            let options = UpdateOptions::default()
+                .min_length(min_length)
+                .if_available(true);
+            let updated = soon("an answer", core.update_with(options)).await;
+            assert!(matches!(updated, Err(Error::NotAvailable)), "{updated:?}");
         }
     });
 }

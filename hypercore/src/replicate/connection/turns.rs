@@ -70,6 +70,10 @@ impl Connection {
         let Some(state) = replicator.peer(peer) else {
             return Ok(());
         };
+        if !self.session.is_open(channel) {
+            // Nobody waits for answers, and what was asked may hold up the event that says so.
+            state.drop_questions();
+        }
         let mut messages = std::mem::take(&mut state.outbox);
         if !state.is_congested() {
             self.congested.remove(&channel);

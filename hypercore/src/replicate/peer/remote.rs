@@ -249,7 +249,7 @@ mod tests {
         super::requests::tests::{peer, peer_on},
         *,
     };
-    use crate::replicate::load::Load;
+    use crate::replicate::{load::Load, peer::NEWS_TIMEOUT};
 
     /// It had one region after the other looked at, 2^32 of them, while everybody else waited.
     #[test]
@@ -312,6 +312,25 @@ mod tests {
             all,
             "what is gone counts no more"
         );
+    }
+
+    /// Every block gave it as much time again.
+    #[test]
+    fn a_remote_that_has_enough_has_its_time_once() {
+        let start = Instant::now();
+        let mut peer = peer(start);
+        (peer.stage, peer.downloading) = (Stage::Open, false);
+        peer.first_want();
+        peer.on_status(&Status {
+            uploading: true,
+            downloading: false,
+        });
+        peer.announce(0..1);
+        assert!(!peer.may_end(start));
+        let later = start + Duration::from_secs(1);
+        peer.announce(1..2);
+        assert!(!peer.may_end(later));
+        assert!(peer.may_end(start + NEWS_TIMEOUT));
     }
 
     /// The processor's word may be shorter than the number.

@@ -319,8 +319,8 @@ impl Peer {
     /// When a request for a byte will be given up. Nobody waits for other cores, as it may never be answered.
     fn byte_timeout_at(&self) -> Option<Instant> {
         let mut requests = self.in_flight.iter();
-        requests.find(|request| matches!(request.wanted, Wanted::Byte(_)))?;
-        let since = self.silent_since()?;
+        let byte = requests.find(|request| matches!(request.wanted, Wanted::Byte(_)))?;
+        let since = byte.stamp.sent.max(self.last_answer);
         let heard = self.options.load.last_heard().unwrap_or(since);
         since.max(heard).checked_add(self.options.timeout?)
     }
@@ -477,6 +477,29 @@ pub(super) mod tests {
             heard.answered(0, Some(1), now);
         }
         assert!(now > start + 4 * TIMEOUT, "{:?}", now - start);
+    }
+
+    /// It was given up the moment it was asked for, without end.
+    #[test]
+    fn a_byte_waits_its_own_time_beside_older_requests() {
+        let (start, load) = (Instant::now(), Load::default());
+        let [mut silent, mut heard] = [0, 1].map(|_| peer_on(&load, start));
+        for wanted in [Wanted::Block, Wanted::Byte(100)] {
+            silent.request(5, wanted, 0, start);
+        }
+        let later = start + TIMEOUT;
+        heard.request(0, Wanted::Block, 0, later);
+        heard.answered(0, Some(1), later);
+        let mut forgotten = || {
+            silent
+                .check_deadline(later)
+                .expect("others are answered")
+                .len()
+        };
+        assert_eq!(forgotten(), 1);
+        silent.request(5, Wanted::Byte(100), 0, later);
+        assert!(silent.byte_timeout_at() == Some(later + TIMEOUT));
+        assert!(silent.check_deadline(later).is_ok_and(|it| it.is_empty()));
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn one_that_is_closed_with_much_asked_of_it_is_not_read() {
             remote.read(&mut ours).await;
             let read = storage.take(FileName::Data).bytes_read;
             assert!(read <= 64 << 10, "{read} bytes for nobody");
+            assert!(core.peers().is_empty(), "nobody was told that it is closed");
             drop(ours);
         });
     });
@@ -115,6 +116,70 @@ fn a_peer_that_tells_nothing_holds_up_no_other() {
         let ended = ends.take();
         assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
         assert!(copy.has(3) && copy.peers().len() == 1);
+    });
+}
+
+/// Nobody heard that the other one was not to be waited for any more.
+#[test]
+fn a_connection_that_downloads_nothing_holds_up_no_other() {
+    Runtime::run(0, |runtime| {
+        let writer = origin(runtime, 1, 4);
+        let copy = open(&Memory::new(), writer.key(), None, false);
+        let far = Conditions {
+            delay: MOMENT,
+            ..good_conditions()
+        };
+        let ends = [far, good_conditions()].map(|conditions| {
+            let (cable, [ours, theirs]) = Cable::new(runtime, [conditions; 2]);
+            let [mut us, mut them] = [plain(false), plain(false)];
+            if conditions.delay == MOMENT {
+                // Nothing is said on it after both have opened the core.
+                (us.download, them.download) = (Some(false), Some(true));
+            }
+            let us = copy.replicate(Role::Initiator, us);
+            let them = writer.replicate(Role::Responder, them);
+            let (us, them) = (us.expect("it is open"), them.expect("it is open"));
+            let ended = Rc::new(Cell::new(None));
+            let end = Rc::clone(&ended);
+            runtime.spawn(async move { end.set(Some(us.run(ours).await)) });
+            runtime.spawn(async move {
+                let _ = them.run(theirs).await;
+            });
+            (cable, ended)
+        });
+        runtime.run_for(3 * MOMENT);
+        assert!(copy.has(3));
+        let ended = ends[1].1.take();
+        assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
+    });
+}
+
+/// The remote saw it open, and its requests were never answered.
+#[test]
+fn one_with_more_extensions_than_the_connection_takes() {
+    Runtime::run(0, |runtime| {
+        let [named, other] = [1, 2].map(|number| origin(runtime, number, 1));
+        let _extensions = ["a", "b"].map(|name| named.register_extension(name));
+        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let mut options = plain(false);
+        options.limits.extension_names = 2;
+        let us = Replication::new(Role::Initiator, options).expect("there is randomness");
+        assert!(us.add(&named).is_err());
+        us.add(&other).expect("it has no extensions");
+        let them = Replication::new(Role::Responder, plain(false));
+        let them = them.expect("there is randomness");
+        for core in [&named, &other] {
+            let copy = open(&Memory::new(), core.key(), None, false);
+            them.add(&copy).expect("it is open");
+        }
+        runtime.spawn(async move {
+            let _ = us.run(ours).await;
+        });
+        let ended = Rc::new(Cell::new(None));
+        let end = Rc::clone(&ended);
+        runtime.spawn(async move { end.set(Some(them.run(theirs).await)) });
+        runtime.run_for(5 * MOMENT);
+        assert!(matches!(ended.take(), Some(Ok(_))), "it waits for answers");
     });
 }
 

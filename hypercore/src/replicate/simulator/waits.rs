@@ -1,13 +1,22 @@
 //! What a core says of what it waits for, and of how far it is.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 
-use super::{EQUAL_BLOCKS, World, network::Conditions, open, plain, schedules::good_conditions};
+use super::{
+    EQUAL_BLOCKS, World,
+    network::{Cable, Conditions},
+    open, plain,
+    schedules::good_conditions,
+};
 use crate::{
-    Error, GetOptions, Goal, Hypercore, Progress, SeekOptions, UpdateOptions, WaitsOn,
+    Error, GetOptions, Goal, Hypercore, Progress, Role, SeekOptions, UpdateOptions, WaitsOn,
     runtime::simulated::Runtime,
 };
 
@@ -220,6 +229,63 @@ fn progress_goes_forward_and_tells_what_is_missing() {
 }
 
 /// They waited for ever: for one that has the block and does not send it, or that nobody asks.
+/// Those that were still to be asked for waited for ever.
+#[test]
+fn what_is_of_two_histories_is_not_available() {
+    Runtime::run(0, |runtime| {
+        let key = || KeyPair::from_seed(&[1; 32]);
+        let writers = [1, 2].map(|history| {
+            let core = open(&Memory::new(), key().public_key(), Some(key()), false);
+            let append = core.clone();
+            runtime.spawn(async move {
+                let blocks = (0..600).map(|_| vec![history; 1 << 14]);
+                append.append_batch(blocks).await.expect("memory holds it");
+            });
+            core
+        });
+        runtime.run_for(MOMENT);
+        let copy = open(&Memory::new(), key().public_key(), None, true);
+        let slow = Conditions {
+            bytes_per_second: 100_000,
+            ..good_conditions()
+        };
+        let connect = |writer: &Hypercore| {
+            let (cable, sockets) = Cable::new(runtime, [slow; 2]);
+            let sides = [(&copy, Role::Initiator), (writer, Role::Responder)];
+            for ((core, role), socket) in sides.into_iter().zip(sockets) {
+                let replication = core.replicate(role, plain(true)).expect("it is open");
+                runtime.spawn(async move {
+                    let _ = replication.run(socket).await;
+                });
+            }
+            cable
+        };
+        let _first = connect(&writers[0]);
+        runtime.run_for(MOMENT);
+        let waiting = Rc::new(Cell::new(0_usize));
+        for index in 0..600 {
+            let (copy, waiting) = (copy.clone(), Rc::clone(&waiting));
+            waiting.set(waiting.get() + 1);
+            runtime.spawn(async move {
+                let options = GetOptions::default().if_available(true);
+                let _ = copy.get_with(index, options).await;
+                waiting.set(waiting.get() - 1);
+            });
+        }
+        runtime.run_for(2 * MOMENT);
+        assert!(copy.downloaded(..) > 0 && waiting.get() > 500);
+        let _second = connect(&writers[1]);
+        runtime.run_until(runtime.now() + 10 * MOMENT, || copy.fork_proof().is_some());
+        runtime.run_for(MOMENT / 10);
+        let asked: usize = copy.peers().iter().map(|peer| peer.asked.len()).sum();
+        assert!(
+            copy.fork_proof().is_some() && waiting.get() <= asked,
+            "{} {asked}",
+            waiting.get()
+        );
+    });
+}
+
 #[test]
 fn nobody_who_may_be_asked_has_it() {
     for is_remote in [true, false] {
