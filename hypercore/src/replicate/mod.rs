@@ -438,9 +438,9 @@ impl Replicator {
 
     /// Ends a connection that is not live once neither side wants anything more (`end`).
     fn end(&mut self, id: PeerId, log: &Log, now: Instant) {
-        let may_end = |peer: &&Box<Peer>| peer.stage == Stage::Open && !peer.options.live;
-        let Some(attached) = self.peers.get(&id).filter(may_end).map(|it| it.attached()) else {
-            return;
+        let attached = match self.peers.get(&id) {
+            Some(peer) if peer.stage == Stage::Open && !peer.options.live => peer.attached(),
+            _ => return,
         };
         let everything = self.demand.everything;
         let is_whole = everything && self.is_whole(log);
