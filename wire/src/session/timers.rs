@@ -40,9 +40,10 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         self.check()?;
         self.now = now;
+        let result = self.expire(now);
+        // A keep-alive begins to wait, too.
         self.account();
         self.begin_wait();
-        let result = self.expire(now);
         self.keep_error(result)
     }
 

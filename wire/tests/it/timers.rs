@@ -20,6 +20,17 @@ fn keep_alives_hold_an_idle_connection() {
     assert_eq!(pair.events[0].len(), 1, "and nobody is told");
 }
 
+/// It waits from the time on at which it was queued.
+#[test]
+fn after_a_keep_alive_nothing_is_due_at_once() {
+    let mut now = Instant::now();
+    let mut session = plain(now, |_| {});
+    now += 10 * SECOND;
+    session.handle_timeout(now).expect("a keep-alive");
+    assert_eq!(session.outgoing(), [0]);
+    assert_eq!(session.poll_timeout(), Some(now + 10 * SECOND));
+}
+
 #[test]
 fn what_is_sent_puts_off_the_keep_alive() {
     let mut now = Instant::now();
