@@ -1,5 +1,7 @@
 //! The bodies of the fuzz targets, which the tests run too.
 
+mod hostile;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
@@ -13,6 +15,8 @@ use crate::{
     MessageKind, Options, Received, Request, Role, SecureStream, Session, SessionOptions,
     StaticKeyPair, Unhave, Unwant, Want, discovery_key, schema::oracle,
 };
+
+pub use hostile::wire_hostile;
 
 /// Any bytes as a stream in clear: however they are split, the same frames come out and the same
 /// error, nothing panics, and what can be decoded is stable when it is encoded again.
@@ -628,6 +632,7 @@ mod tests {
         replay("wire_message", super::wire_message);
         replay("wire_handshake", super::wire_handshake);
         replay("wire_session", super::wire_session);
+        replay("wire_hostile", super::wire_hostile);
     }
 
     proptest! {
