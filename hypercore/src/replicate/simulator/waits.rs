@@ -228,7 +228,6 @@ fn progress_goes_forward_and_tells_what_is_missing() {
     });
 }
 
-/// They waited for ever: for one that has the block and does not send it, or that nobody asks.
 /// Those that were still to be asked for waited for ever.
 #[test]
 fn what_is_of_two_histories_is_not_available() {
@@ -286,6 +285,7 @@ fn what_is_of_two_histories_is_not_available() {
     });
 }
 
+/// They waited for ever: for one that has the block and does not send it, or that nobody asks.
 #[test]
 fn nobody_who_may_be_asked_has_it() {
     for is_remote in [true, false] {
