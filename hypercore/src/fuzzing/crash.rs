@@ -1,19 +1,26 @@
 use futures_lite::future::block_on;
 use hypercore_storage::testing::{Fault, FaultStorage};
 
-use crate::{GetOptions, Hypercore, KeyPair};
+use crate::{Error, GetOptions, Hypercore, KeyPair};
 
-/// Appends, clears, truncations and restarts over a disk that fails, and loses power.
+/// Appends, clears, truncations and restarts over a disk that fails, once or for good, and loses power.
 ///
-/// The input is a list of operations of two bytes each: what to do, and how much of it.
+/// The input is a list of operations of two bytes each: what to do, and how much of it. Of a fault the
+/// second byte is the number of the operation of the disk, times 4, and the kind. Bit 4 of the first
+/// byte of all says whether disks lose the names of files, too.
 ///
 /// * What was acknowledged is there after every loss of power, byte for byte, unless it was cleared.
 /// * Behind it there is a whole batch that was not acknowledged, or nothing. A truncation that failed
 ///   may have taken some blocks from the end.
 /// * The log can be appended to.
 /// * The files pass an audit.
+/// * All that holds, too, when the disk failed while the log was opened or created, or lost power then.
+///   Such an opening loses nothing, nor takes a disk that fails for damage.
 pub fn storage_crash(data: &[u8]) {
-    let mut log = Crashing::default();
+    let mut log = Crashing {
+        loses_names: data.first().is_some_and(|byte| byte & 16 != 0),
+        ..Crashing::default()
+    };
     for &[kind, amount] in data.as_chunks().0.iter().take(24) {
         block_on(log.operate(kind, amount));
     }
@@ -32,12 +39,20 @@ struct Crashing {
     unacknowledged: Vec<Vec<Vec<u8>>>,
     /// How often power was lost.
     losses: u64,
+    /// Whether a loss of power takes files whose names were not synced.
+    loses_names: bool,
+    /// What strikes the disk while the log is opened the next time.
+    at_opening: Option<(u8, u8)>,
 }
 
 impl Crashing {
     async fn operate(&mut self, kind: u8, amount: u8) {
+        if let 232..240 = kind {
+            self.at_opening = Some((kind, amount));
+            return;
+        }
         if self.disk.is_none() {
-            self.open(FaultStorage::new()).await;
+            self.open(self.new_disk(FaultStorage::new())).await;
         }
         let Some((_, core)) = &self.disk else {
             return;
@@ -68,8 +83,8 @@ impl Crashing {
             return;
         };
         let count = usize::from(amount);
-        match kind % 8 {
-            0..=2 => {
+        match kind % 16 {
+            0..=2 | 8..=10 => {
                 let batch: Vec<_> = (0..1 + count % 9)
                     .map(|block| vec![amount ^ block as u8; 1 + count * 5])
                     .collect();
@@ -83,15 +98,17 @@ impl Crashing {
                     Err(_) => self.unacknowledged.push(batch),
                 }
             }
-            3 => {
+            3 | 11 => {
                 let end = self.blocks.len().min(count);
                 let start = end.saturating_sub(1 + count % 4);
                 self.cleared[start..end].fill(true);
                 // It may fail: then some of it is gone or none.
                 let _ = core.clear(start as u64..end as u64).await;
             }
-            4 => disk.fail_at(count as u64, fault(amount)),
+            4 => disk.fail_at(place(amount), fault(amount)),
+            12 => disk.fail_from(place(amount), fault(amount)),
             5 => drop(core.flush().await),
+            13 => disk.heal(),
             _ => self.lose_power(amount).await,
         }
     }
@@ -113,16 +130,49 @@ impl Crashing {
         let Some((disk, core)) = self.disk.take() else {
             return;
         };
-        self.losses += 1;
-        let image = disk.power_cut(self.losses << 8 | u64::from(seed));
+        let disk = self.without_power(&disk, seed);
         drop(core);
-        self.open(FaultStorage::from_image(&image)).await;
+        self.open(disk).await;
     }
 
-    async fn open(&mut self, disk: FaultStorage) {
-        let options = Hypercore::options().key_pair(KeyPair::from_seed(&[7; 32]));
-        let options = options.state_storage(disk.clone());
-        let core = options.open_storage(disk.clone()).await;
+    /// What is left of the disk.
+    fn without_power(&mut self, disk: &FaultStorage, seed: u8) -> FaultStorage {
+        self.losses += 1;
+        let image = disk.power_cut(self.losses << 8 | u64::from(seed));
+        self.new_disk(FaultStorage::from_image(&image))
+    }
+
+    fn new_disk(&self, disk: FaultStorage) -> FaultStorage {
+        if self.loses_names {
+            disk.lose_names();
+        }
+        disk
+    }
+
+    /// Opens the log on a disk that fails meanwhile. Returns that disk, healed, or what a loss of power
+    /// leaves of it.
+    async fn open_with_faults(&mut self, disk: FaultStorage, kind: u8, amount: u8) -> FaultStorage {
+        if kind & 1 == 0 {
+            disk.fail_at(place(amount), fault(amount));
+        } else {
+            disk.fail_from(place(amount), fault(amount));
+        }
+        match open(&disk).await {
+            Ok(core) => assert!(core.length() >= self.least as u64),
+            Err(error) => assert!(!error.is_corruption(), "{error:?}"),
+        }
+        if kind & 2 != 0 {
+            return self.without_power(&disk, amount);
+        }
+        disk.heal();
+        disk
+    }
+
+    async fn open(&mut self, mut disk: FaultStorage) {
+        if let Some((kind, amount)) = self.at_opening.take() {
+            disk = self.open_with_faults(disk, kind, amount).await;
+        }
+        let core = open(&disk).await;
         let core = core.expect("what was acknowledged can be opened");
         let (length, acknowledged) = (core.length() as usize, self.blocks.len());
         assert!(length >= self.least, "{length} of {acknowledged} blocks");
@@ -164,6 +214,17 @@ impl Crashing {
         assert_eq!(audit.invalid, [0; 0]);
         self.disk = Some((disk, core));
     }
+}
+
+async fn open(disk: &FaultStorage) -> Result<Hypercore, Error> {
+    let options = Hypercore::options().key_pair(KeyPair::from_seed(&[7; 32]));
+    let options = options.state_storage(disk.clone());
+    options.open_storage(disk.clone()).await
+}
+
+/// How many operations of the disk come before the fault.
+fn place(byte: u8) -> u64 {
+    u64::from(byte >> 2)
 }
 
 fn fault(byte: u8) -> Fault {
