@@ -6,24 +6,29 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
+use ed25519_dalek::{Signer as _, SigningKey};
 
-use crate::append::append;
+use crate::append::{append, append_with, unsigned};
 use crate::reference;
 use crate::{
-    Block, ChangeSet, Error, KeyPair, Node, NodeIndex, Proof, RemoteTree, Roots, Signature,
-    Verifier, VerifyPlan, full_roots, proof, tree_index, verify,
+    Block, ChangeSet, Error, KeyPair, Node, NodeIndex, Proof, PublicKey, RemoteTree, Roots, Seek,
+    SeekStep, Signature, Verifier, VerifyPlan, full_roots, proof, tree_index, verify,
 };
 
 /// Drives a reader with proofs, honest and forged, of one fixed log.
 ///
 /// The input is a list of operations of six bytes each: what to do, the block, the length the
-/// writer has reached, and three bytes that say how to forge.
+/// writer has reached, and three bytes that say how to forge, or which blocks are asked for at the
+/// same time. The uppermost bit of all makes the log a static one.
 ///
-/// * An honest proof is always accepted.
+/// * An honest proof is always accepted: also of a peer that remembers all digests, as Hypercore 9
+///   does, and those of many requests that counted on each other's answers.
 /// * Whatever is accepted says what the naive recursive tree says.
 /// * All that is known is stored, and its length is that of the newest head seen.
+/// * A byte is found where it is, as far as the tree is known.
 pub fn merkle_verify(data: &[u8]) {
-    let mut reader = Reader::of(&WRITER);
+    let is_static = data.first().is_some_and(|kind| kind & 128 != 0);
+    let mut reader = Reader::of(if is_static { &STATIC } else { &WRITER });
     // Every operation costs signature checks.
     for operation in data.chunks_exact(6).take(32) {
         reader.operate(operation.try_into().expect("six bytes"));
@@ -33,9 +38,9 @@ pub fn merkle_verify(data: &[u8]) {
 /// Appends batches, and proves their blocks to a reader who believes nothing.
 ///
 /// The input begins with the number of batches and, for each, the number of its blocks and their
-/// sizes; then come pairs of a block and a length to prove it for, with two bits that say how.
+/// sizes; then come pairs of a block and a length to prove it for, with five bits that say how.
 ///
-/// * The nodes and roots are those of the naive recursive tree.
+/// * The nodes and roots are those of the naive recursive tree, for a static log as well.
 /// * Every honest proof is accepted, by a new reader and by one who knows what came before, and
 ///   says what the tree says.
 pub fn merkle_ops(data: &[u8]) {
@@ -51,48 +56,80 @@ pub fn merkle_ops(data: &[u8]) {
         batches.push(start..values.len());
     }
     let writer = Writer::new(values, &batches);
-    let mut known = Reader::of(&writer);
+    let fixed = Writer::of_static(writer.values.clone());
+    let (mut known, mut known_fixed) = (Reader::of(&writer), Reader::of(&fixed));
     // Every proof costs a signature check.
     for _ in 0..24 {
-        let [block, length, kind] = [next(255), next(255), next(4)];
-        if writer.signatures.is_empty() {
+        let [block, length, kind] = [next(255), next(255), next(32)];
+        if writer.lengths.is_empty() {
             return;
         }
-        let honest = [kind & 1, block, length, 0, 0, 0];
-        if kind & 2 == 0 {
-            known.operate(honest);
+        // Some of a peer with memory, some many at once.
+        let honest = [
+            kind & 1 | kind << 2 & 0x30,
+            block,
+            length,
+            block,
+            length,
+            kind,
+        ];
+        let reader = if kind & 16 == 0 {
+            &mut known
         } else {
-            Reader::of(&writer).operate(honest);
+            &mut known_fixed
+        };
+        if kind & 2 == 0 {
+            reader.operate(honest);
+        } else {
+            Reader::of(reader.writer).operate(honest);
         }
     }
 }
 
-/// A log of 21 blocks with all its nodes, by the definition.
+/// A log with all its nodes, by the definition.
 struct Writer {
     verifier: Verifier,
     values: Vec<Bytes>,
     nodes: BTreeMap<NodeIndex, Node>,
-    /// The signed lengths only.
+    /// Those that can be proven: signed, or that of a static log.
+    lengths: Vec<u64>,
     signatures: BTreeMap<u64, Signature>,
 }
 
-static WRITER: LazyLock<Writer> = LazyLock::new(|| {
+/// Of 21 blocks.
+fn values() -> Vec<Bytes> {
     let values = (0..21_u8).map(|n| vec![n; usize::from(n * 7 % 5)].into());
+    values.collect()
+}
+
+static STATIC: LazyLock<Writer> = LazyLock::new(|| Writer::of_static(values()));
+
+static WRITER: LazyLock<Writer> = LazyLock::new(|| {
     let ends = [1, 2, 3, 5, 6, 8, 11, 12, 16, 17, 20, 21];
     let starts = std::iter::once(0).chain(ends);
     let batches: Vec<_> = starts.zip(ends).map(|(start, end)| start..end).collect();
-    Writer::new(values.collect(), &batches)
+    Writer::new(values(), &batches)
 });
 
 impl Writer {
-    /// Appends `values` in `batches`, and compares with the definition.
+    /// Appends `values` in `batches`, and compares with the definition. Every third batch is signed
+    /// as writers before Hypercore 9 did it.
     fn new(values: Vec<Bytes>, batches: &[Range<usize>]) -> Self {
-        let key_pair = KeyPair::from_seed(&[5; 32]);
+        let key_pair = KeyPair::from_seed(&SEED);
+        let verifier = Verifier::new(&key_pair.public_key());
         let (mut roots, mut appended) = (Roots::new(), Vec::new());
         let mut signatures = BTreeMap::new();
-        for batch in batches {
+        for (number, batch) in batches.iter().enumerate() {
             let blocks = Block::hash_many(values[batch.clone()].to_vec());
-            let changes = append(&roots, blocks, &key_pair).expect("a small batch");
+            let changes = if number % 3 == 2 {
+                append_with::<Error>(&roots, blocks, &verifier, |head| {
+                    let signature = SigningKey::from_bytes(&SEED).sign(&head.hash);
+                    Ok(Signature::from(signature.to_bytes()))
+                })
+            } else {
+                append(&roots, blocks, &key_pair)
+            };
+            let changes = changes.expect("a small batch");
             appended.extend_from_slice(changes.nodes());
             if let Some(new) = changes.roots() {
                 roots = new.clone();
@@ -101,15 +138,31 @@ impl Writer {
                 signatures.insert(length, signature.clone());
             }
         }
-        let log: Vec<_> = values.iter().map(|value| &value[..]).collect();
-        let (expected, nodes) = reference::tree(&log);
-        assert_eq!((roots.nodes(), &appended), (&expected[..], &nodes));
-        assert_eq!(roots.head().hash, reference::tree_hash(&expected));
+        let nodes = as_defined(&values, &roots, appended);
         Self {
-            verifier: Verifier::new(&key_pair.public_key()),
+            verifier,
             values,
-            nodes: nodes.into_iter().map(|node| (node.index, node)).collect(),
+            nodes,
+            lengths: signatures.keys().copied().collect(),
             signatures,
+        }
+    }
+
+    /// Appends all `values` to a log without signatures, whose key is its hash.
+    fn of_static(values: Vec<Bytes>) -> Self {
+        let blocks = Block::hash_many(values.clone());
+        let changes = unsigned(&Roots::new(), blocks).expect("a small batch");
+        let roots = changes.roots().cloned().unwrap_or_default();
+        let nodes = as_defined(&values, &roots, changes.nodes().to_vec());
+        Self {
+            verifier: Verifier::new(&PublicKey::from(roots.head().hash)),
+            lengths: (!values.is_empty())
+                .then_some(values.len() as u64)
+                .into_iter()
+                .collect(),
+            values,
+            nodes,
+            signatures: BTreeMap::new(),
         }
     }
 
@@ -122,16 +175,24 @@ impl Writer {
             .collect()
     }
 
-    /// The proof that an honest peer gives.
-    fn proof(&self, length: u64, block: u64, digest: u64, with_leaf: bool) -> Option<Proof> {
+    /// The proof that an honest peer gives, which may know something of the reader.
+    fn proof(
+        &self,
+        length: u64,
+        block: u64,
+        digest: u64,
+        with_leaf: bool,
+        remote: Option<&mut RemoteTree>,
+    ) -> Option<Proof> {
         let leaf = NodeIndex::leaf(block)?;
         let present = self.present(length);
+        let by_digest = proof::plan_by_digest(&present, leaf, digest, with_leaf);
         let plan = proof::plan(&present, &mut RemoteTree::new(), leaf, digest, with_leaf);
-        assert_eq!(
-            plan,
-            proof::plan_by_digest(&present, leaf, digest, with_leaf)
-        );
-        let plan = plan?;
+        assert_eq!(plan, by_digest);
+        let plan = match remote {
+            Some(remote) => proof::plan(&present, remote, leaf, digest, with_leaf),
+            None => by_digest,
+        }?;
         Some(Proof {
             nodes: plan
                 .nodes
@@ -165,8 +226,10 @@ impl Writer {
             assert_eq!(changes.byte_offset(), before as u64);
         }
         if let Some(head) = changes.head() {
-            let signature = &self.signatures[&head.length];
-            assert_eq!(changes.signature(), Some((head.length, signature)));
+            assert!(self.lengths.contains(&head.length));
+            let signature = self.signatures.get(&head.length);
+            let signature = signature.map(|signature| (head.length, signature));
+            assert_eq!(changes.signature(), signature);
             let roots: Vec<Node> = full_roots(head.length)
                 .map(|root| self.nodes[&root])
                 .collect();
@@ -176,11 +239,24 @@ impl Writer {
     }
 }
 
+const SEED: [u8; 32] = [5; 32];
+
+/// The nodes of the log of these values, which were `appended` in this order.
+fn as_defined(values: &[Bytes], roots: &Roots, appended: Vec<Node>) -> BTreeMap<NodeIndex, Node> {
+    let log: Vec<_> = values.iter().map(|value| &value[..]).collect();
+    let (expected, nodes) = reference::tree(&log);
+    assert_eq!((roots.nodes(), &appended), (&expected[..], &nodes));
+    assert_eq!(roots.head().hash, reference::tree_hash(&expected));
+    nodes.into_iter().map(|node| (node.index, node)).collect()
+}
+
 struct Reader<'a> {
     writer: &'a Writer,
     present: BTreeSet<NodeIndex>,
     nodes: BTreeMap<NodeIndex, Node>,
     roots: Roots,
+    /// What a peer remembers of the honest digests it was sent.
+    told: RemoteTree,
 }
 
 impl<'a> Reader<'a> {
@@ -190,16 +266,25 @@ impl<'a> Reader<'a> {
             present: BTreeSet::new(),
             nodes: BTreeMap::new(),
             roots: Roots::default(),
+            told: RemoteTree::new(),
         }
     }
 
     fn operate(&mut self, [kind, block, length, how, a, b]: [u8; 6]) {
-        let writer = self.writer;
-        let lengths: Vec<u64> = writer.signatures.keys().copied().collect();
+        let lengths = &self.writer.lengths;
         let length = lengths[usize::from(length) % lengths.len()];
-        let mut block = u64::from(block) % length;
-        let leaf = NodeIndex::leaf(block).expect("a small log");
+        let block = u64::from(block) % length;
+        if kind & 32 == 0 {
+            self.ask_one(kind, block, length, [how, a, b]);
+        } else {
+            self.ask_many(block, length, [how, a, b]);
+        }
+        self.seek(u64::from(u16::from_le_bytes([a, b])));
+    }
 
+    fn ask_one(&mut self, kind: u8, mut block: u64, length: u64, [how, a, b]: [u8; 3]) {
+        let writer = self.writer;
+        let leaf = NodeIndex::leaf(block).expect("a small log");
         let has_value = kind & 1 == 0;
         let digest = match kind >> 1 & 3 {
             0 | 1 => tree_index::digest(&self.present, leaf),
@@ -207,13 +292,14 @@ impl<'a> Reader<'a> {
             _ => u64::from_le_bytes([a, b, how, 0, 0, 0, 0, a]),
         };
         let honest_digest = kind >> 1 & 3 != 3;
+        let remote = Some(&mut self.told).filter(|_| honest_digest && kind & 16 != 0);
         let mut proof = writer
-            .proof(length, block, digest, !has_value)
+            .proof(length, block, digest, !has_value, remote)
             .expect("the writer has the block");
         let mut value = has_value.then(|| writer.values[block as usize].clone());
         let forged = kind & 8 != 0;
         if forged {
-            forge(&mut proof, &mut value, &mut block, [how, a, b]);
+            forge(writer, &mut proof, &mut value, &mut block, [how, a, b]);
         }
         match self.check(block, value, &proof) {
             Ok(changes) => {
@@ -224,6 +310,87 @@ impl<'a> Reader<'a> {
                 assert!(error.is_peer_fault(), "{error}");
             }
             Err(error) => panic!("block {block} of {length} refused: {error}\n{proof:?}"),
+        }
+    }
+
+    /// Asks for up to eight blocks before the first is answered. Each digest of a value counts on the
+    /// answers to those before; some requests between are of a hash alone. The log may grow meanwhile.
+    fn ask_many(&mut self, first: u64, length: u64, [how, step, kinds]: [u8; 3]) {
+        let writer = self.writer;
+        let mut ahead = RemoteTree::new();
+        let requests: Vec<_> = (0..1 + u64::from(how % 8))
+            .map(|number| {
+                let block = (first + number * u64::from(step)) % length;
+                let leaf = NodeIndex::leaf(block).expect("a small log");
+                let has_value = number == 0 || kinds >> number & 1 == 0;
+                let digest = if has_value {
+                    tree_index::digest_ahead(&self.present, &mut ahead, leaf)
+                } else {
+                    tree_index::digest(&self.present, leaf)
+                };
+                (block, has_value, digest)
+            })
+            .collect();
+        let grows = kinds & 1 != 0;
+        let mut lengths = writer.lengths.iter().filter(|&&now| now >= length);
+        let mut now = length;
+        for (block, has_value, digest) in requests {
+            if grows {
+                now = lengths.next().copied().unwrap_or(now);
+            }
+            let proof = writer.proof(now, block, digest, !has_value, None);
+            let proof = proof.expect("the writer has the block");
+            let value = has_value.then(|| writer.values[block as usize].clone());
+            let changes = self.check(block, value, &proof).unwrap_or_else(|error| {
+                panic!("block {block} of {now} refused: {error}\n{digest:b} {proof:?}")
+            });
+            writer.assert_true(block, &changes);
+            self.commit(&changes);
+        }
+    }
+
+    /// Looks for a byte of the log, or one or two after it.
+    fn seek(&self, byte: u64) {
+        let length = self.roots.length();
+        let byte = byte % (self.roots.byte_length() + 2);
+        let mut seek = Seek::new(length, byte);
+        let step = loop {
+            match seek.step(&self.present) {
+                SeekStep::Read(node) => seek.supply(self.nodes[&node]),
+                step => break step,
+            }
+        };
+        let mut start = 0;
+        let sizes = self.writer.values[..length as usize].iter();
+        let expected = sizes.map(|value| value.len() as u64).position(|size| {
+            start += size;
+            byte < start
+        });
+        let before = |block: u64| -> u64 {
+            let values = &self.writer.values[..block as usize];
+            values.iter().map(|value| value.len() as u64).sum()
+        };
+        match step {
+            SeekStep::Found {
+                block: 0,
+                offset: 0,
+            } if byte == 0 => {}
+            SeekStep::Found { block, offset } => {
+                assert_eq!(Some(block as usize), expected);
+                assert_eq!(offset, byte - before(block));
+            }
+            SeekStep::Below { node, offset } => {
+                let below = node.left_span().get() / 2..node.end();
+                assert!(expected.is_some_and(|block| below.contains(&(block as u64))));
+                assert!(offset <= byte - before(below.start));
+                // Where the left half is known it tells in which one the byte is.
+                let (left, _) = node.children().expect("a leaf would be found");
+                assert!(!self.present.contains(&left));
+            }
+            step => {
+                assert_eq!(step, SeekStep::OutOfBounds);
+                assert!(byte >= self.roots.byte_length());
+            }
         }
     }
 
@@ -272,8 +439,13 @@ impl<'a> Reader<'a> {
 }
 
 /// One change to an honest answer.
-fn forge(proof: &mut Proof, value: &mut Option<Bytes>, block: &mut u64, [how, a, b]: [u8; 3]) {
-    let writer = &*WRITER;
+fn forge(
+    writer: &Writer,
+    proof: &mut Proof,
+    value: &mut Option<Bytes>,
+    block: &mut u64,
+    [how, a, b]: [u8; 3],
+) {
     let count = proof.nodes.len();
     let at = |byte: u8| usize::from(byte) % count.max(1);
     let (a_at, b_at) = (at(a), at(b));
