@@ -8,7 +8,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use crate::rle::Run;
 use crate::{Bitfield, MAX_BLOCKS, PageSize, RemoteBitfield, rle};
 
-/// What is read as an encoding keeps its limits; what is read as bits survives encoding; both say the same of a peer.
+/// What is read as an encoding keeps its limits; what is read as bits is encoded as Hypercore 9 does it, and survives that;
+/// both say the same of a peer.
 pub fn bitfield_rle(data: &[u8]) {
     const MAX: usize = 1 << 16;
     let decoded = rle::decode(data, MAX);
@@ -34,9 +35,62 @@ pub fn bitfield_rle(data: &[u8]) {
 }
 
 fn round_trip(bits: &[u8]) {
-    let decoded = rle::decode(&rle::encode(bits), bits.len())
-        .expect("the encoder writes what the decoder reads");
+    let encoded = rle::encode(bits);
+    assert!(
+        encoded == reference_encode(bits),
+        "not the bytes of bitfield-rle"
+    );
+    let decoded =
+        rle::decode(&encoded, bits.len()).expect("the encoder writes what the decoder reads");
     assert!(bits.starts_with(&decoded) && bits[decoded.len()..].iter().all(|&byte| byte == 0));
+}
+
+/// The encoder of `bitfield-rle` 2 word for word, which looks at one byte after the other.
+fn reference_encode(bits: &[u8]) -> Vec<u8> {
+    let end = bits.iter().rposition(|&byte| byte != 0);
+    let bits = &bits[..end.map_or(0, |last| last + 1)];
+    let mut encoded = Vec::new();
+    // Up to here all is written.
+    let mut written = 0;
+    let (mut run, mut len) = (0, 0);
+    for at in 0..=bits.len() {
+        let byte = bits.get(at).copied();
+        if byte == Some(run) {
+            len += 1;
+            continue;
+        }
+        if len > 0 {
+            let header = varint(4 * len + if run == 0xff { 3 } else { 1 });
+            let literal = literal(&bits[written..at - len]);
+            if literal.len() + header.len() < varint(2 * (at - written)).len() + at - written {
+                encoded.extend([literal, header].concat());
+                written = at;
+            }
+        }
+        match byte {
+            Some(byte @ (0x00 | 0xff)) => (run, len) = (byte, 1),
+            _ => len = 0,
+        }
+    }
+    encoded.extend(literal(&bits[written..]));
+    encoded
+}
+
+fn literal(bytes: &[u8]) -> Vec<u8> {
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    [varint(2 * bytes.len()), bytes.to_vec()].concat()
+}
+
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
 }
 
 #[derive(Arbitrary)]
