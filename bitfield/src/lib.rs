@@ -22,7 +22,8 @@
 //!
 //! [`Bitfield`] is what we have, [`RemoteBitfield`] what one peer says that it has. Both keep runs of ones as runs and
 //! only mixed stretches as bits: memory and time depend on the number of changes between ones and zeros, never on how
-//! long a range is or how far away.
+//! long a range is or how far away. Only dirty pages are told one by one, and a range of any length makes all its pages
+//! dirty.
 //!
 //! ```
 //! use hypercore_bitfield::{Bitfield, PageSize, RemoteBitfield};

@@ -80,6 +80,10 @@ pub fn digest(set: &impl NodeSet, node: NodeIndex) -> u64 {
 /// and not with all those that the others are answered with, too. The remote must answer in the
 /// order in which it is asked, and go by each digest alone: one that remembers what it was told, as
 /// Hypercore 9 does, would never send what an earlier answer was to bring and did not.
+///
+/// Only for requests of values: of an answer without one, the leaf and its sibling may be
+/// [unbound](crate::ChangeSet::unbound), and then they are not stored. Whoever counted on them would
+/// refuse an honest answer. Ask for a hash alone with [`digest`].
 #[must_use]
 pub fn digest_ahead(set: &impl NodeSet, ahead: &mut RemoteTree, node: NodeIndex) -> u64 {
     let mut known = Ahead { set, ahead };
@@ -200,7 +204,8 @@ pub struct RemoteTree {
 const PAGE_WORDS: usize = 16;
 const PAGE_BITS: u64 = 64 * PAGE_WORDS as u64;
 
-/// About half a mebibyte for each peer: enough for two million blocks requested in sequence.
+/// About a mebibyte for each tree, as a map that was filled in order is half empty: enough for two
+/// million blocks requested in sequence.
 const MAX_PAGES: usize = 4096;
 
 impl RemoteTree {
