@@ -234,8 +234,11 @@ impl Log {
             self.head = roots.head();
             self.roots = roots;
             self.vouched = vouched;
-            // So much behind the end of a log would count as damage when it is opened again.
-            if let Err(error) = cut(files, &self.head) {
+            // So much behind the end of a log would count as damage when it is opened again. What stands
+            // behind the end of a damaged one may be what was signed.
+            if self.is_vouched()
+                && let Err(error) = cut(files, &self.head)
+            {
                 tracing::warn!(%error, "what could not be written is left in part");
             }
         }

@@ -146,13 +146,13 @@ impl Log {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.is_writer() && self.lock.is_none() && !self.poisoned
+        self.check_append().is_ok()
     }
 
-    /// Whether the log is written here and nowhere else.
+    /// Whether the log is written here and nowhere else, also if it was found damaged: then nobody
+    /// appends, and no longer log is taken in all the same.
     pub(crate) fn is_writer(&self) -> bool {
-        let author = self.author.as_ref().filter(|_| self.files.is_some());
-        author.is_some_and(|author| self.is_vouched_by(author))
+        self.author.is_some() && self.files.is_some()
     }
 
     /// Whether `author` made the log what it is, or its signer did elsewhere.
@@ -162,6 +162,11 @@ impl Log {
             Vouched::Static => author.is_unsigned(),
             Vouched::Unsigned | Vouched::Damaged => false,
         }
+    }
+
+    /// Whether somebody vouches for the newest length.
+    const fn is_vouched(&self) -> bool {
+        matches!(self.vouched, Vouched::Signed | Vouched::Static)
     }
 
     /// Whether the log is static and more can be appended to it, so that it has no key yet.
@@ -327,11 +332,14 @@ impl Log {
         set_bits(&mut self.bitfield, change, added);
         if let (Some(head), Some(roots)) = (longer, change.roots()) {
             self.set_end(*head, roots.clone());
-            self.vouched = if change.signature().is_some() {
-                Vouched::Signed
-            } else {
-                Vouched::Static
-            };
+            // What is damaged here stays that, and may be more than peers have: opening finds out.
+            if self.is_vouched() || !self.is_writer() {
+                self.vouched = if change.signature().is_some() {
+                    Vouched::Signed
+                } else {
+                    Vouched::Static
+                };
+            }
         }
     }
 

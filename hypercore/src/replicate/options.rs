@@ -16,7 +16,7 @@ pub struct ReplicateOptions {
     pub live: bool,
     /// Ask the remote to acknowledge every block that it has stored: see [`crate::Event::Ack`].
     pub ack: bool,
-    /// Whether to download; by default a core does that unless it is writable.
+    /// Whether to download; by default a core does that unless it is written here.
     pub download: Option<bool>,
     /// Whether to answer requests.
     pub upload: bool,

@@ -4,7 +4,10 @@ use std::{
 };
 
 use futures_lite::future::block_on;
-use hypercore_storage::{FileName, Memory, RandomAccess, Storage};
+use hypercore_storage::{
+    FileName, Memory, RandomAccess, Storage,
+    testing::{Fault, FaultStorage},
+};
 
 use super::lock;
 use crate::{Error, Hypercore};
@@ -97,5 +100,56 @@ fn nothing_longer_is_taken_in_while_a_log_is_cut() {
         let core = core.expect("a core");
         assert_eq!((core.length(), core.is_writable()), (1, true));
         assert!(core.verify().await.expect("a report").is_ok());
+    });
+}
+
+/// What could not be written is taken back, and nothing else: behind the end of a damaged log may stand
+/// what was signed.
+#[test]
+fn nothing_behind_a_damaged_block_is_cut() {
+    block_on(async {
+        let storage = FaultStorage::new();
+        let open = async |storage: &FaultStorage| {
+            let core = Hypercore::options().open_storage(storage.clone()).await;
+            core.expect("a core")
+        };
+        let core = open(&storage).await;
+        let (mut bitfield, mut proof) = (Vec::new(), None);
+        for length in 1..=12 {
+            core.append(vec![length; 4]).await.expect("an append");
+            match length {
+                8 => bitfield = storage.image().read(FileName::Bitfield),
+                10 => proof = core.proof(9).await.expect("an answer"),
+                _ => {}
+            }
+        }
+        let image = storage.image();
+        image.write(FileName::Bitfield, &bitfield);
+        let mut data = image.read(FileName::Data);
+        data[9 * 4] ^= 1;
+        image.write(FileName::Data, &data);
+        let proof = proof.expect("a proof");
+        let mut failed = 0;
+        for operation in 0..16 {
+            let storage = FaultStorage::from_image(&image);
+            let core = open(&storage).await;
+            assert_eq!((core.length(), core.is_writable()), (8, false));
+            let kept = || {
+                let read = |file| storage.image().read(file);
+                let (tree, signatures) = (read(FileName::Tree), read(FileName::Signatures));
+                (tree, signatures, read(FileName::Data).len())
+            };
+            core.clear(0..1).await.expect("headers");
+            let before = kept();
+            core.shared().lock().log.start_resuming();
+            storage.fail_at(operation, Fault::Full);
+            let put = core.put(9, Some(vec![10; 4].into()), &proof).await;
+            if let Err(Error::Storage(_)) = put {
+                failed += 1;
+                assert_eq!(core.length(), 8);
+                assert!(kept() == before, "operation {operation}");
+            }
+        }
+        assert!(failed > 3, "{failed}");
     });
 }

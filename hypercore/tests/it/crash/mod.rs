@@ -8,6 +8,7 @@
 mod cleared;
 mod clone;
 mod creation;
+mod damaged;
 mod elsewhere;
 mod failures;
 mod levels;
