@@ -109,6 +109,34 @@ fn the_end_of_an_unfinished_log_is_taken_back() {
     });
 }
 
+/// What a truncation left of its mark said that the log was damaged, which no peer got a block of then.
+#[test]
+fn a_finished_log_whose_end_was_taken_back_outlives_its_program() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = unfinished().open_storage(storage.clone()).await.unwrap();
+        core.append_batch(BLOCKS).await.unwrap();
+        core.append_batch(["not", "this"]).await.unwrap();
+        core.truncate(5).await.unwrap();
+        let key = core.finalize().await.unwrap();
+        for seed in 0..8 {
+            let verification = Hypercore::verify_storage(storage.power_cut(seed)).await;
+            let problems = verification.unwrap().problems;
+            assert!(problems.is_empty(), "{problems:?}");
+            let core = Hypercore::options().open_storage(storage.power_cut(seed));
+            let core = core.await.unwrap();
+            assert_eq!((core.key(), core.recovery()), (key, None));
+            assert_whole(&core).await;
+            let clone = clone_of(&core, false).await;
+            let options = ReplicateOptions::default;
+            let (here, there) = connect(&clone, options(), &core, options()).await.await;
+            here.unwrap();
+            there.unwrap();
+            assert_whole(&clone).await;
+        }
+    });
+}
+
 #[test]
 fn an_unfinished_log_has_no_peers_and_is_not_opened_again() {
     run(async {
