@@ -260,12 +260,19 @@ impl Shared {
             let files = Arc::clone(self.lock().log.writable_files()?);
             files.write_key(key.as_bytes())?;
             self.sync(|| files.sync_keys())?;
+            // A loss of power may leave any other key: with the mark behind what no key vouches for, it is
+            // not taken for that of a clone.
+            files.mark_open(self.lock().log.length())?;
+            self.sync(|| files.sync_content())?;
             let mut core = self.lock();
             core.log.finish_static();
             // From now on it is a clone like any other, if a whole one.
             core.replicator.demand.everything = !self.sparse;
         }
         Ok(key)
+            drop(core);
+            // No block of it was ever signed.
+            files.mark_closed(0)?;
     }
 
     /// Makes everything durable and takes the mark away that the log is open. No append may be

@@ -182,7 +182,10 @@ fn stored_key(files: &FeedFiles, requested: Option<PublicKey>) -> Result<Option<
             Unfinished { key, .. } => Ok(key.filter(|key| requested.is_none_or(|it| it == *key))),
         };
     }
-    if let Some(key) = files.key()? {
+    // That of a static log is written last: zeros are what a loss of power may leave of it.
+    let has_secret = files.len(FileName::SecretKey)? > 0;
+    let key = files.key()?.filter(|key| has_secret || *key != [0; 32]);
+    if let Some(key) = key {
         return Ok(Some(PublicKey::from(key)));
     }
     let Some(secret) = files.secret_key()? else {

@@ -192,6 +192,14 @@ pub(super) fn examine(
         Found::Damage(damage) => damage,
     };
     let (roots, vouched) = claimed.map_err(|_| Error::Corrupt(damage.clone()))?;
+    // A static log that was being finished: nothing but the mark was ever written for it there.
+    let is_marked = || {
+        let is_blank = files.previous_signature(MAX_LENGTH)?.is_none();
+        Ok::<_, Error>(is_blank && files.is_marked(roots.length())?)
+    };
+    if vouched == Vouched::Unsigned && !was_written()? && is_marked()? {
+        return Err(Corruption::KeyMissing.into());
+    }
     let damage = match vouched {
         Vouched::Unsigned => Corruption::Signature {
             length: roots.length(),

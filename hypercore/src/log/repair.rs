@@ -126,7 +126,8 @@ impl Keys {
 
 /// Finds each of the two keys, in its file or from the other.
 fn find_keys(files: &FeedFiles) -> Result<Keys> {
-    let stored = files.key().ok().flatten().map(PublicKey::from);
+    let stored = files.key().ok().flatten();
+    let stored = stored.filter(|key| *key != [0; 32]).map(PublicKey::from);
     let secret = match files.secret_key() {
         Err(error) if error.is_corruption() => Err(error),
         read => Ok(read?),

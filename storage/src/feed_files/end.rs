@@ -46,6 +46,15 @@ impl FeedFiles {
         self.clear_signatures(length..MAX_LENGTH)
     }
 
+    /// Whether the [mark](Self::mark_open), or a signature, stands behind `length` blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the storage fails.
+    pub fn is_marked(&self, length: u64) -> Result<bool> {
+        Ok(self.signatures.len()? > signature_offset(length))
+    }
+
     /// How many bytes there are, in one of the files, behind the end of a log of this length: the
     /// mark of one that is open, or what was written after the bitfield.
     ///
