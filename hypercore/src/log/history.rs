@@ -248,12 +248,15 @@ impl Log {
             return Ok(());
         }
         let ours = self.head.length;
+        // Also if that cannot be noted: what was signed does not change with that.
+        self.lock.get_or_insert(AppendLock::Behind {
+            ours,
+            theirs: theirs.length,
+        });
         if let Some(guard) = &mut self.guard {
             guard.note_resume(ours, theirs)?;
         }
         self.resumed_from = Some(ours);
-        let theirs = theirs.length;
-        self.lock.get_or_insert(AppendLock::Behind { ours, theirs });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use hypercore_storage::{
 };
 
 use super::lock;
-use crate::{Error, Hypercore};
+use crate::{AppendLock, Error, Hypercore, KeyPair, OpenOptions};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -151,5 +151,53 @@ fn nothing_behind_a_damaged_block_is_cut() {
             }
         }
         assert!(failed > 3, "{failed}");
+    });
+}
+
+fn of_one_key() -> OpenOptions {
+    OpenOptions::new().key_pair(KeyPair::from_seed(&[7; 32]))
+}
+
+/// A log of ten blocks, and one of the same key that has two more.
+async fn ten_and_twelve(
+    options: OpenOptions,
+    storage: impl Storage + 'static,
+) -> (Hypercore, Hypercore) {
+    let core = options.open_storage(storage).await.expect("a core");
+    let other = of_one_key().open_memory().await.expect("a core");
+    for byte in 0..12 {
+        other.append(vec![byte]).await.expect("an append");
+        if byte < 10 {
+            core.append(vec![byte]).await.expect("an append");
+        }
+    }
+    (core, other)
+}
+
+const BEHIND: AppendLock = AppendLock::Behind {
+    ours: 10,
+    theirs: 12,
+};
+
+/// That more was signed was forgotten with the note that failed.
+#[test]
+fn a_longer_log_that_cannot_be_noted_locks_appends() {
+    block_on(async {
+        let storage = FaultStorage::new();
+        let (core, other) = ten_and_twelve(of_one_key(), storage.clone()).await;
+        let proof = other.proof(11).await.expect("an answer").expect("a proof");
+        core.shared().lock().log.start_resuming();
+        storage.fail_at(0, Fault::Sync);
+        let put = core.put(11, Some(vec![11].into()), &proof).await;
+        assert!(matches!(put, Err(Error::Guard { .. })), "{put:?}");
+        core.shared().lock().log.end_resuming();
+        assert_eq!(core.append_lock(), Some(BEHIND));
+        let put = core.put(11, Some(vec![11].into()), &proof).await;
+        assert!(
+            matches!(put, Err(Error::AppendLocked(lock)) if lock == BEHIND),
+            "{put:?}"
+        );
+        let append = core.append("more").await;
+        assert!(matches!(append, Err(Error::AppendLocked(_))), "{append:?}");
     });
 }
