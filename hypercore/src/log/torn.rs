@@ -21,6 +21,10 @@ pub(super) fn mend_closed(files: &FeedFiles, bitfield: &mut Bitfield, length: u6
     files.distrust();
     let synced = files.sync_content().map_err(Error::from);
     if let Err(error) = synced.and_then(|()| write_pages(files, bitfield, length)) {
+        // Nodes may have been lost that the page, written with the next append, would claim.
+        if error.is_failed_sync() && !error.says_unwritable() {
+            return Err(error);
+        }
         // Where nothing can be written, what is here can be read all the same.
         tracing::warn!(%error, "a torn page of the bitfield was not put right");
         for page in contradictory_pages(files, bitfield, length)? {

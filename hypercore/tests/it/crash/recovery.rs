@@ -255,3 +255,31 @@ fn a_torn_page_of_a_flush_takes_no_block() {
         }
     });
 }
+
+/// Nodes that were lost in a failed sync would be claimed otherwise, by the next write.
+#[test]
+fn a_torn_page_stays_torn_where_a_sync_fails() {
+    run(async {
+        let storage = FaultStorage::new();
+        let core = open(&storage, Durability::Always).await.unwrap();
+        core.append_batch(["a", "b", "c"]).await.unwrap();
+        core.close().await.unwrap();
+        let image = storage.image();
+        let mut torn = image.read(FileName::Bitfield);
+        *torn.last_mut().unwrap() ^= 1;
+        image.write(FileName::Bitfield, &torn);
+        let storage = FaultStorage::from_image(&image);
+        storage.fail_at(0, Fault::Sync);
+        let opened = open(&storage, Durability::Always).await;
+        if let Ok(core) = &opened {
+            let _ = core.append("d").await;
+        }
+        assert!(storage.image().read(FileName::Bitfield) == torn);
+        assert!(opened.is_err());
+
+        let core = open(&storage, Durability::Always).await.unwrap();
+        core.append("d").await.unwrap();
+        core.close().await.unwrap();
+        assert_verifies(&storage).await;
+    });
+}
