@@ -17,6 +17,7 @@ use hypercore_merkle::{
 use hypercore_storage::{FeedFiles, FileName, Quarantine, Storage};
 
 use super::{
+    guard,
     inspect::{Verification, Watch, probable_length, verify_files},
     open,
     recover::{self, End, Examined, MAX_WRONG_SIGNATURES, load_bitfield, verifies},
@@ -101,7 +102,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
 struct Keys {
     public: PublicKey,
     pair: Option<KeyPair>,
-    /// There is a secret key, whole or not.
+    /// The log is written here: there is a secret key, whole or not, or it is elsewhere.
     writer: bool,
     /// The public key is not what its file has.
     is_public_new: bool,
@@ -132,7 +133,7 @@ fn find_keys(files: &FeedFiles) -> Result<Keys> {
         Err(error) if error.is_corruption() => Err(error),
         read => Ok(read?),
     };
-    let writer = !matches!(secret, Ok(None));
+    let writer = !matches!(secret, Ok(None)) || guard::was_written(files.storage())?;
     let mut pair = None;
     let mut is_secret_new = false;
     if let Ok(Some(secret)) = &secret {
@@ -267,14 +268,12 @@ impl Work<'_> {
                 None => break,
             }
         }
-        if end.length() == roots.length() || end.length() < probable {
+        let is_whole = end.length() > roots.length() && end.length() >= probable;
+        let Some(pair) = self.keys.pair.as_ref().filter(|_| is_whole) else {
             if self.keys.writer && roots.length() < probable {
                 // Shorter, it would be appended to, and its end signed a second time.
                 return Err(Corruption::Signature { length: probable }.into());
             }
-            return Ok(self.end_at(roots, probable));
-        }
-        let Some(pair) = &self.keys.pair else {
             return Ok(self.end_at(roots, probable));
         };
         let signature = pair.sign_checked(&end.head())?;

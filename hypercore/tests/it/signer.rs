@@ -13,9 +13,9 @@ use std::{
 
 use futures_lite::{AsyncWriteExt, future};
 use hypercore::{
-    CloseReason, Durability, Error, Hypercore, KeyPair, OpenOptions, PublicKey, Signer,
+    CloseReason, Corruption, Durability, Error, Hypercore, KeyPair, OpenOptions, PublicKey, Signer,
     merkle::{self, Signature, TreeHead},
-    storage::{FileName, Memory},
+    storage::{FileName, Memory, testing::FaultStorage},
 };
 
 use crate::support::run;
@@ -271,5 +271,31 @@ fn a_write_stream_ends_with_the_first_append_that_fails() {
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         writer.close().await.unwrap_err();
         assert_eq!(core.length(), 0);
+    });
+}
+
+/// The block would be signed a second time.
+#[test]
+fn a_repair_takes_no_block_of_a_writer_without_its_signer() {
+    run(async {
+        let storage = FaultStorage::new();
+        let (options, _) = scripted(|_, head| Ok(pair().sign(head)));
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        for block in 0..10 {
+            core.append(vec![block]).await.unwrap();
+        }
+        core.close().await.unwrap();
+        let image = storage.image();
+        let mut signatures = image.read(FileName::Signatures);
+        *signatures.last_mut().unwrap() ^= 1;
+        image.write(FileName::Signatures, &signatures);
+        let before = FileName::ALL.map(|file| image.read(file));
+        let repair = Hypercore::repair_storage(image.clone()).await;
+        let is_refused = matches!(
+            repair,
+            Err(Error::Corrupt(Corruption::Signature { length: 10 }))
+        );
+        assert!(is_refused, "{repair:?}");
+        assert!(before == FileName::ALL.map(|file| image.read(file)));
     });
 }
