@@ -248,6 +248,12 @@ impl FeedFiles {
         if lengths.all(|len| matches!(len, Ok(0))) {
             return Ok(());
         }
+        // What cannot be written to is found now, not half way.
+        for file in self.ours() {
+            if file.len()? > 0 {
+                self.write(file, 0, &[])?;
+            }
+        }
         // Of one that was cut short not all may be durable.
         self.distrust();
         // The bitfield goes first: without it nothing claims what is being removed.

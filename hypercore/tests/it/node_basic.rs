@@ -220,6 +220,29 @@ fn destroying_storage_works() {
     });
 }
 
+/// The bitfield was gone when another file could not be written to.
+#[cfg(unix)]
+#[test]
+fn a_core_that_cannot_be_destroyed_stays_as_it_is() {
+    run(async {
+        for file in ["secret_key", "key", "tree", "data", "signatures"] {
+            let directory = tempfile::tempdir().unwrap();
+            let core = Hypercore::open(directory.path()).await.unwrap();
+            core.append_batch(["a", "b"]).await.unwrap();
+            core.close().await.unwrap();
+            let before = contents(directory.path());
+            // Nothing is written to a file with another name.
+            let elsewhere = tempfile::tempdir().unwrap();
+            let other = elsewhere.path().join("other");
+            std::fs::hard_link(directory.path().join(file), other).unwrap();
+            let core = Hypercore::open(directory.path()).await.unwrap();
+            core.destroy().await.unwrap_err();
+            drop(core);
+            assert!(contents(directory.path()) == before, "{file}");
+        }
+    });
+}
+
 #[test]
 fn overwrite_forgets_what_is_stored() {
     run(async {
