@@ -203,7 +203,9 @@ impl Shared {
             files.sync_bitfield()?;
         }
         files.drop_append(change.start_block())?;
-        Ok(files.sync_content()?)
+        files.sync_content()?;
+        free_append(files, change);
+        Ok(())
     }
 
     /// Whether the next append waits for a note, which those after it do not.
@@ -461,8 +463,8 @@ fn sign_end(
     Ok(())
 }
 
-/// Gives the room back of an append that could not be written: on a full disk there would be none to
-/// open the log again.
+/// Gives the room back of an append that could not be written, or was taken back: on a full disk there
+/// would be none to open the log again, and behind the end of a closed one nothing stands.
 fn free_append(files: &FeedFiles, change: &ChangeSet) {
     let freed = files
         .truncate_tree(change.start_block())

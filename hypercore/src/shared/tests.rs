@@ -10,7 +10,7 @@ use hypercore_storage::{
 };
 
 use super::lock;
-use crate::{AppendLock, Error, Hypercore, KeyPair, OpenOptions};
+use crate::{AppendLock, Durability, Error, Hypercore, KeyPair, OpenOptions, ProofOptions};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -199,5 +199,36 @@ fn a_longer_log_that_cannot_be_noted_locks_appends() {
         );
         let append = core.append("more").await;
         assert!(matches!(append, Err(Error::AppendLocked(_))), "{append:?}");
+    });
+}
+
+/// A peer shows a longer log while an append is made durable.
+#[test]
+fn an_append_that_is_taken_back_leaves_nothing() {
+    block_on(async {
+        let storage = Interrupted::default();
+        let options = of_one_key().durability(Durability::Interop);
+        let (core, other) = ten_and_twelve(options, storage.clone()).await;
+        let options = ProofOptions {
+            hash: true,
+            ..ProofOptions::default()
+        };
+        let proof = other.proof_with(9, options).await.expect("an answer");
+        let proof = proof.expect("a proof");
+        let witness = core.clone();
+        let work = move || {
+            let witnessed = witness.shared().lock().witness(9, &proof);
+            witnessed.expect("a longer log");
+        };
+        *lock(&storage.meanwhile.0) = Some(Box::new(work));
+        let append = core.append("another eleventh").await;
+        assert!(
+            matches!(append, Err(Error::AppendLocked(lock)) if lock == BEHIND),
+            "{append:?}"
+        );
+        core.close().await.expect("an end");
+        let core = of_one_key().open_storage(storage.memory).await;
+        let core = core.expect("a core");
+        assert_eq!((core.length(), core.recovery()), (10, None));
     });
 }
