@@ -260,21 +260,21 @@ impl Shared {
             // The key is the record that the log is whole: before it, all else is durable.
             self.flush()?;
             let files = Arc::clone(self.lock().log.writable_files()?);
-            files.write_key(key.as_bytes())?;
-            self.sync(|| files.sync_keys())?;
             // A loss of power may leave any other key: with the mark behind what no key vouches for, it is
             // not taken for that of a clone.
             files.mark_open(self.lock().log.length())?;
             self.sync(|| files.sync_content())?;
+            files.write_key(key.as_bytes())?;
+            self.sync(|| files.sync_keys())?;
             let mut core = self.lock();
             core.log.finish_static();
             // From now on it is a clone like any other, if a whole one.
             core.replicator.demand.everything = !self.sparse;
-        }
-        Ok(key)
             drop(core);
             // No block of it was ever signed.
             files.mark_closed(0)?;
+        }
+        Ok(key)
     }
 
     /// Makes everything durable and takes the mark away that the log is open. No append may be
@@ -407,8 +407,10 @@ impl Shared {
         };
         // A page that is being written now would come back otherwise.
         let _order = lock(&self.pages);
-        files.destroy()?;
-        log::forget(&files)
+        files.reset()?;
+        // Before the lock goes with the bitfield: whoever waits for it makes a log with a guard.
+        log::forget(&files)?;
+        Ok(files.destroy()?)
     }
 
     // ---- whole-log work ---------------------------------------------------------------------

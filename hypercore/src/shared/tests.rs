@@ -232,3 +232,56 @@ fn an_append_that_is_taken_back_leaves_nothing() {
         assert_eq!((core.length(), core.recovery()), (10, None));
     });
 }
+
+/// How long the guard is when the name of the bitfield, and with it the lock, goes.
+#[derive(Clone, Default)]
+struct Destroyed {
+    memory: Memory,
+    guard: Arc<Mutex<Option<u64>>>,
+}
+
+impl Storage for Destroyed {
+    fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
+        self.memory.open(file)
+    }
+
+    fn remove(&self, file: FileName) -> io::Result<()> {
+        if file == FileName::Bitfield {
+            *lock(&self.guard) = self.len_of_guard();
+        }
+        self.memory.remove(file)
+    }
+
+    fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
+        self.memory.beside(name)
+    }
+
+    fn remove_beside(&self, name: &str) -> io::Result<()> {
+        self.memory.remove_beside(name)
+    }
+
+    fn place(&self) -> io::Result<Vec<u8>> {
+        Ok(b"a place".to_vec())
+    }
+}
+
+impl Destroyed {
+    fn len_of_guard(&self) -> Option<u64> {
+        let file = self.memory.beside("fork-guard").ok()??;
+        file.len().ok()
+    }
+}
+
+/// Whoever waits for the lock makes a log in its place, with a guard.
+#[test]
+fn a_log_is_destroyed_with_its_guard_before_its_lock() {
+    block_on(async {
+        let storage = Destroyed::default();
+        let core = of_one_key().open_storage(storage.clone()).await;
+        let core = core.expect("a core");
+        core.append("a").await.expect("an append");
+        assert_eq!(storage.len_of_guard(), Some(1024));
+        core.destroy().await.expect("an end");
+        assert_eq!(*lock(&storage.guard), Some(0));
+    });
+}
