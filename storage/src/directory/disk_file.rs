@@ -138,7 +138,7 @@ impl DiskFile {
             return Err(io::Error::other("another file was put in its place"));
         }
         if state.locked {
-            try_lock(&handle.file)?;
+            self.take_lock(&handle)?;
         }
         let handle = Arc::new(handle);
         state.identity = Some(handle.identity);
@@ -149,6 +149,17 @@ impl DiskFile {
             pool::admit(self.this());
         }
         Ok(handle)
+    }
+
+    /// Takes the lock, for as long as the file has its name: one that was removed meanwhile locks nothing.
+    fn take_lock(&self, handle: &Handle) -> io::Result<()> {
+        try_lock(&handle.file)?;
+        let named = fs::symlink_metadata(&self.path);
+        if named.is_ok_and(|named| identity(&named) == handle.identity) {
+            return Ok(());
+        }
+        handle.file.unlock()?;
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     fn change(&self, change: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
@@ -299,7 +310,7 @@ impl RandomAccess for DiskFile {
         }
         state.locked = true;
         let taken = match &state.handle {
-            Some(handle) => try_lock(&handle.file),
+            Some(handle) => self.take_lock(handle),
             None => {
                 drop(state);
                 let opened = self.existing().map(drop);

@@ -300,6 +300,26 @@ mod handles {
         assert_eq!(first.read_data(7, 4).unwrap(), *b"more");
     }
 
+    /// It was removed between its opening and the lock: another one can be locked under its name.
+    #[test]
+    fn a_file_without_its_name_is_not_locked() {
+        for again in [false, true] {
+            let path = tempfile::tempdir().unwrap();
+            let bitfield = path.path().join("bitfield");
+            fs::write(&bitfield, "x").unwrap();
+            let file = Directory::new(path.path())
+                .open(FileName::Bitfield)
+                .unwrap();
+            file.read_at(0, &mut [0]).unwrap();
+            fs::remove_file(&bitfield).unwrap();
+            if again {
+                fs::write(&bitfield, "x").unwrap();
+            }
+            let error = file.lock().unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+        }
+    }
+
     /// The lock is on the bitfield that was opened: another process may own what is there now.
     #[test]
     fn another_file_in_the_place_of_one_that_was_closed_is_refused() {
