@@ -89,7 +89,7 @@ impl Core {
                         }
                     }
                 }
-                Taken::Refused(theirs) => self.may_be_behind(theirs),
+                Taken::Refused(theirs) => self.note_behind(theirs),
                 Taken::Forked(fork) => self.note_fork(fork.clone()),
                 Taken::Conflict | Taken::Undecided => {}
             }
@@ -149,7 +149,7 @@ impl Core {
     /// Holds the proof of a peer's log against ours. Fails if they are two histories.
     pub(crate) fn witness(&mut self, index: u64, proof: &Proof) -> Result<()> {
         match self.log.examine(index, proof)? {
-            Some(Witness::Agrees(theirs)) => self.may_be_behind(&theirs),
+            Some(Witness::Agrees(theirs)) => self.note_behind(&theirs),
             Some(Witness::Forked(fork)) => self.note_fork(fork),
             // It leaves out what we have, or is none: then it proves nothing.
             None => {}
@@ -166,7 +166,9 @@ impl Core {
         }
     }
 
-    fn may_be_behind(&mut self, theirs: &TreeHead) {
+    /// A peer has proven a log that ends with `theirs`: if it is longer than ours, which is written here,
+    /// appends are locked.
+    fn note_behind(&mut self, theirs: &TreeHead) {
         if let Some(AppendLock::Behind { ours, theirs }) = self.log.note_longer(theirs) {
             self.events.emit(Event::Behind { ours, theirs });
         }

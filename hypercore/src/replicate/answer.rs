@@ -162,7 +162,7 @@ fn find(peer: &mut Peer, mut request: Request, log: &Log) -> Result<Found> {
         // What is not public does not count as answered, or it would not be when it is.
         && index < log.public_length()
     {
-        if peer.repeats_bytes(request.bytes) {
+        if peer.note_byte_answered(request.bytes) {
             return Ok(Found::Repeated);
         }
         request.index = index;
@@ -209,7 +209,7 @@ fn data(index: u64, value: Option<Bytes>, proof: Proof) -> Message {
 
 /// Says that we do not have what was asked for, later if the peer has asked for too much of that.
 fn refuse(peer: &mut Peer, request: Request, messages: &mut Vec<Message>, now: Instant) {
-    if peer.may_refuse(now) {
+    if peer.take_refusal(now) {
         messages.push(unhave(request.index));
     } else {
         peer.refuse_later(request);
@@ -233,7 +233,7 @@ fn answer_want(peer: &mut Peer, want: &Want, log: &Log, messages: &mut Vec<Messa
     if !peer.uploading || !aligned {
         return;
     }
-    if peer.first_want()
+    if peer.note_want()
         && let Some(last) = log
             .public_length()
             .checked_sub(1)

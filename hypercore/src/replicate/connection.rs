@@ -389,8 +389,9 @@ impl Connection {
             .min()
     }
 
-    /// The deadline has passed and nothing came that could be read.
-    pub(crate) fn is_silent(&mut self, now: Instant) {
+    /// The deadline has passed and nothing came that could be read: lets other peers be asked for what
+    /// is late.
+    pub(crate) fn offer_overdue(&self, now: Instant) {
         let due = self.deadlines.iter().take_while(|&&(at, _)| at <= now);
         for (_, channel) in due {
             if let Some(Attachment { core, peer, .. }) = self.attachments.get(channel) {

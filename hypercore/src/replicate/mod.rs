@@ -456,7 +456,7 @@ impl Replicator {
         } else if everything && !is_whole {
             peer.want_more();
         }
-        if peer.may_end(now) {
+        if peer.poll_end(now) {
             if !peer.options.download {
                 peer.uploading = false;
                 peer.send_status();

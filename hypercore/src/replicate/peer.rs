@@ -120,7 +120,7 @@ pub(crate) struct Peer {
     regions_of_log: u64,
     wants_in_flight: usize,
     /// There is room for Wants where there was none, or more to ask about.
-    takes_wants: bool,
+    wants_due: bool,
     /// Oldest first.
     in_flight: VecDeque<InFlight>,
     /// Requests and Wants in flight, as a part of all on the connection.
@@ -183,7 +183,7 @@ impl Peer {
             next_region: 0,
             regions_of_log: 0,
             wants_in_flight: 0,
-            takes_wants: true,
+            wants_due: true,
             in_flight: VecDeque::new(),
             our_questions: options.load.ours.part(),
             pace: Pace::new(now),
@@ -275,7 +275,7 @@ impl Peer {
         }
         (self.downloading, self.uploading) = (downloading, uploading);
         // Nobody was asked about what others gave up meanwhile.
-        self.takes_wants |= downloading;
+        self.wants_due |= downloading;
         if !uploading {
             // They are not refused: the remote hears that we answer nothing (`setUploading`).
             self.drop_questions();
@@ -299,8 +299,8 @@ impl Peer {
     }
 
     /// Whether neither side wants anything more, and the remote has had enough time to change its mind
-    /// since it heard of new blocks.
-    pub(crate) fn may_end(&mut self, now: Instant) -> bool {
+    /// since it heard of new blocks. Starts the time that the remote has when neither does.
+    pub(crate) fn poll_end(&mut self, now: Instant) -> bool {
         let is_done = !self.downloading && !self.remote_downloading && self.is_idle();
         self.news = match self.news {
             News::Told if is_done => News::AnswerBy(now + NEWS_TIMEOUT),
@@ -328,8 +328,8 @@ impl Peer {
         self.wake.wake_channel(self.channel);
     }
 
-    /// The first Want of all: from now on the remote hears of new blocks.
-    pub(crate) fn first_want(&mut self) -> bool {
+    /// The remote has sent a Want, and hears of new blocks from now on. Returns whether it is the first.
+    pub(crate) fn note_want(&mut self) -> bool {
         !std::mem::replace(&mut self.remote_wants, true)
     }
 
@@ -360,9 +360,10 @@ impl Peer {
         self.questions.refuse_later(request);
     }
 
-    /// Whether a request may be answered with an Unhave now; otherwise it has to wait.
-    pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
-        self.questions.may_refuse(now)
+    /// Takes one of the refusals that are allowed in a second. False if none is left: the request has to
+    /// wait.
+    pub(crate) fn take_refusal(&mut self, now: Instant) -> bool {
+        self.questions.take_refusal(now)
     }
 
     /// When a question may be answered that has to wait.
@@ -384,8 +385,9 @@ impl Peer {
         self.outbox.len() >= MAX_REQUESTS
     }
 
-    /// Whether a byte request repeats the last one that was answered (`_onbytes`).
-    pub(crate) fn repeats_bytes(&mut self, bytes: u64) -> bool {
+    /// Notes for which byte a request was answered. Returns whether that was the last one, too
+    /// (`_onbytes`).
+    pub(crate) fn note_byte_answered(&mut self, bytes: u64) -> bool {
         std::mem::replace(&mut self.last_bytes_answered, bytes) == bytes
     }
 

@@ -145,8 +145,9 @@ impl Questions {
         dues.chain(refusal).min()
     }
 
-    /// Whether a request may be answered with "not here" now; otherwise it has to wait.
-    pub(crate) fn may_refuse(&mut self, now: Instant) -> bool {
+    /// Takes one of the refusals that are allowed in a second. False if none is left: the request has to
+    /// wait.
+    pub(crate) fn take_refusal(&mut self, now: Instant) -> bool {
         self.refusals.take(now)
     }
 
@@ -309,7 +310,7 @@ mod tests {
     fn refusals_wait_for_their_time_and_do_not_hold_up_requests() {
         let start = Instant::now();
         let mut questions = Questions::new(&Load::default(), start);
-        while questions.may_refuse(start) {}
+        while questions.take_refusal(start) {}
         questions.refuse_later(request_of(7));
         questions.ask(request(1));
         assert_eq!(answered(&mut questions, start), 1);
@@ -320,7 +321,7 @@ mod tests {
             matches!(next, Some(Question::Refusal(it)) if it.index == 7),
             "{next:?}"
         );
-        assert!(questions.may_refuse(due) && questions.is_empty());
+        assert!(questions.take_refusal(due) && questions.is_empty());
         (0..10_000).for_each(|index| questions.refuse_later(request_of(index)));
         assert!(!questions.is_congested(), "others are heard");
         assert_eq!(questions.refused.len(), MAX_REFUSALS);
@@ -330,7 +331,7 @@ mod tests {
     fn so_many_requests_are_refused_in_a_second() {
         let now = Instant::now();
         let mut questions = Questions::new(&Load::default(), now);
-        let mut refused = |now| (0..1000).filter(|_| questions.may_refuse(now)).count();
+        let mut refused = |now| (0..1000).filter(|_| questions.take_refusal(now)).count();
         assert_eq!((refused(now), refused(now + SECOND / 2)), (64, 32));
     }
 }

@@ -114,7 +114,7 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
         state.doubt_answers();
     }
     match result {
-        Err(error) if is_unsure && error.is_peer_fault() && state.may_be_forgiven(useless) => noted,
+        Err(error) if is_unsure && error.is_peer_fault() && state.forgive(useless) => noted,
         result => result.and(noted),
     }
 }

@@ -534,7 +534,7 @@ fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     {
         peer.scan.enter(RangeScan::Download(serial));
     }
-    let from = if peer.takes_wants(length) { 0 } else { from };
+    let from = if peer.take_wants_due(length) { 0 } else { from };
     if from > demand.last_serial() {
         return;
     }

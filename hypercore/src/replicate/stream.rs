@@ -382,7 +382,7 @@ impl AsyncWrite for Replication {
             if rang.is_pending() {
                 return Poll::Pending;
             }
-            connection.is_silent(now);
+            connection.offer_overdue(now);
             match connection.advance(now) {
                 Ok(()) => {
                     // Others get their turn, also if more is due already.
@@ -429,7 +429,7 @@ fn poll_change(
 ) -> Poll<()> {
     let rang = alarm.poll(cx, connection.deadline(now)).is_ready();
     if rang {
-        connection.is_silent(runtime::now());
+        connection.offer_overdue(runtime::now());
     }
     if wake.take() || rang {
         Poll::Ready(())

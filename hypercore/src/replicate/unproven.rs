@@ -111,7 +111,7 @@ impl Replicator {
             return;
         };
         // A byte was looked for in one of them.
-        if let Some(first) = peer.has_again(blocks) {
+        if let Some(first) = peer.restore_unproven(blocks) {
             peer.unproven.bytes.clear();
             peer.scan.rewind(first, &self.demand);
             peer.scan.rewind_gets();
@@ -142,7 +142,7 @@ impl Peer {
     }
 
     /// It counts as having those of `blocks` again that it could not prove. Returns the first.
-    fn has_again(&mut self, blocks: &Range<u64>) -> Option<u64> {
+    fn restore_unproven(&mut self, blocks: &Range<u64>) -> Option<u64> {
         let mut first = None;
         while let Some(&block) = self.unproven.blocks.range(blocks.clone()).next() {
             self.unproven.blocks.remove(&block);

@@ -27,7 +27,7 @@ impl Peer {
         if length == REGION {
             // The answer to a Want.
             self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
-            self.takes_wants = true;
+            self.wants_due = true;
             self.account_questions();
         }
         let bound = self.remote.bound();
@@ -41,7 +41,7 @@ impl Peer {
         }
         self.unproven.told(&blocks);
         self.account_remote()?;
-        self.takes_wants |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
+        self.wants_due |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
         Ok(blocks)
     }
 
@@ -91,7 +91,7 @@ impl Peer {
         // Asked again should it change its mind.
         self.wants_in_flight = 0;
         self.account_questions();
-        self.takes_wants = true;
+        self.wants_due = true;
         self.regions.clear();
         self.next_region = 0;
         self.take_in_flight()
@@ -176,7 +176,7 @@ impl Peer {
     pub(crate) fn want(&mut self, index: u64) {
         let region = index / REGION;
         if self.options.load.room() == 0 {
-            self.takes_wants = true;
+            self.wants_due = true;
             return;
         }
         if self.wants_in_flight >= MAX_WANTS
@@ -212,14 +212,14 @@ impl Peer {
         }
     }
 
-    /// Whether there is more to ask about than was asked for since the last call, in a log of this
-    /// length.
-    pub(crate) fn takes_wants(&mut self, length: u64) -> bool {
+    /// Whether there is more to ask about than at the last call, in a log of this length, and room to ask.
+    /// Then it counts as asked.
+    pub(crate) fn take_wants_due(&mut self, length: u64) -> bool {
         let regions = length.div_ceil(REGION);
-        self.takes_wants |= self.regions_of_log < regions;
+        self.wants_due |= self.regions_of_log < regions;
         self.regions_of_log = regions;
         let has_room = self.wants_in_flight < MAX_WANTS;
-        has_room && std::mem::take(&mut self.takes_wants)
+        has_room && std::mem::take(&mut self.wants_due)
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
@@ -320,17 +320,17 @@ mod tests {
         let start = Instant::now();
         let mut peer = peer(start);
         (peer.stage, peer.downloading) = (Stage::Open, false);
-        peer.first_want();
+        peer.note_want();
         peer.on_status(&Status {
             uploading: true,
             downloading: false,
         });
         peer.announce(0..1);
-        assert!(!peer.may_end(start));
+        assert!(!peer.poll_end(start));
         let later = start + Duration::from_secs(1);
         peer.announce(1..2);
-        assert!(!peer.may_end(later));
-        assert!(peer.may_end(start + NEWS_TIMEOUT));
+        assert!(!peer.poll_end(later));
+        assert!(peer.poll_end(start + NEWS_TIMEOUT));
     }
 
     /// The processor's word may be shorter than the number.

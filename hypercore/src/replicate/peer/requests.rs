@@ -153,10 +153,10 @@ impl Peer {
         }
     }
 
-    /// Whether so many answers are forgiven that prove nothing, because what they may have counted on
-    /// did not come. A liar can see to that by answering in another order, so it is done for as many as
-    /// were of use, and some more.
-    pub(in crate::replicate) fn may_be_forgiven(&mut self, useless: usize) -> bool {
+    /// Forgives answers that prove nothing because what they may have counted on did not come. False if
+    /// that is too many: a liar can see to that by answering in another order, so it is done for as many
+    /// as were of use, and some more.
+    pub(in crate::replicate) fn forgive(&mut self, useless: usize) -> bool {
         self.forgiven += useless as u64;
         self.forgiven <= MAX_FORGIVEN + self.stats.downloaded_blocks
     }
@@ -513,7 +513,7 @@ pub(super) mod tests {
     fn so_many_answers_of_no_use_are_forgiven() {
         let mut peer = peer(Instant::now());
         peer.stats.downloaded_blocks = 10;
-        assert!(peer.may_be_forgiven(2058) && !peer.may_be_forgiven(1));
+        assert!(peer.forgive(2058) && !peer.forgive(1));
     }
 
     /// It was asked for the byte again and again, as fast as the processor could.

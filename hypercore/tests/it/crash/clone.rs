@@ -67,7 +67,7 @@ impl Download {
         Ok(())
     }
 
-    fn is_durable(&mut self) {
+    fn set_durable(&mut self) {
         self.durable = self.stored.clone();
         self.durable_length = self.clone.length();
     }
@@ -78,12 +78,12 @@ impl Download {
             0 => self.grow().await,
             1 => {
                 self.clone.flush().await?;
-                self.is_durable();
+                self.set_durable();
             }
             2 => {
                 // One that could not be closed is closed nonetheless, and a flush says so.
                 self.clone.flush().await?;
-                self.is_durable();
+                self.set_durable();
                 self.clone.close().await?;
                 self.clone = open(&self.writer, &self.disk).await?;
             }
@@ -120,7 +120,7 @@ impl Download {
         self.disk = FaultStorage::from_image(&image);
         self.clone = open(&self.writer, &self.disk).await.unwrap();
         self.check().await;
-        self.is_durable();
+        self.set_durable();
     }
 
     /// Everything that the clone says it has is right, and nothing is lost that was durable.
@@ -151,7 +151,7 @@ impl Download {
         self.clone.close().await.unwrap();
         let before = FileName::ALL.map(|file| self.disk.image().read(file));
         self.clone = open(&self.writer, &self.disk).await.unwrap();
-        self.is_durable();
+        self.set_durable();
         self.check().await;
         assert_eq!(self.durable.len() as u64, self.writer.length());
         self.clone.close().await.unwrap();

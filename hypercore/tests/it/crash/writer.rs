@@ -58,12 +58,12 @@ impl Oracle {
             changes: 0,
             cleared: Vec::new(),
         };
-        oracle.is_durable();
+        oracle.set_durable();
         oracle
     }
 
     /// Nothing but the log as it is can be found from now on.
-    fn is_durable(&mut self) {
+    fn set_durable(&mut self) {
         let length = self.blocks.len();
         for range in &mut self.cleared {
             range.end = range.end.min(length);
@@ -115,7 +115,7 @@ impl Oracle {
             );
         };
         self.blocks = state.blocks[..found.len()].to_vec();
-        self.is_durable();
+        self.set_durable();
         let audit = core.audit().await.unwrap();
         assert_eq!(audit.invalid, [0; 0]);
     }
@@ -135,7 +135,7 @@ impl Oracle {
                 self.blocks = after;
                 self.changed();
                 if matches!(self.durability, Durability::Always | Durability::Interop) {
-                    self.is_durable();
+                    self.set_durable();
                 }
                 Ok(())
             }
@@ -155,7 +155,7 @@ impl Oracle {
         }
         self.blocks.truncate(length);
         self.changed();
-        self.is_durable();
+        self.set_durable();
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Oracle {
 
     async fn flush(&mut self, core: &Hypercore) -> Result<(), Error> {
         core.flush().await?;
-        self.is_durable();
+        self.set_durable();
         Ok(())
     }
 
@@ -175,7 +175,7 @@ impl Oracle {
         // One that could not be closed is closed nonetheless, and a flush says so.
         self.flush(core).await?;
         core.close().await?;
-        self.is_durable();
+        self.set_durable();
         Ok(())
     }
 }
@@ -357,7 +357,7 @@ impl Program {
         self.oracle.append(&self.core, batch).await.unwrap();
         // With no flush before, as the oracle does it: closing is enough.
         self.core.close().await.unwrap();
-        self.oracle.is_durable();
+        self.oracle.set_durable();
         let cut = FaultStorage::from_image(&self.disk.power_cut(self.random.below(u64::MAX)));
         let core = open(&cut, any_level(&mut self.random)).await.unwrap();
         self.oracle.check(&core, Crash::Power).await;
