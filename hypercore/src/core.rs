@@ -103,7 +103,7 @@ impl Core {
             }
             self.answer_seeks();
             // Perhaps no peer has anything else to look in.
-            if self.replicator.demand.seeks_available() {
+            if self.replicator.demand.has_seek_if_available() {
                 self.replicator.settle(&self.log);
             }
             let length = self.log.length();

@@ -156,10 +156,10 @@ impl Hypercore {
             None => End::Length,
         };
         let reader = Reader {
-            blocks: Blocks::of(self),
+            blocks: BlockReader::of(self),
             index: if options.tail { length } else { options.start },
             end,
-            ahead: Ahead::new(options.batch),
+            ahead: Lookahead::new(options.batch),
             options: GetOptions {
                 wait: options.wait,
                 timeout: options.timeout,
@@ -189,10 +189,10 @@ impl Hypercore {
     /// ```
     pub fn byte_stream(&self, bytes: impl RangeBounds<u64>) -> ByteStream {
         let reader = ByteReader {
-            blocks: Blocks::of(self),
+            blocks: BlockReader::of(self),
             bytes: resolve(&bytes, self.byte_length()),
             index: None,
-            ahead: Ahead::new(BYTES_AHEAD),
+            ahead: Lookahead::new(BYTES_AHEAD),
         };
         ByteStream {
             chunks: Box::pin(until_error(reader, ByteReader::next)),
@@ -262,10 +262,10 @@ enum End {
 
 #[derive(Debug)]
 struct Reader {
-    blocks: Blocks,
+    blocks: BlockReader,
     index: u64,
     end: End,
-    ahead: Ahead,
+    ahead: Lookahead,
     options: GetOptions,
 }
 
@@ -290,13 +290,13 @@ impl Reader {
 
 /// Blocks one after the other. Those that are stored are read and checked several at a time.
 #[derive(Debug)]
-struct Blocks {
+struct BlockReader {
     core: Hypercore,
     /// What was read together with the last one and follows it.
     run: VecDeque<Bytes>,
 }
 
-impl Blocks {
+impl BlockReader {
     fn of(core: &Hypercore) -> Self {
         Self {
             core: core.clone(),
@@ -323,14 +323,14 @@ impl Blocks {
 
 /// Asks for the blocks in front of a reader before it comes to them.
 #[derive(Debug)]
-struct Ahead {
+struct Lookahead {
     window: u64,
     /// The blocks below are asked for.
     end: u64,
     request: Option<Download>,
 }
 
-impl Ahead {
+impl Lookahead {
     const fn new(window: u64) -> Self {
         Self {
             window,
@@ -358,11 +358,11 @@ const BYTES_AHEAD: u64 = 32;
 
 #[derive(Debug)]
 struct ByteReader {
-    blocks: Blocks,
+    blocks: BlockReader,
     bytes: Range<u64>,
     /// The next block, once the first byte is found.
     index: Option<u64>,
-    ahead: Ahead,
+    ahead: Lookahead,
 }
 
 impl ByteReader {
@@ -446,11 +446,11 @@ const WRITE_BUFFER: usize = 4 * 1024 * 1024;
 pub struct WriteStream {
     core: Hypercore,
     block_size: usize,
-    /// Whole blocks that wait to be appended,
+    /// Whole blocks that wait to be appended.
     blocks: Vec<Bytes>,
-    /// their bytes,
+    /// The bytes of the whole blocks that wait.
     buffered: usize,
-    /// and the beginning of the next one.
+    /// The beginning of the next block.
     partial: BytesMut,
     append: Option<Boxed<Result<Range<u64>>>>,
     /// An append failed: what follows would be stored behind a gap.

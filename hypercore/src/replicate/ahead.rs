@@ -27,7 +27,7 @@ const CORES: usize = 32;
 /// What the two sides of a connection asked each other ahead, about one core.
 #[derive(Debug)]
 pub(super) struct Ahead {
-    asked: Option<Asked>,
+    asked: Option<AskedAhead>,
     /// `asked`, as a part of all on the connection.
     part: Part,
     /// What the remote has asked.
@@ -36,7 +36,7 @@ pub(super) struct Ahead {
 
 /// A block that the remote was asked for.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+struct AskedAhead {
     index: u64,
     /// It will not send it: it is not to be asked for the same again.
     refused: bool,
@@ -141,7 +141,7 @@ impl Peer {
             && self.ahead.part.total() < CORES
         {
             self.ahead.part.set(1);
-            self.ahead.asked = Some(Asked {
+            self.ahead.asked = Some(AskedAhead {
                 index,
                 refused: false,
             });

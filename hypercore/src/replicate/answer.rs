@@ -21,9 +21,9 @@ use crate::{
 /// takes less than half of the time.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// The first of the blocks that were read ahead,
+    /// The first of the blocks that were read ahead.
     next: u64,
-    /// and their bytes.
+    /// The bytes of the blocks that were read ahead.
     ahead: VecDeque<Bytes>,
     /// Blocks that go out, and how many bytes they have.
     uploads: Vec<(u64, u64)>,
@@ -96,7 +96,7 @@ impl Answers {
             Found::Nothing(request) => refuse(state, request, messages, now),
             Found::Block(request, proof) => {
                 let index = request.index;
-                // How many are asked for in a row matters only when they are to be read.
+                // Counting the run costs something, and is of use only if it is read now.
                 let more = match self.is_read_ahead(index) {
                     true => 0,
                     false => state.requested_run(index + 1, Self::AHEAD),

@@ -9,30 +9,30 @@ use std::{
 use super::pace::Stamp;
 use crate::event::PeerId;
 
-/// Blocks that may be asked of a second peer, although the first is not late, before there is
-/// anything to measure them by,
+/// How many blocks may be asked of a second peer although the first is not late, before any were
+/// received.
 const SPARE: u64 = 16;
 
-/// and one more for so many that were received: about 3 % are received twice, at most.
+/// One more for every so many blocks received: at most about 3 % come twice.
 const RECEIVED_FOR_A_SPARE: u64 = 32;
 
 /// Blocks asked for at one time, of all peers.
 const MAX_ASKED: usize = 16_384;
 
 #[derive(Debug)]
-struct Request {
+struct AskedBlock {
     /// How many peers were asked and have neither answered nor left.
     peers: u32,
-    /// The one asked last,
+    /// The one asked last.
     last: PeerId,
-    /// and when its answer is expected.
+    /// When the answer of the one asked last is expected.
     stamp: Stamp,
 }
 
 /// What was asked of all peers of a core.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
-    blocks: BTreeMap<u64, Request>,
+pub(super) struct AskedBlocks {
+    blocks: BTreeMap<u64, AskedBlock>,
     /// Blocks that others may be asked for because this one is late.
     late: BTreeMap<u64, PeerId>,
     /// How many blocks were asked of another peer to be done sooner.
@@ -41,7 +41,7 @@ pub(super) struct Asked {
     received: u64,
 }
 
-impl Asked {
+impl AskedBlocks {
     pub(super) fn len(&self) -> usize {
         self.blocks.len()
     }
@@ -69,7 +69,7 @@ impl Asked {
     /// `peer` was asked for a block.
     pub(super) fn insert(&mut self, index: u64, peer: PeerId, stamp: Stamp) {
         self.late.remove(&index);
-        let request = self.blocks.entry(index).or_insert(Request {
+        let request = self.blocks.entry(index).or_insert(AskedBlock {
             peers: 0,
             last: peer,
             stamp,

@@ -3,7 +3,7 @@
 //! A connection is a value like the session in it: bytes and the time go in, bytes and a deadline
 //! come out. [`super::Replication`] drives it.
 
-mod turns;
+mod channel;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -403,7 +403,7 @@ impl Connection {
     /// Does what is due: timers, what changed in the cores, answers to questions.
     pub(crate) fn advance(&mut self, now: Instant) -> Result<()> {
         self.session.handle_timeout(now)?;
-        // Those of a core that was added here after the remote had opened it come without bytes.
+        // Adding a core that the remote opened before makes an event although no bytes came.
         self.handle_events(now)?;
         let was_congested = !self.congested.is_empty();
         for channel in self.take_channels(now) {

@@ -40,7 +40,7 @@ enum Kind {
 }
 
 /// The answer to a request comes here, once.
-type Answer<T> = Receiver<Result<T>>;
+type Awaited<T> = Receiver<Result<T>>;
 
 #[derive(Debug)]
 pub(crate) struct Waiter<T> {
@@ -105,7 +105,7 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    fn waiter<T>(&mut self, if_available: bool) -> (Waiter<T>, Answer<T>) {
+    fn waiter<T>(&mut self, if_available: bool) -> (Waiter<T>, Awaited<T>) {
         self.last_serial += 1;
         let (sender, receiver) = async_channel::bounded(1);
         let waiter = Waiter {
@@ -130,7 +130,7 @@ impl Demand {
     }
 
     /// Wants block `index`; [`Self::enqueue`] follows if no peer was asked for it.
-    pub(crate) fn get(&mut self, index: u64, if_available: bool) -> (RequestId, Answer<Bytes>) {
+    pub(crate) fn get(&mut self, index: u64, if_available: bool) -> (RequestId, Awaited<Bytes>) {
         let (waiter, answer) = self.waiter(if_available);
         if if_available {
             self.if_available.insert(index);
@@ -147,7 +147,7 @@ impl Demand {
         &mut self,
         min_length: u64,
         if_available: bool,
-    ) -> (RequestId, Answer<()>) {
+    ) -> (RequestId, Awaited<()>) {
         let (waiter, answer) = self.waiter(if_available);
         self.updates.insert((min_length, waiter.serial), waiter);
         (self.last(Kind::Update { min_length }), answer)
@@ -158,7 +158,7 @@ impl Demand {
         offset: u64,
         blocks: Range<u64>,
         if_available: bool,
-    ) -> (RequestId, Answer<(u64, u64)>) {
+    ) -> (RequestId, Awaited<(u64, u64)>) {
         let (waiter, answer) = self.waiter(if_available);
         self.seeks.push(Seeking {
             waiter,
@@ -174,7 +174,7 @@ impl Demand {
         blocks: Blocks,
         order: Order,
         missing: u64,
-    ) -> (RequestId, Answer<()>) {
+    ) -> (RequestId, Awaited<()>) {
         let (waiter, answer) = self.waiter(false);
         self.downloads.insert(blocks, order, missing, waiter);
         (self.last(Kind::Download), answer)
@@ -185,7 +185,7 @@ impl Demand {
         &mut self,
         blocks: Blocks,
         missing: u64,
-    ) -> (RequestId, Answer<()>) {
+    ) -> (RequestId, Awaited<()>) {
         let (waiter, answer) = self.waiter(false);
         self.hashes.insert(blocks, missing, waiter);
         (self.last(Kind::Hashes), answer)
@@ -365,8 +365,8 @@ impl Demand {
         });
     }
 
-    /// Whether one for a byte does.
-    pub(crate) fn seeks_available(&self) -> bool {
+    /// Whether a seek fails as soon as no connected peer can answer it.
+    pub(crate) fn has_seek_if_available(&self) -> bool {
         let mut seeks = self.seeks.iter();
         seeks.any(|seeking| seeking.waiter.if_available)
     }
@@ -397,6 +397,9 @@ impl Demand {
     }
 }
 
+/// Blocks up to this size are copied before they are handed out.
+const COPIED: usize = 4096;
+
 /// Answers one that does not want to wait for other peers; whether it is one.
 fn refuse<T>(waiter: &Waiter<T>) -> bool {
     if waiter.if_available {
@@ -404,12 +407,10 @@ fn refuse<T>(waiter: &Waiter<T>) -> bool {
     }
     waiter.if_available
 }
-/// Blocks up to this size are copied before they are handed out.
-const SMALL: usize = 4096;
 
 /// A small block must not keep the memory of all that came with it for as long as its reader keeps it.
 fn detached(value: &Bytes) -> Bytes {
-    if value.len() <= SMALL {
+    if value.len() <= COPIED {
         Bytes::copy_from_slice(value)
     } else {
         value.clone()

@@ -44,8 +44,8 @@ impl Load {
         }
     }
 
-    /// When a part of a long frame came last. Until then nobody was silent, however long an answer
-    /// takes.
+    /// When a part of a long frame came last. Until then the remote was busy sending it, and no answer
+    /// can count as late.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.long_frame.get()
     }

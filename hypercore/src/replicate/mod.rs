@@ -65,7 +65,7 @@ pub(crate) struct Replicator {
     /// Boxed, because a map has room for eleven wherever it has one.
     peers: BTreeMap<PeerId, Box<Peer>>,
     pub(crate) demand: Demand,
-    asked: asked::Asked,
+    asked: asked::AskedBlocks,
     /// The peer that was the first to tell of the last block that anybody told of.
     leader: Option<PeerId>,
     /// Who was asked for a proof of a greater length.
@@ -289,7 +289,7 @@ impl Replicator {
     }
 
     /// The request that an answer for block `index` is for, which is then no longer in flight.
-    /// [`Self::stored`] or [`Self::refused`] follows.
+    /// One of [`Self::done`], [`Self::put_off`], [`Self::refused`] and [`Self::undecided`] follows.
     pub(crate) fn accept(
         &mut self,
         id: PeerId,

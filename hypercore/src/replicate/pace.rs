@@ -24,11 +24,12 @@ pub(super) const MAX_REQUESTS: usize = 512;
 /// What an answer costs beside its block: headers, nodes, a signature.
 const OVERHEAD: u64 = 100;
 
-/// The shortest round trip of this long, at least, and twice as long, at most, is the one believed.
+/// The round trip that counts is the shortest of the last 10 to 20 seconds: the present period and the one
+/// before.
 const ROUND_TRIP_MEMORY: Duration = Duration::from_secs(10);
 
-/// After that time the window shrinks to so small a part for one round trip: otherwise every
-/// request would wait behind others, and that would be taken for the length of the way.
+/// Once in each period the window shrinks to a quarter for one round trip. With a full window every
+/// answer waits behind others, and that wait would be taken for a long way.
 const PROBE: u64 = 4;
 
 /// How long the answer of a peer takes of which nothing is known.

@@ -26,7 +26,7 @@ use hypercore_bitfield::Bitfield;
 
 use super::{
     Replicator,
-    asked::Asked,
+    asked::AskedBlocks,
     demand::Demand,
     downloads::Download,
     hashes,
@@ -38,11 +38,11 @@ use crate::{event::PeerId, log::Log, request::Order, runtime};
 /// Newly announced blocks that are compared with those waited for, one by one.
 const ANNOUNCED: usize = 32;
 
-/// Runs of blocks with the same holders that are compared, to find the one with the fewest,
+/// Runs of blocks with the same holders that are compared, to find the one with the fewest.
 const RARE_RUNS: usize = 16;
 
-/// and how many of its blocks are asked for before they are compared again. What peers have changes
-/// all the time.
+/// Blocks of the run with the fewest holders that are asked for before runs are compared again. What
+/// peers have changes all the time.
 const RARE_BLOCKS: u64 = 64;
 
 /// A second peer is not worth asking to be done sooner by less than this.
@@ -56,9 +56,9 @@ pub(super) struct Scan {
     seen: u64,
     /// The first in the queue of blocks.
     get: u64,
-    /// The range,
+    /// The range that is looked through.
     range: RangeScan,
-    /// and a block in it.
+    /// The first block of the range that is not looked at yet.
     block: u64,
     /// The rest of the run, from one block to another, that was found to have the fewest holders.
     rare: (u64, u64),
@@ -254,7 +254,7 @@ impl Replicator {
             if peer.urgent_window() > 0
                 && !peer.is_asked_for(wanted)
                 && !peer.unproven.has_byte(seeking.offset)
-                && let Some(index) = next_free(peer, log.bitfield(), &self.asked, blocks)
+                && let Some(index) = next_to_ask(peer, log.bitfield(), &self.asked, blocks)
             {
                 peer.request(index, wanted, log.digest(index), now);
             }
@@ -321,11 +321,11 @@ impl Replicator {
     fn next_of_everything(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
         let peer = self.peers.get(&id)?;
         let (start, end) = peer.scan.rare;
-        let (first, rare) = match next_free(peer, stored, &self.asked, start..end) {
+        let (first, rare) = match next_to_ask(peer, stored, &self.asked, start..end) {
             Some(found) => (peer.scan.block, found..end),
             None => {
                 let all = peer.scan.block..u64::MAX;
-                let first = next_free(peer, stored, &self.asked, all)?;
+                let first = next_to_ask(peer, stored, &self.asked, all)?;
                 (first, self.rarest_run(peer, first, stored))
             }
         };
@@ -363,7 +363,7 @@ impl Replicator {
             if holders == 0 {
                 break;
             }
-            next = next_free(peer, stored, &self.asked, end..u64::MAX);
+            next = next_to_ask(peer, stored, &self.asked, end..u64::MAX);
         }
         rarest.1
     }
@@ -558,13 +558,18 @@ fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
 }
 
 /// The next block of a download to ask a peer for.
-fn next_of(download: &Download, peer: &mut Peer, stored: &Bitfield, asked: &Asked) -> Option<u64> {
+fn next_of(
+    download: &Download,
+    peer: &mut Peer,
+    stored: &Bitfield,
+    asked: &AskedBlocks,
+) -> Option<u64> {
     let blocks = &download.blocks;
     let first_from = |block| {
         let bound = peer.remote.bound();
         let runs = blocks.runs_from(block).take_while(|run| run.start < bound);
         runs.into_iter()
-            .find_map(|run| next_free(peer, stored, asked, run))
+            .find_map(|run| next_to_ask(peer, stored, asked, run))
     };
     match download.order {
         Order::Linear => {
@@ -582,7 +587,12 @@ fn next_of(download: &Download, peer: &mut Peer, stored: &Bitfield, asked: &Aske
 }
 
 /// The first block of `blocks` that the remote has, we do not, and nobody was asked for.
-fn next_free(peer: &Peer, stored: &Bitfield, asked: &Asked, blocks: Range<u64>) -> Option<u64> {
+fn next_to_ask(
+    peer: &Peer,
+    stored: &Bitfield,
+    asked: &AskedBlocks,
+    blocks: Range<u64>,
+) -> Option<u64> {
     let mut index = blocks.start;
     loop {
         index = peer.remote.next_set(index)?;

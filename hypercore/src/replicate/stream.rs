@@ -22,10 +22,10 @@ use crate::{
     runtime::{self, Alarm},
 };
 
-/// How many reads and writes are made before other tasks get their turn,
+/// How many reads and writes are made before other tasks get their turn.
 const FAIR_ROUNDS: usize = 64;
 
-/// and how many bytes are sent.
+/// How many bytes are sent before other tasks get their turn.
 const FAIR_BYTES: usize = 128 * 1024;
 
 /// How many bytes are received before they are looked at, if they are there, and before other tasks

@@ -26,9 +26,9 @@ const MAX_UNPROVEN: usize = 4096;
 /// What one peer could not prove.
 #[derive(Debug, Default)]
 pub(super) struct Unproven {
-    /// Blocks, which it counts as not having,
+    /// Blocks that could not be proven. It counts as not having them.
     blocks: BTreeSet<u64>,
-    /// and the bytes that were looked for.
+    /// Bytes that were looked for to no use.
     bytes: BTreeSet<u64>,
 }
 

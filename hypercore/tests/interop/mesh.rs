@@ -12,10 +12,10 @@ use crate::library::run;
 use crate::peers::Seeder;
 use crate::stage::{Process, Stage};
 
-/// Blocks that are there before the peers meet,
+/// Blocks that are there before the peers meet.
 const FIRST: u64 = 200;
 
-/// and with those that are appended meanwhile.
+/// Blocks in the end, with those that are appended meanwhile.
 const ALL: u64 = 240;
 
 /// Peers of each kind; the first of ours is the writer.

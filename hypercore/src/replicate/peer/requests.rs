@@ -36,9 +36,9 @@ pub(crate) enum Wanted {
     Block,
     /// Only the proof: this is how the newest length is learnt.
     Proof,
-    /// Only the proof, to be kept: see [`super::hashes`].
+    /// Only the proof, to be kept: see [`crate::replicate::hashes`].
     Hash,
-    /// Only the proof, to hold it against our log: see [`super::probe`].
+    /// Only the proof, to hold it against our log: see [`crate::replicate::probe`].
     Head,
     /// The block that holds a byte; the remote answers with that block, not with the one named.
     Byte(u64),
@@ -63,8 +63,8 @@ pub(crate) struct InFlight {
     pub(in crate::replicate) stamp: Stamp,
     /// It was late, and others may be asked.
     offered: bool,
-    /// What it said is known may not have come: its answer may prove nothing, and the remote is not
-    /// to blame.
+    /// It told the remote that we know nodes which an earlier answer was to bring. If that one did not
+    /// come, this answer proves nothing, through no fault of the remote.
     pub(in crate::replicate) unsure: bool,
     /// It was sent before the remote had the block: the answer says nothing of its pace.
     ahead: bool,
@@ -316,7 +316,8 @@ impl Peer {
         Some(oldest.max(self.last_answer))
     }
 
-    /// When a request for a byte will be given up. Nobody waits for other cores, as it may never be answered.
+    /// When a request for a byte will be given up. Unlike [`Self::timeout_at`] it is not put off by answers for
+    /// other cores: this request may never be answered.
     fn byte_timeout_at(&self) -> Option<Instant> {
         let mut requests = self.in_flight.iter();
         let byte = requests.find(|request| matches!(request.wanted, Wanted::Byte(_)))?;

@@ -15,7 +15,7 @@ use crate::{Ended, Replication, Role, runtime, runtime::simulated::Runtime};
 
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// It was waited for as fast as the processor could, and until it was taken for dead.
+/// It was polled in a busy loop, and until it was taken for dead.
 #[test]
 fn one_who_does_not_read_while_the_connection_is_closed() {
     Runtime::run(0, |runtime| {

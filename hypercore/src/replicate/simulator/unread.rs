@@ -224,7 +224,7 @@ fn one_who_writes_and_does_not_read() {
     });
 }
 
-/// A Want whose time had come was waited for as fast as the processor could.
+/// A Want whose time had come was polled in a busy loop.
 #[test]
 fn one_who_does_not_read_and_wants_to_hear() {
     Runtime::run(0, |runtime| {

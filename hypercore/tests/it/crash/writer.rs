@@ -69,10 +69,10 @@ impl Oracle {
             range.end = range.end.min(length);
         }
         self.states.clear();
-        self.may_be(self.blocks.clone(), length);
+        self.add_state(self.blocks.clone(), length);
     }
 
-    fn may_be(&mut self, blocks: Vec<Bytes>, least: usize) {
+    fn add_state(&mut self, blocks: Vec<Bytes>, least: usize) {
         self.states.push(State {
             blocks,
             least,
@@ -82,7 +82,7 @@ impl Oracle {
 
     fn changed(&mut self) {
         self.changes += 1;
-        self.may_be(self.blocks.clone(), self.blocks.len());
+        self.add_state(self.blocks.clone(), self.blocks.len());
     }
 
     /// Checks a log that was opened after a crash, and takes it as it is from now on.
@@ -141,7 +141,7 @@ impl Oracle {
             }
             Err(error) => {
                 let least = after.len();
-                self.may_be(after, least);
+                self.add_state(after, least);
                 Err(error)
             }
         }
@@ -150,7 +150,7 @@ impl Oracle {
     async fn truncate(&mut self, core: &Hypercore, length: usize) -> Result<(), Error> {
         let truncated = core.truncate(length as u64).await;
         if truncated.is_err() {
-            self.may_be(self.blocks.clone(), length);
+            self.add_state(self.blocks.clone(), length);
             return truncated;
         }
         self.blocks.truncate(length);
