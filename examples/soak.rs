@@ -294,9 +294,9 @@ fn mean(samples: &[(Duration, Memory)], time: Duration, sixth: u32) -> Memory {
 
 /// MiB of memory.
 struct Memory {
-    /// Of the process,
+    /// That of the process.
     resident: f64,
-    /// and what of that was allocated and not freed.
+    /// What of that of the process was allocated and not freed.
     used: f64,
 }
 

@@ -54,6 +54,14 @@ pub(crate) fn spawn_blocking(work: impl FnOnce() + Send + 'static) {
 
 /// As [`spawn_blocking`], after `delay`.
 pub(crate) fn spawn_blocking_after(delay: Duration, work: impl FnOnce() + Send + 'static) {
+    #[cfg(any(test, feature = "fuzzing"))]
+    if let Some(runtime) = simulated::current() {
+        runtime.spawn(async move {
+            simulated::sleep(delay).await;
+            simulated::unblock(work).await;
+        });
+        return;
+    }
     system::spawn_blocking_after(delay, work);
 }
 

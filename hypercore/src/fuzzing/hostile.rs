@@ -1,6 +1,6 @@
 mod peer;
 
-use std::{collections::VecDeque, future::poll_fn, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use hypercore_wire::MAX_BLOCKS;
@@ -11,6 +11,7 @@ use crate::{
     runtime::simulated::{
         Runtime, TaskId,
         network::{Cable, Conditions},
+        sleep,
     },
 };
 use peer::Hostile;
@@ -160,7 +161,7 @@ impl World {
             0 => self.append(u64::from(a % 8)).await,
             1 => self.connect_honest(),
             2 => self.ask(a, b, c).await,
-            3 => self.sleep(Duration::from_millis(1 << (a % 15))).await,
+            3 => sleep(Duration::from_millis(1 << (a % 15))).await,
             4 => {
                 let core = [&self.writer, &self.clone][side];
                 self.hostile[side] = Hostile::new(&self.runtime, core, &self.writer, self.acks);
@@ -169,17 +170,12 @@ impl World {
         }
         if kind & 0x40 == 0 {
             self.hostile[side].exchange().await;
-            self.sleep(PAUSE).await;
+            sleep(PAUSE).await;
             self.hostile[side].exchange().await;
         }
         for core in [&self.writer, &self.clone] {
             core.shared().lock().replicator.check_bounds();
         }
-    }
-
-    async fn sleep(&self, time: Duration) {
-        let until = self.runtime.now() + time;
-        poll_fn(|_| self.runtime.poll_timer(until)).await;
     }
 
     /// Has somebody use the clone.
@@ -257,9 +253,9 @@ impl World {
         let limit = self.runtime.now() + PATIENCE;
         while self.runtime.is_running(download) || self.clone.downloaded(..) < length {
             assert!(self.runtime.now() < limit, "it does not get everything");
-            self.sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(100)).await;
         }
-        self.sleep(PAUSE).await;
+        sleep(PAUSE).await;
         for core in [&self.writer, &self.clone] {
             assert_eq!((core.length(), core.downloaded(..)), (length, length));
             self.check(core).await;

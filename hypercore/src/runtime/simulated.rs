@@ -36,15 +36,21 @@ pub(crate) fn current() -> Option<Runtime> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// Does what waits for a disk, after a while.
-pub(crate) async fn unblock<T>(work: impl FnOnce() -> T) -> T {
+/// Ends after `time`.
+pub(crate) async fn sleep(time: Duration) {
     // The runtime stays on its thread, and this future may be asked to be able to leave it.
-    let until = current().map(|runtime| runtime.now() + runtime.duration_below(DISK));
+    let until = current().map(|runtime| runtime.now() + time);
     poll_fn(|_| match (current(), until) {
         (Some(runtime), Some(until)) => runtime.poll_timer(until),
         _ => Poll::Ready(()),
     })
     .await;
+}
+
+/// Does what waits for a disk, after a while.
+pub(crate) async fn unblock<T>(work: impl FnOnce() -> T) -> T {
+    let time = current().map_or(Duration::ZERO, |runtime| runtime.duration_below(DISK));
+    sleep(time).await;
     work()
 }
 

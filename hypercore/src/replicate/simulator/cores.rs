@@ -9,7 +9,7 @@ use hypercore_wire::{Event, Message, Status};
 
 use super::{
     network::{Cable, Conditions},
-    open, open_on, plain,
+    open, open_on, plain, run_end,
     schedules::good_conditions,
     unread::{Remote, finish, origin},
 };
@@ -103,18 +103,18 @@ fn a_peer_that_tells_nothing_holds_up_no_other() {
         runtime.run_for(MOMENT);
         assert!(copy.peers()[0].opened);
         let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
-        let ends = Rc::new(Cell::new(None));
-        for (core, role, socket) in [
+        let ends = [
             (&writer, Role::Responder, theirs),
             (&copy, Role::Initiator, ours),
-        ] {
-            let ours = core.replicate(role, plain(false)).expect("it is open");
-            let end = Rc::clone(&ends);
-            runtime.spawn(async move { end.set(Some(ours.run(socket).await)) });
-        }
+        ];
+        let ends = ends.map(|(core, role, socket)| {
+            let end = core.replicate(role, plain(false)).expect("it is open");
+            run_end(runtime, end, socket)
+        });
         runtime.run_for(14 * MOMENT);
-        let ended = ends.take();
-        assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
+        for ended in ends.map(|end| end.take()) {
+            assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
+        }
         assert!(copy.has(3) && copy.peers().len() == 1);
     });
 }
@@ -139,9 +139,7 @@ fn a_connection_that_downloads_nothing_holds_up_no_other() {
             let us = copy.replicate(Role::Initiator, us);
             let them = writer.replicate(Role::Responder, them);
             let (us, them) = (us.expect("it is open"), them.expect("it is open"));
-            let ended = Rc::new(Cell::new(None));
-            let end = Rc::clone(&ended);
-            runtime.spawn(async move { end.set(Some(us.run(ours).await)) });
+            let ended = run_end(runtime, us, ours);
             runtime.spawn(async move {
                 let _ = them.run(theirs).await;
             });
@@ -175,9 +173,7 @@ fn one_with_more_extensions_than_the_connection_takes() {
         runtime.spawn(async move {
             let _ = us.run(ours).await;
         });
-        let ended = Rc::new(Cell::new(None));
-        let end = Rc::clone(&ended);
-        runtime.spawn(async move { end.set(Some(them.run(theirs).await)) });
+        let ended = run_end(runtime, them, theirs);
         runtime.run_for(5 * MOMENT);
         assert!(matches!(ended.take(), Some(Ok(_))), "it waits for answers");
     });
@@ -240,9 +236,7 @@ fn the_last_one_is_closed_and_the_remote_has_more() {
         runtime.spawn(async move {
             let _ = them.run(theirs).await;
         });
-        let ended = Rc::new(Cell::new(None));
-        let end = Rc::clone(&ended);
-        runtime.spawn(async move { end.set(Some(us.run(ours).await)) });
+        let ended = run_end(runtime, us, ours);
         runtime.run_for(MOMENT);
         assert!(copy.has(0));
         runtime.spawn(async move { copy.close().await.expect("memory holds it") });
@@ -273,9 +267,7 @@ fn one_that_the_remote_is_not_let_in_to() {
         runtime.spawn(async move {
             let _ = them.run(theirs).await;
         });
-        let ended = Rc::new(Cell::new(None));
-        let end = Rc::clone(&ended);
-        runtime.spawn(async move { end.set(Some(us.run(ours).await)) });
+        let ended = run_end(runtime, us, ours);
         runtime.run_for(5 * MOMENT);
         let ended = ended.take();
         assert!(matches!(ended, Some(Ok(Ended::Refused))), "{ended:?}");

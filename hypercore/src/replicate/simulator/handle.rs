@@ -1,17 +1,20 @@
 //! What the handle of a connection does while the remote does something else.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::time::Duration;
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use hypercore_wire::{Have, Message};
 
 use super::{
     network::Cable,
-    plain,
+    plain, run_end,
     schedules::good_conditions,
     unread::{Remote, finish, origin},
 };
-use crate::{Ended, Replication, Role, runtime, runtime::simulated::Runtime};
+use crate::{
+    Ended, Replication, Role, runtime,
+    runtime::simulated::{self, Runtime},
+};
 
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -27,9 +30,7 @@ fn one_who_does_not_read_while_the_connection_is_closed() {
             .replicate(Role::Initiator, plain(true))
             .expect("it is open");
         let handle = ours.handle();
-        let ended = Rc::new(Cell::new(None));
-        let end = Rc::clone(&ended);
-        runtime.spawn(async move { end.set(Some(ours.run(socket).await)) });
+        let ended = run_end(runtime, ours, socket);
         let mut remote = Remote::new(&core);
         runtime.spawn(async move {
             let outgoing = remote.session.outgoing().to_vec();
@@ -77,7 +78,7 @@ fn a_core_is_added_before_the_remote_is_heard_to_open_it() {
             remote.write(&mut ours).await;
             ours.add(&cores[1]).expect("it is open");
             for _ in 0..8 {
-                runtime::timeout(MOMENT, future::pending::<()>()).await;
+                simulated::sleep(MOMENT).await;
                 remote.read(&mut ours).await;
             }
             assert!(remote.session.is_open(other));

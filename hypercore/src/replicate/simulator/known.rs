@@ -19,7 +19,8 @@ use super::{
 };
 use crate::{
     Ended, Error, GetOptions, Hypercore, Replication, Role, SeekOptions,
-    replicate::load::OUR_QUESTIONS, runtime, runtime::simulated::Runtime,
+    replicate::load::OUR_QUESTIONS,
+    runtime::simulated::{self, Runtime},
 };
 
 /// Without this a failing seed could not be looked at again.
@@ -452,8 +453,7 @@ fn a_block_that_comes_before_its_refusal() {
                 .expect("memory holds it");
             remote.heard.clear();
             for _ in 0..100 {
-                let moment = Duration::from_millis(50);
-                runtime::timeout(moment, future::pending::<()>()).await;
+                simulated::sleep(Duration::from_millis(50)).await;
                 remote.read(&mut ours).await;
             }
             assert!(!remote.heard.iter().any(is_refused), "{:?}", remote.heard);
@@ -463,8 +463,7 @@ fn a_block_that_comes_before_its_refusal() {
     });
 }
 
-/// The time at which it would have been closed had come, and was waited for as fast as the processor
-/// could.
+/// The time at which it would have been closed had come, and was polled in a busy loop.
 #[test]
 fn a_core_that_is_added_while_the_last_one_closes() {
     Runtime::run(0, |runtime| {
@@ -554,8 +553,7 @@ fn long_blocks_both_ways() {
                     }
                 }
                 if !moved {
-                    let moment = Duration::from_millis(10);
-                    runtime::timeout(moment, future::pending::<()>()).await;
+                    simulated::sleep(Duration::from_millis(10)).await;
                 }
             }
         });

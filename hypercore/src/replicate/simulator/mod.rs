@@ -39,12 +39,12 @@ use hypercore_merkle::{KeyPair, PublicKey};
 use hypercore_storage::{FileName, Memory, RandomAccess, Storage};
 
 use crate::{
-    Durability, Ended, Error, GetOptions, Hypercore, ReplicateOptions, Role, SeekOptions,
-    UpdateOptions,
+    Durability, Ended, Error, GetOptions, Hypercore, ReplicateOptions, Replication, Role,
+    SeekOptions, UpdateOptions,
     log::{Existing, Log, Setup},
     runtime::simulated::{
         Runtime, TaskId,
-        network::{self, Cable, Conditions},
+        network::{self, Cable, Conditions, Socket},
     },
     shared::Shared,
     signer::Author,
@@ -474,6 +474,17 @@ impl Link {
             self.fault = Fault::Lost;
         }
     }
+}
+
+/// Drives one end of a connection, and keeps how it ends.
+fn run_end(runtime: &Runtime, replication: Replication, socket: Socket) -> Outcome {
+    let outcome = Outcome::default();
+    let ended = Rc::clone(&outcome);
+    runtime.spawn(async move {
+        let result = replication.run(socket).await;
+        *ended.borrow_mut() = Some(result);
+    });
+    outcome
 }
 
 fn is_timeout(error: &Error) -> bool {

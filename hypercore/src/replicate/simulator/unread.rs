@@ -18,7 +18,7 @@ use hypercore_wire::{ChannelId, Event, Have, Message, Request, Session, SessionO
 use super::{network::Cable, open, plain, schedules::good_conditions};
 use crate::{
     GetOptions, Hypercore, ReplicateOptions, Replication, Role, runtime,
-    runtime::simulated::Runtime,
+    runtime::simulated::{self, Runtime},
 };
 
 /// More Wants than are answered at once, and than wait before nothing more is read.
@@ -396,7 +396,7 @@ fn one_who_sends_and_never_reads() {
             remote.read_byte(&mut ours).await;
             for _ in 0..6 {
                 ours.write_all(&[0]).await.expect("it may read yet");
-                runtime::timeout(Duration::from_secs(11), future::pending::<()>()).await;
+                simulated::sleep(Duration::from_secs(11)).await;
             }
             ours.write_all(&[0]).await.expect_err("it had a minute");
         });
