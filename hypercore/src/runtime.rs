@@ -122,3 +122,29 @@ impl Alarm {
         self.timer.set(at);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use super::{simulated::Runtime, *};
+
+    /// It was done at its real time, on a thread.
+    #[test]
+    fn what_is_put_off_in_a_simulation_is_done_in_virtual_time() {
+        Runtime::run(0, |runtime| {
+            let done = Arc::new(AtomicBool::new(false));
+            let work = Arc::clone(&done);
+            spawn_blocking_after(Duration::from_secs(60), move || {
+                work.store(true, Ordering::Relaxed);
+            });
+            runtime.run_for(Duration::from_secs(59));
+            assert!(!done.load(Ordering::Relaxed));
+            runtime.run_for(Duration::from_secs(2));
+            assert!(done.load(Ordering::Relaxed));
+        });
+    }
+}

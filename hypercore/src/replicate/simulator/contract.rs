@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{World, network::Conditions, plain, schedules::good_conditions};
+use super::{World, good_conditions, network::Conditions, plain};
 use crate::{Ended, ReplicateOptions, runtime::simulated::Runtime};
 
 /// A row: two nodes, and how both sides end.
@@ -27,7 +27,7 @@ const SPARSE: usize = 4;
 fn check(length: u64, row: Row) {
     Runtime::run(length, |runtime| {
         let mut world = world(runtime, length);
-        let conditions = super::schedules::good_conditions();
+        let conditions = good_conditions();
         let live = row.options.each_ref().map(|options| options.live);
         let link = world.connect(row.nodes, row.options, [conditions; 2]);
         let start = runtime.now();
@@ -55,7 +55,7 @@ fn check(length: u64, row: Row) {
 fn world(runtime: &Runtime, length: u64) -> World {
     let mut world = World::new(runtime, length);
     world.append(length);
-    let conditions = super::schedules::good_conditions();
+    let conditions = good_conditions();
     for half in [0..length / 2, length / 2..length] {
         let node = world.add_node(None, true);
         let link = world.connect([node, WRITER], [plain(true), plain(true)], [conditions; 2]);

@@ -8,10 +8,11 @@ use hypercore_storage::{FileName, Memory, testing::Recording};
 use hypercore_wire::{Event, Message, Status};
 
 use super::{
+    good_conditions,
     network::{Cable, Conditions},
-    open, open_on, plain, run_end,
-    schedules::good_conditions,
-    unread::{Remote, finish, origin},
+    open, open_on, plain,
+    remote::{Remote, finish, origin},
+    run_end,
 };
 use crate::{Ended, Replication, Role, runtime, runtime::simulated::Runtime};
 

@@ -6,10 +6,10 @@ use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 
 use super::{
+    good_conditions,
     network::{Cable, Conditions},
     open, plain,
-    schedules::good_conditions,
-    unread::{Remote, finish, origin},
+    remote::{Remote, finish, origin},
 };
 use crate::{Replication, Role, runtime::simulated::Runtime};
 

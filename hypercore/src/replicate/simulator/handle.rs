@@ -6,10 +6,11 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use hypercore_wire::{Have, Message};
 
 use super::{
+    good_conditions,
     network::Cable,
-    plain, run_end,
-    schedules::good_conditions,
-    unread::{Remote, finish, origin},
+    plain,
+    remote::{Remote, finish, origin},
+    run_end,
 };
 use crate::{
     Ended, Replication, Role, runtime,

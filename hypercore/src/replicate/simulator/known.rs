@@ -11,11 +11,11 @@ use hypercore_storage::{
 use hypercore_wire::Message;
 
 use super::{
-    EQUAL_BLOCKS, World,
+    EQUAL_BLOCKS, World, good_conditions,
     network::{Cable, Conditions},
-    open, open_on, plain, schedules,
-    schedules::good_conditions,
-    unread::{Remote, finish, origin},
+    open, open_on, plain,
+    remote::{Remote, finish, origin},
+    schedules,
 };
 use crate::{
     Ended, Error, GetOptions, Hypercore, Replication, Role, SeekOptions,

@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use super::{EQUAL_BLOCKS, World, network::Conditions, plain, schedules::good_conditions};
+use super::{EQUAL_BLOCKS, World, good_conditions, network::Conditions, plain};
 use crate::{Error, GetOptions, SeekOptions, UpdateOptions, runtime::simulated::Runtime};
 
 const MOMENT: Duration = Duration::from_secs(1);

@@ -13,9 +13,7 @@ use hypercore_merkle::{Block, KeyPair, Node, NodeIndex, Proof};
 use hypercore_storage::{FileName, Memory, testing::Recording};
 use hypercore_wire::{Have, Message, Status, Unhave};
 
-use super::{
-    EQUAL_BLOCKS, World, network::Cable, open, open_on, plain, schedules::good_conditions,
-};
+use super::{EQUAL_BLOCKS, World, good_conditions, network::Cable, open, open_on, plain};
 use crate::{
     GetOptions, Hypercore, PeerId, Replication, Role, core::Core, runtime,
     runtime::simulated::Runtime,

@@ -26,6 +26,7 @@ mod liar;
 mod load;
 mod order;
 mod regions;
+mod remote;
 mod schedules;
 mod speed;
 mod unread;
@@ -554,6 +555,16 @@ const fn size(seed: u64, index: u64) -> u64 {
         0 => 0,
         1 => 5000,
         _ => mixed % 97,
+    }
+}
+
+/// A connection that is neither slow nor full.
+const fn good_conditions() -> Conditions {
+    Conditions {
+        delay: Duration::from_millis(20),
+        bytes_per_second: 10_000_000,
+        buffer: 1 << 18,
+        corruption: 0,
     }
 }
 

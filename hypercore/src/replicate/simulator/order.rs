@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use futures_lite::StreamExt;
 
-use super::{EQUAL_BLOCKS, Waits, World, plain, schedules::good_conditions};
+use super::{EQUAL_BLOCKS, Waits, World, good_conditions, plain};
 use crate::{
     Download, DownloadOptions, Event, GetOptions, Hypercore, Order, runtime::simulated::Runtime,
 };

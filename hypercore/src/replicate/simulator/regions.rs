@@ -8,7 +8,7 @@ use hypercore_wire::{Data, DataNode, Have, Message, Unhave};
 
 use super::{
     open, plain,
-    unread::{Remote, finish},
+    remote::{Remote, finish},
 };
 use crate::{GetOptions, Hypercore, Replication, Role, runtime, runtime::simulated::Runtime};
 

@@ -201,16 +201,6 @@ fn connect(world: &mut World, nodes: [usize; 2]) {
     world.connect(nodes, options, conditions);
 }
 
-/// A connection that is neither slow nor full.
-pub(super) const fn good_conditions() -> Conditions {
-    Conditions {
-        delay: Duration::from_millis(20),
-        bytes_per_second: 10_000_000,
-        buffer: 1 << 18,
-        corruption: 0,
-    }
-}
-
 fn conditions(runtime: &Runtime) -> Conditions {
     Conditions {
         delay: runtime.duration_below(Duration::from_millis(if runtime.once_in(4) {

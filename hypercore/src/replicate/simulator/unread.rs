@@ -11,160 +11,26 @@ use futures_lite::{
     io::{self, Cursor},
 };
 use hypercore_bitfield::rle;
-use hypercore_merkle::KeyPair;
-use hypercore_storage::Memory;
-use hypercore_wire::{ChannelId, Event, Have, Message, Request, Session, SessionOptions, Want};
+use hypercore_wire::{Have, Message};
 
-use super::{network::Cable, open, plain, schedules::good_conditions};
+use super::{
+    good_conditions,
+    network::Cable,
+    plain,
+    remote::{Remote, finish, origin},
+};
 use crate::{
-    GetOptions, Hypercore, ReplicateOptions, Replication, Role, runtime,
+    GetOptions, ReplicateOptions, Role, runtime,
     runtime::simulated::{self, Runtime},
 };
 
 /// More Wants than are answered at once, and than wait before nothing more is read.
 const MANY_WANTS: u64 = 700;
 
-/// The other end of a [`Replication`], driven by hand.
-pub(super) struct Remote {
-    pub(super) session: Session,
-    pub(super) channel: ChannelId,
-    /// What [`Self::read`] has taken.
-    pub(super) heard: Vec<Message>,
-}
-
-impl Remote {
-    pub(super) fn new(core: &Hypercore) -> Self {
-        let mut options = SessionOptions::new(Role::Responder).expect("there is randomness");
-        (options.noise, options.encrypted) = (false, false);
-        let mut session = Session::new(options, runtime::now()).expect("there is randomness");
-        let channel = session
-            .open(core.key().as_bytes())
-            .expect("it is the first");
-        Self {
-            session,
-            channel,
-            heard: Vec::new(),
-        }
-    }
-
-    pub(super) fn say(&mut self, message: &Message) {
-        self.session
-            .send(self.channel, message)
-            .expect("it is open");
-    }
-
-    fn want(&mut self, regions: std::ops::Range<u64>) {
-        for region in regions {
-            self.say(&Message::Want(Want {
-                start: region << 20,
-                length: 1 << 20,
-            }));
-        }
-    }
-
-    pub(super) fn request(&mut self, blocks: std::ops::Range<u64>) {
-        for index in blocks {
-            self.say(&Message::Request(Request {
-                index,
-                ..Request::default()
-            }));
-        }
-    }
-
-    /// Has `ours` take all that was said.
-    pub(super) async fn write(&mut self, ours: &mut Replication) {
-        while !self.session.outgoing().is_empty() {
-            let count = ours
-                .write(self.session.outgoing())
-                .await
-                .expect("it takes it");
-            self.session.sent(runtime::now(), count);
-        }
-    }
-
-    /// Takes what `ours` says until it says nothing more. Returns how many bytes.
-    pub(super) async fn read(&mut self, ours: &mut Replication) -> usize {
-        let mut buffer = vec![0; 1 << 16];
-        let mut read = 0;
-        while let Some(count) = future::poll_once(ours.read(&mut buffer)).await {
-            let count = count.expect("it is well");
-            assert!(count > 0, "it ended");
-            self.session
-                .receive(runtime::now(), &buffer[..count])
-                .expect("it is honest");
-            while let Some(event) = self.session.poll_event() {
-                if let Event::Message { message, .. } = event {
-                    self.heard.push(message);
-                }
-            }
-            read += count;
-        }
-        read
-    }
-
-    async fn read_byte(&mut self, ours: &mut Replication) {
-        let mut byte = [0];
-        ours.read_exact(&mut byte).await.expect("it is well");
-        self.session
-            .receive(runtime::now(), &byte)
-            .expect("it is honest");
-    }
-
-    /// Reads a little at a time until a block comes, and tells of which core it is.
-    pub(super) async fn next_block(&mut self, ours: &mut Replication) -> ChannelId {
-        loop {
-            if let Some(event) = self.session.poll_event() {
-                if let Event::Message {
-                    channel,
-                    message: Message::Data(_),
-                } = event
-                {
-                    return channel;
-                }
-                continue;
-            }
-            let mut buffer = vec![0; 1 << 14];
-            let count = ours.read(&mut buffer).await.expect("it is well");
-            let received = self.session.receive(runtime::now(), &buffer[..count]);
-            received.expect("it is honest");
-        }
-    }
-
-    /// Opens the core on both sides.
-    pub(super) async fn open(&mut self, ours: &mut Replication) {
-        self.write(ours).await;
-        self.read(ours).await;
-        self.write(ours).await;
-    }
-}
-
-/// A core with as many blocks of 64 KiB.
-pub(super) fn origin(runtime: &Runtime, number: u8, blocks: usize) -> Hypercore {
-    let key_pair = KeyPair::from_seed(&[number; 32]);
-    let core = open(&Memory::new(), key_pair.public_key(), Some(key_pair), false);
-    let append = core.clone();
-    runtime.spawn(async move {
-        let blocks = (0..blocks).map(|_| vec![7; 1 << 16]);
-        append.append_batch(blocks).await.expect("memory holds it");
-    });
-    runtime.run_for(Duration::from_secs(1));
-    core
-}
-
 fn options() -> ReplicateOptions {
     let mut options = plain(true);
     options.download = Some(true);
     options
-}
-
-/// Runs `work` to its end.
-pub(super) fn finish(runtime: &Runtime, work: impl Future<Output = ()> + 'static) {
-    let task = runtime.spawn(work);
-    let limit = runtime.now() + Duration::from_secs(120);
-    assert!(
-        runtime.run_until(limit, || !runtime.is_running(task)),
-        "it does not end"
-    );
 }
 
 /// Its next bytes have to wait, and meanwhile what it was asked for becomes late.

@@ -10,10 +10,9 @@ use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 
 use super::{
-    EQUAL_BLOCKS, World,
+    EQUAL_BLOCKS, World, good_conditions,
     network::{Cable, Conditions},
     open, plain,
-    schedules::good_conditions,
 };
 use crate::{
     Error, GetOptions, Goal, Hypercore, Progress, Role, SeekOptions, UpdateOptions, WaitsOn,
