@@ -185,7 +185,6 @@ impl Connection {
             timeout: self.options.timeout,
             own_extensions: self.options.own_extensions,
             extension_message: self.options.limits.extension_message,
-            remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
             load: self.load.clone(),
         };
         let wake = Arc::clone(&self.wake);
@@ -646,6 +645,3 @@ impl Connection {
         self.end(error.into(), &error.to_string());
     }
 }
-
-/// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
-pub(super) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;

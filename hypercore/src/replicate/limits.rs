@@ -7,7 +7,8 @@ use hypercore_wire::{Budget, KEEP_ALIVE_WINDOW, Limits, UNMATCHED_WINDOW};
 
 use super::{
     ReplicateOptions,
-    connection::{REMOTE_BITFIELD_BYTES, SEND_BUFFER},
+    connection::SEND_BUFFER,
+    peer::REMOTE_BITFIELD_BYTES,
     questions::{
         MAX_QUESTIONS, MAX_QUESTIONS_OF_CONNECTION, MAX_REFUSALS, REFUSALS, WANT_PAUSE, WANTS,
     },

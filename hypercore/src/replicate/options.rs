@@ -195,8 +195,6 @@ pub(crate) struct PeerOptions {
     pub(crate) own_extensions: bool,
     /// Bytes of a message of an extension.
     pub(crate) extension_message: usize,
-    /// Memory for what the remote says it has.
-    pub(crate) remote_bitfield_bytes: usize,
     /// What all cores of the connection hold together.
     pub(crate) load: Load,
 }

@@ -31,6 +31,7 @@ use super::{
     unproven::Unproven,
 };
 use crate::{event::PeerId, extension::OUTBOX};
+pub(super) use remote::REMOTE_BITFIELD_BYTES;
 pub(crate) use requests::{InFlight, Wanted};
 
 /// How long a remote has to open the core before nobody waits to hear what it has. One that does not
@@ -168,7 +169,7 @@ impl Peer {
             remote_satisfied: false,
             news: News::None,
             remote_acks: false,
-            remote: RemoteBitfield::new(options.remote_bitfield_bytes),
+            remote: RemoteBitfield::new(REMOTE_BITFIELD_BYTES),
             unproven: Unproven::default(),
             remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),

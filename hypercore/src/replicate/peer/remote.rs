@@ -16,6 +16,9 @@ const MAX_WANTS: usize = 16;
 /// Regions that one peer is asked about: 2^36 blocks.
 const MAX_REGIONS: usize = 65_536;
 
+/// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
+pub(in crate::replicate) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
+
 /// Memory for what the remote says it has, of all cores of a connection.
 const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
@@ -33,7 +36,7 @@ impl Peer {
         let bound = self.remote.bound();
         let mut blocks = have.start..have.start.saturating_add(length.max(1));
         if let Some(bitfield) = &have.bitfield {
-            let window = window(length, self.options.remote_bitfield_bytes);
+            let window = window(length, REMOTE_BITFIELD_BYTES);
             let covered = self.remote.apply_rle(have.start, bitfield, window)?;
             blocks.end = have.start + covered;
         } else {
@@ -225,7 +228,7 @@ impl Peer {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check_remote(&self) {
         assert!(self.wants_in_flight <= MAX_WANTS && self.regions.len() <= MAX_REGIONS);
-        assert!(self.remote.memory() <= self.options.remote_bitfield_bytes);
+        assert!(self.remote.memory() <= REMOTE_BITFIELD_BYTES);
     }
 }
 

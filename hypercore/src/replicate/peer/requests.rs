@@ -385,7 +385,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         event::PeerId,
-        replicate::{connection::REMOTE_BITFIELD_BYTES, load::Load, options::PeerOptions},
+        replicate::{load::Load, options::PeerOptions},
     };
 
     const TIMEOUT: Duration = Duration::from_secs(20);
@@ -407,7 +407,6 @@ pub(super) mod tests {
             timeout: Some(TIMEOUT),
             own_extensions: true,
             extension_message: 64 << 10,
-            remote_bitfield_bytes: REMOTE_BITFIELD_BYTES,
             load: load.clone(),
         };
         Peer::new(PeerId(1), options, Arc::default(), channel, now)
