@@ -8,7 +8,7 @@ use hypercore_storage::{FileName, Memory, testing::Recording};
 use hypercore_wire::{Event, Message, Status};
 
 use super::{
-    good_conditions,
+    connect_cores, good_conditions,
     network::{Cable, Conditions},
     open, open_on, plain,
     remote::{Remote, finish, origin},
@@ -288,17 +288,11 @@ fn many_on_a_slow_connection() {
             bytes_per_second: 100_000,
             ..good_conditions()
         };
-        let (_cable, sockets) = Cable::new(runtime, [slow; 2]);
-        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
-        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
-            let replication = Replication::new(role, plain(true)).expect("there is randomness");
-            for core in cores {
-                replication.add(core).expect("it is open");
-            }
-            runtime.spawn(async move {
-                replication.run(socket).await.expect("an honest connection");
-            });
-        }
+        let sides = [
+            (Role::Initiator, &copies[..]),
+            (Role::Responder, &originals[..]),
+        ];
+        let _cable = connect_cores(runtime, sides, slow);
         runtime.run_for(80 * MOMENT);
         let least = copies.iter().map(|core| core.downloaded(..)).min();
         assert!(least > Some(1), "{least:?}");

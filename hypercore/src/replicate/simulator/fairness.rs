@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 
 use super::{
-    good_conditions,
-    network::{Cable, Conditions},
+    connect_cores, good_conditions,
+    network::Conditions,
     open, plain,
-    remote::{Remote, finish, origin},
+    remote::{Remote, core_with, finish, origin},
 };
 use crate::{Replication, Role, runtime::simulated::Runtime};
 
@@ -18,31 +17,19 @@ fn shares(cores: u8, blocks: usize, size: usize, conditions: Conditions) -> Vec<
     Runtime::run(0, |runtime| {
         let mut originals = Vec::new();
         for number in 0..cores {
-            let key_pair = KeyPair::from_seed(&[number; 32]);
-            let core = open(&Memory::new(), key_pair.public_key(), Some(key_pair), false);
-            let append = core.clone();
-            runtime.spawn(async move {
-                let blocks = (0..blocks).map(|_| vec![number; size]);
-                append.append_batch(blocks).await.expect("memory holds it");
-            });
-            originals.push(core);
+            let blocks = (0..blocks).map(move |_| vec![number; size]);
+            originals.push(core_with(runtime, [number; 32], blocks));
         }
         runtime.run_for(Duration::from_secs(1));
         let copies = originals
             .iter()
             .map(|core| open(&Memory::new(), core.key(), None, false));
         let copies: Vec<_> = copies.collect();
-        let (_cable, sockets) = Cable::new(runtime, [conditions; 2]);
-        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
-        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
-            let replication = Replication::new(role, plain(true)).expect("there is randomness");
-            for core in cores {
-                replication.add(core).expect("it is open");
-            }
-            runtime.spawn(async move {
-                replication.run(socket).await.expect("an honest connection");
-            });
-        }
+        let sides = [
+            (Role::Initiator, &copies[..]),
+            (Role::Responder, &originals[..]),
+        ];
+        let _cable = connect_cores(runtime, sides, conditions);
         runtime.run_for(Duration::from_secs(30));
         let shares: Vec<_> = copies.iter().map(|core| core.downloaded(..)).collect();
         let unfinished = shares.iter().all(|&share| share < blocks as u64);

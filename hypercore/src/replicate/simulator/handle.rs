@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use futures_lite::future;
 use hypercore_wire::{Have, Message};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     run_end,
 };
 use crate::{
-    Ended, Replication, Role, runtime,
+    Ended, Replication, Role,
     runtime::simulated::{self, Runtime},
 };
 
@@ -34,16 +34,9 @@ fn one_who_does_not_read_while_the_connection_is_closed() {
         let ended = run_end(runtime, ours, socket);
         let mut remote = Remote::new(&core);
         runtime.spawn(async move {
-            let outgoing = remote.session.outgoing().to_vec();
-            theirs.write_all(&outgoing).await.expect("it is read");
-            remote.session.sent(runtime::now(), outgoing.len());
-            let mut buffer = vec![0; 1 << 12];
-            let count = theirs.read(&mut buffer).await.expect("it is well");
-            let received = remote.session.receive(runtime::now(), &buffer[..count]);
-            received.expect("it is honest");
+            remote.open_over(&mut theirs).await;
             remote.request(0..40);
-            let outgoing = remote.session.outgoing().to_vec();
-            theirs.write_all(&outgoing).await.expect("it is read");
+            remote.write_over(&mut theirs).await;
             future::pending::<()>().await;
             drop(theirs);
         });

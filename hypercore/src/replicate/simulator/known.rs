@@ -3,7 +3,6 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
-use hypercore_merkle::KeyPair;
 use hypercore_storage::{
     FileName, Memory, Storage,
     testing::{Fault, FaultStorage},
@@ -11,10 +10,10 @@ use hypercore_storage::{
 use hypercore_wire::Message;
 
 use super::{
-    EQUAL_BLOCKS, World, good_conditions,
+    EQUAL_BLOCKS, World, connect_cores, good_conditions,
     network::{Cable, Conditions},
     open, open_on, plain,
-    remote::{Remote, finish, origin},
+    remote::{Remote, core_with, finish, origin},
     schedules,
 };
 use crate::{
@@ -44,9 +43,8 @@ fn a_byte_at_the_end_of_a_log_that_then_grows() {
         Runtime::run(more, |runtime| {
             let mut world = World::new(runtime, more);
             let node = world.add_node(None, true);
-            let options = [plain(true), plain(true)];
             world.append(20);
-            world.connect([node, 0], options, [good_conditions(); 2]);
+            world.link_live([node, 0]);
             runtime.run_for(Duration::from_secs(1));
             let end = world.nodes[0].core.byte_length();
             world.seek(node, end, SeekOptions::default());
@@ -65,9 +63,8 @@ fn nothing_is_appended() {
     Runtime::run(1, |runtime| {
         let mut world = World::new(runtime, 1);
         let node = world.add_node(None, false);
-        let options = [plain(true), plain(true)];
         world.append(3);
-        world.connect([node, 0], options, [good_conditions(); 2]);
+        world.link_live([node, 0]);
         world.settle();
         world.append(0);
         runtime.run_for(Duration::from_secs(60));
@@ -110,32 +107,19 @@ fn a_block_that_is_asked_for_while_others_take_all_the_room() {
     Runtime::run(0, |runtime| {
         let mut originals = Vec::new();
         for number in 0..8 {
-            let key_pair = KeyPair::from_seed(&[number; 32]);
-            let key = key_pair.public_key();
-            let core = open(&Memory::new(), key, Some(key_pair), false);
-            let append = core.clone();
-            runtime.spawn(async move {
-                let blocks = (0..3_000u32).map(|index| index.to_le_bytes().to_vec());
-                append.append_batch(blocks).await.expect("memory holds it");
-            });
-            originals.push(core);
+            let blocks = (0..3_000u32).map(|index| index.to_le_bytes().to_vec());
+            originals.push(core_with(runtime, [number; 32], blocks));
         }
         runtime.run_for(Duration::from_secs(1));
         let mut copies = Vec::new();
         for (number, core) in originals.iter().enumerate() {
             copies.push(open(&Memory::new(), core.key(), None, number == 0));
         }
-        let (_cable, sockets) = Cable::new(runtime, [good_conditions(); 2]);
-        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
-        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
-            let replication = Replication::new(role, plain(true)).expect("there is randomness");
-            for core in cores {
-                replication.add(core).expect("it is open");
-            }
-            runtime.spawn(async move {
-                replication.run(socket).await.expect("an honest connection");
-            });
-        }
+        let sides = [
+            (Role::Initiator, &copies[..]),
+            (Role::Responder, &originals[..]),
+        ];
+        let _cable = connect_cores(runtime, sides, good_conditions());
         let busy = &copies[1..];
         let asked = || -> usize {
             let peers = busy.iter().flat_map(Hypercore::peers);
@@ -212,11 +196,7 @@ fn a_range_that_is_here_is_downloaded_without_peers() {
         let mut world = World::new(runtime, 0);
         let node = world.add_node(None, true);
         world.append(50);
-        let link = world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        let link = world.link_live([node, 0]);
         world.download(node, 10..30);
         world.settle();
         world.hang_up(link, 0);
@@ -243,13 +223,7 @@ fn a_block_whose_write_failed_is_requested_again() {
             let storage = FaultStorage::new();
             let core = open_on(Arc::new(storage.clone()), world.key, None, false);
             world.nodes[node].core = core.clone();
-            let links = [0, 1].map(|_| {
-                world.connect(
-                    [node, 0],
-                    [plain(true), plain(true)],
-                    [good_conditions(); 2],
-                )
-            });
+            let links = [0, 1].map(|_| world.link_live([node, 0]));
             let limit = runtime.now() + Duration::from_secs(10);
             runtime.run_until(limit, || core.downloaded(..) > 5);
             storage.fail_at(operation, Fault::Full);
@@ -270,11 +244,7 @@ fn what_a_peer_that_leaves_was_asked_for_comes_from_the_others() {
             let mut world = World::new(runtime, after);
             world.append(500);
             let node = world.add_node(None, false);
-            let leaves = world.connect(
-                [node, 0],
-                [plain(true), plain(true)],
-                [good_conditions(); 2],
-            );
+            let leaves = world.link_live([node, 0]);
             let slow = Conditions {
                 bytes_per_second: 200_000,
                 ..good_conditions()
@@ -306,11 +276,7 @@ fn a_have_far_beyond_what_exists() {
             },
         );
         runtime.run_for(Duration::from_secs(1));
-        world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([node, 0]);
         world.settle();
         world.check();
     });
@@ -322,11 +288,7 @@ fn a_reader_ahead_of_the_announcement_of_the_writer() {
     Runtime::run(0, |runtime| {
         let mut world = World::new(runtime, 0);
         let node = world.add_node(None, true);
-        world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([node, 0]);
         for index in [3, 0, 7, 7, 2] {
             world.get(node, index, GetOptions::default());
         }
@@ -351,13 +313,7 @@ fn a_peer_that_opens_the_core_twice() {
             let mut world = World::new(runtime, lost);
             let node = world.add_node(None, false);
             world.append(300);
-            let links = [0, 1].map(|_| {
-                world.connect(
-                    [node, 0],
-                    [plain(true), plain(true)],
-                    [good_conditions(); 2],
-                )
-            });
+            let links = [0, 1].map(|_| world.link_live([node, 0]));
             runtime.run_for(Duration::from_millis(150));
             world.cut(links[lost as usize]);
             world.settle();
@@ -385,11 +341,7 @@ fn a_peer_with_many_damaged_blocks() {
         let garbage: Vec<_> = (0..10 * DAMAGED).map(|byte| byte as u8).collect();
         data.write_at(0, &garbage).expect("memory holds it");
         let node = world.add_node(None, false);
-        let link = world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        let link = world.link_live([node, 0]);
         runtime.run_for(Duration::from_secs(40));
         let result = world.links[link].results[0].take();
         assert!(result.is_none(), "{result:?}");
@@ -405,11 +357,7 @@ fn a_peer_that_drops_blocks_and_has_them_again_before_it_is_asked() {
         let mut world = World::new(runtime, 0);
         world.append(40);
         let relay = world.add_node(None, false);
-        world.connect(
-            [relay, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([relay, 0]);
         let node = world.add_node(None, true);
         let far = Conditions {
             delay: Duration::from_millis(800),

@@ -14,12 +14,12 @@ fn world(runtime: &Runtime) -> (World, usize, usize) {
     let mut world = World::new(runtime, EQUAL_BLOCKS + 10);
     world.append(3);
     let lagging = world.add_node(None, false);
-    let first = connect(&mut world, lagging, 0);
+    let first = world.link_live([lagging, 0]);
     world.settle();
     world.hang_up(first, 0);
     world.append(1);
     let node = world.add_node(None, true);
-    let second = connect(&mut world, node, 0);
+    let second = world.link_live([node, 0]);
     world.update(node, UpdateOptions::default());
     runtime.run_for(MOMENT);
     assert_eq!(world.nodes[node].core.length(), 4);
@@ -28,17 +28,12 @@ fn world(runtime: &Runtime) -> (World, usize, usize) {
     (world, lagging, node)
 }
 
-fn connect(world: &mut World, node: usize, other: usize) -> usize {
-    let options = [plain(true), plain(true)];
-    world.connect([node, other], options, [good_conditions(); 2])
-}
-
 /// It was sent again and again: what is known of the fourth block cannot be held against a log of three.
 #[test]
 fn a_block_that_a_lagging_peer_cannot_prove() {
     Runtime::run(0, |runtime| {
         let (mut world, lagging, node) = world(runtime);
-        connect(&mut world, node, lagging);
+        world.link_live([node, lagging]);
         runtime.run_for(MOMENT);
         world.get(node, 2, GetOptions::default());
         world.seek(node, 25, SeekOptions::default());
@@ -62,7 +57,7 @@ fn a_block_that_a_lagging_peer_cannot_prove() {
         runtime.run_for(MOMENT);
         assert!(world.nodes[node].core.has(0));
         // It has caught up.
-        connect(&mut world, lagging, 0);
+        world.link_live([lagging, 0]);
         world.settle();
         world.check();
     });
@@ -73,7 +68,7 @@ fn a_block_that_a_lagging_peer_cannot_prove() {
 fn a_block_that_another_peer_can_prove() {
     Runtime::run(0, |runtime| {
         let (mut world, lagging, node) = world(runtime);
-        connect(&mut world, node, lagging);
+        world.link_live([node, lagging]);
         let far = Conditions {
             delay: Duration::from_millis(400),
             ..good_conditions()
@@ -92,16 +87,16 @@ fn a_block_that_another_peer_can_prove() {
 fn a_block_that_can_be_proven_later() {
     Runtime::run(0, |runtime| {
         let (mut world, lagging, node) = world(runtime);
-        connect(&mut world, node, lagging);
+        world.link_live([node, lagging]);
         runtime.run_for(MOMENT);
         world.get(node, 2, GetOptions::default());
         runtime.run_for(5 * MOMENT);
         assert!(!world.nodes[node].core.has(2));
         let other = world.add_node(None, true);
-        connect(&mut world, other, 0);
+        world.link_live([other, 0]);
         world.get(other, 3, GetOptions::default());
         runtime.run_for(MOMENT);
-        connect(&mut world, node, other);
+        world.link_live([node, other]);
         world.get(node, 3, GetOptions::default());
         runtime.run_for(MOMENT);
         assert!(world.nodes[node].core.has(2));

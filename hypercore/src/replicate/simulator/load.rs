@@ -13,10 +13,11 @@ use hypercore_merkle::{Block, KeyPair, Node, NodeIndex, Proof};
 use hypercore_storage::{FileName, Memory, testing::Recording};
 use hypercore_wire::{Have, Message, Status, Unhave};
 
-use super::{EQUAL_BLOCKS, World, good_conditions, network::Cable, open, open_on, plain};
+use super::{
+    EQUAL_BLOCKS, World, connect_cores, good_conditions, open, open_on, remote::core_with,
+};
 use crate::{
-    GetOptions, Hypercore, PeerId, Replication, Role, core::Core, runtime,
-    runtime::simulated::Runtime,
+    GetOptions, Hypercore, PeerId, Role, core::Core, runtime, runtime::simulated::Runtime,
 };
 
 /// The time this thread has run, if the system tells it, or else any time that passes.
@@ -58,11 +59,7 @@ fn get_blocks(count: u64, ahead_of_the_writer: bool) -> Duration {
             world.append(count);
         }
         let node = world.add_node(None, true);
-        world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([node, 0]);
         runtime.run_for(Duration::from_secs(1));
         let start = clock();
         for index in 0..count {
@@ -97,11 +94,7 @@ fn many_peers() {
             let node = world.add_node(None, false);
             let start = clock();
             for _ in 0..peers {
-                world.connect(
-                    [node, 0],
-                    [plain(true), plain(true)],
-                    [good_conditions(); 2],
-                );
+                world.link_live([node, 0]);
             }
             world.settle();
             clock() - start
@@ -117,14 +110,7 @@ fn share_cores(count: u64) -> Duration {
         for number in 0..count {
             let mut seed = [0; 32];
             seed[..8].copy_from_slice(&number.to_le_bytes());
-            let key_pair = KeyPair::from_seed(&seed);
-            let key = key_pair.public_key();
-            let core = open(&Memory::new(), key, Some(key_pair), false);
-            let append = core.clone();
-            runtime.spawn(async move {
-                append.append("block").await.expect("memory holds it");
-            });
-            originals.push(core);
+            originals.push(core_with(runtime, seed, ["block"]));
         }
         runtime.run_for(Duration::from_secs(1));
         let copies = originals
@@ -132,18 +118,12 @@ fn share_cores(count: u64) -> Duration {
             .map(|core| open(&Memory::new(), core.key(), None, false));
         let copies: Vec<_> = copies.collect();
 
-        let (_cable, sockets) = Cable::new(runtime, [good_conditions(); 2]);
         let start = clock();
-        let sides = [(Role::Initiator, &copies), (Role::Responder, &originals)];
-        for ((role, cores), socket) in sides.into_iter().zip(sockets) {
-            let replication = Replication::new(role, plain(true)).expect("there is randomness");
-            for core in cores {
-                replication.add(core).expect("it is open");
-            }
-            runtime.spawn(async move {
-                replication.run(socket).await.expect("an honest connection");
-            });
-        }
+        let sides = [
+            (Role::Initiator, &copies[..]),
+            (Role::Responder, &originals[..]),
+        ];
+        let _cable = connect_cores(runtime, sides, good_conditions());
         let limit = runtime.now() + Duration::from_secs(60);
         let done = runtime.run_until(limit, || copies.iter().all(|core| core.has(0)));
         assert!(done, "not all blocks come");
@@ -163,8 +143,7 @@ fn with_peers(runtime: &Runtime, peers: usize) -> (World, Hypercore, PeerId) {
     let node = world.add_node(None, true);
     for _ in 0..peers {
         let other = world.add_node(None, true);
-        let options = [plain(true), plain(true)];
-        world.connect([node, other], options, [good_conditions(); 2]);
+        world.link_live([node, other]);
     }
     runtime.run_for(Duration::from_secs(1));
     let core = world.nodes[node].core.clone();

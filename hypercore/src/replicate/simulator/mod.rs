@@ -221,6 +221,12 @@ impl World {
         self.links.len() - 1
     }
 
+    /// Connects two nodes that stay connected, over a good network. Returns the number of the link.
+    fn link_live(&mut self, nodes: [usize; 2]) -> usize {
+        let options = [plain(true), plain(true)];
+        self.connect(nodes, options, [good_conditions(); 2])
+    }
+
     /// Connects a node with a liar.
     fn connect_liar(&mut self, node: usize, conditions: [Conditions; 2]) {
         let (cable, [ours, theirs]) = Cable::new(&self.runtime, conditions);
@@ -475,6 +481,25 @@ impl Link {
             self.fault = Fault::Lost;
         }
     }
+}
+
+/// Connects two sides that have these cores, until the simulation ends.
+fn connect_cores(
+    runtime: &Runtime,
+    sides: [(Role, &[Hypercore]); 2],
+    conditions: Conditions,
+) -> Cable {
+    let (cable, sockets) = Cable::new(runtime, [conditions; 2]);
+    for ((role, cores), socket) in sides.into_iter().zip(sockets) {
+        let replication = Replication::new(role, plain(true)).expect("there is randomness");
+        for core in cores {
+            replication.add(core).expect("it is open");
+        }
+        runtime.spawn(async move {
+            replication.run(socket).await.expect("an honest connection");
+        });
+    }
+    cable
 }
 
 /// Drives one end of a connection, and keeps how it ends.

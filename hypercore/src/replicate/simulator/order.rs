@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use futures_lite::StreamExt;
 
-use super::{EQUAL_BLOCKS, Waits, World, good_conditions, plain};
+use super::{EQUAL_BLOCKS, Waits, World};
 use crate::{
     Download, DownloadOptions, Event, GetOptions, Hypercore, Order, runtime::simulated::Runtime,
 };
@@ -19,11 +19,7 @@ fn come(ask: impl FnOnce(&mut World, usize)) -> Vec<u64> {
         world.append(BLOCKS);
         let node = world.add_node(None, true);
         let come = listen(runtime, &world.nodes[node].core);
-        world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([node, 0]);
         runtime.run_for(Duration::from_secs(1));
         ask(&mut world, node);
         world.settle();

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 use hypercore_wire::{ChannelId, Event, Message, Request, Session, SessionOptions, Want};
 
-use super::open;
+use super::{network::Socket, open};
 use crate::{Hypercore, Replication, Role, runtime, runtime::simulated::Runtime};
 
 /// The other end of a [`Replication`], driven by hand.
@@ -116,6 +117,22 @@ impl Remote {
         }
     }
 
+    /// Opens the core on both sides, over `socket`: what is said before is kept until it is open.
+    pub(super) async fn open_over(&mut self, socket: &mut Socket) {
+        self.write_over(socket).await;
+        let mut buffer = vec![0; 1 << 12];
+        let count = socket.read(&mut buffer).await.expect("it is well");
+        let received = self.session.receive(runtime::now(), &buffer[..count]);
+        received.expect("it is honest");
+    }
+
+    /// Has the other end of `socket` take all that was said.
+    pub(super) async fn write_over(&mut self, socket: &mut Socket) {
+        let outgoing = self.session.outgoing().to_vec();
+        socket.write_all(&outgoing).await.expect("it is read");
+        self.session.sent(runtime::now(), outgoing.len());
+    }
+
     /// Opens the core on both sides.
     pub(super) async fn open(&mut self, ours: &mut Replication) {
         self.write(ours).await;
@@ -126,14 +143,24 @@ impl Remote {
 
 /// A core with as many blocks of 64 KiB.
 pub(super) fn origin(runtime: &Runtime, number: u8, blocks: usize) -> Hypercore {
-    let key_pair = KeyPair::from_seed(&[number; 32]);
+    let blocks = (0..blocks).map(|_| vec![7; 1 << 16]);
+    let core = core_with(runtime, [number; 32], blocks);
+    runtime.run_for(Duration::from_secs(1));
+    core
+}
+
+/// A core that has `blocks` a moment later.
+pub(super) fn core_with<B: Into<Bytes>>(
+    runtime: &Runtime,
+    seed: [u8; 32],
+    blocks: impl IntoIterator<Item = B> + 'static,
+) -> Hypercore {
+    let key_pair = KeyPair::from_seed(&seed);
     let core = open(&Memory::new(), key_pair.public_key(), Some(key_pair), false);
     let append = core.clone();
     runtime.spawn(async move {
-        let blocks = (0..blocks).map(|_| vec![7; 1 << 16]);
         append.append_batch(blocks).await.expect("memory holds it");
     });
-    runtime.run_for(Duration::from_secs(1));
     core
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_lite::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future,
+    AsyncRead, AsyncWrite, AsyncWriteExt, future,
     io::{self, Cursor},
 };
 use hypercore_bitfield::rle;
@@ -106,20 +106,10 @@ fn one_who_does_not_read_and_wants_to_hear() {
         });
         let mut remote = Remote::new(&core);
         runtime.spawn(async move {
-            // What it says before it reads is kept until the core is open.
-            let outgoing = remote.session.outgoing().to_vec();
-            theirs.write_all(&outgoing).await.expect("it is read");
-            remote.session.sent(runtime::now(), outgoing.len());
-            let mut buffer = vec![0; 1 << 12];
-            let count = theirs.read(&mut buffer).await.expect("it is well");
-            remote
-                .session
-                .receive(runtime::now(), &buffer[..count])
-                .expect("it is honest");
+            remote.open_over(&mut theirs).await;
             remote.request(0..40);
             remote.want(0..40);
-            let outgoing = remote.session.outgoing().to_vec();
-            theirs.write_all(&outgoing).await.expect("it is read");
+            remote.write_over(&mut theirs).await;
             future::pending::<()>().await;
             drop(theirs);
         });

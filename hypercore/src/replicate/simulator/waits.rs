@@ -109,8 +109,7 @@ fn one_that_does_not_open_the_core_does_not_have_it() {
         let key_pair = KeyPair::from_seed(&[9; 32]);
         let key = key_pair.public_key();
         world.nodes[other].core = open(&Memory::new(), key, Some(key_pair), true);
-        let options = [plain(true), plain(true)];
-        world.connect([node, other], options, [good_conditions(); 2]);
+        world.link_live([node, other]);
         let core = world.nodes[node].core.clone();
         let failed = Rc::new(RefCell::new(Vec::new()));
         let now = || GetOptions {
@@ -132,11 +131,7 @@ fn one_that_does_not_open_the_core_does_not_have_it() {
         assert_eq!(waits_on(&core), [WaitsOn::Nobody]);
         // Somebody else has it.
         world.append(10);
-        world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([node, 0]);
         runtime.run_for(MOMENT);
         assert_eq!(core.waiting(), []);
     });
@@ -148,11 +143,7 @@ fn what_waits_for_its_turn_says_so() {
         let mut world = World::new(runtime, EQUAL_BLOCKS + 1000);
         world.append(1000);
         let node = world.add_node(None, true);
-        let link = world.connect(
-            [node, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        let link = world.link_live([node, 0]);
         runtime.run_for(MOMENT);
         world.links[link].cable.freeze();
         for index in (0..100).rev() {
@@ -185,11 +176,7 @@ fn progress_goes_forward_and_tells_what_is_missing() {
         let mut world = World::new(runtime, EQUAL_BLOCKS + 1000);
         world.append(500);
         let half = world.add_node(None, true);
-        world.connect(
-            [half, 0],
-            [plain(true), plain(true)],
-            [good_conditions(); 2],
-        );
+        world.link_live([half, 0]);
         world.download(half, 100..350);
         world.download(half, 360..370);
         world.settle();
@@ -292,8 +279,7 @@ fn nobody_who_may_be_asked_has_it() {
             let mut world = World::new(runtime, 0);
             world.append(10);
             let node = world.add_node(None, true);
-            let options = [plain(true), plain(true)];
-            world.connect([node, 0], options, [good_conditions(); 2]);
+            world.link_live([node, 0]);
             world.get(node, 9, GetOptions::default());
             runtime.run_for(MOMENT);
             if is_remote {
@@ -319,8 +305,7 @@ fn a_byte_of_a_block_that_nobody_has() {
         world.append(10);
         let nodes = [0, 1].map(|_| world.add_node(None, true));
         for node in nodes {
-            let options = [plain(true), plain(true)];
-            let link = world.connect([node, 0], options, [good_conditions(); 2]);
+            let link = world.link_live([node, 0]);
             world.update(node, UpdateOptions::default());
             if node == nodes[1] {
                 world.download(node, 0..5);
@@ -329,7 +314,7 @@ fn a_byte_of_a_block_that_nobody_has() {
             world.hang_up(link, 0);
             runtime.run_for(MOMENT);
         }
-        world.connect(nodes, [plain(true), plain(true)], [good_conditions(); 2]);
+        world.link_live(nodes);
         runtime.run_for(MOMENT);
         for (offset, blocks) in [(75, 0..u64::MAX), (75, 5..10), (35, 0..5)] {
             let options = SeekOptions::default().if_available(true).blocks(blocks);
