@@ -12,13 +12,14 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use hypercore_merkle::{Block, DiscoveryKey, MAX_BYTE_LENGTH, MAX_LENGTH, PublicKey};
 
 use crate::{
+    block_set::BlockSet,
     core::Core,
     error::{Error, Result},
     event::Events,
     fork::ForkProof,
     log::{AppendLock, Recovery, Sought},
     replicate::{
-        Blocks, Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
+        Ended, PeerInfo, Progress, ReplicateOptions, Replication, RequestId, Role, Waiting,
     },
     request::{
         Download, DownloadOptions, GetOptions, Position, Request, SeekOptions, UpdateOptions,
@@ -532,7 +533,7 @@ impl Hypercore {
         self.shared.lock().replicator.demand.cancel_within(&blocks);
     }
 
-    fn request_blocks(&self, blocks: Blocks, options: DownloadOptions) -> Download {
+    fn request_blocks(&self, blocks: BlockSet, options: DownloadOptions) -> Download {
         let mut core = self.shared.lock();
         let missing = match core.log.files() {
             Err(error) => Err(error),

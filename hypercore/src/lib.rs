@@ -118,6 +118,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod block_set;
 mod codec;
 mod core;
 pub mod discovery;

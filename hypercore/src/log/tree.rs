@@ -10,8 +10,8 @@ use hypercore_merkle::{
 
 use super::{Log, Vouched, append::blocks_of, torn::is_half};
 use crate::{
+    block_set::BlockSet,
     error::{Error, Result},
-    replicate::Blocks,
 };
 
 /// The tree bits of a bitfield, as the maths wants to see them.
@@ -181,7 +181,7 @@ impl Log {
 
     /// The first of `blocks` from `block` on that is not proven: it would not be believed with one
     /// more hash, and no signature.
-    pub(crate) fn first_unproven(&self, blocks: &Blocks, block: u64) -> Option<u64> {
+    pub(crate) fn first_unproven(&self, blocks: &BlockSet, block: u64) -> Option<u64> {
         blocks.runs_from(block).find_map(|run| {
             let unproven = self.bitfield.next_unproven(run.start);
             run.contains(&unproven).then_some(unproven)

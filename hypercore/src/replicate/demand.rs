@@ -12,11 +12,9 @@ use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use hypercore_bitfield::Bitfield;
 
-use super::{
-    downloads::{Blocks, Downloads},
-    hashes::HashDownloads,
-};
+use super::{downloads::Downloads, hashes::HashDownloads};
 use crate::{
+    block_set::BlockSet,
     error::{Error, Result},
     log::Log,
     request::Order,
@@ -171,7 +169,7 @@ impl Demand {
     /// Wants `blocks`, of which `missing` is the first that is not stored yet.
     pub(crate) fn download(
         &mut self,
-        blocks: Blocks,
+        blocks: BlockSet,
         order: Order,
         missing: u64,
     ) -> (RequestId, Awaited<()>) {
@@ -183,7 +181,7 @@ impl Demand {
     /// Wants proofs of `blocks`, of which `missing` is the first that is not proven yet.
     pub(crate) fn download_hashes(
         &mut self,
-        blocks: Blocks,
+        blocks: BlockSet,
         missing: u64,
     ) -> (RequestId, Awaited<()>) {
         let (waiter, answer) = self.waiter(false);

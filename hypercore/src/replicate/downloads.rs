@@ -8,62 +8,13 @@ use std::{
 use hypercore_bitfield::Bitfield;
 
 use super::demand::Waiter;
-use crate::{error::Error, request::Order};
-
-/// Blocks: runs in order, with gaps between them.
-#[derive(Debug, Clone)]
-pub(crate) struct Blocks(Vec<Range<u64>>);
-
-impl From<Range<u64>> for Blocks {
-    fn from(run: Range<u64>) -> Self {
-        Self(vec![run])
-    }
-}
-
-impl FromIterator<u64> for Blocks {
-    fn from_iter<I: IntoIterator<Item = u64>>(blocks: I) -> Self {
-        let mut blocks: Vec<_> = blocks.into_iter().collect();
-        blocks.sort_unstable();
-        let runs = blocks.chunk_by(|a, b| b - a <= 1);
-        let run = |run: &[u64]| run[0]..run.last().map_or(0, |last| last.saturating_add(1));
-        Self(runs.map(run).collect())
-    }
-}
-
-impl Blocks {
-    /// From the first block to the last.
-    pub(crate) fn bounds(&self) -> Range<u64> {
-        let end = self.0.last().map_or(0, |run| run.end);
-        self.0.first().map_or(0, |run| run.start)..end
-    }
-
-    pub(crate) fn contains(&self, block: u64) -> bool {
-        self.runs_from(block)
-            .next()
-            .is_some_and(|run| run.start == block)
-    }
-
-    /// The runs from `block` on, the first of them cut there.
-    pub(crate) fn runs_from(&self, block: u64) -> impl Iterator<Item = Range<u64>> {
-        let first = self.0.partition_point(|run| run.end <= block);
-        let runs = self.0.get(first..).unwrap_or_default();
-        runs.iter().map(move |run| run.start.max(block)..run.end)
-    }
-
-    /// The first block from `block` on that is not stored.
-    pub(crate) fn first_missing(&self, block: u64, stored: &Bitfield) -> Option<u64> {
-        self.runs_from(block).find_map(|run| {
-            let missing = stored.next_clear(run.start);
-            run.contains(&missing).then_some(missing)
-        })
-    }
-}
+use crate::{block_set::BlockSet, error::Error, request::Order};
 
 /// Blocks that somebody wants to have here.
 #[derive(Debug)]
 pub(crate) struct Download {
     waiter: Waiter<()>,
-    pub(crate) blocks: Blocks,
+    pub(crate) blocks: BlockSet,
     pub(crate) order: Order,
     /// The first of them that is not stored.
     missing: u64,
@@ -91,7 +42,7 @@ impl Downloads {
     /// Wants `blocks`, of which `missing` is the first that is not stored.
     pub(crate) fn insert(
         &mut self,
-        blocks: Blocks,
+        blocks: BlockSet,
         order: Order,
         missing: u64,
         waiter: Waiter<()>,

@@ -6,14 +6,14 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use super::{demand::Waiter, downloads::Blocks, peer::Peer};
-use crate::{error::Error, log::Log};
+use super::{demand::Waiter, peer::Peer};
+use crate::{block_set::BlockSet, error::Error, log::Log};
 
 /// Blocks that somebody wants to have proven.
 #[derive(Debug)]
 pub(crate) struct Hashes {
     waiter: Waiter<()>,
-    pub(crate) blocks: Blocks,
+    pub(crate) blocks: BlockSet,
     /// The first of them that is not proven.
     pub(crate) missing: u64,
 }
@@ -31,7 +31,7 @@ pub(super) struct HashScan {
 
 impl HashDownloads {
     /// Wants `blocks`, of which `missing` is the first that is not proven.
-    pub(crate) fn insert(&mut self, blocks: Blocks, missing: u64, waiter: Waiter<()>) {
+    pub(crate) fn insert(&mut self, blocks: BlockSet, missing: u64, waiter: Waiter<()>) {
         let hashes = Hashes {
             waiter,
             blocks,

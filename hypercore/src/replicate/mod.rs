@@ -38,7 +38,6 @@ use hypercore_bitfield::Bitfield;
 use hypercore_wire::{ChannelId, Message, Status};
 
 pub(crate) use demand::RequestId;
-pub(crate) use downloads::Blocks;
 pub use ended::Ended;
 pub use hypercore_wire::Role;
 pub use options::ReplicateOptions;

@@ -5,7 +5,7 @@ use std::{ops::Range, time::Instant};
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
 use super::{InFlight, News, OPEN_TIMEOUT, Peer, Stage};
-use crate::{error::Result, log::Log, replicate::downloads::Blocks};
+use crate::{block_set::BlockSet, error::Result, log::Log};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
 const REGION: u64 = 1024 * 1024;
@@ -198,7 +198,7 @@ impl Peer {
 
     /// Asks about the regions of `blocks` not asked about yet, as far as the remote's blocks go, or the
     /// log if that is longer: a remote that lacks the last blocks does not say how far that is.
-    pub(crate) fn want_blocks(&mut self, blocks: &Blocks, length: u64) {
+    pub(crate) fn want_blocks(&mut self, blocks: &BlockSet, length: u64) {
         let bound = self.remote.bound().max(length);
         while self.regions.contains(&self.next_region) {
             self.next_region += 1;
@@ -267,7 +267,7 @@ mod tests {
         };
         let last = have((1 << 52) - 1, 1, None);
         peer.on_have(&last).expect("it may exist");
-        let all = Blocks::from(0..u64::MAX);
+        let all = BlockSet::from(0..u64::MAX);
         let nothing = have(0, REGION, Some(Bytes::new()));
         while peer.regions.len() < MAX_REGIONS {
             peer.want_blocks(&all, 0);
