@@ -14,7 +14,8 @@ use hypercore::{
 use crate::{
     puppet::Puppet,
     support::{
-        clone_of, connect_live, connected, get_if_available, run, soon, update_if_available, writer,
+        clone_of, connect_live, connected, eventually, get_if_available, run, soon,
+        update_if_available, writer,
     },
     writing::Gated,
 };
@@ -290,9 +291,11 @@ fn downloads_do_not_wait_for_an_interval() {
         let gate = storage.close();
         soon("all blocks", clone.download(0..3000)).await.unwrap();
         gate.open();
-        async_io::Timer::after(Duration::from_secs(2)).await;
-        let left = Hypercore::options().open_storage(storage.storage.image());
-        assert_eq!(left.await.unwrap().downloaded(..), 3000);
+        let all_are_stored = async || {
+            let left = Hypercore::options().open_storage(storage.storage.image());
+            left.await.unwrap().downloaded(..) == 3000
+        };
+        eventually("the bits of all blocks", all_are_stored).await;
     });
 }
 
@@ -309,11 +312,16 @@ fn blocks_that_are_put_become_durable_without_a_peer() {
             let proof = writer.proof(index).await.unwrap().unwrap();
             clone.put(index, Some(block), &proof).await.unwrap();
         }
-        async_io::Timer::after(Duration::from_secs(2)).await;
-        for image in [storage.image(), storage.power_cut(0)] {
-            let left = Hypercore::options().open_storage(image).await.unwrap();
-            assert!(left.has_all(0..2));
-        }
+        let both_are_durable = async || {
+            for image in [storage.image(), storage.power_cut(0)] {
+                let left = Hypercore::options().open_storage(image).await.unwrap();
+                if !left.has_all(0..2) {
+                    return false;
+                }
+            }
+            true
+        };
+        eventually("both blocks", both_are_durable).await;
     });
 }
 

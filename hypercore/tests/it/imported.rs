@@ -9,7 +9,9 @@ use hypercore::{
     },
 };
 
-use crate::support::{connect, connect_live, connected, disconnected, event, key_pair, run, soon};
+use crate::support::{
+    connect, connect_live, connected, disconnected, event, key_pair, live_download, run, soon,
+};
 
 /// How the program of the import opens a core of which `signed` blocks were signed elsewhere.
 fn import(signed: u64) -> OpenOptions {
@@ -101,9 +103,8 @@ fn an_import_goes_on_when_all_is_here_that_was_signed() {
                 core.append("x").await,
                 Err(Error::AppendLocked(_))
             ));
-            let mut download = ReplicateOptions::live();
-            download.download = Some(true);
-            let _connection = connect(&core, download, &original, ReplicateOptions::live()).await;
+            let _connection =
+                connect(&core, live_download(), &original, ReplicateOptions::live()).await;
             connected(&core, 1).await;
             assert_eq!(soon("its own blocks", core.resume()).await.unwrap(), 5);
             // Nothing locks it again, also not a loss of power.
@@ -122,9 +123,8 @@ fn a_locked_log_is_told_that_a_longer_one_is_not_to_be_had() {
         let original = original(5).await;
         let storage = clone_of(&self::original(3).await).await;
         let core = import(5).open_storage(storage).await.unwrap();
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
-        let _connection = connect(&core, download, &original, ReplicateOptions::live()).await;
+        let _connection =
+            connect(&core, live_download(), &original, ReplicateOptions::live()).await;
         connected(&core, 1).await;
         for min_length in [5, 4] {
             let options = UpdateOptions::default()
@@ -143,9 +143,8 @@ fn an_import_does_not_go_on_with_less_than_was_signed() {
         for blocks in [0, 3, 5] {
             let storage = clone_of(&self::original(blocks).await).await;
             let core = import(6).open_storage(storage).await.unwrap();
-            let mut download = ReplicateOptions::live();
-            download.download = Some(true);
-            let _connection = connect(&core, download, &original, ReplicateOptions::live()).await;
+            let _connection =
+                connect(&core, live_download(), &original, ReplicateOptions::live()).await;
             connected(&core, 1).await;
             let resumed = soon("an answer", core.resume()).await;
             let shorter = AppendLock::Shorter {
@@ -182,10 +181,8 @@ fn what_an_imported_log_was_shown_stays_noted() {
         core.close().await.unwrap();
 
         let core = options().open_storage(storage).await.unwrap();
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
         let other = self::original(4).await;
-        let _connection = connect(&core, download, &other, ReplicateOptions::live()).await;
+        let _connection = connect(&core, live_download(), &other, ReplicateOptions::live()).await;
         connected(&core, 1).await;
         let resumed = soon("an answer", core.resume()).await;
         assert!(

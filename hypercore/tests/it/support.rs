@@ -41,6 +41,16 @@ pub(crate) fn soon<T>(what: &str, future: impl Future<Output = T>) -> impl Futur
     }
 }
 
+/// Looks until `is_so`, for what a disk or a thread does by itself.
+pub(crate) async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            task::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(what, looking).await;
+}
+
 /// Polls `future` once, which must not be ready.
 pub(crate) async fn start<T: std::fmt::Debug>(future: Pin<&mut impl Future<Output = T>>) {
     let ready = futures_lite::future::poll_once(future).await;
@@ -72,6 +82,13 @@ pub(crate) async fn connect(
         .unwrap()
         .run(server);
     task::spawn(zip(client, server))
+}
+
+/// Stays connected and downloads, also for a writer.
+pub(crate) fn live_download() -> ReplicateOptions {
+    let mut options = ReplicateOptions::live();
+    options.download = Some(true);
+    options
 }
 
 /// Connects two cores until the task is cancelled.

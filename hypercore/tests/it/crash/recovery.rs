@@ -16,7 +16,7 @@ use hypercore::{
 };
 
 use super::{assert_verifies, writer::open};
-use crate::support::{contents, run, soon};
+use crate::support::{contents, eventually, run};
 
 /// A closed log of ten blocks that were appended one by one.
 async fn ten_blocks(directory: &Path) {
@@ -225,17 +225,12 @@ fn a_torn_page_takes_no_block_that_was_durable_for_long() {
         let interval = Durability::Interval(Duration::from_millis(100));
         let core = open(&storage, interval).await.unwrap();
         append_many(&core).await;
-        let all_are_durable = async {
-            loop {
-                let left = FaultStorage::from_image(&storage.power_cut(0));
-                let durable = open(&left, Durability::Always).await.unwrap().length();
-                if durable == core.length() {
-                    break;
-                }
-                async_std::task::sleep(Duration::from_millis(50)).await;
-            }
+        let all_are_durable = async || {
+            let left = FaultStorage::from_image(&storage.power_cut(0));
+            let left = open(&left, Durability::Always).await.unwrap();
+            left.length() == core.length()
         };
-        soon("the sync", all_are_durable).await;
+        eventually("the sync", all_are_durable).await;
         assert!(storage.unsynced_changes() > 0, "no page is left to be torn");
         assert_lacks_nothing(&storage, core.length(), 200).await;
     });

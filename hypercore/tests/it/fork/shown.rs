@@ -21,7 +21,7 @@ use super::{append, copy, log, open};
 use crate::{
     support::{
         clone_of, clone_with, connect, connect_live, connected, directories, disconnected, drain,
-        event, key_pair, options, run, soon, start,
+        event, key_pair, live_download, options, run, soon, start,
     },
     writing::Gated,
 };
@@ -82,9 +82,13 @@ fn a_peer_that_proves_more_stops_appends_until_it_is_here() {
         let alone = restored.resume().await;
         assert!(matches!(alone, Err(Error::NotAvailable)), "{alone:?}");
 
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
-        let _connection = connect(&restored, download, &reader, ReplicateOptions::live()).await;
+        let _connection = connect(
+            &restored,
+            live_download(),
+            &reader,
+            ReplicateOptions::live(),
+        )
+        .await;
         connected(&restored, 1).await;
         assert_eq!(soon("its own blocks", restored.resume()).await.unwrap(), 9);
         assert_eq!(restored.get(8).await.unwrap(), "block 8");
@@ -107,15 +111,11 @@ fn a_block_that_is_waited_for_comes_once_the_writer_resumes() {
         let mut acks = reader.events();
         let mut get = std::pin::pin!(restored.get(5));
         start(get.as_mut()).await;
-        let download = options(|options| {
-            options.live = true;
-            options.download = Some(true);
-        });
         let acked = options(|options| {
             options.live = true;
             options.ack = true;
         });
-        let _connection = connect(&restored, download, &reader, acked).await;
+        let _connection = connect(&restored, live_download(), &reader, acked).await;
         event(&mut events, |event| matches!(event, Event::Behind { .. })).await;
         let refused = async {
             while !restored.peers()[0].asked.is_empty() {
@@ -148,13 +148,16 @@ fn a_position_that_a_writer_refuses_is_asked_for_once_until_it_resumes() {
         start(seek.as_mut()).await;
         let mut update = std::pin::pin!(restored.update());
         start(update.as_mut()).await;
-        let download = options(|options| {
-            options.live = true;
-            options.download = Some(true);
-        });
         let uploaded = reader.stats().uploaded_blocks;
-        let _connection = connect(&restored, download, &reader, ReplicateOptions::live()).await;
+        let _connection = connect(
+            &restored,
+            live_download(),
+            &reader,
+            ReplicateOptions::live(),
+        )
+        .await;
         event(&mut events, |event| matches!(event, Event::Behind { .. })).await;
+        // That it asks for no more can be seen after a while alone.
         async_std::task::sleep(std::time::Duration::from_millis(500)).await;
         assert!(reader.stats().uploaded_blocks - uploaded < 3);
         assert_eq!(restored.peers()[0].in_flight, 0);
@@ -179,9 +182,8 @@ fn a_peer_with_less_does_not_unlock() {
             .open_memory()
             .await
             .unwrap();
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
-        let _connection = connect(&restored, download, &other, ReplicateOptions::live()).await;
+        let _connection =
+            connect(&restored, live_download(), &other, ReplicateOptions::live()).await;
         connected(&restored, 1).await;
         let resumed = soon("an answer", restored.resume()).await;
         let shorter = AppendLock::Shorter {
@@ -327,9 +329,8 @@ fn a_copy_is_shown_more() {
 
         // Who has less does not unlock it now.
         let other = clone_of(&original, false).await;
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
-        let _connection = connect(&restored, download, &other, ReplicateOptions::live()).await;
+        let _connection =
+            connect(&restored, live_download(), &other, ReplicateOptions::live()).await;
         connected(&restored, 1).await;
         let resumed = soon("an answer", restored.resume()).await;
         assert!(
@@ -347,9 +348,7 @@ fn a_resume_that_was_dropped_is_done_again() {
     run(async {
         let (_backup, restored, reader) = old_backup(9).await;
         let last = clone_with(&reader, [8]).await;
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
-        let connection = connect(&restored, download, &last, ReplicateOptions::live()).await;
+        let connection = connect(&restored, live_download(), &last, ReplicateOptions::live()).await;
         connected(&restored, 1).await;
         let mut resume = Box::pin(restored.resume());
         while restored.length() < 9 {
@@ -365,9 +364,13 @@ fn a_resume_that_was_dropped_is_done_again() {
         assert!(early.await.is_none(), "blocks are missing");
         assert!(!restored.is_writable());
 
-        let mut download = ReplicateOptions::live();
-        download.download = Some(true);
-        let _second = connect(&restored, download, &reader, ReplicateOptions::live()).await;
+        let _second = connect(
+            &restored,
+            live_download(),
+            &reader,
+            ReplicateOptions::live(),
+        )
+        .await;
         assert_eq!(soon("all blocks", again).await.unwrap(), 9);
         assert!(restored.has_all(0..9) && restored.is_writable());
         connection.cancel().await;
@@ -381,13 +384,8 @@ fn a_resume_that_was_dropped_is_done_again_after_a_restart() {
         for guarded in [false, true] {
             let (backup, restored, reader) = backup_of(9, guarded).await;
             let last = clone_with(&reader, [8]).await;
-            let download = || {
-                options(|options| {
-                    options.live = true;
-                    options.download = Some(true);
-                })
-            };
-            let connection = connect(&restored, download(), &last, ReplicateOptions::live()).await;
+            let connection =
+                connect(&restored, live_download(), &last, ReplicateOptions::live()).await;
             connected(&restored, 1).await;
             let mut resume = Box::pin(restored.resume());
             while restored.length() < 9 {
@@ -410,7 +408,13 @@ fn a_resume_that_was_dropped_is_done_again_after_a_restart() {
                 restored.close().await.unwrap();
             }
             let restored = open(&backup).await;
-            let _second = connect(&restored, download(), &reader, ReplicateOptions::live()).await;
+            let _second = connect(
+                &restored,
+                live_download(),
+                &reader,
+                ReplicateOptions::live(),
+            )
+            .await;
             connected(&restored, 1).await;
             assert_eq!(soon("all blocks", restored.resume()).await.unwrap(), 9);
             assert!(restored.has_all(0..9) && restored.is_writable());
