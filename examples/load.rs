@@ -14,7 +14,7 @@
 //! or if more files are open than that.
 
 use std::{
-    env, fmt, fs,
+    env, fmt,
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use async_std::{
     task::{self, JoinHandle as Task},
 };
 use hypercore::{Durability, Ended, Hypercore, ReplicateOptions, Role};
+use hypercore_examples::{open_files, resident};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -232,16 +233,4 @@ impl fmt::Display for Times {
         let Self { median, p99, most } = self;
         write!(f, "in {median:.1?}, 99 % in {p99:.1?}, all in {most:.1?}")
     }
-}
-
-/// MiB of memory.
-fn resident() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-    kibibytes.unwrap_or(f64::NAN) / 1024.0
-}
-
-fn open_files() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }

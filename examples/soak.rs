@@ -35,6 +35,7 @@ use async_std::{
 };
 use futures_lite::future;
 use hypercore::{GetOptions, Hypercore, ReplicateOptions, Role, storage::Directory};
+use hypercore_examples::{open_files, resident};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -315,17 +316,6 @@ impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1} MiB ({:.1} in use)", self.resident, self.used)
     }
-}
-
-fn resident() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-    kibibytes.unwrap_or(f64::NAN) / 1024.0
-}
-
-fn open_files() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 /// How many files are open once what ends has ended; waits a while for there to be `expected`.
