@@ -207,9 +207,9 @@ impl Hypercore {
 
     /// Appends one block; returns its index.
     ///
-    /// When this returns, the block is as safe as [`Durability`](crate::Durability) says, and peers are told. Appends
-    /// that are made at the same time are signed and synced together. An append that fails, or
-    /// that is dropped before it is done, may or may not be found after the core was opened again.
+    /// When this returns, the block is as safe as [`Durability`](crate::Durability) says, and peers are
+    /// told. Appends that are made at the same time are signed and synced together. An append that fails,
+    /// or that is dropped before it is done, may or may not be found after the core was opened again.
     ///
     /// # Errors
     ///

@@ -110,10 +110,10 @@
 //! # What this crate does not do
 //!
 //! It makes no connections; [`discovery`] finds peers on the local network at most. It does not speak
-//! with Hypercore 10 and later, whose files and protocol are others. It knows one writer per log, and does not join two histories that a writer signed after
-//! going on from an old copy. It does not hide which log two peers exchange from somebody who knows
-//! its discovery key, and the protocol's encryption keeps nobody from disturbing a connection; see
-//! [`wire`].
+//! with Hypercore 10 and later, whose files and protocol are others. It knows one writer per log, and
+//! does not join two histories that a writer signed after going on from an old copy. It does not hide
+//! which log two peers exchange from somebody who knows its discovery key, and the protocol's
+//! encryption keeps nobody from disturbing a connection; see [`wire`].
 
 #![forbid(unsafe_code)]
 

@@ -259,9 +259,10 @@ impl OpenOptions {
 
     /// For a log of what is in a file already: `data` belongs to somebody else, who writes the blocks
     /// there one after another, and may write on. It is read, and downloads are written to it, but an
-    /// append only checks that its blocks stand there, and fails with [`Corruption::Block`](crate::Corruption::Block) where they
-    /// do not. [`clear`](Hypercore::clear), [`truncate`](Hypercore::truncate),
-    /// [`destroy`](Hypercore::destroy) and the recovery of a log that was not closed leave it as it is.
+    /// append only checks that its blocks stand there, and fails with
+    /// [`Corruption::Block`](crate::Corruption::Block) where they do not. [`clear`](Hypercore::clear),
+    /// [`truncate`](Hypercore::truncate), [`destroy`](Hypercore::destroy) and the recovery of a log that
+    /// was not closed leave it as it is.
     /// It is not synced: an append is durable if its blocks were before.
     ///
     /// Nothing of this is stored. Opened without it, the log takes the file for its own, and what the
@@ -291,10 +292,10 @@ impl OpenOptions {
     }
 
     /// The key pair, or [`signer`](Self::signer), comes from elsewhere, where at least `length` blocks
-    /// were signed with it. Where it is used first, appends are locked ([`AppendLock::Copied`](crate::AppendLock::Copied)) until
-    /// [`Hypercore::resume`] has found that many, or [`Hypercore::accept_fork_risk`] takes the risk. The
-    /// lock is durable before the key pair is. A storage that keeps no files beside the log forgets it
-    /// when the core is closed.
+    /// were signed with it. Where it is used first, appends are locked
+    /// ([`AppendLock::Copied`](crate::AppendLock::Copied)) until [`Hypercore::resume`] has found that many,
+    /// or [`Hypercore::accept_fork_risk`] takes the risk. The lock is durable before the key pair is. A
+    /// storage that keeps no files beside the log forgets it when the core is closed.
     #[must_use]
     pub const fn signed_elsewhere(mut self, length: u64) -> Self {
         self.signed_elsewhere = Some(length);

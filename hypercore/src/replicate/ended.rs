@@ -1,3 +1,5 @@
+//! How a connection ended, and when it does.
+
 use std::fmt;
 
 /// How a connection ended that did not fail: see [`Replication::run`](crate::Replication::run).

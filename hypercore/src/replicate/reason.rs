@@ -1,3 +1,5 @@
+//! Why a connection, or a part of one, was closed.
+
 use std::fmt;
 
 use hypercore_wire::Error as WireError;

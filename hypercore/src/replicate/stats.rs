@@ -1,3 +1,5 @@
+//! What went to and came from a peer, counted.
+
 /// What went to and came from a peer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,3 +1,5 @@
+//! What wakes the task of a connection.
+
 use std::{
     collections::BTreeSet,
     sync::{Mutex, MutexGuard, PoisonError},
