@@ -3,11 +3,12 @@
 //!
 //! The names and the rules are those of Hypercore 9 `lib/replicate.js` (`Peer`).
 
+mod extensions;
 mod remote;
 mod requests;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,8 +31,10 @@ use super::{
     stats::Stats,
     unproven::Unproven,
 };
-use crate::{event::PeerId, extension::OUTBOX};
+use crate::event::PeerId;
+use extensions::ExtensionOutbox;
 pub(super) use remote::REMOTE_BITFIELD_BYTES;
+use remote::RegionsAsked;
 pub(crate) use requests::{InFlight, Wanted};
 
 /// How long a remote has to open the core before nobody waits to hear what it has. One that does not
@@ -61,11 +64,6 @@ enum News {
     Told,
     /// Of such blocks, and this is how long it has to answer.
     AnswerBy(Instant),
-}
-
-/// The memory of a message of an extension that waits to be sent.
-const fn extension_cost(payload: &Bytes) -> usize {
-    payload.len() + size_of::<(Arc<str>, Bytes)>()
 }
 
 /// One remote, as one core sees it.
@@ -114,14 +112,7 @@ pub(crate) struct Peer {
     pub(crate) probed: bool,
     /// The remote has told us at least once what it has.
     heard: bool,
-    regions: BTreeSet<u64>,
-    /// All regions below were asked about.
-    next_region: u64,
-    /// How many regions the log had when it was asked last.
-    regions_of_log: u64,
-    wants_in_flight: usize,
-    /// There is room for Wants where there was none, or more to ask about.
-    wants_due: bool,
+    regions_asked: RegionsAsked,
     /// Oldest first.
     in_flight: VecDeque<InFlight>,
     /// Requests and Wants in flight, as a part of all on the connection.
@@ -137,10 +128,7 @@ pub(crate) struct Peer {
     /// Requests that were given up and that the remote, which does not know, may still answer.
     given_up: usize,
     pub(crate) outbox: Vec<Message>,
-    /// Messages of extensions, which come after those of the protocol.
-    extension_outbox: VecDeque<(Arc<str>, Bytes)>,
-    /// The memory that they take.
-    extension_bytes: usize,
+    extension_outbox: ExtensionOutbox,
     wake: Arc<Wake>,
     channel: ChannelId,
     pub(crate) stats: Stats,
@@ -180,11 +168,7 @@ impl Peer {
             ahead: Ahead::new(&options.load),
             probed: false,
             heard: false,
-            regions: BTreeSet::new(),
-            next_region: 0,
-            regions_of_log: 0,
-            wants_in_flight: 0,
-            wants_due: true,
+            regions_asked: RegionsAsked::default(),
             in_flight: VecDeque::new(),
             our_questions: options.load.ours.part(),
             pace: Pace::new(now),
@@ -197,8 +181,7 @@ impl Peer {
             unrequested: 0,
             given_up: 0,
             outbox: Vec::new(),
-            extension_outbox: VecDeque::new(),
-            extension_bytes: 0,
+            extension_outbox: ExtensionOutbox::default(),
             wake,
             channel,
             stats: Stats::default(),
@@ -246,16 +229,14 @@ impl Peer {
 
     /// Queues a message of an extension; false if that is not possible now.
     pub(crate) fn send_extension(&mut self, name: &Arc<str>, payload: Bytes) -> bool {
-        let waiting = self.extension_bytes + extension_cost(&payload);
         // The remote takes no more than we do, as far as we know, and would break off.
         let is_too_long = payload.len() > self.options.extension_message;
-        if self.stage != Stage::Open || is_too_long || waiting > OUTBOX {
-            return false;
+        let is_queued =
+            self.stage == Stage::Open && !is_too_long && self.extension_outbox.push(name, payload);
+        if is_queued {
+            self.wake();
         }
-        self.extension_bytes = waiting;
-        self.extension_outbox.push_back((Arc::clone(name), payload));
-        self.wake();
-        true
+        is_queued
     }
 
     pub(crate) fn has_extension_messages(&self) -> bool {
@@ -264,9 +245,7 @@ impl Peer {
 
     /// The next message of an extension, to be sent now.
     pub(crate) fn next_extension_message(&mut self) -> Option<(Arc<str>, Bytes)> {
-        let message = self.extension_outbox.pop_front()?;
-        self.extension_bytes -= extension_cost(&message.1);
-        Some(message)
+        self.extension_outbox.pop()
     }
 
     /// From now on we ask and answer the remote, or do not.
@@ -276,7 +255,7 @@ impl Peer {
         }
         (self.downloading, self.uploading) = (downloading, uploading);
         // Nobody was asked about what others gave up meanwhile.
-        self.wants_due |= downloading;
+        self.regions_asked.due |= downloading;
         if !uploading {
             // They are not refused: the remote hears that we answer nothing (`setUploading`).
             self.drop_questions();
@@ -436,7 +415,7 @@ impl Peer {
         self.check_requests();
         self.check_remote();
         self.unproven.check_bounds();
-        assert!(self.extension_bytes <= OUTBOX);
+        self.extension_outbox.check_bounds();
         let outbox = self.outbox.iter();
         let requests = outbox.filter(|message| matches!(message, Message::Request(_)));
         assert!(requests.count() <= 4 * MAX_REQUESTS);

@@ -1,6 +1,6 @@
 //! What the remote has, as far as it told us, and what we ask it about that.
 
-use std::{ops::Range, time::Instant};
+use std::{collections::BTreeSet, ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
@@ -22,6 +22,55 @@ pub(in crate::replicate) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
 /// Memory for what the remote says it has, of all cores of a connection.
 const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
+/// The regions that the remote was asked about.
+#[derive(Debug)]
+pub(super) struct RegionsAsked {
+    regions: BTreeSet<u64>,
+    /// All regions below were asked about.
+    next: u64,
+    /// How many regions the log had when the remote was asked last.
+    of_log: u64,
+    /// Wants without an answer.
+    pub(super) in_flight: usize,
+    /// There is room for Wants where there was none, or more to ask about.
+    pub(super) due: bool,
+}
+
+impl Default for RegionsAsked {
+    fn default() -> Self {
+        Self {
+            regions: BTreeSet::new(),
+            next: 0,
+            of_log: 0,
+            in_flight: 0,
+            due: true,
+        }
+    }
+}
+
+impl RegionsAsked {
+    /// Whether these are fewer than one peer is ever asked about.
+    fn has_room(&self) -> bool {
+        self.regions.len() < MAX_REGIONS
+    }
+
+    /// The first region that was not asked about.
+    fn first_not_asked(&mut self) -> u64 {
+        while self.regions.contains(&self.next) {
+            self.next += 1;
+        }
+        self.next
+    }
+
+    /// The remote does not answer: it is asked again should it change its mind.
+    fn reset(&mut self) {
+        self.in_flight = 0;
+        self.due = true;
+        self.regions.clear();
+        self.next = 0;
+    }
+}
+
 impl Peer {
     /// Returns the blocks that it speaks of.
     pub(crate) fn on_have(&mut self, have: &Have) -> Result<Range<u64>> {
@@ -29,8 +78,9 @@ impl Peer {
         let length = have.length;
         if length == REGION {
             // The answer to a Want.
-            self.wants_in_flight = self.wants_in_flight.saturating_sub(1);
-            self.wants_due = true;
+            let asked = &mut self.regions_asked;
+            asked.in_flight = asked.in_flight.saturating_sub(1);
+            asked.due = true;
             self.account_questions();
         }
         let bound = self.remote.bound();
@@ -44,7 +94,7 @@ impl Peer {
         }
         self.unproven.told(&blocks);
         self.account_remote()?;
-        self.wants_due |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
+        self.regions_asked.due |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
         Ok(blocks)
     }
 
@@ -91,12 +141,8 @@ impl Peer {
         if status.uploading {
             return Vec::new();
         }
-        // Asked again should it change its mind.
-        self.wants_in_flight = 0;
+        self.regions_asked.reset();
         self.account_questions();
-        self.wants_due = true;
-        self.regions.clear();
-        self.next_region = 0;
         self.take_in_flight()
     }
 
@@ -109,7 +155,9 @@ impl Peer {
     pub(crate) fn is_settled(&self) -> bool {
         match self.stage {
             Stage::Opening => self.tell_by.is_none(),
-            Stage::Open => !self.can_download() || (self.heard && self.wants_in_flight == 0),
+            Stage::Open => {
+                !self.can_download() || (self.heard && self.regions_asked.in_flight == 0)
+            }
             Stage::Done => true,
         }
     }
@@ -161,34 +209,29 @@ impl Peer {
             next = missing;
         }
         let end = self.remote.bound().max(log.length()).min(blocks.end);
-        let mut regions = self.next_region.max(blocks.start / REGION)..end.div_ceil(REGION);
-        self.has_regions_left() && regions.any(|region| !self.regions.contains(&region))
+        let asked = &self.regions_asked;
+        let mut regions = asked.next.max(blocks.start / REGION)..end.div_ceil(REGION);
+        asked.has_room() && regions.any(|region| !asked.regions.contains(&region))
     }
 
     /// Whether we could still ask it whether it has block `index`.
     pub(crate) fn can_be_asked_about(&self, index: u64) -> bool {
-        self.can_download() && self.has_regions_left() && !self.regions.contains(&(index / REGION))
-    }
-
-    /// Whether it was asked about fewer regions than one peer ever is.
-    fn has_regions_left(&self) -> bool {
-        self.regions.len() < MAX_REGIONS
+        let asked = &self.regions_asked;
+        self.can_download() && asked.has_room() && !asked.regions.contains(&(index / REGION))
     }
 
     /// Asks what the remote has in the region of `index`, once.
     pub(crate) fn want(&mut self, index: u64) {
         let region = index / REGION;
         if self.options.load.room() == 0 {
-            self.wants_due = true;
+            self.regions_asked.due = true;
             return;
         }
-        if self.wants_in_flight >= MAX_WANTS
-            || !self.has_regions_left()
-            || !self.regions.insert(region)
-        {
+        let asked = &mut self.regions_asked;
+        if asked.in_flight >= MAX_WANTS || !asked.has_room() || !asked.regions.insert(region) {
             return;
         }
-        self.wants_in_flight += 1;
+        asked.in_flight += 1;
         self.account_questions();
         self.outbox.push(Message::Want(Want {
             start: region * REGION,
@@ -200,12 +243,9 @@ impl Peer {
     /// log if that is longer: a remote that lacks the last blocks does not say how far that is.
     pub(crate) fn want_blocks(&mut self, blocks: &BlockSet, length: u64) {
         let bound = self.remote.bound().max(length);
-        while self.regions.contains(&self.next_region) {
-            self.next_region += 1;
-        }
-        let mut region = self.next_region;
-        while self.wants_in_flight < MAX_WANTS
-            && self.has_regions_left()
+        let mut region = self.regions_asked.first_not_asked();
+        while self.regions_asked.in_flight < MAX_WANTS
+            && self.regions_asked.has_room()
             && self.options.load.room() > 0
             && let Some(run) = blocks.runs_from(region * REGION).next()
             && run.start < bound
@@ -219,15 +259,16 @@ impl Peer {
     /// Then it counts as asked.
     pub(crate) fn take_wants_due(&mut self, length: u64) -> bool {
         let regions = length.div_ceil(REGION);
-        self.wants_due |= self.regions_of_log < regions;
-        self.regions_of_log = regions;
-        let has_room = self.wants_in_flight < MAX_WANTS;
-        has_room && std::mem::take(&mut self.wants_due)
+        let asked = &mut self.regions_asked;
+        asked.due |= asked.of_log < regions;
+        asked.of_log = regions;
+        asked.in_flight < MAX_WANTS && std::mem::take(&mut asked.due)
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check_remote(&self) {
-        assert!(self.wants_in_flight <= MAX_WANTS && self.regions.len() <= MAX_REGIONS);
+        let asked = &self.regions_asked;
+        assert!(asked.in_flight <= MAX_WANTS && asked.regions.len() <= MAX_REGIONS);
         assert!(self.remote.memory() <= REMOTE_BITFIELD_BYTES);
     }
 }
@@ -269,14 +310,14 @@ mod tests {
         peer.on_have(&last).expect("it may exist");
         let all = BlockSet::from(0..u64::MAX);
         let nothing = have(0, REGION, Some(Bytes::new()));
-        while peer.regions.len() < MAX_REGIONS {
+        while peer.regions_asked.regions.len() < MAX_REGIONS {
             peer.want_blocks(&all, 0);
             for _ in 0..MAX_WANTS {
                 peer.on_have(&nothing).expect("it has nothing there");
             }
         }
         let next = REGION * MAX_REGIONS as u64;
-        assert!(peer.regions.contains(&(next / REGION - 1)));
+        assert!(peer.regions_asked.regions.contains(&(next / REGION - 1)));
         let start = Instant::now();
         peer.want_blocks(&all, 0);
         assert!(start.elapsed() < Duration::from_secs(1));

@@ -180,14 +180,14 @@ impl Peer {
 
     pub(super) fn account_questions(&mut self) {
         self.our_questions
-            .set(self.in_flight.len() + self.wants_in_flight);
+            .set(self.in_flight.len() + self.regions_asked.in_flight);
     }
 
     /// Whether it was asked for blocks, or what it has, and has not answered.
     pub(in crate::replicate) fn owes_answers(&self) -> bool {
         let is_wanted =
             |request: &InFlight| !matches!(request.wanted, Wanted::Head | Wanted::Proof);
-        self.wants_in_flight > 0 || self.in_flight.iter().any(is_wanted)
+        self.regions_asked.in_flight > 0 || self.in_flight.iter().any(is_wanted)
     }
 
     /// How long the answer to one more request will take.
