@@ -200,93 +200,127 @@ impl Replication {
         cx: &mut Context<'_>,
         transport: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Poll<Result<Ended>> {
-        let mut connection = lock(&self.inner);
-        let (mut sent, mut all_received) = (0, 0);
+        let Self {
+            inner,
+            wake,
+            alarm,
+            unflushed,
+            hung_up: gone,
+            ..
+        } = self;
+        let mut connection = lock(inner);
+        let connection = &mut *connection;
+        let (mut all_sent, mut all_received) = (0, 0);
         for _ in 0..FAIR_ROUNDS {
-            self.wake.register(cx.waker());
+            wake.register(cx.waker());
             let now = runtime::now();
-            self.wake.take();
+            wake.take();
             connection.advance(now)?;
 
-            let mut moved = false;
-            while self.hung_up.is_none() && !connection.outgoing().is_empty() {
-                match Pin::new(&mut *transport).poll_write(cx, connection.outgoing()) {
-                    Poll::Ready(Ok(0)) => {
-                        return Poll::Ready(Err(Error::Transport(io::ErrorKind::WriteZero.into())));
-                    }
-                    Poll::Ready(Ok(count)) => {
-                        connection.sent(count, now);
-                        self.unflushed = true;
-                        sent += count;
-                    }
-                    Poll::Ready(Err(error)) => self.hung_up = Some(hung_up(error)?),
-                    Poll::Pending => break,
-                }
-                moved = true;
-            }
-            if self.unflushed && self.hung_up.is_none() {
-                match Pin::new(&mut *transport).poll_flush(cx) {
-                    Poll::Ready(Ok(())) => self.unflushed = false,
-                    Poll::Ready(Err(error)) => self.hung_up = Some(hung_up(error)?),
-                    Poll::Pending => {}
-                }
-            }
-            let all_said = connection.outgoing().is_empty() || self.hung_up.is_some();
+            let sent = send_out(cx, transport, connection, now, unflushed, gone)?;
+            let all_said = connection.outgoing().is_empty() || gone.is_some();
             if connection.is_finished(now) && all_said || connection.is_overdue(now) {
                 return Poll::Ready(Ok(connection.ended()));
             }
-            let (mut received, mut ended) = (0, false);
-            let together = TOGETHER.min(connection.longest_frame());
-            while received < together && connection.may_receive() {
-                let buffer = connection.receive_buffer();
-                let room = buffer.len();
-                match Pin::new(&mut *transport).poll_read(cx, buffer) {
-                    Poll::Ready(Ok(0)) => {
-                        moved = true;
-                        ended = true;
-                    }
-                    Poll::Ready(Ok(count)) => {
-                        moved = true;
-                        received += count;
-                        connection.received(count, runtime::now())?;
-                        // Most likely there is more, and blocks that come together cost less.
-                        if count == room {
-                            continue;
-                        }
-                    }
-                    Poll::Ready(Err(error)) => {
-                        moved = true;
-                        ended = true;
-                        self.hung_up = Some(hung_up(error)?);
-                    }
-                    Poll::Pending => {}
-                }
-                break;
-            }
-            if received > 0 {
-                connection.handle_events(runtime::now())?;
-            }
-            let all_read = ended || received == 0;
+            let TakenIn { bytes, ended } = read_in(cx, transport, connection, gone)?;
+            let all_read = ended || bytes == 0;
             let may_be_gone = ended && connection.expects_nothing();
-            if let Some(error) = self.hung_up.take_if(|_| all_read && !may_be_gone) {
+            if let Some(error) = gone.take_if(|_| all_read && !may_be_gone) {
                 return Poll::Ready(Err(Error::Transport(error)));
             }
             if ended {
                 connection.remote_ended()?;
             }
-            if !moved
-                && poll_change(&self.wake, &mut self.alarm, cx, &mut connection, now).is_pending()
-            {
+            let moved = sent > 0 || bytes > 0 || ended;
+            if !moved && poll_change(wake, alarm, cx, connection, now).is_pending() {
                 return Poll::Pending;
             }
-            all_received += received;
-            if sent >= FAIR_BYTES || all_received >= TOGETHER {
+            all_sent += sent;
+            all_received += bytes;
+            if all_sent >= FAIR_BYTES || all_received >= TOGETHER {
                 break;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
+}
+
+/// Gives the transport what it takes of what is to be sent. Returns how many bytes those are.
+fn send_out(
+    cx: &mut Context<'_>,
+    transport: &mut (impl AsyncWrite + Unpin),
+    connection: &mut Connection,
+    now: Instant,
+    unflushed: &mut bool,
+    gone: &mut Option<io::Error>,
+) -> Result<usize> {
+    let mut sent = 0;
+    while gone.is_none() && !connection.outgoing().is_empty() {
+        match Pin::new(&mut *transport).poll_write(cx, connection.outgoing()) {
+            Poll::Ready(Ok(0)) => {
+                return Err(Error::Transport(io::ErrorKind::WriteZero.into()));
+            }
+            Poll::Ready(Ok(count)) => {
+                connection.sent(count, now);
+                *unflushed = true;
+                sent += count;
+            }
+            Poll::Ready(Err(error)) => *gone = Some(hung_up(error)?),
+            Poll::Pending => break,
+        }
+    }
+    if *unflushed && gone.is_none() {
+        match Pin::new(&mut *transport).poll_flush(cx) {
+            Poll::Ready(Ok(())) => *unflushed = false,
+            Poll::Ready(Err(error)) => *gone = Some(hung_up(error)?),
+            Poll::Pending => {}
+        }
+    }
+    Ok(sent)
+}
+
+/// What came from the transport in one round.
+struct TakenIn {
+    bytes: usize,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+/// Reads what is there, as far as it is looked at together, and looks at it.
+fn read_in(
+    cx: &mut Context<'_>,
+    transport: &mut (impl AsyncRead + Unpin),
+    connection: &mut Connection,
+    gone: &mut Option<io::Error>,
+) -> Result<TakenIn> {
+    let (mut bytes, mut ended) = (0, false);
+    let together = TOGETHER.min(connection.longest_frame());
+    while bytes < together && connection.may_receive() {
+        let buffer = connection.receive_buffer();
+        let room = buffer.len();
+        match Pin::new(&mut *transport).poll_read(cx, buffer) {
+            Poll::Ready(Ok(0)) => ended = true,
+            Poll::Ready(Ok(count)) => {
+                bytes += count;
+                connection.received(count, runtime::now())?;
+                // Most likely there is more, and blocks that come together cost less.
+                if count == room {
+                    continue;
+                }
+            }
+            Poll::Ready(Err(error)) => {
+                ended = true;
+                *gone = Some(hung_up(error)?);
+            }
+            Poll::Pending => {}
+        }
+        break;
+    }
+    if bytes > 0 {
+        connection.handle_events(runtime::now())?;
+    }
+    Ok(TakenIn { bytes, ended })
 }
 
 /// Whether the other end is gone, which it may be without having taken all we said; any other error
