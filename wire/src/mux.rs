@@ -97,6 +97,9 @@ pub struct Mux {
     unmatched: VecDeque<[u8; 32]>,
     /// How many channels the remote opened first, ever.
     unmatched_opens: u64,
+    /// The logs of channels that were open on our side alone, oldest first, until something is verified. The
+    /// remote may have answered our Open before it heard of the end, and then takes itself for verified.
+    withdrawn: Vec<Withdrawn>,
     next_local: u32,
     verified: bool,
     extensions: Extensions,
@@ -117,6 +120,11 @@ struct Channel {
 
 struct Local {
     id: ChannelId,
+    key: [u8; 32],
+}
+
+struct Withdrawn {
+    discovery_key: [u8; 32],
     key: [u8; 32],
 }
 
@@ -154,6 +162,7 @@ impl Mux {
             closing: BTreeSet::new(),
             unmatched: VecDeque::new(),
             unmatched_opens: 0,
+            withdrawn: Vec::new(),
             next_local: 1,
             verified: false,
             extensions: Extensions::default(),
@@ -231,7 +240,7 @@ impl Mux {
         if opened {
             self.unmatched
                 .retain(|unmatched| *unmatched != discovery_key);
-            self.verified = true;
+            self.note_verified();
             self.events.push_back(Event::Opened { channel: id });
         }
         Ok(id)
@@ -253,10 +262,9 @@ impl Mux {
             self.local.remove(&channel.0);
             return Ok(());
         }
-        let remote = self
-            .forget(&discovery_key)
-            .and_then(|channel| channel.remote);
-        if let Some(remote) = remote
+        let forgotten = self.forget(&discovery_key).unwrap_or_default();
+        self.remember(forgotten.local.as_ref(), discovery_key);
+        if let Some(remote) = forgotten.remote
             && self.closing.len() < self.limits.channels
         {
             self.closing.insert(remote.number);
@@ -448,7 +456,7 @@ impl Mux {
         self.local.get(&channel.0).copied()
     }
 
-    /// Whether some channel was open on both sides: the remote knew the key of a log of ours.
+    /// Whether the remote has shown that it knows the key of a log that is or was open here.
     #[must_use]
     pub fn has_verified(&self) -> bool {
         self.verified
@@ -568,6 +576,28 @@ impl Mux {
         Some(channel)
     }
 
+    /// Whoever has answered the Open of a channel that is closed here knows its key.
+    fn remember(&mut self, local: Option<&Local>, discovery_key: [u8; 32]) {
+        let Some(local) = local.filter(|_| !self.verified) else {
+            return;
+        };
+        self.withdrawn
+            .retain(|withdrawn| withdrawn.discovery_key != discovery_key);
+        if self.withdrawn.len() >= MAX_WITHDRAWN {
+            self.withdrawn.remove(0);
+        }
+        self.withdrawn.push(Withdrawn {
+            discovery_key,
+            key: local.key,
+        });
+    }
+
+    /// The remote knows the key of a log of ours.
+    fn note_verified(&mut self) {
+        self.verified = true;
+        self.withdrawn = Vec::new();
+    }
+
     fn channel(&self, id: ChannelId) -> Option<&Channel> {
         let key = self.local.get(&id.0)?;
         self.reserved.get(key).or_else(|| self.channels.get(key))
@@ -630,6 +660,9 @@ const STREAM: u32 = 0;
 
 /// Bytes that Opens and Closes may take beyond [`Limits::send_buffer`] and the message that passed it.
 const CONTROL_ROOM: usize = 1 << 20;
+
+/// Keys of channels that were taken back and are remembered: 64 KiB of them.
+const MAX_WITHDRAWN: usize = 1024;
 
 /// The most bytes an Open takes with its header.
 const OPEN_LENGTH: usize = 73;

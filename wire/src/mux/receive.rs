@@ -62,22 +62,30 @@ impl Mux {
             self.reveal(stream, &discovery_key, &remote)?;
         }
         let channel = self.channels.entry(discovery_key).or_default();
-        match &channel.local {
+        let verified = match &channel.local {
             Some(Local { id, key }) => {
                 if !is_capable(stream, key, &remote) {
                     return Err(Error::InvalidCapability);
                 }
                 self.events.push_back(Event::Opened { channel: *id });
-                self.verified = true;
+                true
             }
             None => {
                 self.unmatched_opens = self.unmatched_opens.saturating_add(1);
                 self.unmatched.push_back(discovery_key);
                 self.events.push_back(Event::RemoteOpened { discovery_key });
+                let mut withdrawn = self.withdrawn.iter();
+                withdrawn.any(|withdrawn| {
+                    withdrawn.discovery_key == discovery_key
+                        && is_capable(stream, &withdrawn.key, &remote)
+                })
             }
-        }
+        };
         channel.remote = Some(remote);
         self.remote.insert(number, discovery_key);
+        if verified {
+            self.note_verified();
+        }
         if self.unmatched.len() > self.limits.unmatched_channels
             && let Some(oldest) = self.unmatched.front().copied()
         {
@@ -131,6 +139,7 @@ impl Mux {
         let Some(channel) = self.forget(&discovery_key) else {
             return Ok(());
         };
+        self.remember(channel.local.as_ref(), discovery_key);
         let channel = channel.local.map(|local| local.id);
         if let Some(id) = channel {
             self.transmit(stream, id.0, BodyRef::Close(&Close::default()))?;

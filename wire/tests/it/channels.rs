@@ -2,8 +2,8 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use hypercore_wire::{
-    Body, Close, Direction, Error, Event, Frame, Have, Limits, Message, MessageStream, Mux, Open,
-    Options, Split, discovery_key,
+    Body, Close, Data, Direction, Error, Event, Frame, Have, Limits, Message, MessageStream, Mux,
+    Open, Options, Split, discovery_key,
 };
 
 use crate::support::{
@@ -133,6 +133,36 @@ fn a_rejected_channel_is_closed_on_both_sides() {
     assert_eq!((pair.sides[0].channels(), pair.sides[1].channels()), (0, 0));
 }
 
+/// The longest message to a stranger is shorter than this. Whoever has answered our Open is none, also when
+/// we have taken that back meanwhile.
+#[test]
+fn who_answers_an_open_that_was_taken_back_may_send_long_messages() {
+    let long = Message::Data(Data {
+        value: Some(Bytes::from(vec![0x5a; 65_535])),
+        ..Data::default()
+    });
+    let discovery_key = discovery_key(&KEY);
+    for way in ["we close", "we reject", "the remote rejects"] {
+        let mut pair = Pair::new(|_| {});
+        pair.drive();
+        let ours = pair.sides[0].open(&KEY).expect("a channel");
+        let open = pair.sides[0].outgoing().len();
+        match way {
+            "we close" => pair.sides[0].close(ours),
+            "we reject" => pair.sides[0].reject(&discovery_key),
+            _ => {}
+        }
+        pair.carry(0, open);
+        if way == "the remote rejects" {
+            pair.sides[1].reject(&discovery_key);
+        }
+        let theirs = pair.sides[1].open(&KEY).expect("we have shown the key");
+        pair.sides[1].send(theirs, &long).expect("an open channel");
+        pair.drive();
+        assert_eq!(pair.sides[0].error(), None, "{way}");
+    }
+}
+
 /// A message stream that is encrypted elsewhere: here, not at all.
 struct Elsewhere {
     split: Split,
@@ -199,6 +229,45 @@ fn a_mux_runs_over_any_message_stream() {
     assert_eq!(mux.poll_event(), Some(Event::Opened { channel }));
     let ours = open(1, stream.capability(&KEY, Direction::Send));
     assert_eq!(stream.sent, [ours]);
+}
+
+#[test]
+fn keys_that_were_taken_back_are_remembered_up_to_a_number() {
+    let key = |number: u32| {
+        let mut key = [1; 32];
+        key[..4].copy_from_slice(&number.to_be_bytes());
+        key
+    };
+    // The oldest of 1025 is forgotten; of the others only who knows the key is believed.
+    for (number, knows, verified) in [
+        (0, true, false),
+        (1, true, true),
+        (1024, true, true),
+        (1024, false, false),
+    ] {
+        let (mut mux, mut stream) = started();
+        for number in 0..=1024 {
+            // Again and again is once.
+            for _ in 0..2 {
+                let channel = mux.open(&mut stream, &key(number)).expect("a channel");
+                mux.close(&mut stream, channel).expect("an open channel");
+            }
+        }
+        let known = if knows { key(number) } else { KEY };
+        let open = Open {
+            discovery_key: discovery_key(&key(number)),
+            capability: stream.capability(&known, Direction::Receive),
+        };
+        let mut frame = BytesMut::new();
+        Frame {
+            channel: 1,
+            body: Body::Open(open),
+        }
+        .encode(&mut frame);
+        mux.receive(&mut stream, frame.freeze())
+            .expect("nobody can tell yet");
+        assert_eq!(mux.has_verified(), verified, "{number}, {knows}");
+    }
 }
 
 #[test]
