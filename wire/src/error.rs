@@ -113,7 +113,8 @@ pub enum Error {
         /// The largest number allowed.
         max: u32,
     },
-    /// The remote used one number for two channels, or opened one channel twice.
+    /// The remote used one number for two channels, or before it had closed the one that we closed; or it
+    /// opened one channel twice.
     #[error("channel number {id} or its discovery key is open already")]
     DuplicateOpen {
         /// The number received.

@@ -51,7 +51,8 @@ impl Mux {
         }
         let discovery_key = open.discovery_key;
         // JS takes a second Open of a channel, and a number for a second channel.
-        if self.remote.contains_key(&number) || self.is_remote_open(&discovery_key) {
+        let taken = self.remote.contains_key(&number) || self.closing.contains(&number);
+        if taken || self.is_remote_open(&discovery_key) {
             return Err(Error::DuplicateOpen { id: number });
         }
         let remote = Remote {

@@ -383,6 +383,19 @@ fn a_close_of_an_unknown_channel_is_ignored() {
     assert!(session.outgoing().is_empty());
 }
 
+/// Its next Close would otherwise be taken for the answer to ours.
+#[test]
+fn a_number_is_in_use_until_the_remote_has_closed_it() {
+    let now = Instant::now();
+    let mut session = plain_open(now, |_| {});
+    let channel = session
+        .find(&discovery_key(&KEY))
+        .expect("the channel is open");
+    session.close(channel);
+    let result = session.receive(now, &open_frame(1, &[8; 32]));
+    assert_eq!(result, Err(Error::DuplicateOpen { id: 1 }));
+}
+
 fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
