@@ -13,9 +13,10 @@ pub struct Limits {
     pub handshake_message: usize,
     /// Time for the whole handshake, not extended by progress.
     pub handshake_duration: Duration,
-    /// Longest frame body while no channel is verified: an Open has 68 bytes, Options a few more.
+    /// Longest frame body while no channel is verified, if that is less than [`frame`](Self::frame): an Open
+    /// has 68 bytes, Options a few more.
     pub unverified_frame: usize,
-    /// Longest frame body afterwards, which is simple-message-channels' `maxSize`. Nothing longer is
+    /// Longest frame body, which is simple-message-channels' `maxSize`. Nothing longer is
     /// sent.
     pub frame: usize,
     /// Longest frame body that is received, if that is less. Blocks are the only long messages, so

@@ -98,6 +98,7 @@ impl SecureStream {
             max_frame: options
                 .limits
                 .unverified_frame
+                .min(options.limits.frame)
                 .min(options.limits.received_frame),
             trusted: false,
             limits: Arc::new(options.limits.clone()),
@@ -131,7 +132,8 @@ impl SecureStream {
     /// If `n` is more than that buffer takes, or frames pile up because nobody polls them.
     pub fn received(&mut self, n: usize) -> Result<(), Error> {
         // A driver that polls its events never comes here: whole frames do not pile up.
-        if self.inbox.filled().len() > self.limits.frame.saturating_add(self.limits.read) {
+        let longest = self.limits.frame.saturating_add(FRAME_OVERHEAD);
+        if self.inbox.filled().len() > longest.saturating_add(self.limits.read) {
             return Err(Error::EventsNotPolled);
         }
         let bytes = self.inbox.fill(n)?;
@@ -381,6 +383,9 @@ const KEPT_OUTBOX: usize = 1 << 20;
 
 /// simple-message-channels `_readVarint` gives up after eight bytes without an end.
 const MAX_LENGTH_PREFIX: usize = 8;
+
+/// The most bytes of a frame before its body.
+const FRAME_OVERHEAD: usize = MAX_LENGTH_PREFIX + varint::MAX_LENGTH;
 
 /// Three bytes hold every length a Noise message can have.
 const MAX_HANDSHAKE_PREFIX: usize = 3;

@@ -45,6 +45,40 @@ fn long_frames_are_for_those_who_know_a_key() {
     assert_eq!(result, too_large((1 << 49) - 1, 8 << 20));
 }
 
+#[test]
+fn strangers_may_not_send_longer_frames_than_others() {
+    let now = Instant::now();
+    let mut session = plain(now, |options| options.limits.frame = 16 << 10);
+    let announced = [0x82, 0x80, 0x01, 0x19];
+    let error = Error::FrameTooLarge {
+        length: (16 << 10) + 2,
+        max: 16 << 10,
+    };
+    assert_eq!(session.receive(now, &announced), Err(error));
+}
+
+/// What is unfinished of it is longer than its body by the length and the header before it.
+#[test]
+fn a_frame_of_the_largest_size_arrives_in_single_bytes() {
+    let now = Instant::now();
+    let mut session = plain_open(now, |options| {
+        (options.limits.frame, options.limits.read) = (1000, 1);
+    });
+    let message = Message::Data(Data {
+        value: Some(Bytes::from(vec![0x5a; 1000 - 5])),
+        ..Data::default()
+    });
+    let frame = message_frame(1, message);
+    assert_eq!(frame.len(), 2 + 1 + 1000);
+    let mut arrived = Vec::new();
+    for byte in &frame {
+        let (events, result) = give(&mut session, now, &[*byte]);
+        assert_eq!(result, Ok(()));
+        arrived.extend(events);
+    }
+    assert_eq!(arrived.len(), 1);
+}
+
 /// The remote may have opened the channel by the time it comes, or may not: it is not to take it for an offence.
 #[test]
 fn long_messages_wait_for_the_remote_to_open_a_channel() {
