@@ -41,7 +41,8 @@ pub struct SessionOptions {
     /// [`Mux::discreet`].
     pub discreet: bool,
     /// The time without a received byte after which the session ends. After half of it without a
-    /// sent byte a keep-alive goes out. `None` switches both off.
+    /// sent byte a keep-alive goes out. `None` switches both off, as does none at all (0), which is how
+    /// hypercore-protocol spells it.
     pub timeout: Option<Duration>,
     /// What the remote may make us keep and wait for.
     pub limits: Limits,
@@ -190,6 +191,7 @@ impl Session {
         now: Instant,
         ephemeral: Option<&[u8; 32]>,
     ) -> Result<Self, Error> {
+        let timeout = options.timeout.filter(|timeout| !timeout.is_zero());
         let mut stream = SecureStream::with_ephemeral(&options, ephemeral)?;
         let limits = Arc::clone(stream.limits());
         let mut mux = Mux::new(Arc::clone(&limits));
@@ -212,13 +214,11 @@ impl Session {
             ended: false,
             bytes_received: 0,
             bytes_sent: 0,
-            timeout: options.timeout,
+            timeout,
             now,
             handshake_deadline,
-            idle_deadline: options.timeout.and_then(|timeout| now.checked_add(timeout)),
-            keep_alive_at: options
-                .timeout
-                .and_then(|timeout| now.checked_add(half(timeout))),
+            idle_deadline: timeout.and_then(|timeout| now.checked_add(timeout)),
+            keep_alive_at: timeout.and_then(|timeout| now.checked_add(half(timeout))),
             frame_started: None,
             blocked_since,
             keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),

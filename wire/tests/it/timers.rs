@@ -72,10 +72,13 @@ fn a_silent_remote_times_out() {
 #[test]
 fn without_a_timeout_nothing_is_due() {
     let now = Instant::now();
-    let mut session = plain(now, |options| options.timeout = None);
-    assert_eq!(session.poll_timeout(), None);
-    assert_eq!(session.handle_timeout(now + 1000 * SECOND), Ok(()));
-    assert!(session.outgoing().is_empty());
+    // As in Node, none is no timeout.
+    for timeout in [None, Some(Duration::ZERO)] {
+        let mut session = plain(now, |options| options.timeout = timeout);
+        assert_eq!(session.poll_timeout(), None);
+        assert_eq!(session.handle_timeout(now + 1000 * SECOND), Ok(()));
+        assert!(session.outgoing().is_empty());
+    }
 }
 
 #[test]
