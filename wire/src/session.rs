@@ -335,9 +335,10 @@ impl Session {
         self.stream.outgoing()
     }
 
-    /// The transport took the first `n` bytes of [`Session::outgoing`].
+    /// The transport took the first `n` bytes of [`Session::outgoing`], all of them if `n` is more.
     pub fn sent(&mut self, now: Instant, n: usize) {
         self.now = now;
+        let n = n.min(self.outgoing().len());
         if n > 0 {
             self.bytes_sent = self.bytes_sent.saturating_add(n as u64);
             self.stream.sent(n);

@@ -51,6 +51,18 @@ fn what_is_sent_puts_off_the_keep_alive() {
     assert_eq!(take(&mut session, now), [0]);
 }
 
+/// What cannot have been sent is not counted.
+#[test]
+fn no_more_is_sent_than_there_was() {
+    let now = Instant::now();
+    let mut session = plain(now, |_| {});
+    session.open(&KEY).expect("a channel");
+    let length = session.outgoing().len();
+    session.sent(now, length + 100);
+    session.sent(now, 100);
+    assert_eq!(session.bytes_sent(), length as u64);
+}
+
 #[test]
 fn a_silent_remote_times_out() {
     let start = Instant::now();
