@@ -142,6 +142,12 @@ pub enum Error {
         /// The number allowed.
         max: usize,
     },
+    /// Every number was used for a channel once: the connection is to be made anew.
+    #[error("all {max} channel numbers of the connection are used up")]
+    NoChannelNumber {
+        /// The largest number allowed.
+        max: u32,
+    },
     /// More is waiting to be sent than the limits allow; write some of it out first.
     #[error("{buffered} bytes wait to be sent, more than the maximum of {max}")]
     SendBufferFull {
@@ -224,6 +230,7 @@ impl Error {
             | MemoryShort
             | ChannelNotOpen { .. }
             | TooManyChannels { .. }
+            | NoChannelNumber { .. }
             | SendBufferFull { .. }
             | EventsNotPolled
             | ReadTooLong { .. }

@@ -202,8 +202,8 @@ impl Mux {
     ///
     /// # Errors
     /// [`Error::InvalidCapability`] if the remote opened it first without proving that it knows the
-    /// key; its channel is then rejected and the stream goes on. [`Error::TooManyChannels`], and
-    /// [`Error::SendBufferFull`] when the remote does not keep up: then nothing was opened.
+    /// key; its channel is then rejected and the stream goes on. [`Error::TooManyChannels`],
+    /// [`Error::NoChannelNumber`], and [`Error::SendBufferFull`] when the remote does not keep up: then nothing was opened.
     pub fn open<S: MessageStream + ?Sized>(
         &mut self,
         stream: &mut S,
@@ -548,7 +548,7 @@ impl Mux {
     fn allocate(&mut self) -> Result<u32, Error> {
         let max = self.limits.channel_number;
         if self.next_local > max {
-            return Err(Error::TooManyChannels { max: max as usize });
+            return Err(Error::NoChannelNumber { max });
         }
         let number = self.next_local;
         self.next_local = number.saturating_add(1);

@@ -364,8 +364,8 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::InvalidCapability`] if the remote opened it first without proving that it knows the
-    /// key; its channel is then rejected and the session goes on. [`Error::TooManyChannels`], and
-    /// [`Error::SendBufferFull`] when the remote does not keep up: then nothing was opened.
+    /// key; its channel is then rejected and the session goes on. [`Error::TooManyChannels`],
+    /// [`Error::NoChannelNumber`], and [`Error::SendBufferFull`] when the remote does not keep up: then nothing was opened.
     pub fn open(&mut self, key: &[u8; 32]) -> Result<ChannelId, Error> {
         self.check_writable()?;
         let result = self.mux.open(&mut self.stream, key);

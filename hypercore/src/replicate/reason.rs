@@ -148,7 +148,9 @@ impl From<&WireError> for CloseReason {
             FrameTooLarge { .. } => Self::FrameTooLarge,
             FrameTooSlow { .. } => Self::SlowFrame,
             TooManyKeepAlives { .. } => Self::KeepAlives,
-            TooManyUnmatchedOpens { .. } | TooManyChannels { .. } => Self::Channels,
+            TooManyUnmatchedOpens { .. } | TooManyChannels { .. } | NoChannelNumber { .. } => {
+                Self::Channels
+            }
             UnexpectedEnd => Self::Network,
             TimedOut { .. } => Self::Timeout,
             SendStalled { .. } | SendBufferFull { .. } => Self::NotReading,

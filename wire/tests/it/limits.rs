@@ -370,7 +370,7 @@ fn channels_and_their_numbers_are_bounded() {
     }
     assert_eq!(
         session.open(&[3; 32]),
-        Err(Error::TooManyChannels { max: 2 })
+        Err(Error::NoChannelNumber { max: 2 })
     );
 }
 
