@@ -82,6 +82,13 @@ impl Inbox {
         Ok(spare.split_at_mut(n).0)
     }
 
+    /// Gives free space back, unless it is about as large as what is filled, which would be copied too often.
+    pub(crate) fn release(&mut self) {
+        if self.filled <= self.buf.capacity() >> 2 {
+            self.buf = BytesMut::from(self.filled());
+        }
+    }
+
     /// The free space that is there.
     fn offered(&self) -> usize {
         self.buf.len().saturating_sub(self.filled)

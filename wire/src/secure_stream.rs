@@ -111,7 +111,7 @@ impl SecureStream {
         Ok(stream)
     }
 
-    /// Free space to read the transport into; then call [`SecureStream::received`].
+    /// Free space to read the transport into; then call [`SecureStream::received`], and nothing else before.
     pub fn receive_buffer(&mut self) -> &mut [u8] {
         self.receive_buffer_of(self.limits.read)
     }
@@ -202,6 +202,11 @@ impl SecureStream {
     /// The memory held by what was received and not yet taken.
     pub(crate) fn received_memory(&self) -> usize {
         self.inbox.memory()
+    }
+
+    /// Gives back what [`SecureStream::receive_buffer`] offered.
+    pub(crate) fn release(&mut self) {
+        self.inbox.release();
     }
 
     /// From here on frames may be as long as the limits allow: a channel is verified.

@@ -229,8 +229,8 @@ impl Session {
         })
     }
 
-    /// Free space to read the transport into, never empty: then call [`Session::received`]. It is
-    /// small at first and grows with the reads.
+    /// Free space to read the transport into, never empty: then call [`Session::received`], and nothing else
+    /// before, as other calls may give the space back. It is small at first and grows with the reads.
     pub fn receive_buffer(&mut self) -> &mut [u8] {
         if self.received_share.is_short() {
             self.stream.receive_buffer_of(SHORT_READ)

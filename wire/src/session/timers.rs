@@ -40,6 +40,11 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         self.check()?;
         self.now = now;
+        // Whoever is not read because of free space alone would keep that for ever.
+        if self.received_share.is_short() {
+            self.stream.release();
+        }
+        self.account();
         let result = self.expire(now);
         // A keep-alive begins to wait, too.
         self.account();

@@ -614,6 +614,43 @@ fn those_who_hold_most_are_not_read_while_memory_is_short() {
     assert_eq!(budget.held(), 0);
 }
 
+/// Sessions that share so much memory for what they receive.
+fn sharing(count: usize, limit: usize, now: Instant) -> (Vec<Session>, Budget) {
+    let budget = Budget::new(limit);
+    let sessions = (0..count).map(|_| {
+        plain_open(now, |options| {
+            options.limits.receive_budget = budget.clone();
+        })
+    });
+    (sessions.collect(), budget)
+}
+
+/// Nobody reads while all have too much: so it must not be free space that they have.
+#[test]
+fn free_space_is_given_back_while_memory_is_short() {
+    let now = Instant::now();
+    let (mut sessions, budget) = sharing(8, 1_000_000, now);
+    for session in &mut sessions {
+        let mut room = 0;
+        while room < 200_000 {
+            room = session.receive_buffer().len();
+            // A message of no known type, and some keep-alives.
+            let mut bytes = raw(1, 12, &vec![0; room - 16]);
+            bytes.resize(room, 0);
+            session.receive(now, &bytes).expect("nothing to object to");
+        }
+        // The driver waits for more.
+        assert!(session.receive_buffer().len() >= 200_000);
+    }
+    for _ in 0..2 {
+        for session in &mut sessions {
+            session.handle_timeout(now).expect("nothing is due");
+        }
+    }
+    assert!(!budget.is_exhausted(), "{}", budget.held());
+    assert!(sessions.iter().all(Session::may_receive));
+}
+
 #[test]
 fn strangers_are_given_up_first_while_memory_is_short() {
     let now = Instant::now();
