@@ -8,9 +8,10 @@
 )]
 
 use std::sync::{
-    Arc, LazyLock,
+    Arc, LazyLock, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
+use std::time::{Duration, Instant};
 
 /// Memory that many connections share, so that a thousand remotes, each within its own limits,
 /// cannot take everything together.
@@ -18,6 +19,16 @@ use std::sync::{
 /// Nobody has to ask for memory first. Each connection says what it holds, and once all of them
 /// hold more than the limit, those that hold more than an equal part have to wait: there always is
 /// one. Who holds little goes on, so that remotes who hoard do not stop those who do not.
+///
+/// What is held of an unfinished frame is of no use before the rest comes, and all who wait may hold
+/// nothing else. So one of them has a turn: it is read to the end of its frame, and then another. If
+/// nothing comes in the first tenth of a second the turn is passed on; else the frame has ten seconds,
+/// and longer only at [`Limits::unverified_frame_rate`](crate::Limits::unverified_frame_rate). Nobody is given up for
+/// being slow or silent before it was read for a tenth of a second. A session that is not driven for a
+/// second loses its turn.
+///
+/// So all together hold the limit of what came, one frame more, and from each connection one read. Their
+/// buffers, which grow by doubling, may have as much free space again.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<State>);
 
@@ -26,6 +37,12 @@ struct State {
     limit: usize,
     held: AtomicUsize,
     shares: AtomicUsize,
+    /// The name of the share whose turn it is, although it is over; 0 for none.
+    turn: AtomicUsize,
+    /// When it last looked.
+    looked: Mutex<Option<Instant>>,
+    /// How many shares there ever were.
+    names: AtomicUsize,
 }
 
 impl Budget {
@@ -36,6 +53,9 @@ impl Budget {
             limit,
             held: AtomicUsize::new(0),
             shares: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
+            looked: Mutex::new(None),
+            names: AtomicUsize::new(0),
         }))
     }
 
@@ -68,14 +88,17 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Budget,
+    name: usize,
     held: usize,
 }
 
 impl Share {
     pub(crate) fn of(budget: &Budget) -> Self {
         budget.0.shares.fetch_add(1, Ordering::Relaxed);
+        let names = budget.0.names.fetch_add(1, Ordering::Relaxed);
         Self {
             budget: budget.clone(),
+            name: names.wrapping_add(1),
             held: 0,
         }
     }
@@ -91,7 +114,37 @@ impl Share {
         self.held = bytes;
     }
 
-    /// Whether the connection has to wait: memory is short, and it holds more than an equal part.
+    /// Whether the connection has to wait: it is over, and it is not its turn.
+    pub(crate) fn must_wait(&self) -> bool {
+        self.is_over() && !self.has_turn()
+    }
+
+    /// Whether the connection may go on although it is over.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.budget.0.turn.load(Ordering::Relaxed) == self.name
+    }
+
+    /// Takes the turn, if nobody has it or whoever has it is not driven any more; or keeps it.
+    pub(crate) fn take_turn(&self, now: Instant) {
+        let State { turn, looked, .. } = &*self.budget.0;
+        let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left = looked.is_some_and(|at| now.saturating_duration_since(at) >= LEFT_ALONE);
+        if is_left || [0, self.name].contains(&turn.load(Ordering::Relaxed)) {
+            turn.store(self.name, Ordering::Relaxed);
+            *looked = Some(now);
+        }
+    }
+
+    /// It is no longer our turn.
+    pub(crate) fn pass_turn(&self) {
+        let State { turn, looked, .. } = &*self.budget.0;
+        if self.has_turn() {
+            let _looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = turn.compare_exchange(self.name, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether memory is short, and the connection holds more than an equal part.
     pub(crate) fn is_over(&self) -> bool {
         let shares = self.budget.0.shares.load(Ordering::Relaxed);
         self.is_short() && self.held.saturating_mul(shares) > self.budget.0.limit
@@ -103,9 +156,13 @@ impl Share {
     }
 }
 
+/// The time after which a turn is taken from a connection that has not looked after it.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.hold(0);
+        self.pass_turn();
         self.budget.0.shares.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -61,8 +61,8 @@ pub struct Limits {
     pub nodes: usize,
     /// Memory that this connection shares with others for what was received and not yet polled, by
     /// default 128 MiB with all of the process. While it is short, nothing more is read from those
-    /// who hold most of it, and a remote without a verified channel that sends a frame in pieces is
-    /// given up.
+    /// who hold most of it, but of one at a time (see [`Budget`]), and a remote without a verified channel
+    /// that sends a frame in pieces is given up.
     pub receive_budget: Budget,
     /// Memory that this connection shares with others for what was received and what waits to be
     /// sent, by default 256 MiB with all of the process. While it is short, those who hold most of

@@ -155,6 +155,10 @@ pub struct Session {
     /// Since when bytes wait of which the remote takes none. What is sent is sent without the time: the
     /// next call that tells it begins the wait.
     blocked_since: Option<Instant>,
+    /// Whether we did not read when we last looked, because memory was short,
+    waits: bool,
+    /// when we last did not, or began again, and the bytes received by then.
+    unread: Option<(Instant, u64)>,
     keep_alives: Rate,
     unmatched: Rate,
     /// Our part of [`Limits::receive_budget`].
@@ -221,6 +225,8 @@ impl Session {
             keep_alive_at: timeout.and_then(|timeout| now.checked_add(half(timeout))),
             frame_started: None,
             blocked_since,
+            waits: false,
+            unread: None,
             keep_alives: Rate::new(limits.keep_alives, KEEP_ALIVE_WINDOW, now),
             unmatched: Rate::new(limits.unmatched_opens, UNMATCHED_WINDOW, now),
             received_share: Share::of(&limits.receive_budget),
@@ -254,22 +260,25 @@ impl Session {
         let result = self.stream.received(n).and_then(|()| self.advance());
         self.account();
         self.begin_wait();
-        let spared = self.received_share.is_short()
-            && !self.mux.has_verified()
-            && self.frame_started.is_some();
-        let shortage = if spared {
-            Err(Error::MemoryShort)
-        } else {
-            Ok(())
-        };
-        self.keep_error(result.and(shortage))
+        let result = result.and_then(|()| self.check_memory());
+        self.keep_error(result)
+    }
+
+    /// Strangers are given up first.
+    fn check_memory(&self) -> Result<(), Error> {
+        let is_short = self.received_share.is_short();
+        if is_short && !self.mux.has_verified() && self.frame_started.is_some() {
+            return Err(Error::MemoryShort);
+        }
+        Ok(())
     }
 
     /// Whether more may be read from the transport. While memory is short
-    /// ([`Limits::receive_budget`]) it may not; [`Session::poll_timeout`] tells when to ask again.
+    /// ([`Limits::receive_budget`]) it may not, until [`Session::handle_timeout`] finds that it is this
+    /// session's turn; [`Session::poll_timeout`] tells when to call that.
     #[must_use]
     pub fn may_receive(&self) -> bool {
-        !self.received_share.is_over()
+        !self.received_share.must_wait()
     }
 
     /// Whether the remote's requests may be answered. While memory is short ([`Limits::budget`]) and
@@ -599,6 +608,8 @@ impl Session {
                 }
             }
             self.frame_started = None;
+            // The others get theirs.
+            self.received_share.pass_turn();
         }
         Ok(())
     }
@@ -645,6 +656,7 @@ impl Session {
     fn keep_error(&mut self, result: Result<(), Error>) -> Result<(), Error> {
         if let Err(error) = &result {
             self.error = Some(error.clone());
+            self.received_share.pass_turn();
         }
         result
     }

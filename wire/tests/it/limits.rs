@@ -606,13 +606,25 @@ fn those_who_hold_most_are_not_read_while_memory_is_short() {
     assert_eq!(retry, now + Duration::from_millis(100));
     assert!(sessions[2].receive_buffer().len() <= 100_000);
 
-    // Who is not read for too long is given up, and with it the memory is free again.
+    // One of them goes on; who says nothing then is given up, and with it the memory is free again.
     let late = now + Duration::from_secs(20);
-    let error = sessions[1].handle_timeout(late).expect_err("silence");
+    assert_eq!(sessions[1].handle_timeout(late), Ok(()));
+    assert_eq!(sessions[0].handle_timeout(late), Ok(()));
+    assert_eq!(may_receive(&sessions), [false, true, true]);
+    assert_eq!(take(&mut sessions[1], late), [0], "a keep-alive");
+    let due = sessions[1].poll_timeout().expect("its time is short");
+    assert_eq!(due, late + MEMORY_PAUSE);
+    let error = sessions[1].handle_timeout(due).expect_err("silence");
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
-    drop(sessions);
+    let [first, second, third] = sessions;
+    drop(second);
+    assert!(first.may_receive());
+    drop((first, third));
     assert_eq!(budget.held(), 0);
 }
+
+/// How soon memory is looked for again, and how long whoever goes on may say nothing.
+const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sessions that share so much memory for what they receive.
 fn sharing(count: usize, limit: usize, now: Instant) -> (Vec<Session>, Budget) {
@@ -623,6 +635,129 @@ fn sharing(count: usize, limit: usize, now: Instant) -> (Vec<Session>, Budget) {
         })
     });
     (sessions.collect(), budget)
+}
+
+/// None of what they hold is of use before more is read. So one always goes on, and it is not their silence that
+/// we do not read.
+#[test]
+fn all_arrives_although_memory_is_short() {
+    let mut now = Instant::now();
+    let start = now;
+    let (mut sessions, budget) = sharing(20, 3_000_000, now);
+    let value = Some(Bytes::from(vec![0x5a; 400_000]));
+    let data = Data {
+        value,
+        ..Data::default()
+    };
+    let frame = message_frame(1, Message::Data(data));
+    let mut given = vec![0; sessions.len()];
+    let mut was_short = false;
+    while given.iter().any(|given| *given < frame.len()) {
+        now += MEMORY_PAUSE;
+        assert!(now < start + Duration::from_secs(300), "nobody goes on");
+        for (session, given) in sessions.iter_mut().zip(&mut given) {
+            session.handle_timeout(now).expect("an honest remote");
+            take(session, now);
+            if *given == frame.len() {
+                session.receive(now, &[0]).expect("a keep-alive");
+            } else if session.may_receive() {
+                let end = frame.len().min(*given + 4096);
+                let (events, result) = give(session, now, &frame[*given..end]);
+                assert_eq!(result, Ok(()));
+                *given = end;
+                assert_eq!(events.len(), usize::from(end == frame.len()));
+            }
+        }
+        was_short |= budget.is_exhausted();
+        let unfinished = given.iter().filter(|given| **given < frame.len());
+        let held: usize = unfinished.sum();
+        assert!(held < 3_000_000 + 400_000 + 20 * 4096, "{held}");
+    }
+    assert!(was_short);
+}
+
+#[test]
+fn who_goes_on_while_memory_is_short_may_not_be_slow() {
+    let mut now = Instant::now();
+    let start = now;
+    let (mut sessions, _budget) = sharing(2, 1_000_000, now);
+    for session in &mut sessions {
+        hoard(session, now, 700_000).expect("there is room for a frame");
+        session
+            .handle_timeout(now)
+            .expect("it has just sent something");
+    }
+    let [slow, waiting] = &mut sessions[..] else {
+        panic!("there are two");
+    };
+    assert_eq!((slow.may_receive(), waiting.may_receive()), (true, false));
+    let error = loop {
+        slow.receive(now, &[7]).expect("it may");
+        now += MEMORY_PAUSE;
+        if let Err(error) = slow.handle_timeout(now) {
+            break error;
+        }
+        assert!(slow.may_receive() && !waiting.may_receive());
+        waiting.handle_timeout(now).expect("it is not read");
+    };
+    assert!(matches!(error, Error::FrameTooSlow { .. }), "{error}");
+    assert!(now < start + Duration::from_secs(11), "{:?}", now - start);
+    sessions.remove(0);
+    let waited = &mut sessions[0];
+    assert!(waited.may_receive());
+    now += Duration::from_secs(20);
+    assert_eq!(
+        waited.handle_timeout(now),
+        Ok(()),
+        "what it sent is still to be read"
+    );
+}
+
+#[test]
+fn a_session_that_is_not_driven_holds_nobody_up_while_memory_is_short() {
+    let mut now = Instant::now();
+    let (mut sessions, _budget) = sharing(2, 1_000_000, now);
+    for session in &mut sessions {
+        hoard(session, now, 700_000).expect("there is room for a frame");
+        session
+            .handle_timeout(now)
+            .expect("it has just sent something");
+    }
+    let waiting = &mut sessions[1];
+    for pause in 1..=10 {
+        assert!(!waiting.may_receive(), "{pause}");
+        now += MEMORY_PAUSE;
+        waiting.handle_timeout(now).expect("it is not read");
+    }
+    assert!(waiting.may_receive() && !sessions[0].may_receive());
+}
+
+/// Whoever says nothing passes its turn to the next.
+#[test]
+fn who_is_silent_holds_nobody_up_while_memory_is_short() {
+    let mut now = Instant::now();
+    let start = now;
+    let (mut sessions, budget) = sharing(5, 1_000_000, now);
+    for session in &mut sessions {
+        hoard(session, now, 300_000).expect("there is room for a frame");
+    }
+    let mut turns = vec![0; sessions.len()];
+    while sessions.len() == 5 {
+        now += MEMORY_PAUSE;
+        let mut reads = 0;
+        for (session, turns) in sessions.iter_mut().zip(&mut turns) {
+            let _ = session.handle_timeout(now);
+            *turns += usize::from(session.may_receive());
+        }
+        for session in &sessions {
+            reads += usize::from(session.may_receive());
+        }
+        assert!(reads <= 1 && budget.is_exhausted());
+        assert!(now < start + Duration::from_secs(60), "nobody is given up");
+        sessions.retain(|session| session.error().is_none());
+    }
+    assert!(turns.iter().all(|turns| *turns > 20), "{turns:?}");
+    assert!(now < start + Duration::from_secs(21), "{:?}", now - start);
 }
 
 /// Nobody reads while all have too much: so it must not be free space that they have.
@@ -649,6 +784,26 @@ fn free_space_is_given_back_while_memory_is_short() {
     }
     assert!(!budget.is_exhausted(), "{}", budget.held());
     assert!(sessions.iter().all(Session::may_receive));
+}
+
+#[test]
+fn a_stranger_that_is_not_read_is_given_up_while_memory_is_short() {
+    let now = Instant::now();
+    let budget = Budget::new(40_000);
+    let options = |options: &mut SessionOptions| options.limits.receive_budget = budget.clone();
+    let mut stranger = plain(now, options);
+    let mut friend = plain_open(now, options);
+    // An Open of 60,000 bytes, of which a part is here.
+    stranger
+        .receive(now, &[0xe0, 0xd4, 0x03, 0x10])
+        .expect("it may be long");
+    for _ in 0..30 {
+        stranger.receive(now, &[0; 1000]).expect("there is room");
+    }
+    hoard(&mut friend, now, 15_000).expect("there is room");
+    assert!(!stranger.may_receive());
+    assert_eq!(stranger.handle_timeout(now), Err(Error::MemoryShort));
+    assert_eq!(friend.handle_timeout(now), Ok(()));
 }
 
 #[test]
