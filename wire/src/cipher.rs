@@ -36,10 +36,18 @@ pub(crate) struct Cipher {
 }
 
 impl Cipher {
-    pub(crate) fn new(key: &[u8; 32], nonce: &[u8; 24]) -> Self {
+    // Boxed before it has the key, so that moving it leaves no copy behind.
+    pub(crate) fn new(key: &[u8; 32], nonce: &[u8; 24]) -> Box<Self> {
+        let mut cipher = Box::new(Self {
+            state: [0; 16],
+            counter: 0,
+            key_stream: [0; CHUNK],
+            used: CHUNK,
+            level: Level::new(),
+        });
         let (first, second) = nonce.split_at(16);
         let mut key = salsa20::hsalsa::<U10>(key.into(), first.into());
-        let mut state = [0; 16];
+        let state = &mut cipher.state;
         // "expand 32-byte k" on the diagonal, the key in two halves, the nonce between them.
         for (index, word) in [0, 5, 10, 15].into_iter().zip(words(b"expand 32-byte k")) {
             state[index] = word;
@@ -51,13 +59,7 @@ impl Cipher {
             state[index] = word;
         }
         key.zeroize();
-        Self {
-            state,
-            counter: 0,
-            key_stream: [0; CHUNK],
-            used: CHUNK,
-            level: Level::new(),
-        }
+        cipher
     }
 
     /// Encrypts or decrypts the next bytes of the stream in place.

@@ -25,6 +25,7 @@ use std::hint::black_box;
 
 use snow::HandshakeState;
 use snow::params::NoiseParams;
+use zeroize::Zeroizing;
 
 use crate::key::{equal, is_low_order};
 use crate::resolver::Resolver;
@@ -148,11 +149,12 @@ impl Handshake {
             return Err(Error::HandshakePayload);
         }
         let remote_nonce = schema::decode_noise_payload(&self.remote_payload)?;
-        let (from_initiator, from_responder) = self.noise.dangerously_get_raw_split();
+        let keys = Zeroizing::new(self.noise.dangerously_get_raw_split());
+        let (from_initiator, from_responder) = &*keys;
         let split = if self.noise.is_initiator() {
-            Split::new(from_initiator, from_responder)
+            Split::copy(from_initiator, from_responder)
         } else {
-            Split::new(from_responder, from_initiator)
+            Split::copy(from_responder, from_initiator)
         };
         Ok(Some(Agreement {
             split,

@@ -123,9 +123,14 @@ impl Split {
     /// A split from its two keys, as any Noise implementation returns them.
     #[must_use]
     pub fn new(tx: [u8; 32], rx: [u8; 32]) -> Self {
+        Self::copy(&Zeroizing::new(tx), &Zeroizing::new(rx))
+    }
+
+    /// A split from keys that the caller wipes.
+    pub(crate) fn copy(tx: &[u8; 32], rx: &[u8; 32]) -> Self {
         Self {
-            tx: boxed(&Zeroizing::new(tx)),
-            rx: boxed(&Zeroizing::new(rx)),
+            tx: boxed(tx),
+            rx: boxed(rx),
         }
     }
 

@@ -301,12 +301,11 @@ impl SecureStream {
             handshake_hash,
         } = agreement;
         if self.encrypted {
-            let encrypt = Cipher::new(split.key(Direction::Send), &self.nonce);
-            self.encrypt = Some(Box::new(encrypt));
+            self.encrypt = Some(Cipher::new(split.key(Direction::Send), &self.nonce));
             // Bytes that came with the last handshake message are the first encrypted ones.
             let mut decrypt = Cipher::new(split.key(Direction::Receive), &remote_nonce);
             decrypt.apply(self.inbox.filled_mut());
-            self.decrypt = Some(Box::new(decrypt));
+            self.decrypt = Some(decrypt);
         }
         self.identity = Some(Identity {
             split,
