@@ -131,7 +131,7 @@ pub enum Error {
 
     // Our own use of the session.
     /// The channel is not open on our side (any more); the remote may just have closed it.
-    #[error("{channel:?} is not open")]
+    #[error("channel {channel} is not open")]
     ChannelNotOpen {
         /// The channel named in the call.
         channel: ChannelId,

@@ -94,7 +94,7 @@ pub use key::{Direction, Split, StaticKeyPair, discovery_key};
 pub use limits::Limits;
 pub use message::{
     Body, Cancel, Close, Data, DataNode, Extension, Frame, Have, MAX_BLOCKS, MAX_NUMBER, Message,
-    MessageKind, Open, Options, Request, Status, Unhave, Unwant, Want,
+    MessageKind, Open, Options, Request, Status, Unhave, UnknownMessageKind, Unwant, Want,
 };
 pub use mux::{ChannelId, MessageStream, Mux};
 pub use role::Role;

@@ -70,6 +70,19 @@ impl MessageKind {
     }
 }
 
+impl TryFrom<u8> for MessageKind {
+    type Error = UnknownMessageKind;
+
+    fn try_from(number: u8) -> Result<Self, UnknownMessageKind> {
+        Self::from_number(number).ok_or(UnknownMessageKind(number))
+    }
+}
+
+/// A number that no [`MessageKind`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not the number of a type of message")]
+pub struct UnknownMessageKind(pub u8);
+
 /// A message about the log of one channel.
 ///
 /// Open and Close are not here: [`Mux`](crate::Mux) speaks them itself.
@@ -263,6 +276,18 @@ impl Message {
         }
     }
 }
+
+macro_rules! into_message {
+    ($($kind:ident)*) => {$(
+        impl From<$kind> for Message {
+            fn from(message: $kind) -> Self {
+                Self::$kind(message)
+            }
+        }
+    )*};
+}
+
+into_message!(Options Status Have Unhave Want Unwant Request Cancel Data Extension);
 
 /// What a frame carries.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -63,6 +63,12 @@ impl ChannelId {
     }
 }
 
+impl fmt::Display for ChannelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Messages to events and back: channels, capabilities, extensions (hypercore-protocol
 /// `Channelizer`).
 ///

@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// Which end of a connection a side is. One must be the initiator, the other the responder; by custom
 /// the side that connects is the initiator.
 ///
@@ -9,4 +11,13 @@ pub enum Role {
     Initiator,
     /// The side that answers it.
     Responder,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initiator => "initiator",
+            Self::Responder => "responder",
+        })
+    }
 }

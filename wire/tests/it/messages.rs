@@ -1,6 +1,7 @@
 use bytes::{Bytes, BytesMut};
 use hypercore_wire::{
-    Body, Error, Extension, Frame, Limits, Message, Received, Role, SecureStream,
+    Body, Error, Extension, Frame, Have, Limits, Message, MessageKind, Received, Role,
+    SecureStream, Unhave, UnknownMessageKind,
 };
 use serde_json::{Value, json};
 
@@ -235,4 +236,33 @@ fn framing_is_judged_as_by_node_or_more_strictly() {
             }
         }
     }
+}
+
+#[test]
+fn messages_come_from_their_contents_and_kinds_from_their_numbers() {
+    let unhave = Unhave {
+        start: 1,
+        length: 2,
+    };
+    for (message, kind) in [
+        (Message::from(Have::block(3)), MessageKind::Have),
+        (unhave.into(), MessageKind::Unhave),
+    ] {
+        assert_eq!(message.kind(), kind);
+        assert_eq!(MessageKind::try_from(kind as u8), Ok(kind));
+    }
+    for number in [11, 14, 16, 0xff] {
+        let unknown = MessageKind::try_from(number);
+        assert_eq!(unknown, Err(UnknownMessageKind(number)));
+    }
+}
+
+#[test]
+fn roles_and_channels_are_shown_in_words() {
+    assert_eq!(Role::Initiator.to_string(), "initiator");
+    assert_eq!(Role::Responder.to_string(), "responder");
+    let mut session = crate::support::plain(std::time::Instant::now(), |_| {});
+    let channel = session.open(&crate::support::KEY).expect("a channel");
+    let error = Error::ChannelNotOpen { channel };
+    assert_eq!(error.to_string(), "channel 1 is not open");
 }
