@@ -15,7 +15,8 @@
 //! * A [`Mux`] turns frames into events: channels, capabilities, options, extensions. It works over
 //!   any [`MessageStream`], so also over a connection that is encrypted already.
 //! * A [`Session`] is both with their timers, and what most people use. Time is that of
-//!   [`std::time::Instant`], which `wasm32-unknown-unknown` has none of: there take the other two.
+//!   [`std::time::Instant`], which `wasm32-unknown-unknown` has none of: there take the other two, and see
+//!   [below](#without-a-clock) what is left to do.
 //!
 //! Nothing here reads a socket, a clock or a file. Randomness comes from the operating system only
 //! for [`SessionOptions::new`], [`StaticKeyPair::generate`] and Noise's ephemeral key.
@@ -55,10 +56,68 @@
 //! # }
 //! ```
 //!
+//! Bob opens the channel before he reads. What Alice sends is lost if it comes before he has: who cannot
+//! know waits for [`Event::Opened`].
+//!
+//! # Without a clock
+//!
+//! Whoever takes [`SecureStream`] and [`Mux`] without a [`Session`] has to start the mux once the stream is ready, and to
+//! tell the stream when the mux has verified the remote: before that it takes no frame above
+//! [`Limits::unverified_frame`]. The limits that depend on time are his, too: keep-alives and
+//! [`Mux::unmatched_opens`] are to be counted, silence and unfinished frames to be given up; and so is what piles up in
+//! [`Mux::queued_events`] and [`Mux::queued_bytes`], if events are not polled after each frame, as here.
+//!
+//! ```
+//! use hypercore_wire::{Error, Event, Mux, Received, Role, SecureStream, SessionOptions};
+//!
+//! /// What follows from `n` bytes in the buffer of the stream.
+//! fn received(stream: &mut SecureStream, mux: &mut Mux, n: usize) -> Result<Vec<Event>, Error> {
+//!     let mut events = Vec::new();
+//!     stream.received(n)?;
+//!     while let Some(received) = stream.poll()? {
+//!         match received {
+//!             Received::Handshake { .. } => mux.start(stream)?,
+//!             Received::KeepAlive => {}
+//!             Received::Frame(frame) => mux.receive(stream, frame)?,
+//!         }
+//!         // Also after `Mux::open`, where the remote was first.
+//!         if mux.has_verified() {
+//!             stream.trust();
+//!         }
+//!         events.extend(std::iter::from_fn(|| mux.poll_event()));
+//!     }
+//!     Ok(events)
+//! }
+//!
+//! # fn main() -> Result<(), Error> {
+//! let mut sides = Vec::new();
+//! for role in [Role::Initiator, Role::Responder] {
+//!     let options = SessionOptions::new(role)?;
+//!     let mut stream = SecureStream::new(&options)?;
+//!     let mut mux = Mux::new(options.limits);
+//!     // Without Noise there is no handshake to wait for.
+//!     if stream.is_handshaken() {
+//!         mux.start(&mut stream)?;
+//!     }
+//!     mux.open(&mut stream, &[7; 32])?;
+//!     sides.push((stream, mux, Vec::new()));
+//! }
+//! for turn in 0..6 {
+//!     let bytes = sides[turn % 2].0.outgoing().to_vec();
+//!     sides[turn % 2].0.sent(bytes.len());
+//!     let (stream, mux, events) = &mut sides[1 - turn % 2];
+//!     stream.receive_buffer()[..bytes.len()].copy_from_slice(&bytes);
+//!     events.extend(received(stream, mux, bytes.len())?);
+//! }
+//! assert!(sides.iter().all(|(_, _, events)| matches!(events[..], [Event::Opened { .. }])));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What a remote cannot do
 //!
-//! Whatever a remote sends ends in events or in an [`Error`]; never in a panic, and never in more
-//! memory or work than [`Limits`] allow. What the protocol itself does not promise: the stream
+//! Whatever a remote sends to a [`Session`] ends in events or in an [`Error`]; never in a panic, and never
+//! in more memory or work than [`Limits`] allow. What the protocol itself does not promise: the stream
 //! cipher has no authentication, so somebody on the path can flip bits of every message. Blocks and
 //! proofs are signed and survive that; Have, Unhave, Want, Request, Status, Close and extension
 //! messages are not, so never let one of them cause more than wasted work.

@@ -303,6 +303,9 @@ impl Mux {
 
     /// Sends a message. Options also declare the extensions of the channel, unless they fail.
     ///
+    /// What comes before the remote has opened the channel is lost without a sign, and with Options so are
+    /// the messages of the extensions that they declare. Whoever cannot know waits for [`Event::Opened`].
+    ///
     /// # Errors
     /// [`Error::ChannelNotOpen`], [`Error::TooManyExtensions`], [`Error::MessageTooLarge`] (also for more than
     /// [`Limits::unverified_frame`] bytes before the remote has opened a channel of ours), and
@@ -360,6 +363,8 @@ impl Mux {
     }
 
     /// Sends a message of an extension, on a channel or (`None`) on the stream itself.
+    ///
+    /// As with [`Mux::send`], what comes before the remote has opened the channel is lost.
     ///
     /// # Errors
     /// [`Error::UnknownExtension`] before it was declared, and as [`Mux::send`].

@@ -209,7 +209,8 @@ impl SecureStream {
         self.inbox.release();
     }
 
-    /// From here on frames may be as long as the limits allow: a channel is verified.
+    /// From here on frames may be as long as the limits allow: a channel is verified, as
+    /// [`Mux::has_verified`](crate::Mux::has_verified) tells.
     pub fn trust(&mut self) {
         self.trusted = true;
         self.max_frame = self.limits.frame.min(self.limits.received_frame);

@@ -404,6 +404,9 @@ impl Session {
     /// Sends a message; before the end of the handshake it waits. Options also declare the
     /// extensions of the channel, unless they fail.
     ///
+    /// What comes before the remote has opened the channel is lost without a sign, and with Options so are
+    /// the messages of the extensions that they declare. Whoever cannot know waits for [`Event::Opened`].
+    ///
     /// # Errors
     /// [`Error::ChannelNotOpen`] (also when the remote just closed it), [`Error::MessageTooLarge`],
     /// [`Error::TooManyExtensions`], and [`Error::SendBufferFull`] when the remote does not keep
@@ -439,6 +442,8 @@ impl Session {
     }
 
     /// Sends a message of an extension, on a channel or (`None`) on the stream itself.
+    ///
+    /// As with [`Session::send`], what comes before the remote has opened the channel is lost.
     ///
     /// # Errors
     /// [`Error::UnknownExtension`] before it was declared, and as [`Session::send`].
