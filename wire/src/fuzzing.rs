@@ -11,9 +11,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 
 use crate::{
-    Body, ChannelId, Data, Error, Event, Frame, Have, Limits, MAX_BLOCKS, MAX_NUMBER, Message,
-    MessageKind, Options, Received, Request, Role, SecureStream, Session, SessionOptions,
-    StaticKeyPair, Unhave, Unwant, Want, discovery_key, schema::oracle,
+    Body, Cancel, ChannelId, Data, DataNode, Error, Event, Frame, Have, Limits, MAX_BLOCKS,
+    MAX_NUMBER, Message, MessageKind, Options, Received, Request, Role, SecureStream, Session,
+    SessionOptions, StaticKeyPair, Status, Unhave, Unwant, Want, discovery_key, schema::oracle,
 };
 
 pub use hostile::wire_hostile;
@@ -243,20 +243,67 @@ enum Operation {
     Finish {
         side: bool,
     },
+    Expect {
+        side: bool,
+        channel: u8,
+        names: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
 enum Kind {
-    Have { start: u64, length: u64 },
-    Want { start: u64 },
-    Request { index: u32, nodes: u64 },
-    Data { index: u32, length: u16 },
-    Options { names: u8, ack: bool },
+    Have {
+        start: u64,
+        length: u64,
+    },
+    Want {
+        start: u64,
+    },
+    Request {
+        index: u32,
+        nodes: u64,
+    },
+    Data {
+        index: u32,
+        length: u16,
+    },
+    Options {
+        names: u8,
+        ack: bool,
+    },
+    Status {
+        uploading: bool,
+        downloading: bool,
+    },
+    Unhave {
+        start: u64,
+        length: u64,
+    },
+    Unwant {
+        start: u64,
+        length: u64,
+    },
+    Cancel {
+        index: u32,
+        bytes: u64,
+        hash: bool,
+    },
+    Bits {
+        start: u64,
+        length: u16,
+        ack: bool,
+    },
+    Proof {
+        index: u64,
+        nodes: u8,
+        value: Option<u8>,
+        signature: bool,
+    },
 }
 
 /// Two sessions with known keys do anything, over a link that may flip bits and add bytes: nothing
 /// panics, all queues stay bounded, and as long as nobody meddles there is no error, every message comes
-/// once, as it was sent and in order, and both sides agree on what is open.
+/// once, as it was sent and in order, also of an extension that both know, and both sides agree on what is open.
 pub fn wire_session(data: &[u8]) {
     let mut input = Unstructured::new(data);
     let operations = std::iter::from_fn(|| {
@@ -279,6 +326,8 @@ fn play(operations: impl Iterator<Item = Operation>) {
     let mut journal = Some(Journal::default());
     let mut honest = true;
     let mut finished = false;
+    // Each message of an extension is another.
+    let mut extensions = 0;
     exchange(&mut sides, now);
     for operation in operations.take(MAX_OPERATIONS) {
         match operation {
@@ -317,11 +366,17 @@ fn play(operations: impl Iterator<Item = Operation>) {
             } => {
                 let side = usize::from(side);
                 if let Some(channel) = pick(&channels[side], channel) {
-                    let message = message.build();
+                    let mut message = message.build();
                     let sent = sides[side].send(channel, &message);
                     if let (Some(journal), Ok(())) = (&mut journal, sent) {
+                        if let Message::Options(options) = &mut message {
+                            let names = &mut options.extensions;
+                            names.sort_by_key(|name| name.encode_utf16().collect::<Vec<_>>());
+                            let names = names.clone();
+                            journal.expected[side].insert(Some(channel), names);
+                        }
                         let key = journal.keys[side][&channel];
-                        journal.sent(&sides[side], side, key, Some(message));
+                        journal.sent(&sides[side], side, key, Content::Message(message));
                     }
                 }
             }
@@ -332,10 +387,38 @@ fn play(operations: impl Iterator<Item = Operation>) {
             } => {
                 let side = usize::from(side);
                 let channel = channel.and_then(|channel| pick(&channels[side], channel));
-                let _ = sides[side].send_extension(channel, &name.to_string(), Bytes::new());
+                let name = NAMES[usize::from(name) % NAMES.len()];
+                extensions += 1;
+                let payload = Bytes::from(format!("{name} {extensions}"));
+                let sent = sides[side].send_extension(channel, name, payload.clone());
+                if let (Some(journal), Ok(())) = (&mut journal, sent) {
+                    let key = channel.map_or(STREAM, |channel| journal.keys[side][&channel]);
+                    let content = Content::Extension {
+                        name: name.to_owned(),
+                        payload,
+                    };
+                    journal.sent(&sides[side], side, key, content);
+                }
             }
             Operation::Declare { side, names } => {
-                let _ = sides[usize::from(side)].declare_extensions(self::names(names));
+                let side = usize::from(side);
+                let declared = sides[side].declare_extensions(self::names(names));
+                if let (Some(journal), Ok(())) = (&mut journal, declared) {
+                    journal.expected[side].insert(None, self::names(names));
+                }
+            }
+            Operation::Expect {
+                side,
+                channel,
+                names,
+            } => {
+                let side = usize::from(side);
+                if let Some(channel) = pick(&channels[side], channel) {
+                    let expected = sides[side].expect_extensions(channel, self::names(names));
+                    if let (Some(journal), Ok(())) = (&mut journal, expected) {
+                        journal.expected[side].insert(Some(channel), self::names(names));
+                    }
+                }
             }
             Operation::Carry { side, max } => {
                 let (from, max) = (usize::from(side), usize::from(max));
@@ -440,14 +523,63 @@ impl Kind {
                 extensions: self::names(names),
                 ack,
             }),
+            Self::Status {
+                uploading,
+                downloading,
+            } => Message::Status(Status {
+                uploading,
+                downloading,
+            }),
+            Self::Unhave { start, length } => Message::Unhave(Unhave {
+                start: start % (1 << 51),
+                length: length % (1 << 51),
+            }),
+            Self::Unwant { start, length } => Message::Unwant(Unwant {
+                start: start % (1 << 51),
+                length: length % (1 << 51),
+            }),
+            Self::Cancel { index, bytes, hash } => Message::Cancel(Cancel {
+                index: index.into(),
+                bytes: bytes % (MAX_NUMBER + 1),
+                hash,
+            }),
+            Self::Bits { start, length, ack } => Message::Have(Have {
+                start: start % (1 << 51) / 8 * 8,
+                length: length.into(),
+                bitfield: Some(Bytes::from(vec![1; usize::from(length % 300)])),
+                ack,
+            }),
+            Self::Proof {
+                index,
+                nodes,
+                value,
+                signature,
+            } => {
+                let node = |node| DataNode {
+                    index: index.wrapping_add(node) % (MAX_NUMBER + 1),
+                    hash: [node as u8; 32],
+                    size: index.wrapping_mul(node) % (MAX_NUMBER + 1),
+                };
+                let nodes = 0..u64::from(nodes % 129).max(value.is_none().into());
+                Message::Data(Data {
+                    index: index % MAX_BLOCKS,
+                    value: value.map(|length| Bytes::from(vec![1; length.into()])),
+                    nodes: nodes.map(node).collect(),
+                    signature: signature.then_some([2; 64]),
+                })
+            }
         }
     }
 }
 
+/// Names of extensions, of which the last but one comes after the last by its UTF-16 code units alone.
+const NAMES: [&str; 8] = ["0", "1", "2", "3", "4", "5", "\u{fb00}", "\u{1f600}"];
+
 fn names(bits: u8) -> Vec<String> {
-    (0..8)
-        .filter(|name| bits >> name & 1 == 1)
-        .map(|name| name.to_string())
+    let names = NAMES.iter().enumerate();
+    names
+        .filter(|(bit, _)| bits >> bit & 1 == 1)
+        .map(|(_, &name)| name.to_owned())
         .collect()
 }
 
@@ -464,31 +596,50 @@ struct Journal {
     keys: [BTreeMap<ChannelId, u8>; 2],
     /// Those that each side believes to be open.
     open: [BTreeSet<u8>; 2],
+    /// Those on which each side has heard of the remote's extensions,
+    heard: [BTreeSet<u8>; 2],
+    /// and the names that each side takes itself, on a channel or on the stream.
+    expected: [BTreeMap<Option<ChannelId>, Vec<String>>; 2],
     /// What each side has sent.
     under_way: [VecDeque<Sent>; 2],
     /// How many bytes of each side have come.
     carried: [usize; 2],
 }
 
-/// An Open, or a message.
+/// What somebody said.
 struct Sent {
     /// The number of bytes with it.
     end: usize,
     key: u8,
-    message: Option<Message>,
+    content: Content,
 }
+
+#[derive(Debug, PartialEq)]
+enum Content {
+    Open,
+    Message(Message),
+    Extension { name: String, payload: Bytes },
+}
+
+/// In the place of a key, for the stream itself.
+const STREAM: u8 = u8::MAX;
 
 impl Journal {
     fn opened(&mut self, session: &mut Session, side: usize, channel: ChannelId, key: u8) {
         if self.keys[side].insert(channel, key).is_some() {
             return;
         }
-        self.sent(session, side, key, None);
+        self.sent(session, side, key, Content::Open);
         if session.is_open(channel) {
             // The remote was first. What it has said until now has gone by.
-            self.open[side].insert(key);
+            self.is_open(side, key);
             assert_eq!(session.poll_event(), Some(Event::Opened { channel }));
         }
+    }
+
+    fn is_open(&mut self, side: usize, key: u8) {
+        self.open[side].insert(key);
+        self.heard[side].remove(&key);
     }
 
     fn closed(&mut self, side: usize, channel: ChannelId) {
@@ -500,9 +651,9 @@ impl Journal {
         }
     }
 
-    fn sent(&mut self, session: &Session, side: usize, key: u8, message: Option<Message>) {
+    fn sent(&mut self, session: &Session, side: usize, key: u8, content: Content) {
         let end = self.carried[side] + session.outgoing().len();
-        self.under_way[side].push_back(Sent { end, key, message });
+        self.under_way[side].push_back(Sent { end, key, content });
     }
 
     /// So many bytes of `from` came, and that is what the other side made of them.
@@ -513,12 +664,8 @@ impl Journal {
             match event {
                 Event::Opened { channel } => {
                     let key = self.keys[to][&channel];
-                    while let Some(sent) = self.next(from)
-                        && !(sent.key == key && sent.message.is_none())
-                    {
-                        self.is_for_nobody(to, &sent);
-                    }
-                    self.open[to].insert(key);
+                    self.came(from, key, &Content::Open);
+                    self.is_open(to, key);
                 }
                 Event::Closed {
                     channel: Some(channel),
@@ -526,14 +673,19 @@ impl Journal {
                 } => self.closed(to, channel),
                 Event::Message { channel, message } => {
                     let key = self.keys[to][&channel];
-                    loop {
-                        let sent = self.next(from).expect("somebody sent it");
-                        if sent.key == key && sent.message.is_some() {
-                            assert_eq!(sent.message, Some(message));
-                            break;
-                        }
-                        self.is_for_nobody(to, &sent);
+                    let has_names = matches!(message, Message::Options(_));
+                    self.came(from, key, &Content::Message(message));
+                    if has_names {
+                        self.heard[to].insert(key);
                     }
+                }
+                Event::Extension {
+                    channel,
+                    name,
+                    payload,
+                } => {
+                    let key = channel.map_or(STREAM, |channel| self.keys[to][&channel]);
+                    self.came(from, key, &Content::Extension { name, payload });
                 }
                 _ => {}
             }
@@ -545,6 +697,17 @@ impl Journal {
         }
     }
 
+    /// This came, after what is of no interest.
+    fn came(&mut self, from: usize, key: u8, content: &Content) {
+        loop {
+            let sent = self.next(from).expect("somebody sent it");
+            if sent.key == key && sent.content == *content {
+                break;
+            }
+            self.is_for_nobody(1 - from, &sent);
+        }
+    }
+
     /// The next of what has come.
     fn next(&mut self, from: usize) -> Option<Sent> {
         let (carried, sent) = (self.carried[from], &mut self.under_way[from]);
@@ -552,10 +715,26 @@ impl Journal {
         has_come.then(|| sent.pop_front()).flatten()
     }
 
-    /// It is of no interest on a channel that is not open, and lost on another.
+    /// It is of no interest on a channel that is not open, or of an extension that is not known, and lost
+    /// on another.
     fn is_for_nobody(&self, to: usize, sent: &Sent) {
-        let lost = sent.message.is_some() && self.open[to].contains(&sent.key);
-        assert!(!lost, "lost: {:?}", sent.message);
+        let is_open = sent.key == STREAM || self.open[to].contains(&sent.key);
+        let lost = match &sent.content {
+            Content::Open => false,
+            Content::Message(_) => is_open,
+            Content::Extension { name, .. } => is_open && self.is_known(to, sent.key, name),
+        };
+        assert!(!lost, "lost: {:?}", sent.content);
+    }
+
+    /// Whether a side takes messages of an extension that the other has declared.
+    fn is_known(&self, side: usize, key: u8, name: &str) -> bool {
+        // The stream's are declared with the first message.
+        let has_heard = key == STREAM || self.heard[side].contains(&key);
+        let mut channels = self.keys[side].iter().rev();
+        let channel = channels.find(|(_, of)| **of == key).map(|(id, _)| *id);
+        let expected = self.expected[side].get(&channel);
+        has_heard && expected.is_some_and(|names| names.iter().any(|it| it == name))
     }
 }
 
@@ -646,27 +825,70 @@ mod tests {
     }
 
     fn kind() -> impl Strategy<Value = Kind> {
+        // The longest is longer than what strangers may send.
+        let length = prop_oneof![8 => 0..2000_u16, 1 => Just(u16::MAX - 1)];
         prop_oneof![
             any::<(u64, u64)>().prop_map(|(start, length)| Kind::Have { start, length }),
             any::<u64>().prop_map(|start| Kind::Want { start }),
             any::<(u32, u64)>().prop_map(|(index, nodes)| Kind::Request { index, nodes }),
-            (any::<u32>(), 0..2000_u16).prop_map(|(index, length)| Kind::Data {
+            (any::<u32>(), length).prop_map(|(index, length)| Kind::Data {
                 index,
                 length: 1 + length
             }),
             any::<(u8, bool)>().prop_map(|(names, ack)| Kind::Options { names, ack }),
+            any::<(bool, bool)>().prop_map(|(uploading, downloading)| Kind::Status {
+                uploading,
+                downloading
+            }),
+            any::<(u64, u64)>().prop_map(|(start, length)| Kind::Unhave { start, length }),
+            any::<(u64, u64)>().prop_map(|(start, length)| Kind::Unwant { start, length }),
+            any::<(u32, u64, bool)>().prop_map(|(index, bytes, hash)| Kind::Cancel {
+                index,
+                bytes,
+                hash
+            }),
+            any::<(u64, u16, bool)>().prop_map(|(start, length, ack)| Kind::Bits {
+                start,
+                length,
+                ack
+            }),
+            any::<(u64, u8, Option<u8>, bool)>().prop_map(|(index, nodes, value, signature)| {
+                Kind::Proof {
+                    index,
+                    nodes,
+                    value,
+                    signature,
+                }
+            }),
         ]
     }
 
     /// What two honest sides do with two cores, so that both have opened one most of the time.
     fn honest_operation() -> impl Strategy<Value = Operation> {
-        let message = (any::<bool>(), any::<u8>(), kind());
+        let options = any::<(u8, bool)>().prop_map(|(names, ack)| Kind::Options { names, ack });
+        let message = (
+            any::<bool>(),
+            any::<u8>(),
+            prop_oneof![3 => kind(), 1 => options],
+        );
+        let names = any::<(bool, u8)>();
         prop_oneof![
             4 => (any::<bool>(), 0..2_u8).prop_map(|(side, key)| Operation::Open { side, key }),
             1 => any::<(bool, u8)>().prop_map(|(side, channel)| Operation::Close { side, channel }),
             1 => (any::<bool>(), 0..2_u8).prop_map(|(side, key)| Operation::Reject { side, key }),
             8 => message.prop_map(|(side, channel, message)| Operation::Send { side, channel, message }),
-            8 => (any::<bool>(), 0..300_u16).prop_map(|(side, max)| Operation::Carry { side, max }),
+            8 => (any::<bool>(), prop_oneof![8 => 0..300_u16, 1 => Just(u16::MAX)]).prop_map(|(side, max)| Operation::Carry { side, max }),
+            4 => any::<(bool, Option<u8>, u8)>().prop_map(|(side, channel, name)| Operation::Extension {
+                side,
+                channel,
+                name
+            }),
+            1 => names.prop_map(|(side, names)| Operation::Declare { side, names }),
+            1 => any::<(bool, u8, u8)>().prop_map(|(side, channel, names)| Operation::Expect {
+                side,
+                channel,
+                names
+            }),
         ]
     }
 
