@@ -99,6 +99,23 @@ impl Hypercore {
         self.shared.lock().log.is_writable()
     }
 
+    /// Fails as an append would, if nothing can be appended, without appending anything.
+    ///
+    /// # Errors
+    /// [`Error::NotWritable`] without the secret key or a signer, [`Error::AppendLocked`] while appends are
+    /// [locked](Self::append_lock), [`Error::Corrupt`] where the core was found damaged, and
+    /// [`Error::Closed`] or [`Error::Poisoned`] where no file is written to any more.
+    pub fn check_writable(&self) -> Result<()> {
+        self.shared.lock().log.check_append().map(drop)
+    }
+
+    /// Whether the log is written here: with the secret key or a signer, also while nothing can be
+    /// appended. Peers have copies of it.
+    #[must_use]
+    pub fn is_original(&self) -> bool {
+        self.shared.lock().log.is_writer()
+    }
+
     /// Why nothing may be appended, though the secret key is here: see
     /// [`resume`](Self::resume).
     #[must_use]

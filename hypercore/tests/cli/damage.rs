@@ -29,6 +29,36 @@ fn verify_checks_everything_and_changes_nothing() {
     assert!(scene.files("empty").is_empty());
 }
 
+/// It was said to have no secret key, and a clone was let into it.
+#[test]
+fn a_damaged_original_is_no_clone() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b", "c"]);
+    let (server, address) = scene.serve("log", &[]);
+    server.stop().ok();
+    let signatures = std::fs::OpenOptions::new()
+        .write(true)
+        .open(scene.path("log/signatures"))
+        .unwrap();
+    signatures.set_len(32 + 64 * 2).unwrap();
+    for command in [
+        &["append", "log", "x"][..],
+        &["resume", "log", "--from", &address],
+    ] {
+        let done = scene.run(command).fails(3, &["damaged", "signature"]);
+        assert!(!done.stderr.contains("secret key"), "{done:?}");
+    }
+    let info = scene.run(["info", "log"]).ok();
+    assert!(!info.text().contains("not here"), "{info:?}");
+    let before = scene.files("log");
+    scene
+        .run(["clone", KEY, "log", "--connect", &address])
+        .fails(1, &["`log` holds the original"]);
+    assert_eq!(scene.files("log"), before);
+    // Now it is worth the more.
+    scene.run(["keys", "export", "log", "keys"]).ok();
+}
+
 #[test]
 fn verify_names_the_file_to_blame() {
     let damages = [

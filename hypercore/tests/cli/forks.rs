@@ -112,6 +112,10 @@ fn two_histories_end_a_clone_with_a_proof() {
     assert!(proof.parse::<hypercore::ForkProof>().unwrap().verify());
     // What it had is still there, and all of it.
     assert_eq!(scene.run(["cat", "copy"]).ok().text(), "abc");
+    fs::remove_file(scene.path("copy/fork-proof-4")).unwrap();
+    scene
+        .run(["get", "copy", "3", "--connect", &address])
+        .fails(4, &["two histories", "copy/fork-proof-4"]);
     scene.run(["verify", "copy"]).ok();
     assert_eq!(server.event("forked")["length"], 4);
     server.stop().ok();

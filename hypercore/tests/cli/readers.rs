@@ -133,6 +133,32 @@ fn an_error_that_nobody_takes() {
     assert_eq!(server.end().code, Some(1));
 }
 
+/// It was cut off when the last peer left.
+#[test]
+fn a_slow_reader_gets_all_that_is_here() {
+    let scene = Scene::new();
+    many(&scene, "log", 80, 50_000);
+    for source in [KEY, "copy"] {
+        let (server, address) = scene.serve("log", &[]);
+        if source == "copy" {
+            scene
+                .run(["clone", KEY, "copy", "--connect", &address])
+                .ok();
+        }
+        let (process, mut reader, writer) = start(&scene, &["cat", source, "--connect", &address]);
+        drop(writer);
+        let mut all = vec![0];
+        reader.read_exact(&mut all).unwrap();
+        await_stats(&scene, "log", "uploadedBytes", 80 * 50_000);
+        stop(server);
+        // Meanwhile it sees that nobody is left, which it tells nobody.
+        std::thread::sleep(Duration::from_millis(500));
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 80 * 50_000);
+        process.end().ok();
+    }
+}
+
 #[test]
 fn a_live_clone_goes_on() {
     const BLOCKS: u64 = 20_000;

@@ -37,6 +37,50 @@ fn files_of_ones_own_beside_the_target_stay() {
     server.stop().ok();
 }
 
+/// The target was to blame, and nothing ever helped.
+#[test]
+fn a_block_that_rotted_before_the_target_is_written() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    let (key, rest) = line.split_once('@').unwrap();
+    let address = rest.split('/').next().unwrap();
+    let clone = [
+        "clone",
+        key,
+        "copy.hypercore",
+        "--sparse",
+        "--range",
+        "0..1",
+    ];
+    scene.run(clone.iter().chain(&["--connect", address])).ok();
+    scene.damage("copy.hypercore/data", 7);
+    let repair = "hypercore repair copy.hypercore --connect";
+    let done = scene.run(["receive", &line, "copy"]);
+    done.fails(3, &["`copy.hypercore` is damaged", repair]);
+    assert!(!scene.path("copy").exists());
+    scene
+        .run(["repair", "copy.hypercore", "--connect", address])
+        .ok();
+    scene.run(["receive", &line, "copy"]).ok();
+    assert!(fs::read(scene.path("copy")).unwrap() == content(200_000));
+    server.stop().ok();
+}
+
+/// It was written where a shell would read it.
+#[test]
+fn a_line_names_nothing_hidden() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    let hidden = line.replace("/file", "/%2Ebash%5Fprofile");
+    assert_ne!(hidden, line);
+    scene
+        .run(["receive", &hidden])
+        .fails(2, &["`.bash_profile`", "name a target"]);
+    assert!(!scene.path(".bash_profile").exists());
+    scene.run(["receive", &hidden, "profile"]).ok();
+    server.stop().ok();
+}
+
 #[test]
 fn directories_to_put_it_in() {
     let scene = Scene::new();

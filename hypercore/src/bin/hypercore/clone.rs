@@ -20,7 +20,7 @@ use self::{
 use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
-    commands::{close, is_original, options, refuse_file, tell_recovery},
+    commands::{close, options, refuse_file, tell_recovery},
     errors::{Exit, Failure, Result, end_of, reason},
     identity,
     output::blocks,
@@ -139,7 +139,7 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
             _ => Failure::core(error, dir),
         })?;
     tell_recovery(&core, dir);
-    if is_original(&core) {
+    if core.is_original() {
         let shown = dir.display();
         return Err(Failure::failed(match args.target {
             None => format!(
@@ -273,6 +273,7 @@ impl Job {
                 self.tell(&event)?;
                 if self.report.is_due() {
                     self.report.tell_progress(self.peers.count())?;
+                    ticks.set_after(PROGRESS);
                     // There may always be another event: signals are to be seen all the same.
                     future::yield_now().await;
                 }
@@ -283,6 +284,8 @@ impl Job {
                 Step::Event(_) | Step::Room(_) => {}
                 Step::Tick => {
                     self.report.tell_progress(self.peers.count())?;
+                    // Not as often as it was missed.
+                    ticks.set_after(PROGRESS);
                     self.report.tell_old();
                 }
                 Step::News(news) => {
@@ -476,14 +479,7 @@ impl Job {
                 self.report
                     .output
                     .event("forked", &[("length", (*length).into())])?;
-                let dir = self.args.dir.display();
-                Err(Failure::new(
-                    Exit::Forked,
-                    format!(
-                        "the writer of this core has signed two histories; the proof is in \
-                         `{dir}/fork-proof-{length}`, and what `{dir}` had before is still there"
-                    ),
-                ))
+                Err(Failure::forked(*length, Some(&self.args.dir)))
             }
             Event::PeerOpen { peer } => {
                 self.met = true;

@@ -95,11 +95,6 @@ pub(crate) fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// Whether `core` was made where it is, and no peer can replace it.
-pub(crate) fn is_original(core: &Hypercore) -> bool {
-    core.is_writable() || core.append_lock().is_some()
-}
-
 /// Whether there is a file of a core in `dir`.
 pub(crate) fn has_core(dir: &Path) -> bool {
     files_of_core(dir).next().is_some()
@@ -113,11 +108,8 @@ pub(crate) fn files_of_core(dir: &Path) -> impl Iterator<Item = FileName> {
 
 /// Fails if nothing may be appended to `core`, and says why.
 pub(crate) fn require_writable(core: &Hypercore, dir: &Path) -> Result<()> {
-    match core.append_lock() {
-        Some(lock) => Err(Failure::core(Error::AppendLocked(lock), dir)),
-        None if core.is_writable() => Ok(()),
-        None => Err(Failure::core(Error::NotWritable, dir)),
-    }
+    core.check_writable()
+        .map_err(|error| Failure::core(error, dir))
 }
 
 /// Opens the core in `dir` as it is. Creates nothing and asks peers for nothing.
@@ -307,7 +299,10 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
     let shown = match &lock {
         Some(lock) => format!("no, because {}", why(lock)),
         None if writable => "yes".into(),
-        None => "no, the secret key is not here".into(),
+        None => match core.check_writable() {
+            Err(error) if core.is_original() => format!("no: {error}"),
+            _ => "no, the secret key is not here".into(),
+        },
     };
     Output::new(&args.format, manners).result(
         &[
@@ -382,7 +377,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
     } = args;
     let core = open(&dir).await?;
     let before = core.downloaded(..);
-    let is_original = is_original(&core);
+    let is_original = core.is_original();
     let end = end.unwrap_or_else(|| start.saturating_add(1));
     let cleared = core.clear(start..end).await;
     let downloaded = cleared.map_err(|error| match error {

@@ -60,6 +60,18 @@ impl Failure {
         ))
     }
 
+    /// Two histories were found, of which the proof is in `dir`, if there is one.
+    pub(crate) fn forked(length: u64, dir: Option<&Path>) -> Self {
+        let mut words = "the writer of this core has signed two histories".to_owned();
+        if let Some(dir) = dir {
+            let dir = dir.display();
+            words += &format!(
+                "; the proof is in `{dir}/fork-proof-{length}`, and what `{dir}` had before is still there"
+            );
+        }
+        Self::new(Exit::Forked, words)
+    }
+
     /// What the library said about the core in `dir`.
     pub(crate) fn core(error: Error, dir: &Path) -> Self {
         Self::core_ref(&error, dir)

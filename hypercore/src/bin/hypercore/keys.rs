@@ -13,7 +13,7 @@ use std::{
 use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use hypercore::{
-    Error, KeyPair,
+    AppendLock, Error, KeyPair,
     storage::{Directory, FeedFiles},
 };
 use zeroize::Zeroizing;
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Format, Manners},
     commands::{close, open, options},
-    errors::{Failure, Result, reason, why},
+    errors::{Exit, Failure, Result, reason, why},
     output::{Output, blocks},
 };
 
@@ -93,19 +93,27 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
     let dir = args.dir.as_path();
     let core = open(dir).await?;
     let (key, length) = (core.key(), core.length());
-    let (writable, lock) = (core.is_writable(), core.append_lock());
+    let (is_original, lock) = (core.is_original(), core.append_lock());
     close(&core, dir).await?;
     if let Some(lock) = lock {
         // The length that is exported with it would be too small.
-        return Err(Failure::failed(format!(
-            "the key pair in `{}` is not exported, because {}; `hypercore resume {} --from \
+        let exit = match lock {
+            AppendLock::Forked { .. } | AppendLock::Other { .. } => Exit::Forked,
+            _ => Exit::Failed,
+        };
+        return Err(Failure::new(
+            exit,
+            format!(
+                "the key pair in `{}` is not exported, because {}; `hypercore resume {} --from \
              ADDR:PORT` fetches what is missing from a peer",
-            dir.display(),
-            why(&lock),
-            dir.display()
-        )));
+                dir.display(),
+                why(&lock),
+                dir.display()
+            ),
+        ));
     }
-    if !writable {
+    // That of a damaged one is worth the more.
+    if !is_original {
         return Err(Failure::failed(format!(
             "the core in `{}` is read-only: its secret key is not there; export it where the core \
              was made",
@@ -229,8 +237,8 @@ async fn check_target(dir: &Path, pair: &KeyPair) -> Result<()> {
         Err(Error::NoCore) => return Ok(()),
         core => core.map_err(|error| Failure::core(error, dir))?,
     };
-    // Of a closed one nothing is writable.
-    let has_pair = core.is_writable() || core.append_lock().is_some();
+    // Of a closed one nobody tells.
+    let has_pair = core.is_original();
     close(&core, dir).await?;
     if has_pair {
         let dir = dir.display();

@@ -47,6 +47,9 @@ pub(crate) async fn log(args: LogArgs, manners: &Manners) -> Result<()> {
         let leaf = leaf(&core, dir, index).await?;
         let held = core.has(index);
         output.result(&fields(index, leaf, held), line(index, leaf, held))?;
+        if output.is_unread() {
+            break;
+        }
     }
     close(&core, dir).await
 }

@@ -50,8 +50,23 @@ pub(crate) struct Link {
     /// Whether we have called.
     is_caller: bool,
     peers: Peers,
-    /// Whether the peer has shown that it knows the core.
+    named: Named,
+}
+
+/// The address of a peer, which is forgotten with its connection unless the peer has shown that it knows
+/// the core: then a `PeerClose` tells of it, and its address with that.
+struct Named {
+    id: PeerId,
+    peers: Peers,
     opened: Arc<AtomicBool>,
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if !self.opened.load(Ordering::Acquire) {
+            self.peers.forget(self.id);
+        }
+    }
 }
 
 /// How a connection ended.
@@ -102,7 +117,11 @@ impl Peers {
             tcp,
             is_caller,
             peers: self.clone(),
-            opened,
+            named: Named {
+                id,
+                peers: self.clone(),
+                opened,
+            },
         })
     }
 
@@ -173,19 +192,19 @@ impl Ended {
 impl Link {
     /// Whether the peer has shown that it knows the core.
     pub(crate) fn opened(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.opened)
+        Arc::clone(&self.named.opened)
     }
 
     /// Exchanges blocks until the connection ends.
     pub(crate) async fn run(self) -> Ended {
         let Self {
-            id,
+            id: _,
             address,
             replication,
             mut tcp,
             is_caller,
             peers,
-            opened,
+            named,
         } = self;
         let exchange = async {
             let handle = replication.handle();
@@ -209,17 +228,12 @@ impl Link {
         };
         let stranger = async {
             Timer::after(OPEN_TIMEOUT).await;
-            if opened.load(Ordering::Acquire) {
+            if named.opened.load(Ordering::Acquire) {
                 future::pending().await
             }
             Ended::Stranger
         };
-        let ended = future::or(exchange, stranger).await;
-        // Of others a `PeerClose` tells, and their address with it.
-        if !opened.load(Ordering::Acquire) {
-            peers.forget(id);
-        }
-        ended
+        future::or(exchange, stranger).await
     }
 }
 

@@ -24,7 +24,7 @@ use self::target::Written;
 use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
-    commands::{close, has_core, is_original, open},
+    commands::{close, has_core, open},
     errors::{Exit, Failure, Result, reason},
     link::{Kind, Link},
     output::{Output, bytes, deserted},
@@ -94,6 +94,15 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
             ));
         }
     } else {
+        if args.target.is_none() && link.name.starts_with('.') {
+            return Err(Failure::new(
+                Exit::Usage,
+                format!(
+                    "the line calls it `{shown}`, which is hidden and may be read by other programs; \
+                     name a target after the line"
+                ),
+            ));
+        }
         check(&target, link.kind)?;
     }
     check_dir(&dir, !to_stdout && link.kind != Kind::Log)?;
@@ -145,17 +154,17 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         if log.is_some() {
             output.remark(format_args!("Following into `{shown}`; stop with Ctrl-C."));
         }
-        let path = log.clone();
+        let (path, place) = (log.clone(), dir.clone());
         let followed = clone::download(download, manners, |core| async move {
             match path {
-                Some(path) => append_to(&core, &path).await,
+                Some(path) => append_to(&core, &place, &path).await,
                 None => {
                     mark.await;
                     let unread = async {
                         deserted().await;
                         Ok(())
                     };
-                    future::or(unread, print(&core)).await
+                    future::or(unread, print(&core, &place)).await
                 }
             }
         })
@@ -215,10 +224,11 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         }
         Err(error) => {
             close(&core, &dir).await?;
-            return Err(match to_stdout {
+            let damage = damage(&error, &dir);
+            return Err(damage.unwrap_or_else(|| match to_stdout {
                 true => Failure::output(&error),
                 false => unwritable(&target, &dir, &error),
-            });
+            }));
         }
     }
     if keep {
@@ -343,7 +353,7 @@ async fn whole(dir: &Path, link: &Link, failure: &Failure) -> Option<Hypercore> 
 /// was taken for.
 async fn remove(core: Hypercore, dir: &Path) -> Result<()> {
     let secret = dir.join(FileName::SecretKey.as_str());
-    if is_original(&core) || secret.symlink_metadata().is_ok_and(|found| found.len() > 0) {
+    if core.is_original() || secret.symlink_metadata().is_ok_and(|found| found.len() > 0) {
         return close(&core, dir).await;
     }
     let removed = core.destroy().await;
@@ -387,6 +397,32 @@ fn unwritten(target: &Path, dir: &Path) -> Failure {
     Failure::new(Exit::Incomplete, words)
 }
 
+/// The core in `dir` is damaged, if that is why its content could not be read.
+fn damage(error: &io::Error, dir: &Path) -> Option<Failure> {
+    let mut cause: Option<&(dyn error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let of_core = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().and_then(|it| it.downcast_ref::<Error>()),
+            None => error.downcast_ref::<Error>(),
+        };
+        if let Some(error) = of_core.filter(|error| error.is_corruption()) {
+            let dir = dir.display();
+            let words = format!(
+                "what was received in `{dir}` is damaged: {error}; `hypercore repair {dir} --connect \
+                 ADDR:PORT` fetches that again, then run this again"
+            );
+            return Some(Failure::new(Exit::Damaged, words));
+        }
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(error) => error
+                .get_ref()
+                .map(|it| it as &(dyn error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// What is wrong, down to its cause, and what can be done about it.
 fn unwritable(target: &Path, dir: &Path, error: &io::Error) -> Failure {
     let mut reasons = vec![reason(error)];
@@ -418,9 +454,9 @@ fn unwritable(target: &Path, dir: &Path, error: &io::Error) -> Failure {
 }
 
 /// Writes the log to standard output, without end.
-async fn print(core: &Hypercore) -> Result<()> {
+async fn print(core: &Hypercore, dir: &Path) -> Result<()> {
     for index in 0.. {
-        let Some(block) = block(core, index, Path::new("-")).await? else {
+        let Some(block) = block(core, index, dir).await? else {
             return future::pending().await;
         };
         // Beside the program, which is to end also where nobody reads.
@@ -438,7 +474,7 @@ async fn print(core: &Hypercore) -> Result<()> {
 
 /// Appends to `target` what it does not have of the log, without end. What it has already must be
 /// the beginning of the log.
-async fn append_to(core: &Hypercore, target: &Path) -> Result<()> {
+async fn append_to(core: &Hypercore, dir: &Path, target: &Path) -> Result<()> {
     let failure = |error: io::Error| {
         let shown = target.display();
         Failure::failed(format!("`{shown}` cannot be written: {}", reason(&error)))
@@ -451,7 +487,7 @@ async fn append_to(core: &Hypercore, target: &Path) -> Result<()> {
     let (mut position, mut there) = (0, Vec::new());
     for index in 0.. {
         // After a crash the core may know less than was written: this waits until it knows it again.
-        let Some(block) = block(core, index, target).await? else {
+        let Some(block) = block(core, index, dir).await? else {
             return future::pending().await;
         };
         let size = block.len() as u64;
@@ -473,11 +509,9 @@ async fn append_to(core: &Hypercore, target: &Path) -> Result<()> {
 }
 
 /// A block, once it is here; none at the end of the program.
-async fn block(core: &Hypercore, index: u64, target: &Path) -> Result<Option<Bytes>> {
+async fn block(core: &Hypercore, index: u64, dir: &Path) -> Result<Option<Bytes>> {
     match core.get(index).await {
         Err(Error::Closed) => Ok(None),
-        block => block
-            .map(Some)
-            .map_err(|error| Failure::core(error, target)),
+        block => block.map(Some).map_err(|error| Failure::core(error, dir)),
     }
 }

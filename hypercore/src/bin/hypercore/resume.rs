@@ -22,8 +22,9 @@ pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let core = open(&dir).await?;
     let failed = |error| Failure::core(error, &dir);
-    if !core.is_writable() && core.append_lock().is_none() {
-        return Err(failed(Error::NotWritable));
+    match core.check_writable() {
+        Ok(()) | Err(Error::AppendLocked(_)) => {}
+        Err(error) => return Err(failed(error)),
     }
     let before = core.length();
     let resumed = if accept_fork_risk {

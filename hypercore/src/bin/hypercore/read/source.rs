@@ -1,13 +1,15 @@
 //! Where blocks are read from: the disk, and the peers that are called or found.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     collections::HashSet,
+    convert::Infallible,
     fmt::Display,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
@@ -89,6 +91,12 @@ pub(super) struct Source {
     has_hope: Cell<bool>,
     /// Since when somebody is found.
     met: Cell<Option<Instant>>,
+    /// Why the last peer is gone, behind which nobody comes any more: only what is here is read then.
+    gone: RefCell<Option<String>>,
+    /// Dropped at that moment,
+    may_come: RefCell<Option<Sender<Infallible>>>,
+    /// which ends this.
+    comes: Receiver<Infallible>,
 }
 
 impl Source {
@@ -112,6 +120,7 @@ impl Source {
                 core.map_err(|error| Failure::core(error, name))?
             }
         };
+        let (may_come, comes) = async_channel::bounded(1);
         Ok(Self {
             core,
             name: name.to_owned(),
@@ -122,6 +131,9 @@ impl Source {
             quiet: manners.quiet,
             has_hope: Cell::new(false),
             met: Cell::new(None),
+            gone: RefCell::default(),
+            may_come: RefCell::new(Some(may_come)),
+            comes,
         })
     }
 
@@ -225,6 +237,10 @@ impl Source {
                         });
                     }
                 }
+                Step::Event(Some(Event::Forked { length })) => {
+                    let dir = (!self.in_memory).then_some(self.name.as_path());
+                    return Err(Failure::forked(length, dir));
+                }
                 Step::Event(Some(_)) => continue,
                 Step::News(news) => {
                     if let News::Found { address } = &news {
@@ -287,6 +303,10 @@ impl Source {
             }
             if calls.are_over() {
                 self.alone(calls.take_reasons(), !opened.is_empty(), follow)?;
+                if !follow {
+                    drop(events);
+                    return future::pending().await;
+                }
             }
         }
     }
@@ -305,10 +325,27 @@ impl Source {
             ));
             return Ok(());
         }
-        Err(Failure::new(
-            Exit::Incomplete,
-            format!("the last peer is gone ({reasons}) before all was read"),
-        ))
+        // Whoever reads slowly may have all of it here.
+        *self.gone.borrow_mut() = Some(reasons);
+        self.may_come.take();
+        Ok(())
+    }
+
+    /// Something is not here, and nobody comes who may have it.
+    fn left_alone(&self) -> Failure {
+        let reasons = self.gone.borrow();
+        let reasons = reasons.as_deref().unwrap_or("closed");
+        let words = format!("the last peer is gone ({reasons}) before all was read");
+        Failure::new(Exit::Incomplete, words)
+    }
+
+    /// What becomes of `asked`; `None` once nobody comes any more who could answer.
+    async fn unless_gone<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
+        let gone = async {
+            let _ = self.comes.recv().await;
+            None
+        };
+        future::or(async { Some(asked.await) }, gone).await
     }
 
     /// A word to the person at the terminal, who may have asked for silence.
@@ -327,10 +364,18 @@ impl Source {
             Wait::ForEver => {}
         }
         loop {
-            match self.core.get_with(index, options).await {
-                Err(Error::NotAvailable) if self.may_come() => Timer::after(ASK_AGAIN).await,
-                read => return read.map_err(|error| self.unread(index, error)),
-            };
+            match self.unless_gone(self.core.get_with(index, options)).await {
+                Some(Err(Error::NotAvailable)) if self.may_come() => {
+                    Timer::after(ASK_AGAIN).await;
+                }
+                Some(Err(Error::NotAvailable)) if self.gone.borrow().is_some() => break,
+                Some(read) => return read.map_err(|error| self.unread(index, error)),
+                None => break,
+            }
+        }
+        match self.core.get_with(index, GetOptions::local()).await {
+            Err(Error::BlockNotStored { .. }) => Err(self.left_alone()),
+            read => read.map_err(|error| self.unread(index, error)),
         }
     }
 
@@ -338,12 +383,15 @@ impl Source {
     fn may_come(&self) -> bool {
         let is_recent = |since: Instant| since.elapsed() < SEARCH_TIMEOUT;
         let is_searching = self.peers.is_empty() && self.met.get().is_some_and(is_recent);
+        if self.gone.borrow().is_some() {
+            return false;
+        }
         is_searching || self.has_hope.get() || self.is_alone()
     }
 
-    /// Whether nobody is connected. The watch ends everything if nobody is hoped for, either.
+    /// Whether nobody is connected, and somebody may still be.
     fn is_alone(&self) -> bool {
-        !self.core.peers().iter().any(|peer| peer.opened)
+        self.gone.borrow().is_none() && !self.core.peers().iter().any(|peer| peer.opened)
     }
 
     /// Why block `index` was not read.
@@ -352,10 +400,7 @@ impl Source {
         let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
         let claimed = claims.max().unwrap_or(0).max(length);
         match error {
-            Error::BlockNotStored { .. }
-                if index < length
-                    && (self.core.is_writable() || self.core.append_lock().is_some()) =>
-            {
+            Error::BlockNotStored { .. } if index < length && self.core.is_original() => {
                 Failure::failed(format!(
                     "block {index} is not stored in `{name}`, which is the original of {}; `hypercore \
                      get {name} {index} --connect ADDR:PORT` reads it from a peer that has it",
@@ -419,10 +464,20 @@ impl Source {
             options
         };
         let found = loop {
-            match self.core.seek_with(offset, options()).await {
-                Err(Error::NotAvailable) if self.may_come() => Timer::after(ASK_AGAIN).await,
-                found => break found,
-            };
+            match self
+                .unless_gone(self.core.seek_with(offset, options()))
+                .await
+            {
+                Some(Err(Error::NotAvailable)) if self.may_come() => {
+                    Timer::after(ASK_AGAIN).await;
+                }
+                Some(found) => break found,
+                None => {
+                    let mut here = SeekOptions::default();
+                    here.wait = false;
+                    break self.core.seek_with(offset, here).await;
+                }
+            }
         };
         let position = found.map_err(|error| match error {
             Error::OutOfBounds { .. } | Error::NotAvailable | Error::TimedOut => Failure::new(

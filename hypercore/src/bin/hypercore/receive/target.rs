@@ -167,6 +167,9 @@ fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Resul
     let mut archive = tar::Archive::new(Content::of(core));
     archive.set_preserve_mtime(true);
     archive.unpack(part)?;
+    for path in tree(part)? {
+        sync(&path)?;
+    }
     // Nobody moves a directory that they may not write to.
     mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
     let written = give(part, target, name)?;
@@ -248,6 +251,46 @@ fn open_up(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// A directory and all files and directories in it, whatever links lead to.
+fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut found, mut next) = (vec![dir.to_owned()], vec![dir.to_owned()]);
+    while let Some(dir) = next.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                next.push(entry.path());
+            }
+            if kind.is_dir() || kind.is_file() {
+                found.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a file or a directory durable: the blocks are removed next.
+#[cfg(unix)]
+fn sync(path: &Path) -> io::Result<()> {
+    let file = match File::open(path) {
+        // Whoever may not read it may still be its owner.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            OpenOptions::new().write(true).open(path)
+        }
+        opened => opened,
+    };
+    file?.sync_all()
+}
+
+/// Elsewhere a directory cannot be synced, and a file only by those who may write to it.
+#[cfg(not(unix))]
+fn sync(path: &Path) -> io::Result<()> {
+    if path.is_dir() || fs::metadata(path)?.permissions().readonly() {
+        return Ok(());
+    }
+    OpenOptions::new().write(true).open(path)?.sync_all()
+}
+
 /// Gives what is whole its name, unless somebody else has taken that meanwhile.
 fn give(part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
     if fs::symlink_metadata(target).is_ok() {
@@ -264,18 +307,8 @@ fn give(part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
 }
 
 /// Makes the name of `target` durable: the blocks are removed next.
-#[cfg(unix)]
 fn sync_name(target: &Path) -> io::Result<()> {
-    match fs::canonicalize(target)?.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-/// Elsewhere a directory cannot be synced.
-#[cfg(not(unix))]
-fn sync_name(_: &Path) -> io::Result<()> {
-    Ok(())
+    fs::canonicalize(target)?.parent().map_or(Ok(()), sync)
 }
 
 /// The bytes of all blocks, each checked against its hash.
@@ -308,5 +341,30 @@ impl Read for Content {
         let count = self.block.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.block.split_to(count));
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only the name of the folder was, and then the blocks were removed.
+    #[test]
+    fn all_that_is_in_a_folder_is_made_durable() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let paths = ["a", "a/b", "a/b/file", "a/other"].map(|name| dir.path().join(name));
+        fs::create_dir_all(&paths[1]).expect("there is room");
+        for path in &paths[2..] {
+            fs::write(path, b"content").expect("there is room");
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("/", dir.path().join("link")).expect("there is room");
+        let mut found = tree(dir.path()).expect("it is readable");
+        found.sort();
+        assert_eq!(found[0], dir.path());
+        assert_eq!(found[1..], paths);
+        for path in &found {
+            sync(path).expect("it is ours");
+        }
     }
 }
