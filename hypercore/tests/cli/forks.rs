@@ -60,7 +60,7 @@ fn a_copy_fetches_its_own_blocks_before_it_goes_on() {
     server.stop().ok();
     let (_server, address) = scene.serve("reader", &[]);
     let done = scene
-        .run(["resume", "backup", "--from", &address, "--json"])
+        .run(["resume", "--from", &address, "backup", "--json"])
         .ok()
         .json();
     assert_eq!((&done["length"], &done["fetched"]), (&json!(3), &json!(1)));

@@ -105,6 +105,8 @@ fn a_home_that_may_not_be_looked_into() {
         told(start(&["create", "log", "--seed", SEED]).end(), state);
         told(start(&["append", "log", "a"]).end(), state);
         told(start(&["info", "log"]).end(), state);
+        // Unless silence was asked for.
+        told(start(&["info", "log", "-q"]).end(), 0);
         let server = start(&["serve", "log", "--json"]);
         let address = server.event("listening")["address"].clone();
         let address = address.as_str().unwrap();

@@ -273,7 +273,6 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example: hypercore repair copy --connect 192.168.1.5:4000")]
 #[command(
     after_help = "Examples:\n  hypercore repair letters\n  hypercore repair copy --connect 192.168.1.5:4000"
 )]
@@ -281,8 +280,12 @@ pub(crate) struct RepairArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
     /// Peers to fetch dropped blocks from
-    #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = parse_address)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
+    /// Further addresses after the first. An option that takes several values would swallow DIR when
+    /// that comes after it.
+    #[arg(hide = true, requires = "connect", value_parser = parse_address)]
+    pub(crate) more: Vec<String>,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -294,8 +297,12 @@ pub(crate) struct ResumeArgs {
     /// Directory of the core
     pub(crate) dir: PathBuf,
     /// Fetch what is missing from this peer first; repeat it for more
-    #[arg(long, value_name = "ADDR:PORT", num_args = 1.., value_parser = parse_address)]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) from: Vec<String>,
+    /// Further addresses after the first. An option that takes several values would swallow DIR when
+    /// that comes after it.
+    #[arg(hide = true, requires = "from", value_parser = parse_address)]
+    pub(crate) more: Vec<String>,
     /// Go on from here; if more was signed elsewhere, its readers refuse what is appended now
     #[arg(long)]
     pub(crate) accept_fork_risk: bool,
@@ -450,7 +457,7 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     limit.ok_or_else(|| "a time is a number of seconds, for example 2.5".into())
 }
 
-fn parse_number(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
     let number = text.parse();
     number.map_err(|_| "what is counted here is a whole number; the first is 0".into())
 }

@@ -42,15 +42,16 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
     if count > SHOWN as u64 {
         people += "\n  and more";
     }
-    output.result(
-        &[
-            ("ok", found.is_ok().into()),
-            ("blocks", found.blocks.into()),
-            ("bytes", found.bytes.into()),
-            ("problems", Value::Array(listed.collect())),
-        ],
-        people,
-    )?;
+    let mut fields = vec![
+        ("ok", found.is_ok().into()),
+        ("blocks", found.blocks.into()),
+        ("bytes", found.bytes.into()),
+        ("problems", Value::Array(listed.collect())),
+    ];
+    if found.unlisted > 0 {
+        fields.push(("unlisted", found.unlisted.into()));
+    }
+    output.result(&fields, people)?;
     let Some(first) = found.problems.first() else {
         return Ok(());
     };

@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use hypercore::{Error, Hypercore, merkle::Node};
 
 use crate::{
-    args::{Format, Manners},
+    args::{Format, Manners, parse_number},
     commands::{close, open},
     errors::{Failure, Result},
     output::{Output, blocks, bytes},
@@ -20,10 +20,10 @@ pub(crate) struct LogArgs {
     /// Directory of the core
     dir: PathBuf,
     /// First block
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = parse_number)]
     start: u64,
     /// One past the last block [default: the length of the core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     end: Option<u64>,
     #[command(flatten)]
     format: Format,

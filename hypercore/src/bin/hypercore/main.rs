@@ -38,14 +38,17 @@ mod tail;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Manners};
 use errors::Result;
 
 fn main() {
     let cli = Cli::parse();
     keep_no_core_file();
     room::ask_for_more();
-    start_logging(cli.manners.verbose);
+    if cli.manners.quiet {
+        output::be_quiet();
+    }
+    start_logging(&cli.manners);
     let code = match net::run(run(cli)) {
         Ok(()) => {
             output::finish_remarks(None);
@@ -108,9 +111,11 @@ fn keep_no_core_file() {
     }
 }
 
-/// Warnings always; more with `-v` and `-vv`. To standard error, as everything that is not data.
-fn start_logging(verbose: u8) {
-    let level = match verbose {
+/// Warnings, unless nothing but errors is to be said; more with `-v` and `-vv`. To standard error, as everything
+/// that is not data.
+fn start_logging(manners: &Manners) {
+    let level = match manners.verbose {
+        0 if manners.quiet => "error",
         0 => "warn",
         1 => "hypercore=info,warn",
         2 => "hypercore=debug,info",

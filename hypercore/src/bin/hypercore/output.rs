@@ -9,6 +9,7 @@ use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
     mem,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -194,9 +195,20 @@ pub(crate) fn remark_beside() {
     remarks::write_beside();
 }
 
-/// A line on standard error. That nobody takes it is no reason to end, as `eprintln` would.
+/// Whether nothing but errors is said.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing but errors is said.
+pub(crate) fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// A line on standard error, unless nothing but errors is said. That nobody takes it is no reason to end, as
+/// `eprintln` would.
 pub(crate) fn complain(text: impl Display) {
-    remarks::say(line_of("", text));
+    if !QUIET.load(Ordering::Relaxed) {
+        remarks::say(line_of("", text));
+    }
 }
 
 /// Says the last words on standard error: why the command failed, if it did.

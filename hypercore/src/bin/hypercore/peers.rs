@@ -138,6 +138,14 @@ impl Peers {
         self.lock().remove(&id);
     }
 
+    /// Forgets all that are gone.
+    pub(crate) fn forget_gone(&self) {
+        let mut addresses = self.lock();
+        // Under the lock, so that nobody comes in between.
+        let here: HashSet<_> = self.core.peers().into_iter().map(|peer| peer.id).collect();
+        addresses.retain(|id, _| here.contains(id));
+    }
+
     /// What the last connection that broke died of.
     pub(crate) fn last_error(&self) -> Option<String> {
         let last = self.last_error.lock();

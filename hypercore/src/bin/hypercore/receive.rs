@@ -224,11 +224,12 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         }
         Err(error) => {
             close(&core, &dir).await?;
-            let damage = damage(&error, &dir);
-            return Err(damage.unwrap_or_else(|| match to_stdout {
-                true => Failure::output(&error),
-                false => unwritable(&target, &dir, &error),
-            }));
+            return Err(
+                cause_in_core(&error, &dir).unwrap_or_else(|| match to_stdout {
+                    true => Failure::output(&error),
+                    false => unwritable(&target, &dir, &error),
+                }),
+            );
         }
     }
     if keep {
@@ -397,21 +398,29 @@ fn unwritten(target: &Path, dir: &Path) -> Failure {
     Failure::new(Exit::Incomplete, words)
 }
 
-/// The core in `dir` is damaged, if that is why its content could not be read.
-fn damage(error: &io::Error, dir: &Path) -> Option<Failure> {
+/// What was received cannot be read from the core in `dir`.
+fn unreadable(error: &Error, dir: &Path) -> Failure {
+    if !error.is_corruption() {
+        return Failure::core_ref(error, dir);
+    }
+    let dir = dir.display();
+    let words = format!(
+        "what was received in `{dir}` is damaged: {error}; `hypercore repair {dir} --connect ADDR:PORT` \
+         fetches that again, then run this again"
+    );
+    Failure::new(Exit::Damaged, words)
+}
+
+/// What the core in `dir` said, if that is why the target could not be written.
+fn cause_in_core(error: &io::Error, dir: &Path) -> Option<Failure> {
     let mut cause: Option<&(dyn error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let of_core = match error.downcast_ref::<io::Error>() {
             Some(error) => error.get_ref().and_then(|it| it.downcast_ref::<Error>()),
             None => error.downcast_ref::<Error>(),
         };
-        if let Some(error) = of_core.filter(|error| error.is_corruption()) {
-            let dir = dir.display();
-            let words = format!(
-                "what was received in `{dir}` is damaged: {error}; `hypercore repair {dir} --connect \
-                 ADDR:PORT` fetches that again, then run this again"
-            );
-            return Some(Failure::new(Exit::Damaged, words));
+        if let Some(error) = of_core {
+            return Some(unreadable(error, dir));
         }
         cause = match error.downcast_ref::<io::Error>() {
             Some(error) => error
@@ -512,6 +521,8 @@ async fn append_to(core: &Hypercore, dir: &Path, target: &Path) -> Result<()> {
 async fn block(core: &Hypercore, index: u64, dir: &Path) -> Result<Option<Bytes>> {
     match core.get(index).await {
         Err(Error::Closed) => Ok(None),
-        block => block.map(Some).map_err(|error| Failure::core(error, dir)),
+        block => block
+            .map(Some)
+            .map_err(|error| unreadable(error.cause(), dir)),
     }
 }

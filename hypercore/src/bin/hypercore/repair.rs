@@ -22,9 +22,11 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     let RepairArgs {
         dir,
-        connect,
+        mut connect,
+        more,
         format,
     } = args;
+    connect.extend(more);
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     require_directory(&dir)?;
     let failed = |error| Failure::core(error, &dir);

@@ -15,10 +15,12 @@ use crate::{
 pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
     let ResumeArgs {
         dir,
-        from,
+        mut from,
+        more,
         accept_fork_risk,
         format,
     } = args;
+    from.extend(more);
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let core = open(&dir).await?;
     let failed = |error| Failure::core(error, &dir);

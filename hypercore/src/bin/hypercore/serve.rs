@@ -412,6 +412,8 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                 )?;
                 output.remark(format_args!("{address} left: {}", plain(&reason)));
             }
+            // Some of those that were not told may have been of peers that left.
+            Event::Lagged { .. } => peers.forget_gone(),
             _ => {}
         }
     }

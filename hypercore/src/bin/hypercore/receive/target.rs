@@ -48,7 +48,7 @@ pub(super) async fn write(
         };
         let part = Part::begin(&dir)?;
         let written = match kind {
-            Kind::Folder => unpack(core, &part.path, &target, &taken),
+            Kind::Folder => unpack(core, &part.path, &target, &taken, File::sync_all),
             _ => write_file(core, &part.path, &target, facts, &taken),
         };
         part.end();
@@ -161,15 +161,19 @@ fn write_file(
 }
 
 /// Unpacks an archive, of which nothing leads out of `part`.
-fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
+fn unpack(
+    core: Hypercore,
+    part: &Path,
+    target: &Path,
+    name: &Name,
+    sync: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<Written> {
     let mode = mode_of_folder(core.clone())?;
     make_directory(part, mode.is_some())?;
     let mut archive = tar::Archive::new(Content::of(core));
     archive.set_preserve_mtime(true);
     archive.unpack(part)?;
-    for path in tree(part)? {
-        sync(&path)?;
-    }
+    sync_tree(part, sync)?;
     // Nobody moves a directory that they may not write to.
     mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
     let written = give(part, target, name)?;
@@ -179,6 +183,59 @@ fn unpack(core: Hypercore, part: &Path, target: &Path, name: &Name) -> io::Resul
         tracing::warn!(%error, "the permissions of `{}` are not what they were", target.display());
     }
     Ok(written)
+}
+
+/// Makes all in `root` durable with `sync`: the blocks are removed next.
+#[cfg(unix)]
+fn sync_tree(root: &Path, sync: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // Not every owner may read what is theirs.
+    let open = |path: &Path, needed: u32| {
+        let permissions = fs::symlink_metadata(path)?.permissions();
+        if permissions.mode() & needed != needed {
+            set_mode(path, permissions.mode() | needed)?;
+        }
+        io::Result::Ok((File::open(path)?, permissions))
+    };
+    let close = |(file, permissions): (File, _)| {
+        file.set_permissions(permissions)?;
+        sync(&file)
+    };
+    let mut dirs = vec![root.to_owned()];
+    let mut before = Vec::new();
+    while let Some(dir) = dirs.get(before.len()) {
+        before.push(open(dir, 0o700)?.1);
+        for entry in fs::read_dir(dir.clone())? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file() {
+                close(open(&entry.path(), 0o400)?)?;
+            }
+        }
+    }
+    // Those within others first, which could not be reached afterwards.
+    let mut dirs = dirs.iter().zip(before).rev();
+    dirs.try_for_each(|(dir, permissions)| close((File::open(dir)?, permissions)))
+}
+
+/// Elsewhere a directory cannot be synced, nor a file that may not be written to.
+#[cfg(not(unix))]
+fn sync_tree(root: &Path, sync: impl Fn(&File) -> io::Result<()>) -> io::Result<()> {
+    let mut next = vec![root.to_owned()];
+    while let Some(dir) = next.pop() {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            if found.is_dir() {
+                next.push(entry.path());
+            } else if found.is_file() && !found.permissions().readonly() {
+                sync(&OpenOptions::new().write(true).open(entry.path())?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the folder itself was to whom, where its archive begins with that.
@@ -251,46 +308,6 @@ fn open_up(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory and all files and directories in it, whatever links lead to.
-fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let (mut found, mut next) = (vec![dir.to_owned()], vec![dir.to_owned()]);
-    while let Some(dir) = next.pop() {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                next.push(entry.path());
-            }
-            if kind.is_dir() || kind.is_file() {
-                found.push(entry.path());
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Makes a file or a directory durable: the blocks are removed next.
-#[cfg(unix)]
-fn sync(path: &Path) -> io::Result<()> {
-    let file = match File::open(path) {
-        // Whoever may not read it may still be its owner.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            OpenOptions::new().write(true).open(path)
-        }
-        opened => opened,
-    };
-    file?.sync_all()
-}
-
-/// Elsewhere a directory cannot be synced, and a file only by those who may write to it.
-#[cfg(not(unix))]
-fn sync(path: &Path) -> io::Result<()> {
-    if path.is_dir() || fs::metadata(path)?.permissions().readonly() {
-        return Ok(());
-    }
-    OpenOptions::new().write(true).open(path)?.sync_all()
-}
-
 /// Gives what is whole its name, unless somebody else has taken that meanwhile.
 fn give(part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
     if fs::symlink_metadata(target).is_ok() {
@@ -307,8 +324,18 @@ fn give(part: &Path, target: &Path, name: &Name) -> io::Result<Written> {
 }
 
 /// Makes the name of `target` durable: the blocks are removed next.
+#[cfg(unix)]
 fn sync_name(target: &Path) -> io::Result<()> {
-    fs::canonicalize(target)?.parent().map_or(Ok(()), sync)
+    match fs::canonicalize(target)?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Elsewhere a directory cannot be synced.
+#[cfg(not(unix))]
+fn sync_name(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// The bytes of all blocks, each checked against its hash.
@@ -344,27 +371,68 @@ impl Read for Content {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
+    use std::{cell::RefCell, os::unix::fs::MetadataExt};
+
     use super::*;
 
-    /// Only the name of the folder was, and then the blocks were removed.
+    /// The blocks are removed next.
     #[test]
-    fn all_that_is_in_a_folder_is_made_durable() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let paths = ["a", "a/b", "a/b/file", "a/other"].map(|name| dir.path().join(name));
-        fs::create_dir_all(&paths[1]).expect("there is room");
-        for path in &paths[2..] {
-            fs::write(path, b"content").expect("there is room");
+    fn a_folder_is_durable_before_it_has_its_name() {
+        let scene = tempfile::tempdir().unwrap();
+        let (part, target) = (scene.path().join("part"), scene.path().join("target"));
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, kind, mode) in [
+            ("sub", tar::EntryType::Directory, 0o500),
+            ("sub/one", tar::EntryType::Regular, 0o000),
+            ("two", tar::EntryType::Regular, 0o644),
+            ("link", tar::EntryType::Symlink, 0o777),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(mode);
+            header.set_size(0);
+            header.set_mtime(1);
+            match kind {
+                tar::EntryType::Symlink => archive.append_link(&mut header, path, "gone").unwrap(),
+                _ => archive.append_data(&mut header, path, io::empty()).unwrap(),
+            }
         }
-        #[cfg(unix)]
-        std::os::unix::fs::symlink("/", dir.path().join("link")).expect("there is room");
-        let mut found = tree(dir.path()).expect("it is readable");
-        found.sort();
-        assert_eq!(found[0], dir.path());
-        assert_eq!(found[1..], paths);
-        for path in &found {
-            sync(path).expect("it is ours");
-        }
+        let archive = Bytes::from(archive.into_inner().unwrap());
+        let synced = RefCell::new(Vec::new());
+        future::block_on(async {
+            let core = hypercore::OpenOptions::new().open_memory().await.unwrap();
+            core.append(archive).await.unwrap();
+            let sync = |file: &File| {
+                assert!(!target.exists());
+                let found = file.metadata()?;
+                synced
+                    .borrow_mut()
+                    .push((found.ino(), found.mode() & 0o777));
+                Ok(())
+            };
+            let name = Name::default();
+            let written = unpack(core, &part, &target, &name, sync).unwrap();
+            assert!(matches!(written, Written::Whole));
+        });
+        let number = |path: &Path| fs::symlink_metadata(path).unwrap().ino();
+        let mode = fs::symlink_metadata(&target).unwrap().mode() & 0o777;
+        let mut files = vec![
+            (number(&target.join("sub/one")), 0o000),
+            (number(&target.join("two")), 0o644),
+        ];
+        let mut synced = synced.into_inner();
+        let dirs = synced.split_off(2);
+        assert_eq!(
+            dirs,
+            [
+                (number(&target.join("sub")), 0o500),
+                (number(&target), mode)
+            ]
+        );
+        files.sort_unstable();
+        synced.sort_unstable();
+        assert_eq!(synced, files);
     }
 }
