@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_lite::{AsyncBufRead, AsyncRead, AsyncWrite, Stream, future::Boxed, stream};
+use futures_lite::{AsyncBufRead, AsyncRead, AsyncWrite, Stream, StreamExt, future::Boxed, stream};
 use hypercore_merkle::MAX_BLOCK_SIZE;
 
 use crate::{
@@ -30,9 +30,9 @@ pub struct ReadOptions {
     pub start: u64,
     /// One past the last block, which may not exist yet. Without it, the length of the log.
     pub end: Option<u64>,
-    /// Go on for ever with the blocks that will come.
+    /// Without an `end`, go on for ever with the blocks that will come.
     pub live: bool,
-    /// Start with the next block to come.
+    /// Start with the next block to come, instead of at `start`.
     pub tail: bool,
     /// Without an `end`, read to the length the log has now, rather than to the one it has by then.
     pub snapshot: bool,
@@ -150,8 +150,8 @@ impl Hypercore {
     pub fn read_stream(&self, options: ReadOptions) -> ReadStream {
         let length = self.length();
         let end = match options.end {
-            _ if options.live => End::Never,
             Some(end) => End::At(end),
+            None if options.live => End::Never,
             None if options.snapshot => End::At(length),
             None => End::Length,
         };
@@ -234,7 +234,7 @@ impl Hypercore {
     }
 }
 
-/// The stream of what `next` gives, which ends with `None` or after the first error.
+/// The stream of what `next` gives, which ends with `None` or after the first error, and stays ended.
 fn until_error<S, F>(state: S, next: impl Fn(S) -> F) -> impl Stream<Item = Result<Bytes>>
 where
     F: Future<Output = Result<Option<(Bytes, S)>>>,
@@ -247,6 +247,8 @@ where
             Err(error) => Some((Err(error), None)),
         }
     })
+    // By itself it would panic when it is polled again.
+    .fuse()
 }
 
 // ---- blocks ---------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 //! What `test/streams.js`, `test/value-encoding.js` and the streams of `test/basic.js` of Node's
 //! Hypercore 9 check.
 
-use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::poll_once};
+use futures_lite::{AsyncReadExt, AsyncWriteExt, StreamExt, future::poll_once, io};
 use hypercore::{
     Bytes, Codec, CodecError, DownloadOptions, Error, Event, GetOptions, Hypercore, Order,
     ReadOptions, SeekOptions, TypedReadStream, UpdateOptions, Utf8,
@@ -152,6 +152,52 @@ fn live_and_tail_wait_for_what_comes() {
         core.append("next").await.unwrap();
         assert_eq!(soon("live", live.next()).await.unwrap().unwrap(), "next");
         assert_eq!(soon("tail", tail.next()).await.unwrap().unwrap(), "next");
+    });
+}
+
+/// JS: reads to the end that was given, too.
+#[test]
+fn a_live_stream_with_an_end_ends_there() {
+    run(async {
+        let core = writer(1).await;
+        let mut live = core.read_stream(ReadOptions::live().end(2));
+        assert_eq!(live.next().await.unwrap().unwrap(), "block 0");
+        assert!(poll_once(live.next()).await.is_none());
+        core.append_batch(["b", "c"]).await.unwrap();
+        assert_eq!(soon("a block", live.next()).await.unwrap().unwrap(), "b");
+        assert!(soon("the end", live.next()).await.is_none());
+    });
+}
+
+/// To read at the end of a file is ordinary, and whoever copies does it when a flush takes its time.
+#[test]
+fn streams_can_be_polled_after_their_end() {
+    run(async {
+        let core = writer(3).await;
+        let mut blocks = core.read_stream((2..).into());
+        let mut values = core.with_codec(Utf8).read_stream((2..).into());
+        let mut missing = core.read_stream(ReadOptions::from(3..4).wait(false));
+        assert!(blocks.next().await.unwrap().is_ok());
+        assert!(values.next().await.unwrap().is_ok());
+        assert!(missing.next().await.unwrap().is_err());
+        for _ in 0..3 {
+            assert!(blocks.next().await.is_none());
+            assert!(values.next().await.is_none());
+            assert!(missing.next().await.is_none());
+        }
+        let mut bytes = core.byte_stream(14..);
+        let mut read = Vec::new();
+        bytes.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"block 2");
+        for _ in 0..3 {
+            assert_eq!(bytes.read(&mut [0; 8]).await.unwrap(), 0);
+        }
+        // A flush that waits for the disk.
+        let directory = tempfile::tempdir().unwrap();
+        let copy = Hypercore::open(directory.path()).await.unwrap();
+        let mut writer = copy.write_stream(4);
+        let copied = io::copy(core.byte_stream(..), &mut writer).await.unwrap();
+        assert_eq!((copied, copy.byte_length()), (21, 21));
     });
 }
 
