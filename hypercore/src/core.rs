@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hypercore_merkle::{ChangeSet, Proof, TreeHead};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     event::{Event, PeerId, Publisher},
     fork::ForkProof,
     log::{Answer, AppendLock, Durable, Log, Sought, Taken, Witness},
@@ -212,12 +212,19 @@ impl Core {
 
     fn answer_seeks(&mut self) {
         let log = &self.log;
-        self.replicator.demand.answer_seeks(|offset| {
-            if offset == log.byte_length() {
-                return Some((log.length(), 0));
+        let byte_length = log.byte_length();
+        self.replicator.demand.answer_seeks(|offset, blocks| {
+            if offset == byte_length {
+                return Some(Ok((log.length(), 0)));
             }
             match log.seek(offset) {
-                Ok(Sought::Found { index, offset }) => Some((index, offset)),
+                Ok(Sought::Found { index, offset }) => Some(Ok((index, offset))),
+                Ok(sought) if !sought.may_be_in(blocks, log.length()) => {
+                    Some(Err(Error::OutOfBounds {
+                        offset,
+                        byte_length,
+                    }))
+                }
                 _ => None,
             }
         });

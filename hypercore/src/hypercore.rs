@@ -452,7 +452,8 @@ impl Hypercore {
     /// # Errors
     ///
     /// As [`seek`](Self::seek); [`Error::OutOfBounds`], [`Error::NotAvailable`] and
-    /// [`Error::TimedOut`] as the options ask for.
+    /// [`Error::TimedOut`] as the options ask for. Also [`Error::OutOfBounds`] as soon as it is certain
+    /// that the byte is in none of the [blocks](SeekOptions::blocks) that peers may be asked for.
     pub async fn seek_with(&self, offset: u64, options: SeekOptions) -> Result<Position> {
         let request = {
             let mut core = self.shared.lock();
@@ -464,10 +465,14 @@ impl Hypercore {
                     offset: 0,
                 });
             }
-            if let Sought::Found { index, offset } = core.log.seek(offset)? {
+            let sought = core.log.seek(offset)?;
+            if let Sought::Found { index, offset } = sought {
                 return Ok(Position { index, offset });
             }
-            if !options.wait || offset > MAX_BYTE_LENGTH {
+            if !options.wait
+                || offset > MAX_BYTE_LENGTH
+                || !sought.may_be_in(&options.blocks, length)
+            {
                 return Err(Error::OutOfBounds {
                     offset,
                     byte_length,

@@ -127,7 +127,7 @@ pub struct SeekOptions {
     pub timeout: Option<Duration>,
     /// Do not wait for peers that are not connected yet: see [`GetOptions::if_available`].
     pub if_available: bool,
-    /// The blocks to look in.
+    /// The blocks that peers may be asked for. A byte whose place is known here is found wherever it is.
     pub blocks: Range<u64>,
 }
 

@@ -116,6 +116,18 @@ pub(crate) enum Sought {
     Beyond,
 }
 
+impl Sought {
+    /// Whether a byte that was not found can be in one of `blocks`, of a log of `length` blocks.
+    pub(crate) fn may_be_in(self, blocks: &Range<u64>, length: u64) -> bool {
+        let possible = match self {
+            Self::Found { index, .. } => index..index + 1,
+            Self::Below(node) => node.left_span().get() / 2..node.end(),
+            Self::Beyond => length..u64::MAX,
+        };
+        blocks.start.max(possible.start) < blocks.end.min(possible.end)
+    }
+}
+
 impl Log {
     /// The roots that the log has without what follows its first `length` blocks.
     pub(crate) fn roots_at(&self, length: u64) -> Result<Roots> {

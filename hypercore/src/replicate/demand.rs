@@ -264,15 +264,19 @@ impl Demand {
         &self.seeks
     }
 
-    /// Answers every seek whose answer `find` knows.
-    pub(crate) fn answer_seeks(&mut self, find: impl Fn(u64) -> Option<(u64, u64)>) {
-        self.seeks.retain(|seeking| match find(seeking.offset) {
-            Some(found) => {
-                seeking.waiter.answer(Ok(found));
-                false
-            }
-            None => true,
-        });
+    /// Answers every seek whose answer `find` knows, by the byte and where to look for it.
+    pub(crate) fn answer_seeks(
+        &mut self,
+        find: impl Fn(u64, &Range<u64>) -> Option<Result<(u64, u64)>>,
+    ) {
+        self.seeks
+            .retain(|seeking| match find(seeking.offset, &seeking.blocks) {
+                Some(found) => {
+                    seeking.waiter.answer(found);
+                    false
+                }
+                None => true,
+            });
     }
 
     // ---- blocks -----------------------------------------------------------------------------

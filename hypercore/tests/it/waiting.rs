@@ -170,6 +170,51 @@ fn if_available_finds_no_byte_beyond_the_end_that_peers_know_of() {
     });
 }
 
+/// They were waited for until somebody else happened to prove where the byte is.
+#[test]
+fn a_byte_that_cannot_be_in_the_blocks_is_not_waited_for() {
+    run(async {
+        let origin = writer(16).await;
+        let clone = clone_of(&origin, true).await;
+        let _connection = connect_live(&clone, &origin).await;
+        assert_eq!(soon("the length", clone.update()).await.unwrap(), 16);
+        let refused = async |byte, blocks| {
+            let mut options = SeekOptions::default();
+            options.blocks = blocks;
+            let found = soon("an answer", clone.seek_with(byte, options)).await;
+            let is_refused =
+                matches!(found, Err(Error::OutOfBounds { offset, .. }) if offset == byte);
+            assert!(is_refused, "{byte}: {found:?}");
+        };
+        refused(90, 5..5).await;
+        #[expect(clippy::reversed_empty_ranges, reason = "that is the point")]
+        refused(90, 12..3).await;
+        // It is known to be in the second half, and beyond the end.
+        refused(90, 0..8).await;
+        refused(1000, 0..16).await;
+        let position = soon("a byte", clone.seek(90)).await.unwrap();
+        assert_eq!(position, origin.seek(90).await.unwrap());
+        // What is known is found, wherever it is.
+        let options = SeekOptions::default().blocks(0..8);
+        assert_eq!(clone.seek_with(90, options).await.unwrap(), position);
+
+        // It may be there as long as the log is no longer than that.
+        let options = SeekOptions::default().blocks(16..18);
+        let mut beyond = Box::pin(clone.seek_with(1000, options));
+        start(beyond.as_mut()).await;
+        origin.append("short").await.unwrap();
+        soon("a block", clone.get(16)).await.unwrap();
+        start(beyond.as_mut()).await;
+        origin.append("short").await.unwrap();
+        soon("a block", clone.get(17)).await.unwrap();
+        let beyond = soon("an answer", beyond).await;
+        assert!(
+            matches!(beyond, Err(Error::OutOfBounds { offset: 1000, .. })),
+            "{beyond:?}"
+        );
+    });
+}
+
 #[test]
 fn an_update_that_is_satisfied_does_not_wait() {
     run(async {
