@@ -131,18 +131,21 @@ impl OpenOptions {
         }
     }
 
-    /// Whether to create a core where none is stored; yes by default.
+    /// Whether to create a core where none is stored; yes by default. Changes nothing beside
+    /// [`create_new`](Self::create_new), [`overwrite`](Self::overwrite) or
+    /// [`overwrite_other`](Self::overwrite_other), which create one.
     #[must_use]
     pub const fn create_if_missing(mut self, create: bool) -> Self {
-        self.existing = if create {
-            Existing::Optional
-        } else {
-            Existing::Required
+        self.existing = match self.existing {
+            Existing::Optional | Existing::Required if create => Existing::Optional,
+            Existing::Optional | Existing::Required => Existing::Required,
+            existing => existing,
         };
         self
     }
 
-    /// Creates a core and fails with [`Error::CoreExists`] where one is stored.
+    /// Creates a core and fails with [`Error::CoreExists`] where one is stored, whatever
+    /// [`overwrite`](Self::overwrite) and [`overwrite_other`](Self::overwrite_other) say.
     #[must_use]
     pub const fn create_new(mut self) -> Self {
         self.existing = Existing::Refused;
@@ -152,16 +155,21 @@ impl OpenOptions {
     /// Forgets whatever is stored, keys and blocks, and creates a core. Whoever has a copy of the
     /// old one keeps it, so a writer must not start anew under the same key.
     #[must_use]
-    pub const fn overwrite(mut self) -> Self {
-        self.existing = Existing::Forgotten;
-        self
+    pub const fn overwrite(self) -> Self {
+        self.unless_refused(Existing::Forgotten)
     }
 
     /// Forgets what is stored if it is not the core that is asked for, instead of failing with
-    /// [`Error::OtherCore`].
+    /// [`Error::OtherCore`]. Of this and [`overwrite`](Self::overwrite), the last counts.
     #[must_use]
-    pub const fn overwrite_other(mut self) -> Self {
-        self.existing = Existing::Replaced;
+    pub const fn overwrite_other(self) -> Self {
+        self.unless_refused(Existing::Replaced)
+    }
+
+    const fn unless_refused(mut self, existing: Existing) -> Self {
+        if !matches!(self.existing, Existing::Refused) {
+            self.existing = existing;
+        }
         self
     }
 

@@ -33,6 +33,47 @@ fn create_new_refuses_what_exists() {
     });
 }
 
+/// The last of them counted, so that a log was erased that was to be refused, or found that was to be
+/// forgotten.
+#[test]
+fn the_order_of_the_options_does_not_matter() {
+    run(async {
+        let memory = Memory::new();
+        let open = |options: OpenOptions| options.open_storage(memory.clone());
+        let core = open(OpenOptions::new()).await.unwrap();
+        let mut key = core.key();
+        core.close().await.unwrap();
+        for options in [
+            OpenOptions::new().create_new().overwrite(),
+            OpenOptions::new().overwrite().create_new(),
+            OpenOptions::new().create_new().overwrite_other(),
+            OpenOptions::new().overwrite_other().create_new(),
+            OpenOptions::new().create_new().create_if_missing(true),
+            OpenOptions::new().create_if_missing(false).create_new(),
+        ] {
+            let refused = open(options).await;
+            assert!(
+                matches!(refused, Err(Error::CoreExists(stored)) if stored == key),
+                "{refused:?}"
+            );
+        }
+        for options in [
+            OpenOptions::new().overwrite().create_if_missing(true),
+            OpenOptions::new().overwrite().create_if_missing(false),
+            OpenOptions::new().create_if_missing(false).overwrite(),
+        ] {
+            let core = open(options).await.unwrap();
+            assert_ne!(core.key(), key);
+            key = core.key();
+            core.close().await.unwrap();
+        }
+        let other = KeyPair::from_seed(&[1; 32]).public_key();
+        let options = OpenOptions::new().key(other).overwrite_other();
+        let core = open(options.create_if_missing(true)).await.unwrap();
+        assert_eq!(core.key(), other);
+    });
+}
+
 #[test]
 fn another_key_is_refused() {
     run(async {
