@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Hypercore {
-    /// Checks every stored block against its leaf hash. Changes nothing.
+    /// Checks every stored block against its leaf hash. Changes nothing. A block that the disk cannot read
+    /// is no error, but told.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use hypercore_storage::FeedFiles;
 
 use super::Shared;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     log::{self, Log, Trust},
     request::Audit,
 };
@@ -114,7 +114,7 @@ impl Shared {
         for index in runs.into_iter().flatten() {
             match log::read_block(&files, index) {
                 Ok(_) => audit.valid += 1,
-                Err(error) if error.is_corruption() => match self.is_damaged(&files, index)? {
+                Err(error) if is_unreadable(&error) => match self.is_damaged(&files, index)? {
                     Some(true) => audit.invalid.push(index),
                     Some(false) => audit.valid += 1,
                     None => {}
@@ -134,8 +134,21 @@ impl Shared {
         }
         match log::read_block(files, index) {
             Ok(_) => Ok(Some(false)),
-            Err(error) if error.is_corruption() => Ok(Some(true)),
+            Err(error) if is_unreadable(&error) => Ok(Some(true)),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether what was read is damaged, or the disk could not read it.
+fn is_unreadable(error: &Error) -> bool {
+    use hypercore_storage::{Error as Files, Operation};
+    error.is_corruption()
+        || matches!(
+            error,
+            Error::Storage(Files::Io {
+                operation: Operation::Read,
+                ..
+            })
+        )
 }

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     sync::{
         Arc, Barrier,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
 };
@@ -173,18 +173,38 @@ fn a_stream_ends_at_the_damaged_block() {
     });
 }
 
-/// A storage that holds up the first read of `data` after it was told to.
+/// A storage that holds up the first read of `data` after it was told to, counts them all, and has a
+/// byte of `data` that cannot be read.
 #[derive(Clone)]
-struct HeldUp {
+pub(super) struct HeldUp {
     files: Memory,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
-struct Gate {
+pub(super) struct Gate {
     is_closed: AtomicBool,
     reached: Barrier,
     opened: Barrier,
+    pub(super) reads: AtomicU64,
+    bad_byte: AtomicU64,
+}
+
+impl Gate {
+    /// Holds up the next read.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until a read is held up.
+    pub(super) fn reached(&self) {
+        self.reached.wait();
+    }
+
+    /// Lets it go on.
+    pub(super) fn open(&self) {
+        self.opened.wait();
+    }
 }
 
 #[derive(Debug)]
@@ -210,9 +230,14 @@ impl RandomAccess for HeldUpFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.gate.reads.fetch_add(1, Ordering::Relaxed);
         if self.gate.is_closed.swap(false, Ordering::Relaxed) {
-            self.gate.reached.wait();
-            self.gate.opened.wait();
+            self.gate.reached();
+            self.gate.open();
+        }
+        let end = offset + buffer.len() as u64;
+        if (offset..end).contains(&self.gate.bad_byte.load(Ordering::Relaxed)) {
+            return Err(io::Error::other("a bad sector"));
         }
         self.inner.read_at(offset, buffer)
     }
@@ -231,14 +256,30 @@ impl RandomAccess for HeldUpFile {
 }
 
 impl HeldUp {
-    fn new(files: Memory) -> Self {
+    pub(super) fn new(files: Memory) -> Self {
         let gate = Arc::new(Gate {
             is_closed: AtomicBool::new(false),
             reached: Barrier::new(2),
             opened: Barrier::new(2),
+            reads: AtomicU64::new(0),
+            bad_byte: AtomicU64::new(u64::MAX),
         });
         Self { files, gate }
     }
+}
+
+/// It ended there without any report.
+#[test]
+fn an_audit_goes_on_behind_what_the_disk_cannot_read() {
+    let storage = HeldUp::new(log(10).0);
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        let start: u64 = (0..7).map(|index| 3 + index).sum();
+        storage.gate.bad_byte.store(start + 1, Ordering::Relaxed);
+        let audit = core.audit().await.unwrap();
+        assert_eq!((audit.valid, audit.invalid), (9, vec![7]));
+    });
 }
 
 #[test]
@@ -247,11 +288,11 @@ fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
     block_on(async {
         let core = Hypercore::options().open_storage(storage.clone()).await;
         let core = core.unwrap();
-        storage.gate.is_closed.store(true, Ordering::Relaxed);
+        storage.gate.close();
         let clear = async {
-            storage.gate.reached.wait();
+            storage.gate.reached();
             core.clear(0..1).await.unwrap();
-            storage.gate.opened.wait();
+            storage.gate.open();
         };
         let (audit, ()) = zip(core.audit(), clear).await;
         let audit = audit.unwrap();
@@ -283,7 +324,7 @@ fn a_block_that_is_cleared_while_it_is_read_is_not_there() {
         if is_checked {
             block_on(core.get_batch(0..3)).unwrap();
         }
-        storage.gate.is_closed.store(true, Ordering::Relaxed);
+        storage.gate.close();
         let read = || {
             let local = GetOptions::local();
             match together {
@@ -293,9 +334,9 @@ fn a_block_that_is_cleared_while_it_is_read_is_not_there() {
         };
         let read = thread::scope(|scope| {
             let reading = scope.spawn(read);
-            storage.gate.reached.wait();
+            storage.gate.reached();
             block_on(core.clear(0..2)).unwrap();
-            storage.gate.opened.wait();
+            storage.gate.open();
             reading.join().unwrap()
         });
         let is_gone = matches!(read, Err(Error::BlockNotStored { index: 0 }));
