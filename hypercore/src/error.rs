@@ -97,7 +97,7 @@ pub enum Error {
     /// The [`Signer`](crate::Signer) of the log did not sign.
     #[error("the signer did not sign: {0}")]
     Signer(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The request was taken back by `cancel`.
+    /// The request was taken back by `cancel`, or whoever watched a check stopped it.
     #[error("the request was cancelled")]
     Cancelled,
     /// An extension of that name is registered already.

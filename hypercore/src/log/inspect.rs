@@ -12,7 +12,7 @@
 //!      a window             the next one
 //! ```
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::ControlFlow, sync::Arc};
 
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
@@ -84,8 +84,8 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Is told how many blocks have been looked at, and how many there are.
-pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64);
+/// Is told how many blocks have been looked at, and how many there are, and says whether to go on.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(u64, u64) -> ControlFlow<()>;
 
 /// Checks the log in `storage`, however damaged it is.
 pub(crate) fn verify_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Result<Verification> {
@@ -200,7 +200,11 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Checks what was stored then. `is_stored` says which blocks still are.
-    pub(crate) fn verify(&self, is_stored: &dyn Fn(u64) -> bool) -> Result<Verification> {
+    pub(crate) fn verify(
+        &self,
+        is_stored: &dyn Fn(u64) -> bool,
+        watch: Watch<'_>,
+    ) -> Result<Verification> {
         let log = Checked {
             files: &self.files,
             verifier: &self.verifier,
@@ -209,7 +213,7 @@ impl Snapshot {
             overlay: &[],
             torn_signatures: &[],
         };
-        log.check(Verification::default(), is_stored, &mut |_, _| {})
+        log.check(Verification::default(), is_stored, watch)
     }
 }
 
@@ -319,7 +323,7 @@ impl Checked<'_> {
         let mut parents = BTreeSet::new();
         let mut next = 0;
         while let Some(number) = self.next_window(next, &signatures, &parents) {
-            watch(number * WINDOW, self.length);
+            go_on(watch(number * WINDOW, self.length))?;
             let window = Window::load(self, number)?;
             self.check_nodes(&window, &mut suspects, &mut report)?;
             self.check_blocks(&window, &mut suspects, is_stored, &mut report)?;
@@ -331,7 +335,7 @@ impl Checked<'_> {
         if signatures.valid == 0 && signatures.wrong > 1 {
             report.add(FileName::Key, 0, "no signature was made with it");
         }
-        watch(self.length, self.length);
+        go_on(watch(self.length, self.length))?;
         self.check_head(&mut report)?;
         Ok(report)
     }
@@ -543,6 +547,13 @@ impl Checked<'_> {
             report.add(FileName::Signatures, last, problem);
         }
         Ok(())
+    }
+}
+
+fn go_on(told: ControlFlow<()>) -> Result<()> {
+    match told {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
     }
 }
 

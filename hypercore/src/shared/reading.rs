@@ -104,7 +104,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn audit(&self) -> Result<Audit> {
+    /// Checks the blocks one after the other, for as long as `is_wanted`.
+    pub(crate) fn audit(&self, is_wanted: impl Fn() -> bool) -> Result<Audit> {
         let (files, runs) = {
             let core = self.lock();
             let runs: Vec<_> = core.log.bitfield().runs(0..u64::MAX).collect();
@@ -112,6 +113,9 @@ impl Shared {
         };
         let mut audit = Audit::default();
         for index in runs.into_iter().flatten() {
+            if !is_wanted() {
+                return Err(Error::Cancelled);
+            }
             match log::read_block(&files, index) {
                 Ok(_) => audit.valid += 1,
                 Err(error) if is_unreadable(&error) => match self.is_damaged(&files, index)? {

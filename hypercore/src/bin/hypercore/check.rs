@@ -1,5 +1,7 @@
 //! `hypercore verify`: is everything as it should be?
 
+use std::ops::ControlFlow;
+
 use hypercore::{Hypercore, Problem, storage::Directory};
 use serde_json::{Value, json};
 
@@ -74,12 +76,15 @@ pub(crate) fn words(problem: &Problem) -> String {
 }
 
 /// Draws how far a check has come. One that looks at everything twice begins anew.
-pub(crate) fn watch(output: &mut Output) -> impl FnMut(u64, u64) + Send + 'static {
+pub(crate) fn watch(
+    output: &mut Output,
+) -> impl FnMut(u64, u64) -> ControlFlow<()> + Send + 'static {
     let bar = output
         .draw(0, "{bar:40} {pos}/{len} blocks checked  {eta}")
         .clone();
     move |checked, all| {
         bar.set_length(all);
         bar.set_position(checked);
+        ControlFlow::Continue(())
     }
 }

@@ -1,8 +1,7 @@
 //! `hypercore repair`: puts right what can be, and fetches the rest from peers.
 
-use std::{path::Path, thread, time::Duration};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
-use async_channel::Receiver;
 use futures_lite::future;
 use hypercore::{Error, GetOptions, Hypercore, storage::Directory};
 
@@ -31,18 +30,10 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     require_directory(&dir)?;
     let failed = |error| Failure::core(error, &dir);
     let mut output = Output::new(&format, manners);
-    let (watch, halted) = halting(watch(&mut output), signals.clone());
-    let check = async { Some(Hypercore::repair_storage_with(Directory::new(&dir), watch).await) };
-    let halt = async {
-        if halted.recv().await.is_err() {
-            // It is through.
-            future::pending().await
-        }
-        None
-    };
-    let repair = future::or(check, halt).await;
+    let watch = halting(watch(&mut output), signals.clone());
+    let repair = Hypercore::repair_storage_with(Directory::new(&dir), watch).await;
     output.done();
-    let Some(repair) = repair else {
+    if matches!(repair, Err(Error::Cancelled)) {
         return Err(Failure::new(
             Exit::Incomplete,
             format!(
@@ -50,7 +41,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
                 dir.display()
             ),
         ));
-    };
+    }
     let repair = repair.map_err(failed)?;
 
     let dropped = repair.dropped.len() as u64;
@@ -127,22 +118,20 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     Ok(())
 }
 
-/// What watches a check, and stops it for ever after a signal; and who hears of that. Nothing is
-/// written during a check, so that is a good moment to end.
+/// What watches a check, and ends it after a signal. Nothing is written during a check, so that is a
+/// good moment.
 fn halting(
-    mut watch: impl FnMut(u64, u64) + Send + 'static,
+    mut watch: impl FnMut(u64, u64) -> ControlFlow<()> + Send + 'static,
     signals: Signals,
-) -> (impl FnMut(u64, u64) + Send + 'static, Receiver<()>) {
-    let (halt, halted) = async_channel::bounded(1);
-    let watch = move |checked, all| {
-        watch(checked, all);
-        while signals.are_here() {
-            let _ = halt.try_send(());
-            // The end of the process is the end of this thread.
-            thread::park();
+) -> impl FnMut(u64, u64) -> ControlFlow<()> + Send + 'static {
+    move |checked, all| {
+        watch(checked, all)?;
+        if signals.are_here() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
-    };
-    (watch, halted)
+    }
 }
 
 /// Fetches as many of the blocks as the peers have.

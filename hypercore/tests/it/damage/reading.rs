@@ -283,6 +283,34 @@ fn an_audit_goes_on_behind_what_the_disk_cannot_read() {
 }
 
 #[test]
+fn an_audit_that_nobody_waits_for_any_more_ends() {
+    let files = Memory::new();
+    block_on(async {
+        let options = Hypercore::options();
+        let core = options.open_storage(files.clone()).await.unwrap();
+        core.append_batch(vec!["x"; 100]).await.unwrap();
+        core.close().await.unwrap();
+        let storage = HeldUp::new(files);
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        let before = storage.gate.reads.load(Ordering::Relaxed);
+        storage.gate.close();
+        let mut audit = Box::pin(core.audit());
+        start(audit.as_mut()).await;
+        storage.gate.reached();
+        drop(audit);
+        drop(core);
+        storage.gate.open();
+        // Whoever reads the files holds them.
+        while Arc::strong_count(&storage.gate) > 1 {
+            thread::yield_now();
+        }
+        let reads = storage.gate.reads.load(Ordering::Relaxed) - before;
+        assert_eq!(reads, 1);
+    });
+}
+
+#[test]
 fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
     let storage = HeldUp::new(log(3).0);
     block_on(async {

@@ -1,6 +1,7 @@
 //! What `verify` sees, of files that are whole and of damaged ones.
 
 use std::{
+    ops::ControlFlow,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -11,15 +12,15 @@ use std::{
 
 use futures_lite::future::block_on;
 use hypercore::{
-    Hypercore, Verification,
+    Error, Hypercore, Verification,
     storage::{
         Directory, FileName, Memory, Storage,
         testing::{FaultStorage, Recording},
     },
 };
 
-use super::{copy, every, log, read_all, verify};
-use crate::support::{contents, copy_of, directories, key_pair, proof_of};
+use super::{copy, every, log, read_all, reading::HeldUp, verify};
+use crate::support::{contents, copy_of, directories, key_pair, proof_of, run, soon, start};
 
 #[test]
 fn what_node_wrote_verifies() {
@@ -187,7 +188,10 @@ fn verify_tells_how_far_it_is() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let watch = {
         let told = Arc::clone(&told);
-        move |checked, all| told.lock().unwrap().push((checked, all))
+        move |checked, all| {
+            told.lock().unwrap().push((checked, all));
+            ControlFlow::Continue(())
+        }
     };
     let report = block_on(Hypercore::verify_storage_with(storage, watch)).unwrap();
     assert_eq!(report.blocks, 5000);
@@ -196,6 +200,61 @@ fn verify_tells_how_far_it_is() {
     assert_eq!(told.first(), Some(&(0, 5000)));
     assert!(told.len() > 3, "{told:?}");
     assert_eq!(told.last(), Some(&(5000, 5000)));
+}
+
+#[test]
+fn whoever_watches_a_check_can_stop_it() {
+    let (storage, _) = log(5000);
+    let stop = || {
+        let mut told = 0;
+        move |_, _| {
+            told += 1;
+            assert!(told < 3, "told after it was to stop");
+            if told == 2 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        }
+    };
+    let found = block_on(Hypercore::verify_storage_with(storage.clone(), stop()));
+    assert!(matches!(found, Err(Error::Cancelled)), "{found:?}");
+    let mut tree = storage.read(FileName::Tree);
+    tree[32 + 40] ^= 1;
+    storage.write(FileName::Tree, &tree);
+    let repair = block_on(Hypercore::repair_storage_with(storage.clone(), stop()));
+    assert!(matches!(repair, Err(Error::Cancelled)), "{repair:?}");
+    assert_eq!(storage.read(FileName::Tree), tree);
+    let repair = block_on(Hypercore::repair_storage(storage.clone())).unwrap();
+    assert!(
+        repair.remaining.is_ok() && repair.repaired > 0,
+        "{repair:?}"
+    );
+}
+
+/// All appends waited for it.
+#[test]
+fn a_verification_that_nobody_waits_for_any_more_ends() {
+    let files = Memory::new();
+    run(async {
+        let options = Hypercore::options();
+        let core = options.open_storage(files.clone()).await.unwrap();
+        core.append_batch(vec!["x"; 3000]).await.unwrap();
+        core.close().await.unwrap();
+        let storage = HeldUp::new(files);
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        let before = storage.gate.reads.load(Ordering::Relaxed);
+        storage.gate.close();
+        let mut verify = Box::pin(core.verify());
+        start(verify.as_mut()).await;
+        storage.gate.reached();
+        drop(verify);
+        storage.gate.open();
+        soon("an append", core.append("y")).await.unwrap();
+        let reads = storage.gate.reads.load(Ordering::Relaxed) - before;
+        assert!(reads < 2000, "{reads} of 3000 blocks were read");
+    });
 }
 
 /// A log that was appended at once has one signature, at its end.
