@@ -201,6 +201,8 @@ impl Heard {
             // The other end is still in our hands.
             let _ = lookup.try_send(*address);
         }
+        // Those for cores that nobody has are not found by anybody else.
+        self.lookups.retain(|(_, lookup)| !lookup.is_closed());
         self.lookups.push((core, lookup));
     }
 
@@ -249,4 +251,23 @@ fn rank(address: &SocketAddr) -> u8 {
 fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
     // Nothing is half done where a panic could come from.
     heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_that_was_dropped_is_forgotten() {
+        let mut heard = Heard::default();
+        let mut kept = Vec::new();
+        for id in 0..100_u8 {
+            let (lookup, addresses) = async_channel::unbounded();
+            heard.add(DiscoveryKey::from([id; 32]), lookup);
+            if id == 50 {
+                kept.push(addresses);
+            }
+        }
+        assert_eq!(heard.lookups.len(), 2);
+    }
 }
