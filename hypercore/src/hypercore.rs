@@ -224,9 +224,13 @@ impl Hypercore {
 
     /// Appends one block; returns its index.
     ///
-    /// When this returns, the block is as safe as [`Durability`](crate::Durability) says, and peers are
-    /// told. Appends that are made at the same time are signed and synced together. An append that fails,
-    /// or that is dropped before it is done, may or may not be found after the core was opened again.
+    /// When this returns, the block is as safe as [`Durability`](crate::Durability) says, and peers are told. Appends
+    /// that are made at the same time are signed and synced together. One that fails may or may not be found
+    /// after the core was opened again. If the future is dropped before its turn comes, nothing happens; what
+    /// has begun is finished.
+    ///
+    /// A block that is less than some 5 KiB shorter than 8 MiB is stored, and cannot be sent: with its proof it
+    /// does not fit into a message, and peers are told that it is not here.
     ///
     /// # Errors
     ///

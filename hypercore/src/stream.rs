@@ -200,7 +200,9 @@ impl Hypercore {
         }
     }
 
-    /// A sink for bytes, which become blocks of `block_size` bytes (at most 8 MiB, at least one).
+    /// A sink for bytes, which become blocks of `block_size` bytes, at least one. At most they have 8 MiB
+    /// less 8 KiB: longer ones do not fit into a message with their proofs. For a block for each write,
+    /// [`append_batch`](Self::append_batch).
     ///
     /// What has gathered while an append was under way becomes one batch, with one signature. A
     /// flush appends the rest, however short it is; what is dropped without one is lost. After an append
@@ -224,7 +226,7 @@ impl Hypercore {
     pub fn write_stream(&self, block_size: usize) -> WriteStream {
         WriteStream {
             core: self.clone(),
-            block_size: block_size.clamp(1, MAX_BLOCK_SIZE as usize),
+            block_size: block_size.clamp(1, MAX_WRITTEN_BLOCK),
             blocks: Vec::new(),
             buffered: 0,
             partial: BytesMut::new(),
@@ -439,6 +441,9 @@ impl AsyncRead for ByteStream {
 }
 
 // ---- writing --------------------------------------------------------------------------------
+
+/// The largest block that goes to peers whatever its proof takes, which is some 5 KiB at most.
+const MAX_WRITTEN_BLOCK: usize = MAX_BLOCK_SIZE as usize - 8 * 1024;
 
 /// Bytes that gather before the writer has to wait for an append.
 const WRITE_BUFFER: usize = 4 * 1024 * 1024;

@@ -39,6 +39,23 @@ fn create_write_stream_with_max_block_size() {
     });
 }
 
+/// No peer could ever have them.
+#[test]
+fn a_write_stream_makes_no_blocks_that_are_too_large_to_be_sent() {
+    run(async {
+        let core = writer(100).await;
+        let mut writer = core.write_stream(usize::MAX);
+        writer.write_all(&vec![7; 9 << 20]).await.unwrap();
+        writer.close().await.unwrap();
+        assert_eq!(core.length(), 102);
+        let clone = clone_of(&core, true).await;
+        let _connection = connect_live(&clone, &core).await;
+        let block = clone.get_with(100, GetOptions::default().if_available(true));
+        let block = soon("a large block", block).await.unwrap();
+        assert_eq!(block.len(), (8 << 20) - (8 << 10));
+    });
+}
+
 #[test]
 fn append_and_create_write_streams_preserve_seq() {
     run(async {
