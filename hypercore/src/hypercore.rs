@@ -611,9 +611,9 @@ impl Hypercore {
         self.replicate(role, options)?.run(transport).await
     }
 
-    /// Starts or stops to ask peers for blocks, those to come too. By default a core does unless it
-    /// is writable. What was asked for before may still come. Connections whose own options said
-    /// otherwise do as they are told now.
+    /// Starts or stops to ask peers for blocks. By default a core does unless it is writable. What was asked
+    /// for before may still come. Connections that are there do as they are told now, whatever their
+    /// options said; those to come, unless [their options](ReplicateOptions::download) say something.
     pub fn set_downloading(&self, downloading: bool) {
         let mut core = self.shared.lock();
         let Core {
@@ -622,7 +622,8 @@ impl Hypercore {
         replicator.set_downloading(downloading, log);
     }
 
-    /// Starts or stops to answer peers, those to come too.
+    /// Starts or stops to answer peers. One that comes later is answered unless this or
+    /// [its options](ReplicateOptions::upload) say no.
     pub fn set_uploading(&self, uploading: bool) {
         self.shared.lock().replicator.set_uploading(uploading);
     }
