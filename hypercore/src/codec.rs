@@ -248,7 +248,20 @@ impl<C: Codec> Typed<C> {
     ///
     /// [`Error::Decode`], and as [`Hypercore::get_batch`].
     pub async fn get_batch(&self, blocks: impl RangeBounds<u64>) -> Result<Vec<C::Value>> {
-        let blocks = self.core.get_batch(blocks).await?;
+        self.get_batch_with(blocks, GetOptions::default()).await
+    }
+
+    /// The values of several blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`], and as [`Hypercore::get_batch_with`].
+    pub async fn get_batch_with(
+        &self,
+        blocks: impl RangeBounds<u64>,
+        options: GetOptions,
+    ) -> Result<Vec<C::Value>> {
+        let blocks = self.core.get_batch_with(blocks, options).await?;
         blocks.into_iter().map(|block| self.decode(block)).collect()
     }
 
@@ -258,7 +271,16 @@ impl<C: Codec> Typed<C> {
     ///
     /// [`Error::Decode`], and as [`Hypercore::head`].
     pub async fn head(&self) -> Result<C::Value> {
-        self.decode(self.core.head().await?)
+        self.head_with(GetOptions::default()).await
+    }
+
+    /// The value of the last block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`], and as [`Hypercore::head_with`].
+    pub async fn head_with(&self, options: GetOptions) -> Result<C::Value> {
+        self.decode(self.core.head_with(options).await?)
     }
 
     /// Values in order: see [`Hypercore::read_stream`]. A block that cannot be decoded does not end

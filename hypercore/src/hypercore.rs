@@ -92,6 +92,12 @@ impl Hypercore {
         self.shared.lock().log.byte_length()
     }
 
+    /// Whether the core was [closed](Self::close) or [destroyed](Self::destroy), by whichever handle.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.lock().log.files().is_err()
+    }
+
     /// Whether blocks can be appended: not without the secret key or a signer, not while appends are
     /// [locked](Self::append_lock), and not where the core was found damaged.
     #[must_use]
@@ -142,13 +148,13 @@ impl Hypercore {
         self.shared.lock().log.has(index)
     }
 
-    /// Whether all of `blocks` are stored here.
+    /// Whether all of `blocks` are stored here: those of an empty range are, but not those of one that ends
+    /// before it starts. An open end means the present length.
     #[must_use]
     pub fn has_all(&self, blocks: impl RangeBounds<u64>) -> bool {
         let core = self.shared.lock();
-        core.log
-            .bitfield()
-            .has_all(resolve(&blocks, core.log.length()))
+        let blocks = bounds(&blocks, core.log.length());
+        blocks.start <= blocks.end && core.log.bitfield().has_all(blocks)
     }
 
     /// How many of `blocks` are stored here.
@@ -400,8 +406,17 @@ impl Hypercore {
     ///
     /// [`Error::Empty`], or as [`get`](Self::get).
     pub async fn head(&self) -> Result<Bytes> {
+        self.head_with(GetOptions::default()).await
+    }
+
+    /// The last block.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Empty`], or as [`get_with`](Self::get_with).
+    pub async fn head_with(&self, options: GetOptions) -> Result<Bytes> {
         let last = self.length().checked_sub(1).ok_or(Error::Empty)?;
-        self.get(last).await
+        self.get_with(last, options).await
     }
 
     /// Several blocks, asked for together. An open end means the present length, which is 0 in a

@@ -70,6 +70,7 @@ async fn ask(core: &Hypercore, number: u64) {
         assert!(read == expected, "{read} blocks of {blocks:?}");
     }
     assert!(!core.has(number) && core.has_all(number..number) && !core.has_all(0..=number));
+    assert!(!core.has_all(number..0) && !core.has_all(number..));
     assert_eq!(core.downloaded(0..=number), core.downloaded(..));
     assert_eq!(
         (

@@ -378,6 +378,9 @@ fn basic_value_encoding() {
         assert_eq!(numbers.append_batch([16, 1]).await.unwrap(), 1..3);
         assert_eq!(numbers.get(0).await.unwrap(), 255);
         assert_eq!(numbers.head().await.unwrap(), 1);
+        let local = GetOptions::local();
+        assert_eq!(numbers.head_with(local).await.unwrap(), 1);
+        assert_eq!(numbers.get_batch_with(1.., local).await.unwrap(), [16, 1]);
         assert_eq!(numbers.get_batch(..2).await.unwrap(), [255, 16]);
         assert_eq!(numbers.get_batch(..).await.unwrap(), [255, 16, 1]);
         assert_eq!(core.get(0).await.unwrap(), "ff");

@@ -18,6 +18,12 @@ fn head_is_the_last_block() {
         assert!(matches!(core.head().await, Err(Error::Empty)));
         core.append_batch(["a", "b"]).await.unwrap();
         assert_eq!(core.head().await.unwrap(), "b");
+        core.clear(1..2).await.unwrap();
+        let missing = core.head_with(GetOptions::local()).await;
+        assert!(
+            matches!(missing, Err(Error::BlockNotStored { index: 1 })),
+            "{missing:?}"
+        );
     });
 }
 
@@ -264,7 +270,9 @@ fn close_fails_what_waits_and_what_follows() {
         start(update.as_mut()).await;
         start(seek.as_mut()).await;
         start(download.as_mut()).await;
+        assert!(!core.is_closed());
         core.close().await.unwrap();
+        assert!(core.is_closed());
         assert!(matches!(get.await, Err(Error::Closed)));
         assert!(matches!(update.await, Err(Error::Closed)));
         assert!(matches!(seek.await, Err(Error::Closed)));
