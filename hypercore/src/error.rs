@@ -19,7 +19,7 @@ pub enum Error {
     /// The remote broke the wire protocol, or went silent.
     #[error(transparent)]
     Wire(#[from] hypercore_wire::Error),
-    /// A peer sent more distinct ranges than its share of memory holds.
+    /// A peer sent more distinct ranges than its share of memory holds, or runs of blocks that are malformed.
     #[error(transparent)]
     Bitfield(#[from] hypercore_bitfield::Error),
     /// The transport failed.
@@ -51,7 +51,7 @@ pub enum Error {
     /// There is nothing to open.
     #[error("no core is stored here")]
     NoCore,
-    /// `create` found a core.
+    /// [`create_new`](crate::OpenOptions::create_new) found a core.
     #[error("a core with the key {0} is stored here already")]
     CoreExists(PublicKey),
     /// The stored core is not the one asked for.
@@ -156,8 +156,9 @@ pub enum Error {
     /// An append failed, together with those it was grouped with: see [`cause`](Self::cause).
     #[error("the append failed: {0}")]
     Append(#[source] std::sync::Arc<Self>),
-    /// The log grew by other means while an append was under way.
-    #[error("the log was changed from elsewhere during an append")]
+    /// The log grew by other means while an append was under way, or what was
+    /// [put](crate::Hypercore::put) is of another history.
+    #[error("the log was changed from elsewhere during an append, or has another history")]
     Conflict,
     /// The core has been closed.
     #[error("the core is closed")]

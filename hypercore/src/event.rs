@@ -89,7 +89,7 @@ pub enum Event {
         /// The length of the longer of the two.
         length: u64,
     },
-    /// Blocks were dropped by `clear`.
+    /// Blocks were dropped by `clear`, or cut off by `truncate`.
     Clear {
         /// Which.
         blocks: Range<u64>,
@@ -121,7 +121,7 @@ impl fmt::Display for PeerId {
 const CAPACITY: usize = 65_536;
 
 /// The events of one core from the moment of [`crate::Hypercore::events`] on. Ends when the
-/// core is closed, or when its last handle and its last connection are gone.
+/// core is closed, or when nothing holds it any more: see [`Hypercore`](crate::Hypercore).
 #[derive(Debug)]
 pub struct Events {
     queue: Arc<Mutex<Queue>>,

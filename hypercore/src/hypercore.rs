@@ -168,7 +168,7 @@ impl Hypercore {
 
     /// How much of `blocks` is stored here. An open end means the present length.
     ///
-    /// No number gets smaller unless blocks are [cleared](Self::clear). The length that peers speak
+    /// No number gets smaller unless blocks are [cleared](Self::clear) or [cut off](Self::truncate). The length that peers speak
     /// of may be greater than the one that is known to exist: [`remote_length`](Self::remote_length).
     #[must_use]
     pub fn progress(&self, blocks: impl RangeBounds<u64>) -> Progress {
@@ -267,8 +267,9 @@ impl Hypercore {
     }
 
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.
-    /// They can be downloaded again. An open end means the length when the turn of this comes. Returns how
-    /// many blocks are stored afterwards.
+    /// They can be downloaded again, by a writer only over a connection that is
+    /// [told to](ReplicateOptions::download). An open end means the length when the turn of this comes.
+    /// Returns how many blocks are stored afterwards.
     ///
     /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
     ///
@@ -287,6 +288,8 @@ impl Hypercore {
     /// Whoever has a copy of them keeps it, and what is appended in their place is another history,
     /// which those copies refuse: only for logs, or ends of logs, that were never shared.
     ///
+    /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
+    ///
     /// # Errors
     ///
     /// When the core is not writable or shorter than that, when its hashes up to there are not all
@@ -303,6 +306,8 @@ impl Hypercore {
     ///
     /// A core that has a key already stays as it is.
     ///
+    /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
+    ///
     /// # Errors
     ///
     /// When the core is closed or the storage fails. Then it can be tried again.
@@ -315,7 +320,7 @@ impl Hypercore {
     ///
     /// # Errors
     ///
-    /// When the storage fails.
+    /// When the core is closed, was found damaged, or the storage fails.
     pub async fn flush(&self) -> Result<()> {
         self.shared.alone(Shared::flush).await
     }
@@ -344,6 +349,8 @@ impl Hypercore {
     /// Closes the core, for all handles, and removes its files. A directory stays. Whoever has a
     /// copy keeps it.
     ///
+    /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
+    ///
     /// # Errors
     ///
     /// When the core is closed already or the storage fails; the core is closed then, too.
@@ -359,7 +366,8 @@ impl Hypercore {
     /// # Errors
     ///
     /// When the core is closed, when the stored block is damaged
-    /// ([`is_corruption`](Error::is_corruption)), or when the storage fails; [`Error::Cancelled`].
+    /// ([`is_corruption`](Error::is_corruption)), or when the storage fails; [`Error::Cancelled`];
+    /// [`Error::BadRange`] for a block that no log has, from [`MAX_LENGTH`] on.
     pub async fn get(&self, index: u64) -> Result<Bytes> {
         self.get_with(index, GetOptions::default()).await
     }
@@ -369,8 +377,7 @@ impl Hypercore {
     /// # Errors
     ///
     /// As [`get`](Self::get); [`Error::BlockNotStored`], [`Error::NotAvailable`] and
-    /// [`Error::TimedOut`] as the options ask for; [`Error::BadRange`] for a block that no log has,
-    /// from [`MAX_LENGTH`] on.
+    /// [`Error::TimedOut`] as the options ask for.
     pub async fn get_with(&self, index: u64, options: GetOptions) -> Result<Bytes> {
         loop {
             if let Some(block) = self.shared.read_one(index)? {

@@ -314,7 +314,11 @@ impl OpenOptions {
     ///
     /// # Errors
     ///
-    /// When another process has it open, when it is damaged, and when it is not the one asked for.
+    /// When another process has it open, when it is damaged, when it is not the one asked for
+    /// ([`Error::OtherCore`]), when the keys that were given do not belong together
+    /// ([`Error::KeyMismatch`]), when it is there or not against the options ([`Error::CoreExists`],
+    /// [`Error::NoCore`]), when the storage fails, and when the operating system gives no randomness for a
+    /// new key.
     pub async fn open(self, path: impl AsRef<Path>) -> Result<Hypercore> {
         self.open_storage(Directory::new(path.as_ref())).await
     }
@@ -323,7 +327,8 @@ impl OpenOptions {
     ///
     /// # Errors
     ///
-    /// When the operating system gives no randomness.
+    /// [`Error::KeyMismatch`], [`Error::NoCore`] after `create_if_missing(false)`, and when the operating
+    /// system gives no randomness.
     pub async fn open_memory(self) -> Result<Hypercore> {
         self.open_storage(Memory::default()).await
     }
