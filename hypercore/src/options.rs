@@ -47,7 +47,8 @@ impl Durability {
     }
 }
 
-/// How to open or create a core, in the manner of [`std::fs::OpenOptions`].
+/// How to open or create a core, in the manner of [`std::fs::OpenOptions`]. A clone has its own copy of a
+/// key pair, and shares hooks and a signer.
 ///
 /// ```
 /// # futures_lite::future::block_on(async {
@@ -61,7 +62,7 @@ impl Durability {
 /// # Ok::<_, hypercore::Error>(())
 /// # }).unwrap();
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct OpenOptions {
     existing: Existing,
     key: Option<PublicKey>,
@@ -82,7 +83,8 @@ type WriteHook = dyn Fn(u64, &Bytes, Option<PeerId>) -> Result<(), Box<dyn std::
     + Sync;
 
 /// Who is asked before a block is stored.
-pub(crate) struct OnWrite(Box<WriteHook>);
+#[derive(Clone)]
+pub(crate) struct OnWrite(Arc<WriteHook>);
 
 impl OnWrite {
     pub(crate) fn ask(&self, index: u64, block: &Bytes, source: Option<PeerId>) -> Result<()> {
@@ -91,6 +93,7 @@ impl OnWrite {
 }
 
 /// Where a program keeps its state.
+#[derive(Clone)]
 struct State(Arc<dyn Storage>);
 
 impl fmt::Debug for State {
@@ -261,7 +264,7 @@ impl OpenOptions {
         + Sync
         + 'static,
     ) -> Self {
-        self.on_write = Some(OnWrite(Box::new(hook)));
+        self.on_write = Some(OnWrite(Arc::new(hook)));
         self
     }
 

@@ -1,6 +1,6 @@
 //! Who vouches for what is appended.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use hypercore_merkle::{
     Block, ChangeSet, KeyPair, PublicKey, Roots, Signature, TreeHead, Verifier, append,
@@ -74,18 +74,31 @@ pub(crate) enum Author {
     KeyPair(KeyPair),
     /// It is elsewhere.
     Elsewhere {
-        signer: Box<dyn Signer>,
+        signer: Arc<dyn Signer>,
         verifier: Box<Verifier>,
     },
     /// Nobody signs: the log is static, and not finished.
     Unsigned,
 }
 
+impl Clone for Author {
+    fn clone(&self) -> Self {
+        match self {
+            Self::KeyPair(pair) => Self::KeyPair(pair.duplicate()),
+            Self::Elsewhere { signer, verifier } => Self::Elsewhere {
+                signer: Arc::clone(signer),
+                verifier: verifier.clone(),
+            },
+            Self::Unsigned => Self::Unsigned,
+        }
+    }
+}
+
 impl Author {
     pub(crate) fn elsewhere(signer: impl Signer + 'static) -> Self {
         Self::Elsewhere {
             verifier: Box::new(Verifier::new(&signer.public_key())),
-            signer: Box::new(signer),
+            signer: Arc::new(signer),
         }
     }
 

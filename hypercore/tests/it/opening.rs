@@ -75,6 +75,24 @@ fn the_order_of_the_options_does_not_matter() {
 }
 
 #[test]
+fn options_can_be_used_again() {
+    run(async {
+        let options = OpenOptions::new()
+            .key_pair(KeyPair::from_seed(&[1; 32]))
+            .on_write(|_, block, _| match &block[..] {
+                b"no" => Err("no".into()),
+                _ => Ok(()),
+            });
+        for _ in 0..2 {
+            let core = options.clone().open_memory().await.unwrap();
+            assert_eq!(core.key(), KeyPair::from_seed(&[1; 32]).public_key());
+            core.append("yes").await.unwrap();
+            assert!(matches!(core.append("no").await, Err(Error::Refused(_))));
+        }
+    });
+}
+
+#[test]
 fn another_key_is_refused() {
     run(async {
         let memory = Memory::new();
