@@ -19,7 +19,7 @@ use crate::{
     Hypercore,
     error::Result,
     hypercore::resolve,
-    request::{Download, GetOptions, Position, setters},
+    request::{Download, GetOptions, Position, SeekOptions, setters},
 };
 
 /// Which blocks to [read](Hypercore::read_stream), and how.
@@ -188,11 +188,22 @@ impl Hypercore {
     /// # }).unwrap();
     /// ```
     pub fn byte_stream(&self, bytes: impl RangeBounds<u64>) -> ByteStream {
+        self.byte_stream_with(bytes, GetOptions::default())
+    }
+
+    /// The bytes `bytes` of the log: see [`byte_stream`](Self::byte_stream). The options hold for each block,
+    /// and for finding the first byte.
+    pub fn byte_stream_with(
+        &self,
+        bytes: impl RangeBounds<u64>,
+        options: GetOptions,
+    ) -> ByteStream {
         let reader = ByteReader {
             blocks: BlockReader::of(self),
             bytes: resolve(&bytes, self.byte_length()),
             index: None,
             ahead: Lookahead::new(BYTES_AHEAD),
+            options,
         };
         ByteStream {
             chunks: Box::pin(until_error(reader, ByteReader::next)),
@@ -367,6 +378,7 @@ struct ByteReader {
     /// The next block, once the first byte is found.
     index: Option<u64>,
     ahead: Lookahead,
+    options: GetOptions,
 }
 
 impl ByteReader {
@@ -378,15 +390,23 @@ impl ByteReader {
         let (index, skip) = match self.index {
             Some(index) => (index, 0),
             None => {
-                let sought = self.blocks.core.seek(self.bytes.start);
+                let options = SeekOptions {
+                    wait: self.options.wait,
+                    timeout: self.options.timeout,
+                    if_available: self.options.if_available,
+                    ..SeekOptions::default()
+                };
+                let sought = self.blocks.core.seek_with(self.bytes.start, options);
                 let Position { index, offset } = sought.await?;
                 (index, usize::try_from(offset).unwrap_or(usize::MAX))
             }
         };
         let core = &self.blocks.core;
-        self.ahead.reach(core, index..core.length());
+        if self.options.wait {
+            self.ahead.reach(core, index..core.length());
+        }
         let wanted = index..core.length().max(index + 1);
-        let mut chunk = self.blocks.next(wanted, GetOptions::default()).await?;
+        let mut chunk = self.blocks.next(wanted, self.options).await?;
         chunk.advance(skip.min(chunk.len()));
         chunk.truncate(usize::try_from(rest).unwrap_or(usize::MAX));
         self.bytes.start += chunk.len() as u64;

@@ -318,6 +318,36 @@ fn a_byte_stream_reads_across_blocks_of_a_peer() {
     });
 }
 
+/// A peer that had them may be gone.
+#[test]
+fn a_byte_stream_need_not_wait_for_ever() {
+    run(async {
+        let core = writer(3).await;
+        core.clear(1..2).await.unwrap();
+        let fails = async |core: &Hypercore, options, wanted: fn(&Error) -> bool| {
+            let mut bytes = core.byte_stream_with(3..14, options);
+            let mut read = Vec::new();
+            let error = soon("an end", bytes.read_to_end(&mut read)).await;
+            let error = error.unwrap_err().into_inner().unwrap();
+            let error = error.downcast_ref::<Error>().unwrap();
+            assert!(wanted(error), "{options:?}: {error:?}");
+            read
+        };
+        let is_missing = |error: &Error| matches!(error, Error::BlockNotStored { index: 1 });
+        let read = fails(&core, GetOptions::local(), is_missing).await;
+        assert_eq!(read, b"ck 0");
+        let available = GetOptions::default().if_available(true);
+        let is_unavailable = |error: &Error| matches!(error, Error::NotAvailable);
+        let read = fails(&core, available, is_unavailable).await;
+        assert_eq!(read, b"ck 0");
+        // Not even the place of the first byte is known.
+        let clone = clone_of(&core, true).await;
+        fails(&clone, available, is_unavailable).await;
+        let is_unknown = |error: &Error| matches!(error, Error::OutOfBounds { offset: 3, .. });
+        fails(&clone, GetOptions::local(), is_unknown).await;
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
