@@ -93,7 +93,7 @@ impl Codec for Utf8 {
     }
 }
 
-/// JSON and a newline, as Node writes it (`codecs/index.js`, ndjson).
+/// JSON and a newline, as Node writes it (`codecs/index.js`, ndjson). Feature `json`.
 #[cfg(feature = "json")]
 pub struct Json<T>(std::marker::PhantomData<fn(T) -> T>);
 

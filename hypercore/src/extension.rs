@@ -178,6 +178,7 @@ impl Extension {
     /// Longer messages go where both sides allow them, by
     /// [`Limits::extension_message`](crate::wire::Limits::extension_message) of their connections: a
     /// peer breaks off at one that is longer than it allows.
+    #[must_use = "it may not have been sent"]
     pub fn send(&self, message: impl Into<Bytes>, peer: PeerId) -> bool {
         let mut core = self.end.shared.lock();
         let peer = core.replicator.peer(peer);

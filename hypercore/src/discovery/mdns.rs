@@ -41,7 +41,7 @@ const MAX_PEERS: usize = 1024;
 /// How long the last words of an announcement may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// Peers on the local network.
+/// Peers on the local network. Feature `mdns`.
 ///
 /// Makes a thread that answers and, from the first lookup on, one that asks; they end with the last
 /// of this value and its announcements and lookups. Nothing leaves the local network.

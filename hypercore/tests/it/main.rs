@@ -1,5 +1,6 @@
 //! Tests of the facade through its public API.
 
+mod bounds;
 mod compat;
 mod connections;
 mod crash;
