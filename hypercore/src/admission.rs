@@ -12,6 +12,8 @@ use std::{
 
 use event_listener::Event;
 
+use crate::request::setters;
+
 /// How many connections a listener takes; see [`Admission`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -50,6 +52,17 @@ impl Default for AdmissionLimits {
         }
     }
 }
+
+setters!(AdmissionLimits {
+    connections: usize,
+    connections_of_address: usize,
+    handshakes: usize,
+    handshakes_of_address: usize,
+    handshake_age: Duration,
+    back_off: Duration,
+    max_back_off: Duration,
+    loopback: bool,
+});
 
 /// Why a connection was not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +110,7 @@ pub enum NotAdmitted {
 /// use std::time::Instant;
 /// use hypercore::{Admission, AdmissionLimits, ReplicateOptions};
 ///
-/// let admission = Admission::new(AdmissionLimits::default());
+/// let admission = Admission::new(AdmissionLimits::default().connections_of_address(4));
 /// // For each connection that was accepted:
 /// let admitted = admission.admit("192.0.2.1".parse().unwrap(), Instant::now()).unwrap();
 /// let handshake = admitted.clone();

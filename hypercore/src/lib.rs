@@ -87,7 +87,7 @@
 //!
 //! Futures of this crate run under any executor; they bring a timer (`async-io`) and threads for
 //! the disk (`blocking`). Transports are those of `futures-io`, so tokio's need
-//! `tokio_util::compat`. A connection runs while its future is polled, and is never a task of its own.
+//! `tokio_util::compat`; `futures-io` and `futures-core` 0.3 are part of the API. A connection runs while its future is polled, and is never a task of its own.
 //! What a core does by itself, on those threads, is to sync what was downloaded, or appended with
 //! [`Durability::Interval`], and to finish a change that had begun when its future was dropped. Dropping a
 //! core that is open syncs as well, on the thread that drops its last handle: `close().await` it instead.
@@ -151,6 +151,7 @@ pub use hypercore_merkle as merkle;
 pub use hypercore_merkle::{DiscoveryKey, KeyPair, ParseKeyError, PublicKey};
 pub use hypercore_storage as storage;
 pub use hypercore_wire as wire;
+pub use hypercore_wire::StaticKeyPair;
 
 pub use crate::{
     admission::{Admission, AdmissionLimits, Admitted, NotAdmitted},

@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    ops::{Range, RangeBounds, RangeFrom, RangeFull},
+    ops::{Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -101,11 +101,25 @@ impl From<RangeFull> for ReadOptions {
 
 impl From<Range<u64>> for ReadOptions {
     fn from(Range { start, end }: Range<u64>) -> Self {
-        Self {
-            start,
-            end: Some(end),
-            ..Self::default()
-        }
+        Self::default().start(start).end(end)
+    }
+}
+
+impl From<RangeTo<u64>> for ReadOptions {
+    fn from(RangeTo { end }: RangeTo<u64>) -> Self {
+        Self::default().end(end)
+    }
+}
+
+impl From<RangeInclusive<u64>> for ReadOptions {
+    fn from(blocks: RangeInclusive<u64>) -> Self {
+        resolve(&blocks, u64::MAX).into()
+    }
+}
+
+impl From<RangeToInclusive<u64>> for ReadOptions {
+    fn from(blocks: RangeToInclusive<u64>) -> Self {
+        resolve(&blocks, u64::MAX).into()
     }
 }
 

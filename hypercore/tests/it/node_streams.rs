@@ -492,6 +492,9 @@ fn options_are_written_as_one_expression() {
             ((3..).into(), 3..5),
             (ReadOptions::default().start(1).end(3), 1..3),
             (ReadOptions::from(2..9).wait(false).end(4), 2..4),
+            ((..2).into(), 0..2),
+            ((1..=2).into(), 1..3),
+            ((..=2).into(), 0..3),
         ] {
             let expected: Vec<_> = blocks.map(|index| format!("block {index}")).collect();
             assert_eq!(read(&core, options).await, expected, "{options:?}");
