@@ -275,11 +275,19 @@ impl Error {
     }
 }
 
+/// Of a kind that says what it can; the error itself is in [`get_ref`](io::Error::get_ref), but for that of
+/// a transport, which is given back.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Closed => io::ErrorKind::NotConnected,
+            Error::Wire(hypercore_wire::Error::UnexpectedEnd) => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::Other,
+        };
         match error {
             Error::Transport(error) => error,
-            other => Self::other(other),
+            other => Self::new(kind, other),
         }
     }
 }
@@ -289,5 +297,31 @@ pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 impl From<Corruption> for Error {
     fn from(corruption: Corruption) -> Self {
         Self::Corrupt(corruption)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_stream_says_what_kind_it_is_and_which() {
+        let end = || Error::Wire(hypercore_wire::Error::UnexpectedEnd);
+        for (error, kind) in [
+            (Error::TimedOut, io::ErrorKind::TimedOut),
+            (Error::Closed, io::ErrorKind::NotConnected),
+            (end(), io::ErrorKind::UnexpectedEof),
+            (Error::Empty, io::ErrorKind::Other),
+        ] {
+            let said = error.to_string();
+            let error = io::Error::from(error);
+            assert_eq!(error.kind(), kind, "{said}");
+            let inner = error
+                .get_ref()
+                .and_then(|error| error.downcast_ref::<Error>());
+            assert_eq!(inner.map(ToString::to_string), Some(said));
+        }
+        let reset = io::Error::from(Error::Transport(io::ErrorKind::ConnectionReset.into()));
+        assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
     }
 }
