@@ -1,4 +1,5 @@
-//! Follows a log that `tcp_server`, the command line or Node serves: prints every block, checked.
+//! Follows a log that `tcp_server`, the command line or Node serves: prints every block, checked. All of
+//! it stays in memory: for a long log, open a directory.
 //!
 //! ```text
 //! cargo run --release --example tcp_client -- KEY ADDRESS:PORT
@@ -8,7 +9,7 @@ use std::error::Error;
 
 use async_std::{net::TcpStream, task};
 use futures_lite::future;
-use hypercore::{Hypercore, PublicKey, ReplicateOptions, Role};
+use hypercore::{Ended, GetOptions, Hypercore, PublicKey, ReplicateOptions, Role};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,20 +22,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         let core = Hypercore::options().key(key).open_memory().await?;
         let socket = TcpStream::connect(address).await?;
         let connection = core.replicate(Role::Initiator, ReplicateOptions::live())?;
-        let connected = async {
-            println!("The connection is over: {}.", connection.run(socket).await?);
-            Ok(())
-        };
-        future::or(connected, print_blocks(&core)).await
+        let mut next = 0;
+        let printed = print_blocks(&core, &mut next, GetOptions::default()); // waits for blocks
+        let over = future::or(connection.run(socket), printed).await;
+        // What came together with the end is stored, and not printed yet.
+        let _ = print_blocks(&core, &mut next, GetOptions::local()).await;
+        println!("The connection is over: {}.", over?);
+        Ok(())
     })
 }
 
-/// Never done: there may always be another block.
-async fn print_blocks(core: &Hypercore) -> Result<(), Box<dyn Error>> {
-    let mut index = 0;
+/// Ends with an error: there may always be another block.
+async fn print_blocks(
+    core: &Hypercore,
+    next: &mut u64,
+    options: GetOptions,
+) -> Result<Ended, hypercore::Error> {
     loop {
-        let block = core.get(index).await?; // waits until a peer has sent it
-        println!("{index}: {}", String::from_utf8_lossy(&block));
-        index += 1;
+        let block = core.get_with(*next, options).await?;
+        println!("{next}: {}", String::from_utf8_lossy(&block));
+        *next += 1;
     }
 }
