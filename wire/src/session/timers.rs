@@ -80,6 +80,7 @@ impl Session {
         if !self.received_share.is_over() || !comes && has_been_read {
             self.received_share.pass_turn();
             self.waits = true;
+            self.unread = Some((now, self.bytes_received));
         }
     }
 
