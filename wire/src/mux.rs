@@ -107,7 +107,10 @@ pub struct Mux {
     /// remote may have answered our Open before it heard of the end, and then takes itself for verified.
     withdrawn: Vec<Withdrawn>,
     next_local: u32,
+    /// Whether the remote has shown that it knows the key of a log of ours: it may send long frames.
     verified: bool,
+    /// Whether both sides have opened a channel: then it takes us for verified, too.
+    matched: bool,
     extensions: Extensions,
     /// Whether the remote knows the extensions of the stream.
     extensions_sent: bool,
@@ -171,6 +174,7 @@ impl Mux {
             withdrawn: Vec::new(),
             next_local: 1,
             verified: false,
+            matched: false,
             extensions: Extensions::default(),
             extensions_sent: true,
             pending: Some(Pending::default()),
@@ -246,8 +250,7 @@ impl Mux {
         if opened {
             self.unmatched
                 .retain(|unmatched| *unmatched != discovery_key);
-            self.note_verified();
-            self.events.push_back(Event::Opened { channel: id });
+            self.opened(id);
         }
         Ok(id)
     }
@@ -514,7 +517,7 @@ impl Mux {
     ) -> Result<(), Error> {
         // Only a remote that has opened a channel of ours takes long frames. One that has not may be about to: then it
         // would take this for an offence.
-        let max = if self.verified {
+        let max = if self.matched {
             self.limits.frame
         } else {
             self.limits.frame.min(self.limits.unverified_frame)
@@ -601,6 +604,13 @@ impl Mux {
             discovery_key,
             key: local.key,
         });
+    }
+
+    /// Both sides have opened a channel.
+    fn opened(&mut self, channel: ChannelId) {
+        self.note_verified();
+        self.matched = true;
+        self.events.push_back(Event::Opened { channel });
     }
 
     /// The remote knows the key of a log of ours.

@@ -198,6 +198,11 @@ impl Work<'_> {
             if let Some(roots) = self.static_roots(probable)? {
                 return Ok(roots);
             }
+            let is_finished = newest.is_none() && !self.keys.writer && probable > 0;
+            if is_finished && self.files.is_marked(probable)? {
+                // Of a static log that was being finished: its blocks are whole, and the key is not.
+                return Err(Corruption::KeyMissing.into());
+            }
             let roots = self.go_on(Roots::new(), probable)?;
             return match newest {
                 // To start anew would be to forget everything, or to sign another history.

@@ -314,6 +314,11 @@ impl Connection {
             && self.session.may_receive()
     }
 
+    /// Whether nothing is read for want of memory.
+    pub(crate) fn lacks_memory(&self) -> bool {
+        !self.session.may_receive()
+    }
+
     /// Whether all is said: the rest is to flush and to close.
     pub(crate) fn is_finished(&self, now: Instant) -> bool {
         self.failed

@@ -331,11 +331,12 @@ impl Replicator {
     }
 
     /// The answer to a request was of no use.
-    pub(crate) fn refused(&mut self, id: PeerId, request: InFlight) {
+    pub(crate) fn refused(&mut self, id: PeerId, request: InFlight, log: &Log) {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.doubt_answers();
         }
         self.release(id, [request]);
+        self.settle(log);
     }
 
     /// A block from `id` has been verified and stored.
@@ -412,9 +413,12 @@ impl Replicator {
         };
         let gave_up = peer.give_up_opening(now);
         let forgotten = peer.check_deadline(now)?;
+        let forgot = !forgotten.is_empty();
         self.release(id, forgotten);
-        if gave_up {
+        if gave_up || forgot {
             self.settle(log);
+        }
+        if gave_up {
             self.wake_all();
         }
         if let Some(peer) = self.peers.get_mut(&id) {

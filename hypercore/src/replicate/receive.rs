@@ -99,7 +99,7 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
             Some(Taken::Stored { .. }) => finish(core, peer, request, block),
             Some(Taken::Refused(_)) => core.replicator.put_off(peer, request, &core.log),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
-                core.replicator.refused(peer, request);
+                core.replicator.refused(peer, request, &core.log);
             }
             Some(Taken::Undecided) => {
                 let undecided = core.replicator.undecided(peer, request, index, &core.log);

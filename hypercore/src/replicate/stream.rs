@@ -222,8 +222,8 @@ impl Replication {
             if connection.is_finished(now) && all_said || connection.is_overdue(now) {
                 return Poll::Ready(Ok(connection.ended()));
             }
-            let TakenIn { bytes, ended } = read_in(cx, transport, connection, gone)?;
-            let all_read = ended || bytes == 0;
+            let TakenIn { bytes, ended, left } = read_in(cx, transport, connection, gone)?;
+            let all_read = ended || bytes == 0 && !left;
             let may_be_gone = ended && connection.expects_nothing();
             if let Some(error) = gone.take_if(|_| all_read && !may_be_gone) {
                 return Poll::Ready(Err(Error::Transport(error)));
@@ -233,6 +233,10 @@ impl Replication {
             }
             let moved = sent > 0 || bytes > 0 || ended;
             if !moved && poll_change(wake, alarm, cx, connection, now).is_pending() {
+                // Nobody tells that there is memory again, and the alarm may have been set after it was.
+                if left && !connection.lacks_memory() {
+                    continue;
+                }
                 return Poll::Pending;
             }
             all_sent += sent;
@@ -285,6 +289,8 @@ struct TakenIn {
     bytes: usize,
     /// Nothing more will come.
     ended: bool,
+    /// There was no memory to read more.
+    left: bool,
 }
 
 /// Reads what is there, as far as it is looked at together, and looks at it.
@@ -317,10 +323,11 @@ fn read_in(
         }
         break;
     }
+    let left = connection.lacks_memory();
     if bytes > 0 {
         connection.handle_events(runtime::now())?;
     }
-    Ok(TakenIn { bytes, ended })
+    Ok(TakenIn { bytes, ended, left })
 }
 
 /// Whether the other end is gone, which it may be without having taken all we said; any other error
@@ -413,7 +420,7 @@ impl AsyncWrite for Replication {
             this.writer = Some(cx.waker().clone());
             // Whoever cannot write what is read here does not read either: time passes all the same.
             let rang = this.write_alarm.poll(cx, connection.deadline(now));
-            if rang.is_pending() {
+            if rang.is_pending() && !connection.may_receive() {
                 return Poll::Pending;
             }
             connection.offer_overdue(now);

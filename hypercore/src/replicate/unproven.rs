@@ -71,8 +71,7 @@ impl Replicator {
             Some(peer) => peer.could_not_prove(request.wanted, index),
             None => Ok(()),
         };
-        self.refused(id, request);
-        self.settle(log);
+        self.refused(id, request, log);
         noted
     }
 

@@ -76,6 +76,9 @@ fn a_line_names_nothing_hidden() {
     scene
         .run(["receive", &hidden])
         .fails(2, &["`.bash_profile`", "name a target"]);
+    scene
+        .run(["receive", &hidden, "."])
+        .fails(2, &[".bash_profile"]);
     assert!(!scene.path(".bash_profile").exists());
     scene.run(["receive", &hidden, "profile"]).ok();
     server.stop().ok();

@@ -231,7 +231,7 @@ fn a_static_log_is_whole_or_never_was() {
             let image = storage.power_cut(seed);
             let reopened = OpenOptions::new()
                 .create_if_missing(false)
-                .open_storage(image);
+                .open_storage(image.clone());
             block_on(async {
                 match (reopened.await, &key) {
                     (Ok(core), _) => {
@@ -243,7 +243,17 @@ fn a_static_log_is_whole_or_never_was() {
                     }
                     (Err(error), Ok(_)) => panic!("it was finished: {error}"),
                     (Err(Error::NoCore), Err(_)) => none += 1,
-                    (Err(Error::Corrupt(Corruption::KeyMissing)), Err(_)) => unfinished_ones += 1,
+                    (Err(Error::Corrupt(Corruption::KeyMissing)), Err(_)) => {
+                        unfinished_ones += 1;
+                        // It set all blocks aside.
+                        let blocks = image.read(FileName::Data);
+                        let repaired = Hypercore::repair_storage(image.clone()).await;
+                        assert!(matches!(
+                            repaired,
+                            Err(Error::Corrupt(Corruption::KeyMissing))
+                        ));
+                        assert_eq!(image.read(FileName::Data), blocks);
+                    }
                     (Err(error), Err(_)) => panic!("after operation {count}: {error}"),
                 }
             });

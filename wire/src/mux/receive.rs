@@ -63,28 +63,30 @@ impl Mux {
             self.reveal(stream, &discovery_key, &remote)?;
         }
         let channel = self.channels.entry(discovery_key).or_default();
-        let verified = match &channel.local {
+        let (ours, has_answered) = match &channel.local {
             Some(Local { id, key }) => {
                 if !is_capable(stream, key, &remote) {
                     return Err(Error::InvalidCapability);
                 }
-                self.events.push_back(Event::Opened { channel: *id });
-                true
+                (Some(*id), false)
             }
             None => {
                 self.unmatched_opens = self.unmatched_opens.saturating_add(1);
                 self.unmatched.push_back(discovery_key);
                 self.events.push_back(Event::RemoteOpened { discovery_key });
                 let mut withdrawn = self.withdrawn.iter();
-                withdrawn.any(|withdrawn| {
+                let has_answered = withdrawn.any(|withdrawn| {
                     withdrawn.discovery_key == discovery_key
                         && is_capable(stream, &withdrawn.key, &remote)
-                })
+                });
+                (None, has_answered)
             }
         };
         channel.remote = Some(remote);
         self.remote.insert(number, discovery_key);
-        if verified {
+        if let Some(id) = ours {
+            self.opened(id);
+        } else if has_answered {
             self.note_verified();
         }
         if self.unmatched.len() > self.limits.unmatched_channels

@@ -163,6 +163,29 @@ fn who_answers_an_open_that_was_taken_back_may_send_long_messages() {
     }
 }
 
+/// That it knows the key says nothing of what it knows of us: it took the message for that of a stranger.
+#[test]
+fn who_answers_an_open_that_was_taken_back_is_sent_no_long_messages() {
+    let long = Message::Data(Data {
+        value: Some(Bytes::from(vec![0x5a; 65_535])),
+        ..Data::default()
+    });
+    let mut pair = Pair::new(|_| {});
+    pair.drive();
+    let [first, second] = [KEY, [9; 32]].map(|key| pair.sides[0].open(&key).expect("a channel"));
+    pair.sides[0].close(first);
+    while pair.carry(0, usize::MAX) > 0 {}
+    pair.sides[1].open(&KEY).expect("we have shown the key");
+    while pair.carry(1, usize::MAX) > 0 {}
+    let sent = pair.sides[0].send(second, &long);
+    assert!(
+        matches!(sent, Err(Error::MessageTooLarge { .. })),
+        "{sent:?}"
+    );
+    pair.drive();
+    assert_eq!(pair.sides[1].error(), None);
+}
+
 /// A message stream that is encrypted elsewhere: here, not at all.
 struct Elsewhere {
     split: Split,

@@ -8,13 +8,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal, Read, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use hypercore::{
     AppendLock, Error, KeyPair,
-    storage::{Directory, FeedFiles},
+    merkle::MAX_LENGTH,
+    storage::{self, Directory, FeedFiles},
 };
 use zeroize::Zeroizing;
 
@@ -120,10 +122,10 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
             dir.display()
         )));
     }
-    let exported = Exported {
-        pair: stored_pair(dir)?,
-        length,
-    };
+    let (pair, signed) = stored_pair(dir)?;
+    // Of a damaged one not all is claimed that was signed.
+    let length = length.max(signed);
+    let exported = Exported { pair, length };
     let text = exported.to_text();
     if args.file == Path::new("-") {
         if io::stdout().is_terminal() {
@@ -165,12 +167,14 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
     Ok(())
 }
 
-fn stored_pair(dir: &Path) -> Result<KeyPair> {
-    let secret = FeedFiles::open(std::sync::Arc::new(Directory::new(dir)))
-        .and_then(|files| files.secret_key())
-        .map_err(|error| Failure::core(error.into(), dir))?;
+fn stored_pair(dir: &Path) -> Result<(KeyPair, u64)> {
+    let failed = |error: storage::Error| Failure::core(error.into(), dir);
+    let files = FeedFiles::open(Arc::new(Directory::new(dir))).map_err(failed)?;
+    let secret = files.secret_key().map_err(failed)?;
     let secret = secret.ok_or_else(|| Failure::core(Error::NotWritable, dir))?;
-    KeyPair::from_bytes(&secret).map_err(|error| Failure::core(error.into(), dir))
+    let pair = KeyPair::from_bytes(&secret).map_err(|error| Failure::core(error.into(), dir))?;
+    let last = files.previous_signature(MAX_LENGTH).map_err(failed)?;
+    Ok((pair, last.map_or(0, |(block, _)| block + 1)))
 }
 
 /// Makes `path`, which must not exist, for its owner alone.

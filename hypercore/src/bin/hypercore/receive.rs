@@ -94,7 +94,11 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
             ));
         }
     } else {
-        if args.target.is_none() && link.name.starts_with('.') {
+        let is_named = args
+            .target
+            .as_deref()
+            .is_some_and(|wanted| target == wanted.components().collect::<PathBuf>());
+        if !is_named && link.name.starts_with('.') {
             return Err(Failure::new(
                 Exit::Usage,
                 format!(

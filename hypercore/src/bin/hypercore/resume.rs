@@ -5,7 +5,7 @@ use hypercore::Error;
 
 use crate::{
     args::{Manners, ResumeArgs},
-    commands::{close, open},
+    commands::{close, open, require_writable},
     errors::{Exit, Failure, Result},
     output::{Output, blocks},
     signals::Signals,
@@ -26,6 +26,8 @@ pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
     let failed = |error| Failure::core(error, &dir);
     match core.check_writable() {
         Ok(()) | Err(Error::AppendLocked(_)) => {}
+        // Perhaps peers have what is damaged.
+        Err(_) if core.append_lock().is_some() && !accept_fork_risk => {}
         Err(error) => return Err(failed(error)),
     }
     let before = core.length();
@@ -44,8 +46,16 @@ pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
         };
         future::or(stop, fetch).await
     };
+    let was_damaged = core.recovery().is_some_and(|found| found.damage.is_some());
     close(&core, &dir).await?;
     resumed?;
+    if was_damaged {
+        // Opening finds out whether it is whole now.
+        let core = open(&dir).await?;
+        let writable = require_writable(&core, &dir);
+        close(&core, &dir).await?;
+        writable?;
+    }
     let length = core.length();
     Output::new(&format, manners).result(
         &[

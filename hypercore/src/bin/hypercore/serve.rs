@@ -371,7 +371,18 @@ async fn append_lines(core: &Hypercore, dir: &Path, wanted: bool) -> Result<()> 
 /// Tells what happens.
 async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<()> {
     let mut events = core.events();
-    while let Some(event) = events.next().await {
+    let mut has_missed = false;
+    loop {
+        let event = match future::poll_once(events.next()).await {
+            None if has_missed => {
+                has_missed = false;
+                peers.forget_gone();
+                continue;
+            }
+            None => events.next().await,
+            Some(event) => event,
+        };
+        let Some(event) = event else { break };
         output.room().await?;
         match event {
             Event::Append { length } => {
@@ -412,8 +423,8 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                 )?;
                 output.remark(format_args!("{address} left: {}", plain(&reason)));
             }
-            // Some of those that were not told may have been of peers that left.
-            Event::Lagged { .. } => peers.forget_gone(),
+            // What was not told may have been of peers that left. Those of whom more is told come first.
+            Event::Lagged { .. } => has_missed = true,
             _ => {}
         }
     }

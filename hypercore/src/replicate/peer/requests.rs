@@ -321,9 +321,14 @@ impl Peer {
     fn byte_timeout_at(&self) -> Option<Instant> {
         let mut requests = self.in_flight.iter();
         let byte = requests.find(|request| matches!(request.wanted, Wanted::Byte(_)))?;
-        let since = byte.stamp.sent.max(self.last_answer);
-        let heard = self.options.load.last_heard().unwrap_or(since);
-        since.max(heard).checked_add(self.options.timeout?)
+        let since = byte.stamp.sent.max(self.last_sign());
+        since.checked_add(self.options.timeout?)
+    }
+
+    /// When the remote was last busy with us: it answered, or bytes of a long answer came.
+    fn last_sign(&self) -> Instant {
+        let heard = self.options.load.last_heard();
+        heard.unwrap_or(self.last_answer).max(self.last_answer)
     }
 
     /// When a request will have waited for too long.
@@ -354,11 +359,14 @@ impl Peer {
     /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
-        let forgotten = if self.byte_timeout_at().is_some_and(|at| at <= now) {
-            self.give_up(|request| matches!(request.wanted, Wanted::Byte(_)))
-        } else {
-            Vec::new()
-        };
+        let last = self.last_sign();
+        let timeout = self.options.timeout;
+        let forgotten = self.give_up(|request| {
+            let is_byte = matches!(request.wanted, Wanted::Byte(_));
+            let since = request.stamp.sent.max(last);
+            let at = timeout.and_then(|timeout| since.checked_add(timeout));
+            is_byte && at.is_some_and(|at| at <= now)
+        });
         if self.timeout_at().is_some_and(|at| at <= now) {
             let seconds = self
                 .options

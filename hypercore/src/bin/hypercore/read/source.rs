@@ -304,6 +304,8 @@ impl Source {
             if calls.are_over() {
                 self.alone(calls.take_reasons(), !opened.is_empty(), follow)?;
                 if !follow {
+                    // What is here is read, if there was no time for that before.
+                    let _ = ready.try_send(());
                     drop(events);
                     return future::pending().await;
                 }
