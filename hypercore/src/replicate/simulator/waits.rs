@@ -8,15 +8,17 @@ use std::{
 
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
+use hypercore_wire::{Have, Message};
 
 use super::{
     EQUAL_BLOCKS, World, good_conditions,
     network::{Cable, Conditions},
     open, plain,
+    remote::Remote,
 };
 use crate::{
     Error, GetOptions, Goal, Hypercore, Progress, Role, SeekOptions, UpdateOptions, WaitsOn,
-    runtime::simulated::Runtime,
+    runtime::simulated::{self, Runtime},
 };
 
 const MOMENT: Duration = Duration::from_secs(1);
@@ -268,6 +270,51 @@ fn what_is_of_two_histories_is_not_available() {
             "{} {asked}",
             waiting.get()
         );
+    });
+}
+
+/// Nobody was asked any more, and nobody told whoever waited.
+#[test]
+fn a_byte_that_is_given_up_after_downloading_was_stopped() {
+    Runtime::run(0, |runtime| {
+        let key = KeyPair::from_seed(&[1; 32]).public_key();
+        let core = open(&Memory::new(), key, None, true);
+        let ours = core.replicate(Role::Initiator, plain(true));
+        let mut ours = ours.expect("it is open");
+        let mut remote = Remote::new(&core);
+        runtime.spawn(async move {
+            remote.open(&mut ours).await;
+            // Of all that was asked about, but nothing else that it is asked.
+            remote.say(&Message::Have(Have {
+                start: 0,
+                length: 1 << 20,
+                bitfield: None,
+                ack: false,
+            }));
+            loop {
+                remote.write(&mut ours).await;
+                remote.read(&mut ours).await;
+                simulated::sleep(MOMENT).await;
+                let now = crate::runtime::now();
+                remote.session.handle_timeout(now).expect("it is heard");
+            }
+        });
+        let ended = Rc::new(RefCell::new(None));
+        let (seeking, end) = (core.clone(), Rc::clone(&ended));
+        runtime.run_for(2 * MOMENT);
+        runtime.spawn(async move {
+            let options = SeekOptions::default().if_available(true);
+            *end.borrow_mut() = Some(seeking.seek_with(5, options).await);
+        });
+        runtime.run_for(2 * MOMENT);
+        assert_eq!(core.peers()[0].in_flight, 1, "it is asked for");
+        core.set_downloading(false);
+        runtime.run_for(2 * MOMENT);
+        assert!(ended.borrow().is_none());
+        runtime.run_for(25 * MOMENT);
+        let ended = ended.borrow_mut().take();
+        assert!(matches!(ended, Some(Err(Error::NotAvailable))), "{ended:?}");
+        assert_eq!(core.peers().len(), 1);
     });
 }
 
