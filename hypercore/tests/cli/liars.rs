@@ -401,3 +401,38 @@ fn another_history() {
     let histories: BTreeSet<bool> = stored.map(of_other).collect();
     assert!(histories.len() <= 1, "blocks of both");
 }
+
+/// Opens the core and closes it in one breath, with the connection.
+fn leave_at_once(mut stream: TcpStream) {
+    let options = SessionOptions::new(Role::Responder).unwrap();
+    let mut session = Session::new(options, Instant::now()).unwrap();
+    let key = hex::decode(KEY).unwrap().try_into().unwrap();
+    let mut buffer = [0; 4096];
+    loop {
+        let count = stream.read(&mut buffer).unwrap();
+        session.receive(Instant::now(), &buffer[..count]).unwrap();
+        let is_there = matches!(session.poll_event(), Some(Event::Handshake { .. }));
+        if is_there {
+            let channel = session.open(&key).unwrap();
+            session.close(channel);
+        }
+        stream.write_all(session.outgoing()).unwrap();
+        session.sent(Instant::now(), session.outgoing().len());
+        if is_there {
+            return;
+        }
+    }
+}
+
+/// It was waited for without end.
+#[test]
+fn one_that_leaves_at_once() {
+    let scene = Scene::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || leave_at_once(listener.accept().unwrap().0));
+    let start = Instant::now();
+    let done = scene.run(["get", KEY, "0", "--connect", &address]);
+    done.fails(6, &["the last peer is gone"]);
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
