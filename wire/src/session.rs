@@ -41,8 +41,8 @@ pub struct SessionOptions {
     /// [`Mux::discreet`].
     pub discreet: bool,
     /// The time without a received byte after which the session ends. After half of it without a
-    /// sent byte a keep-alive goes out. `None` switches both off, as does none at all (0), which is how
-    /// hypercore-protocol spells it.
+    /// sent byte a keep-alive goes out. `None` switches both off, and so does zero, as in
+    /// hypercore-protocol.
     pub timeout: Option<Duration>,
     /// What the remote may make us keep and wait for.
     pub limits: Limits,
@@ -155,9 +155,9 @@ pub struct Session {
     /// Since when bytes wait of which the remote takes none. What is sent is sent without the time: the
     /// next call that tells it begins the wait.
     blocked_since: Option<Instant>,
-    /// Whether we did not read when we last looked, because memory was short,
+    /// Whether we did not read when we last looked, because memory was short.
     waits: bool,
-    /// when we last did not, or began again, and the bytes received by then.
+    /// When we last did not read because of that, or began to read again, and the bytes received by then.
     unread: Option<(Instant, u64)>,
     keep_alives: Rate,
     unmatched: Rate,

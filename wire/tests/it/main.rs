@@ -1,5 +1,6 @@
 //! The wire protocol against bytes recorded from Node, against a hostile remote, and against itself.
 
+mod budget;
 mod channels;
 mod discreet;
 mod extremes;

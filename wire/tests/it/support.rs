@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use hypercore_wire::{
-    Body, Close, Error, Event, Frame, Limits, Message, Open, Role, Session, SessionOptions,
+    Body, Close, Data, Error, Event, Frame, Limits, Message, Open, Role, Session, SessionOptions,
     StaticKeyPair, discovery_key,
 };
 use serde_json::{Value, json};
@@ -268,4 +268,25 @@ impl Pair {
         self.now = end;
         Ok(())
     }
+}
+
+/// Sends until the send buffer, of 10,000 bytes, is full. Returns how many are in it.
+pub(crate) fn fill(session: &mut Session) -> usize {
+    let channel = session.open(&KEY).expect("a channel");
+    let value = Some(Bytes::from(vec![0; 1000]));
+    let data = Message::Data(Data {
+        value,
+        ..Data::default()
+    });
+    for _ in 0..1000 {
+        match session.send(channel, &data) {
+            Ok(()) => {}
+            Err(Error::SendBufferFull { buffered, max }) => {
+                assert!(max == 10_000 && buffered > max);
+                return session.buffered();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the send buffer has no end");
 }

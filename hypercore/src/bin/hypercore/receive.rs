@@ -228,12 +228,11 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         }
         Err(error) => {
             close(&core, &dir).await?;
-            return Err(
-                cause_in_core(&error, &dir).unwrap_or_else(|| match to_stdout {
-                    true => Failure::output(&error),
-                    false => unwritable(&target, &dir, &error),
-                }),
-            );
+            return Err(match cause_in_core(&error) {
+                Some(error) => unreadable(error, &dir),
+                None if to_stdout => Failure::output(&error),
+                None => unwritable(&target, &dir, &error),
+            });
         }
     }
     if keep {
@@ -415,21 +414,20 @@ fn unreadable(error: &Error, dir: &Path) -> Failure {
     Failure::new(Exit::Damaged, words)
 }
 
-/// What the core in `dir` said, if that is why the target could not be written.
-fn cause_in_core(error: &io::Error, dir: &Path) -> Option<Failure> {
-    let mut cause: Option<&(dyn error::Error + 'static)> = Some(error);
+/// What the core said, if that is why the target could not be written.
+fn cause_in_core(error: &io::Error) -> Option<&Error> {
+    type Cause<'a> = Option<&'a (dyn error::Error + 'static)>;
+    fn within(error: &io::Error) -> Cause<'_> {
+        error.get_ref().map(|cause| cause as _)
+    }
+    let mut cause = within(error);
     while let Some(error) = cause {
-        let of_core = match error.downcast_ref::<io::Error>() {
-            Some(error) => error.get_ref().and_then(|it| it.downcast_ref::<Error>()),
-            None => error.downcast_ref::<Error>(),
-        };
-        if let Some(error) = of_core {
-            return Some(unreadable(error, dir));
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
+        // An error of the system hides what it was made of from `source`.
         cause = match error.downcast_ref::<io::Error>() {
-            Some(error) => error
-                .get_ref()
-                .map(|it| it as &(dyn error::Error + 'static)),
+            Some(error) => within(error),
             None => error.source(),
         };
     }

@@ -91,12 +91,12 @@ pub(super) struct Source {
     has_hope: Cell<bool>,
     /// Since when somebody is found.
     met: Cell<Option<Instant>>,
-    /// Why the last peer is gone, behind which nobody comes any more: only what is here is read then.
+    /// Why the last peer is gone, after whom nobody comes any more: only what is here is read then.
     gone: RefCell<Option<String>>,
-    /// Dropped at that moment,
-    may_come: RefCell<Option<Sender<Infallible>>>,
-    /// which ends this.
-    comes: Receiver<Infallible>,
+    /// Dropped when the last peer is gone.
+    not_gone: RefCell<Option<Sender<Infallible>>>,
+    /// Ends when the last peer is gone.
+    until_gone: Receiver<Infallible>,
 }
 
 impl Source {
@@ -120,7 +120,7 @@ impl Source {
                 core.map_err(|error| Failure::core(error, name))?
             }
         };
-        let (may_come, comes) = async_channel::bounded(1);
+        let (not_gone, until_gone) = async_channel::bounded(1);
         Ok(Self {
             core,
             name: name.to_owned(),
@@ -132,8 +132,8 @@ impl Source {
             has_hope: Cell::new(false),
             met: Cell::new(None),
             gone: RefCell::default(),
-            may_come: RefCell::new(Some(may_come)),
-            comes,
+            not_gone: RefCell::new(Some(not_gone)),
+            until_gone,
         })
     }
 
@@ -329,7 +329,7 @@ impl Source {
         }
         // Whoever reads slowly may have all of it here.
         *self.gone.borrow_mut() = Some(reasons);
-        self.may_come.take();
+        self.not_gone.take();
         Ok(())
     }
 
@@ -344,7 +344,7 @@ impl Source {
     /// What becomes of `asked`; `None` once nobody comes any more who could answer.
     async fn unless_gone<T>(&self, asked: impl Future<Output = T>) -> Option<T> {
         let gone = async {
-            let _ = self.comes.recv().await;
+            let _ = self.until_gone.recv().await;
             None
         };
         future::or(async { Some(asked.await) }, gone).await
