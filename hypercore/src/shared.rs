@@ -30,7 +30,7 @@ use crate::{
     event::PeerId,
     log::{self, Appends, Durable, GuardFile, Log},
     options::OnWrite,
-    signer::Author,
+    signer::{Author, Checking},
     turns::Turns,
 };
 
@@ -115,7 +115,9 @@ impl Shared {
         };
         let appending = Appending(self);
         let change = self
-            .write(&files, || author.append(&roots, blocks))
+            .write(&files, || {
+                author.append(&roots, blocks, Checking::of(&files))
+            })
             .map_err(|error| {
                 if error.leaves_files_unknown {
                     self.lock().log.poison();
@@ -244,7 +246,15 @@ impl Shared {
     }
 
     fn flush_and_note(&self, appends: Appends) -> Result<()> {
-        let files = Arc::clone(self.lock().log.writable_files()?);
+        let files = {
+            let core = self.lock();
+            let files = Arc::clone(core.log.writable_files()?);
+            if Checking::of(&files) == Checking::WhenShown {
+                // Whoever opens the log again goes by it.
+                core.log.signature(core.log.length())?;
+            }
+            files
+        };
         self.sync(|| files.sync_content())?;
         self.write_pages()?;
         self.sync_pages(Some(appends))

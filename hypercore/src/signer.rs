@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use hypercore_merkle::{
     Block, ChangeSet, KeyPair, PublicKey, Roots, Signature, TreeHead, Verifier, append,
 };
+use hypercore_storage::FeedFiles;
 
 use crate::error::{Error, Result};
 
@@ -68,6 +69,26 @@ impl Signer for KeyPair {
     }
 }
 
+/// When the signature of an append is checked: always before it leaves this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checking {
+    /// Before it is written.
+    AtOnce,
+    /// When it is [shown](crate::log::Log::signature), for what is written stays in memory. Until the
+    /// next append it is the one that is shown, and afterwards it seldom is.
+    WhenShown,
+}
+
+impl Checking {
+    pub(crate) fn of(files: &FeedFiles) -> Self {
+        if files.storage().never_waits() {
+            Self::WhenShown
+        } else {
+            Self::AtOnce
+        }
+    }
+}
+
 /// Who may append.
 pub(crate) enum Author {
     /// The secret key is here.
@@ -120,16 +141,32 @@ impl Author {
         matches!(self, Self::Elsewhere { .. })
     }
 
-    /// Appends `blocks` to the log that `roots` stand for, with a signature that is right if there
-    /// is one.
-    pub(crate) fn append(&self, roots: &Roots, blocks: Vec<Block>) -> Result<ChangeSet> {
+    /// Appends `blocks` to the log that `roots` stand for, with a signature if somebody signs it.
+    pub(crate) fn append(
+        &self,
+        roots: &Roots,
+        blocks: Vec<Block>,
+        checking: Checking,
+    ) -> Result<ChangeSet> {
         match self {
+            Self::KeyPair(pair) if checking == Checking::WhenShown => {
+                Ok(append::append_unchecked(roots, blocks, pair)?)
+            }
             Self::KeyPair(pair) => Ok(append::append(roots, blocks, pair)?),
             Self::Elsewhere { signer, verifier } => {
                 let sign = |head: &TreeHead| signer.sign(head).map_err(Error::Signer);
                 append::append_with(roots, blocks, verifier, sign)
             }
             Self::Unsigned => Ok(append::unsigned(roots, blocks)?),
+        }
+    }
+
+    /// Whether a signature that may not have been checked is right.
+    pub(crate) fn has_signed(&self, head: &TreeHead, signature: &Signature) -> bool {
+        match self {
+            Self::KeyPair(pair) => pair.has_signed(head, signature),
+            // Nobody trusts what comes from elsewhere.
+            Self::Elsewhere { .. } | Self::Unsigned => true,
         }
     }
 

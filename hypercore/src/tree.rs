@@ -37,11 +37,18 @@ impl Hypercore {
     pub async fn signature(&self, index: u64) -> Result<Option<(u64, Signature)>> {
         let files = Arc::clone(self.shared().lock().log.files()?);
         let found = match files.signature(index)? {
-            Some(bytes) => Some((index, bytes)),
+            Some(_) => Some(index),
             // The next one may be as far away as the log is long.
-            None => runtime::unblock(move || files.next_signature(index)).await?,
+            None => {
+                let next = runtime::unblock(move || files.next_signature(index)).await?;
+                next.map(|(index, _)| index)
+            }
         };
-        Ok(found.map(|(index, bytes)| (index, Signature::from(bytes))))
+        let Some(index) = found else {
+            return Ok(None);
+        };
+        let signature = self.shared().lock().log.signature(index + 1)?;
+        Ok(signature.map(|signature| (index, signature)))
     }
 
     /// Whether `signature` is one of the writer's over the log that ends with block `index`.

@@ -22,11 +22,28 @@ pub const MAX_BLOCK_SIZE: u64 = 8 * 1024 * 1024;
 /// If a block or the log would become too large, which is found before anything is computed, or if
 /// the new signature turns out to be wrong.
 pub fn append(roots: &Roots, blocks: Vec<Block>, key_pair: &KeyPair) -> Result<ChangeSet> {
-    let check = |head: &TreeHead, signature: &Signature| key_pair.signed(head, signature);
+    let check = |head: &TreeHead, signature: &Signature| key_pair.has_signed(head, signature);
     seal(
         unsigned(roots, blocks)?,
         |head| Ok(key_pair.sign(head)),
         check,
+    )
+}
+
+/// As [`append()`], with a signature that is not checked, which is half the time. Somebody has to ask
+/// [`KeyPair::has_signed`] before it leaves this process.
+///
+/// # Errors
+/// If a block or the log would become too large.
+pub fn append_unchecked(
+    roots: &Roots,
+    blocks: Vec<Block>,
+    key_pair: &KeyPair,
+) -> Result<ChangeSet> {
+    seal(
+        unsigned(roots, blocks)?,
+        |head| Ok(key_pair.sign(head)),
+        |_, _| true,
     )
 }
 

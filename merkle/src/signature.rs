@@ -170,17 +170,18 @@ impl KeyPair {
     pub fn sign_checked(&self, head: &TreeHead) -> Result<Signature> {
         let signature = self.sign(head);
         let length = head.length;
-        self.signed(head, &signature)
+        self.has_signed(head, &signature)
             .then_some(signature)
             .ok_or(Error::FaultySignature { length })
     }
 
-    /// Whether a signature just made is right: a computer that miscounts must not publish one.
+    /// Whether a signature of this key pair is right: a computer that miscounts must not publish one.
     ///
     /// The signature `(R, s)` is, if `s·B = R + k·A`. The owner knows the `a` in `A = a·B`, and asks
     /// whether `(s − k·a)·B = R`: one product with the base point, which has tables, and half the
     /// time of [`Verifier::verify`]. A seed that has changed in memory is noticed as well: there are two.
-    pub(crate) fn signed(&self, head: &TreeHead, signature: &Signature) -> bool {
+    #[must_use]
+    pub fn has_signed(&self, head: &TreeHead, signature: &Signature) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         let Some(s) = Scalar::from_canonical_bytes(*signature.s_bytes()).into_option() else {
             return false;
@@ -385,7 +386,7 @@ mod tests {
                 flip(&mut signature.0, bit);
             }
             let verifier = Verifier::new(&pair.public_key());
-            prop_assert_eq!(pair.signed(&head, &signature), bit.is_none());
+            prop_assert_eq!(pair.has_signed(&head, &signature), bit.is_none());
             prop_assert_eq!(verifier.verify(&head, &signature), bit.is_none());
         }
 
@@ -407,7 +408,7 @@ mod tests {
         let pair = KeyPair::from_seed(&[7; 32]);
         let head = a_head([1; 32], 1);
         let signature = pair.sign_checked(&head).unwrap();
-        assert!(!pair.signed(&a_head([1; 32], 2), &signature));
-        assert!(!pair.signed(&a_head([2; 32], 1), &signature));
+        assert!(!pair.has_signed(&a_head([1; 32], 2), &signature));
+        assert!(!pair.has_signed(&a_head([2; 32], 1), &signature));
     }
 }

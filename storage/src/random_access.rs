@@ -72,8 +72,9 @@ pub trait Storage: Send + Sync {
         false
     }
 
-    /// Whether nothing that is asked of it waits for a device, so that no thread is needed to wait
-    /// there. The default is no.
+    /// Whether all that is written stays in the memory of this process: nothing that is asked of it
+    /// waits for a device, so that no thread is needed to wait there, and nobody else sees it, so that
+    /// own signatures are checked when they are shown. The default is no.
     fn never_waits(&self) -> bool {
         false
     }

@@ -88,6 +88,7 @@ impl Log {
             self.bitfield.tree_clear(node.get());
         }
         self.set_end(roots.head(), roots);
+        self.shown_length.set(0);
         self.withheld = self.withheld.filter(|&start| start < self.head.length);
     }
 }

@@ -17,7 +17,7 @@ mod torn;
 mod tree;
 mod witness;
 
-use std::{ops::Range, sync::Arc};
+use std::{cell::Cell, ops::Range, sync::Arc};
 
 use hypercore_bitfield::{Bitfield, RemoteBitfield};
 use hypercore_merkle::{ChangeSet, DiscoveryKey, NodeIndex, PublicKey, Roots, TreeHead, Verifier};
@@ -84,6 +84,8 @@ pub(crate) struct Log {
     checked: RemoteBitfield,
     /// How often blocks were taken out.
     cleared: u64,
+    /// The length whose signature was last found right to be shown.
+    shown_length: Cell<u64>,
     roots: Roots,
     head: TreeHead,
     recovery: Option<Recovery>,

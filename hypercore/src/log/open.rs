@@ -1,6 +1,6 @@
 //! Finding a log in its files, or making a new one.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::{KeyPair, PublicKey, Roots, Verifier};
@@ -85,6 +85,7 @@ impl Log {
             guard: guard?,
             lock: None,
             cleared: 0,
+            shown_length: Cell::new(0),
             resuming: 0,
             resumed_from: None,
             fork: None,

@@ -11,7 +11,8 @@ use hypercore_merkle::{
 use super::{Log, Vouched, append::blocks_of, torn::is_half};
 use crate::{
     block_set::BlockSet,
-    error::{Error, Result},
+    error::{Corruption, Error, Result},
+    signer::Checking,
 };
 
 /// The tree bits of a bitfield, as the maths wants to see them.
@@ -168,13 +169,37 @@ impl Log {
         let nodes = files.required_nodes(&plan.nodes)?;
         let signature = match (plan.verified_by / 2, self.vouched) {
             (0, _) | (_, Vouched::Static) => None,
-            (length, _) => match files.signature(length - 1)? {
-                Some(signature) if !is_half(&signature) => Some(Signature::from(signature)),
+            (length, _) => match self.signature(length)? {
+                Some(signature) if !is_half(signature.as_bytes()) => Some(signature),
                 // A sparse log may know a subtree whose own signature it never saw, or lost.
                 _ => return Ok(None),
             },
         };
         Ok(Some(Proof { nodes, signature }))
+    }
+
+    /// The signature of the first `length` blocks, if it is stored, for others to see.
+    pub(crate) fn signature(&self, length: u64) -> Result<Option<Signature>> {
+        let Some(last) = length.checked_sub(1) else {
+            return Ok(None);
+        };
+        let files = self.files()?;
+        let signature = files.signature(last)?.map(Signature::from);
+        if let (Some(signature), Some(author)) = (&signature, &self.author)
+            && Checking::of(files) == Checking::WhenShown
+            && self.shown_length.get() != length
+        {
+            let head = match length == self.head.length {
+                true => self.head,
+                false => self.roots_at(length)?.head(),
+            };
+            if !author.has_signed(&head, signature) {
+                // Not made again: if the tree is what is damaged, that would sign a second history.
+                return Err(Corruption::Signature { length }.into());
+            }
+            self.shown_length.set(length);
+        }
+        Ok(signature)
     }
 
     /// What we know around block `index`, for a request: see [`tree_index::digest`].

@@ -116,11 +116,8 @@ impl Log {
         theirs: SignedRoots,
         nodes: &BTreeMap<NodeIndex, Node>,
     ) -> Result<Option<ForkProof>> {
-        let Some(last) = self.head.length.checked_sub(1) else {
-            return Ok(None);
-        };
         let files = self.files()?;
-        let Some(signature) = files.signature(last)? else {
+        let Some(signature) = self.signature(self.head.length)? else {
             return Ok(None);
         };
         if self.vouched != Vouched::Signed {
@@ -128,7 +125,7 @@ impl Log {
         }
         let ours = SignedRoots {
             roots: self.roots.clone(),
-            signature: Signature::from(signature),
+            signature,
         };
         Ok(if ours.roots.length() < theirs.roots.length() {
             ForkProof::find(self.key, ours, theirs, |index| nodes.get(&index).copied())

@@ -18,7 +18,7 @@ use hypercore::{
     storage::{FileName, Memory, testing::FaultStorage},
 };
 
-use crate::support::run;
+use crate::support::{clone_of, connect_live, run, soon};
 
 fn pair() -> KeyPair {
     KeyPair::from_seed(&[3; 32])
@@ -127,6 +127,47 @@ fn an_append_that_is_not_signed_changes_nothing() {
         assert_eq!((core.length(), core.recovery()), (2, None));
         assert_eq!(core.get(0).await.unwrap(), "first");
         assert_eq!(core.get(1).await.unwrap(), "second");
+    });
+}
+
+/// In memory a signature is not checked when it is made.
+#[test]
+fn a_wrong_signature_in_memory_is_not_shown() {
+    run(async {
+        let memory = Memory::new();
+        let options = OpenOptions::new().key_pair(pair());
+        let core = options.open_storage(memory.clone()).await.unwrap();
+        core.append("first").await.unwrap();
+        let clone = clone_of(&core, true).await;
+
+        let damage = |block: usize| {
+            let mut signatures = memory.read(FileName::Signatures);
+            signatures[32 + 64 * block] ^= 1;
+            memory.write(FileName::Signatures, &signatures);
+        };
+        damage(0);
+        let is_wrong =
+            |error: &Error| matches!(error, Error::Corrupt(Corruption::Signature { length: 1 }));
+        let signature = core.signature(0).await.unwrap_err();
+        assert!(is_wrong(&signature), "{signature}");
+        let proof = core.proof(0).await.unwrap_err();
+        assert!(is_wrong(&proof), "{proof}");
+        let flushed = core.flush().await.unwrap_err();
+        assert!(is_wrong(&flushed), "{flushed}");
+
+        let _connection = connect_live(&clone, &core).await;
+        let first = clone.get(0);
+        assert_eq!(core.append("second").await.unwrap(), 1);
+        assert_eq!(soon("a block", first).await.unwrap(), "first");
+        assert_eq!(soon("a block", clone.get(1)).await.unwrap(), "second");
+        core.flush().await.unwrap();
+        assert!(core.signature(1).await.unwrap().is_some());
+
+        // A signature that was shown is not that of what was appended in the place of its block.
+        core.truncate(0).await.unwrap();
+        core.append_batch(["other", "blocks"]).await.unwrap();
+        damage(1);
+        core.signature(1).await.unwrap_err();
     });
 }
 
