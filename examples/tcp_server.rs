@@ -58,11 +58,12 @@ async fn accept(core: &Hypercore, listener: &TcpListener) -> Result<(), Box<dyn 
             }
         };
         let handshake = admitted.clone();
-        let mut options = ReplicateOptions::live().on_authenticate(move |_| {
-            handshake.handshaken();
-            true // whoever it is
-        });
-        options.discreet = true;
+        let options = ReplicateOptions::live()
+            .discreet(true)
+            .on_authenticate(move |_| {
+                handshake.handshaken();
+                true // whoever it is
+            });
         let connection = core.replicate(Role::Responder, options)?;
         task::spawn(async move {
             let run = async { Some(connection.run(socket).await) };

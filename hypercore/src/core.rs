@@ -94,18 +94,20 @@ impl Core {
                 Taken::Conflict | Taken::Undecided => {}
             }
         }
+        let stores_blocks = !new.is_empty();
+        for blocks in new {
+            self.replicator.blocks_stored(blocks, Some(peer));
+        }
         if taken.iter().any(|it| matches!(it, Taken::Stored { .. })) {
             self.replicator.retry_below(&below);
-        }
-        if !new.is_empty() {
-            for blocks in new {
-                self.replicator.blocks_stored(blocks, Some(peer));
-            }
+            // Nodes alone may tell where a byte is.
             self.answer_seeks();
             // Perhaps no peer has anything else to look in.
             if self.replicator.demand.has_seek_if_available() {
                 self.replicator.settle(&self.log);
             }
+        }
+        if stores_blocks {
             let length = self.log.length();
             if self.log.bitfield().total() == length {
                 self.events.emit(Event::Sync { length });

@@ -199,6 +199,8 @@ impl Shared {
         if self.durability == Durability::Interop {
             let _order = lock(&self.pages);
             let pages = self.lock().log.pages_before(change);
+            // They may claim what came during the append.
+            files.sync_content()?;
             for (page, bytes) in &pages {
                 files.write_page(*page, bytes)?;
             }

@@ -12,6 +12,7 @@ use crate::{
     event::PeerId,
     log::{Answer, Taken},
     replicate::Stats,
+    request::setters,
     runtime,
 };
 
@@ -25,6 +26,11 @@ pub struct ProofOptions {
     /// Start with the hash of the block, for a receiver that does not get the block itself.
     pub hash: bool,
 }
+
+setters!(ProofOptions {
+    digest: u64,
+    hash: bool,
+});
 
 impl Hypercore {
     /// The first signature made when block `index`, or one after it, was the last of the log, and

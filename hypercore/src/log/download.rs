@@ -117,12 +117,13 @@ impl Log {
             .filter(|head| head.length > self.head.length)
             .copied();
         if let Some(head) = head {
-            if self.appending {
-                return Ok(Taken::Conflict);
-            }
-            // Nobody can say which of two histories is to be followed.
+            // Nobody can say which of two histories is to be followed. Also during an append, which must
+            // not become part of a second one.
             if self.fork.is_some() || self.is_writer() && self.resuming == 0 {
                 return Ok(Taken::Refused(head));
+            }
+            if self.appending {
+                return Ok(Taken::Conflict);
             }
         }
         let other = self.other_history(&batch.nodes, &change);

@@ -83,6 +83,7 @@ impl Ahead {
 impl Replicator {
     /// Asks a peer for the block that comes next, if it is the one to ask.
     pub(super) fn ask_ahead(&mut self, id: PeerId, log: &Log) {
+        let end = self.end_of_use(log);
         let Some(peer) = self
             .peers
             .get_mut(&id)
@@ -92,7 +93,7 @@ impl Replicator {
         };
         let leads = *self.leader.get_or_insert(id) == id;
         let next = peer.remote.bound().max(log.length());
-        let wanted = leads && self.demand.wants(next);
+        let wanted = leads && next < end && self.demand.wants(next);
         peer.ask_next(wanted.then_some(next), log);
     }
 

@@ -93,30 +93,6 @@ impl AskedBlocks {
         true
     }
 
-    /// These are the blocks that peers have not sent, each once for every peer. Returns those that
-    /// nobody will send.
-    pub(super) fn recount(&mut self, in_flight: impl IntoIterator<Item = u64>) -> Vec<u64> {
-        for request in self.blocks.values_mut() {
-            request.peers = 0;
-        }
-        for index in in_flight {
-            if let Some(request) = self.blocks.get_mut(&index) {
-                request.peers += 1;
-            }
-        }
-        let mut sent = Vec::new();
-        self.blocks.retain(|&index, request| {
-            if request.peers == 0 {
-                sent.push(index);
-            }
-            request.peers > 0
-        });
-        for index in &sent {
-            self.late.remove(index);
-        }
-        sent
-    }
-
     /// Blocks are stored now, whoever was asked for them.
     pub(super) fn stored(&mut self, blocks: Range<u64>) {
         while let Some((&index, _)) = self.blocks.range(blocks.clone()).next() {

@@ -79,11 +79,13 @@ impl HashDownloads {
         }
     }
 
-    /// The next block whose proof `peer` can be asked for, unless `is_asked` says that somebody was.
+    /// The next block before `end` whose proof `peer` can be asked for, unless `is_asked` says that
+    /// somebody was.
     pub(super) fn next(
         &self,
         peer: &mut Peer,
         log: &Log,
+        end: u64,
         is_asked: impl Fn(u64) -> bool,
     ) -> Option<u64> {
         let from = peer.hash_scan;
@@ -94,8 +96,8 @@ impl HashDownloads {
                 hashes.missing
             };
             for run in hashes.blocks.runs_from(start) {
-                let mut block = run.start;
-                while let Some(found) = peer.remote.next_set(block).filter(|&it| it < run.end) {
+                let (mut block, end) = (run.start, run.end.min(end));
+                while let Some(found) = peer.remote.next_set(block).filter(|&it| it < end) {
                     let unproven = log.bitfield().next_unproven(found);
                     if unproven > found {
                         block = unproven;

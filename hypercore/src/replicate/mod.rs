@@ -326,6 +326,9 @@ impl Replicator {
     /// asked for again before [`Self::ask_anew`].
     pub(crate) fn put_off(&mut self, id: PeerId, request: InFlight, log: &Log) {
         self.refuses_growth = true;
+        if request.wanted == Wanted::Block && self.asked.remove(request.index) {
+            self.demand.enqueue(request.index);
+        }
         self.done(id, request);
         self.settle(log);
     }
@@ -381,8 +384,9 @@ impl Replicator {
             return;
         }
         let (peers, may_grow) = (&self.peers, !self.refuses_growth);
+        let end = self.end_of_use(log);
         self.demand.settle(
-            |index| peers.values().any(|peer| peer.may_have(index)),
+            |index| index < end && peers.values().any(|peer| peer.may_have(index)),
             |length| {
                 let mut peers = peers.values();
                 may_grow && peers.any(|peer| peer.can_download() && peer.remote.bound() >= length)
@@ -435,6 +439,9 @@ impl Replicator {
         if self.peers.get(&id).is_some_and(|peer| peer.can_download()) {
             self.ask(id, log, now);
         }
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.note_wants(now);
+        }
         self.end(id, log, now);
         Ok(())
     }
@@ -485,10 +492,6 @@ impl Replicator {
     pub(crate) fn check_bounds(&self) {
         for peer in self.peers.values() {
             peer.check_bounds();
-        }
-        // What was put off is asked for anew later.
-        if self.refuses_growth {
-            return;
         }
         let is_asked = |is_it: &dyn Fn(&Peer) -> bool| self.peers.values().any(|peer| is_it(peer));
         for index in self.asked.blocks() {

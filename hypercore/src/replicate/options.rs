@@ -5,9 +5,19 @@ use std::{fmt, time::Duration};
 use hypercore_merkle::{DiscoveryKey, PublicKey};
 
 use super::load::Load;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    request::setters,
+};
 
 /// How to replicate over one connection.
+///
+/// ```
+/// use hypercore::ReplicateOptions;
+///
+/// let serving = ReplicateOptions::live().discreet(true).download(false);
+/// assert!(serving.live && serving.download == Some(false));
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ReplicateOptions {
@@ -48,6 +58,19 @@ pub struct ReplicateOptions {
     authenticate_core: Option<Hook<MayHave>>,
     remote_open: Option<Hook<WillAdd>>,
 }
+
+setters!(ReplicateOptions {
+    ack: bool,
+    download: bool,
+    upload: bool,
+    timeout: Duration,
+    limits: hypercore_wire::Limits,
+    key_pair: hypercore_wire::StaticKeyPair,
+    encrypted: bool,
+    noise: bool,
+    remote_public_key: [u8; 32],
+    discreet: bool,
+});
 
 /// Whether to talk to the remote with this key.
 type IsKnown = dyn Fn(&[u8; 32]) -> bool + Send + Sync;

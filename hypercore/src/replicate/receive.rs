@@ -8,7 +8,7 @@ use hypercore_wire::{Data, DataNode, Have, Message};
 use super::peer::{InFlight, Wanted};
 use crate::{
     core::Core,
-    error::Result,
+    error::{Error, Result},
     event::PeerId,
     log::{Answer, Taken},
     shared::SharedCore,
@@ -96,7 +96,15 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
     let (mut taken, mut noted) = (taken.into_iter(), Ok(()));
     for (request, index, block) in requests {
         match taken.next() {
-            Some(Taken::Stored { .. }) => finish(core, peer, request, block),
+            Some(Taken::Stored { is_new, .. }) => {
+                let is_of_no_use = matches!(request.wanted, Wanted::Byte(_)) && !is_new;
+                finish(core, peer, request, block);
+                // It would be asked for the byte again at once, without end.
+                let state = core.replicator.peer(peer);
+                if is_of_no_use && state.is_some_and(|state| !state.forgive(1)) {
+                    noted = noted.and(Err(Error::UnrequestedData));
+                }
+            }
             Some(Taken::Refused(_)) => core.replicator.put_off(peer, request, &core.log),
             Some(Taken::Forked(_) | Taken::Conflict) | None => {
                 core.replicator.refused(peer, request, &core.log);

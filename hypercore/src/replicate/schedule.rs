@@ -153,8 +153,9 @@ impl Replicator {
     /// Somebody waits for block `index` from now on: asks the peer that will be the first to send
     /// it.
     pub(crate) fn place(&mut self, index: u64, log: &Log, now: Instant) {
+        let may_ask = index < self.end_of_use(log);
         let free = self.peers.values().filter(|peer| {
-            peer.can_download() && peer.remote.get(index) && peer.urgent_window() > 0
+            may_ask && peer.can_download() && peer.remote.get(index) && peer.urgent_window() > 0
         });
         let best = free
             .min_by_key(|peer| peer.expected())
@@ -190,6 +191,7 @@ impl Replicator {
         log: &Log,
         now: Instant,
     ) {
+        let end = self.end_of_use(log);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -208,7 +210,7 @@ impl Replicator {
             let Some(serial) = self.demand.queued(index) else {
                 continue;
             };
-            if !peer.remote.get(index) {
+            if !peer.remote.get(index) || index >= end {
                 continue;
             }
             if peer.can_download() && peer.urgent_window() > 0 && !peer.is_outbox_full() {
@@ -220,13 +222,14 @@ impl Replicator {
     }
 
     fn ask_for_gets(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let end = self.end_of_use(log);
         while let Some(peer) = self.peers.get_mut(&id)
             && peer.urgent_window() > 0
         {
             let mut passed = peer.scan.get;
             let found = self.demand.queue(passed).find(|&(serial, index)| {
                 passed = serial;
-                peer.remote.get(index)
+                index < end && peer.remote.get(index)
             });
             peer.scan.get = match found {
                 Some(_) => passed,
@@ -272,6 +275,7 @@ impl Replicator {
     }
 
     fn ask_for_hashes(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let end = self.end_of_use(log);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -279,7 +283,7 @@ impl Replicator {
         while peer.window() > 0 {
             // Whoever was asked for one of two twins will prove both.
             let is_asked = |block| asked.contains(&block) || asked.contains(&hashes::twin(block));
-            let Some(index) = self.demand.hashes.next(peer, log, is_asked) else {
+            let Some(index) = self.demand.hashes.next(peer, log, end, is_asked) else {
                 return;
             };
             asked.insert(index);
@@ -290,6 +294,7 @@ impl Replicator {
     // ---- ranges -----------------------------------------------------------------------------
 
     fn ask_for_ranges(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let end = self.end_of_use(log);
         while !self.asked.is_full() {
             let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.window() > 0) else {
                 return;
@@ -301,7 +306,7 @@ impl Replicator {
             };
             let found = if let Some((serial, download)) = download {
                 peer.scan.enter(RangeScan::Download(serial));
-                next_of(download, peer, log.bitfield(), &self.asked)
+                next_of(download, peer, log.bitfield(), &self.asked, end)
             } else if self.demand.everything {
                 peer.scan.enter(RangeScan::Everything);
                 self.next_of_everything(id, log.bitfield())
@@ -463,17 +468,21 @@ impl Replicator {
         }
     }
 
+    /// Blocks from here on are not asked for: what peers have of them is not taken in.
+    pub(super) fn end_of_use(&self, log: &Log) -> u64 {
+        if self.refuses_growth {
+            log.length()
+        } else {
+            u64::MAX
+        }
+    }
+
     /// What peers have sent to no use is taken in from now on: asks for it again.
     pub(crate) fn ask_anew(&mut self) {
         self.refuses_growth = false;
-        let peers = self.peers.values();
-        let in_flight = peers.flat_map(|peer| peer.in_flight());
-        let blocks = in_flight.filter(|request| request.wanted == Wanted::Block);
-        let blocks: Vec<_> = blocks.map(|request| request.index).collect();
-        for index in self.asked.recount(blocks) {
-            self.free(index);
-        }
         for peer in self.peers.values_mut() {
+            peer.scan.rewind(0, &self.demand);
+            peer.scan.rewind_gets();
             peer.hash_scan.rewind();
             peer.wake();
         }
@@ -557,19 +566,20 @@ fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     }
 }
 
-/// The next block of a download to ask a peer for.
+/// The next block of a download, before `end`, to ask a peer for.
 fn next_of(
     download: &Download,
     peer: &mut Peer,
     stored: &Bitfield,
     asked: &AskedBlocks,
+    end: u64,
 ) -> Option<u64> {
     let blocks = &download.blocks;
+    let bound = peer.remote.bound().min(end);
     let first_from = |block| {
-        let bound = peer.remote.bound();
         let runs = blocks.runs_from(block).take_while(|run| run.start < bound);
         runs.into_iter()
-            .find_map(|run| next_to_ask(peer, stored, asked, run))
+            .find_map(|run| next_to_ask(peer, stored, asked, run.start..run.end.min(bound)))
     };
     match download.order {
         Order::Linear => {
@@ -579,7 +589,7 @@ fn next_of(
         }
         Order::Random => {
             let Range { start, end } = blocks.bounds();
-            let end = end.min(peer.remote.bound()).max(start + 1);
+            let end = end.min(bound).max(start + 1);
             let middle = start + runtime::random() % (end - start);
             first_from(middle).or_else(|| first_from(start))
         }

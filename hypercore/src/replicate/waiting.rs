@@ -167,17 +167,19 @@ impl Replicator {
                     .push(request);
             }
         }
+        let end = self.end_of_use(log);
         let block = |index| {
             let asked = asked.get(&(Some(index), None));
             self.waits_on(
                 asked,
-                |peer| peer.remote.get(index),
-                |peer| peer.may_have(index),
+                |peer| index < end && peer.remote.get(index),
+                |peer| index < end && peer.may_have(index),
             )
         };
         let beyond = |length, wanted| {
             let asked = asked.get(&(None, Some(wanted)));
-            self.waits_on(asked, |peer| peer.remote.bound() >= length, |_| false)
+            let has = |peer: &Peer| length <= end && peer.remote.bound() >= length;
+            self.waits_on(asked, has, |_| false)
         };
         let gets = self.demand.wanted_blocks(0..u64::MAX).map(|index| Waiting {
             goal: Goal::Block { index },

@@ -4,13 +4,19 @@ use std::{
 };
 
 use futures_lite::future::block_on;
+use hypercore_merkle::{Block, Proof};
 use hypercore_storage::{
     FileName, Memory, RandomAccess, Storage,
     testing::{Fault, FaultStorage},
 };
 
 use super::lock;
-use crate::{AppendLock, Durability, Error, Hypercore, KeyPair, OpenOptions, ProofOptions};
+use crate::{
+    AppendLock, Durability, Error, Hypercore, KeyPair, OpenOptions, ProofOptions,
+    core::Core,
+    event::PeerId,
+    log::{Answer, Taken},
+};
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -202,24 +208,43 @@ fn a_longer_log_that_cannot_be_noted_locks_appends() {
     });
 }
 
-/// A peer shows a longer log while an append is made durable.
+/// A peer shows a longer log while an append is made durable, and is asked for its end.
 #[test]
 fn an_append_that_is_taken_back_leaves_nothing() {
+    let options = ProofOptions::default().hash(true);
+    an_append_is_taken_back((9, options), |core, proof| {
+        let witnessed = core.witness(9, &proof);
+        witnessed.expect("a longer log");
+    });
+}
+
+/// The same, by a block that it was asked for: the append made a second history.
+#[test]
+fn a_block_of_a_longer_log_takes_an_append_back() {
+    an_append_is_taken_back((11, ProofOptions::default()), |core, proof| {
+        let answer = Answer {
+            index: 11,
+            block: Some(Block::hash(vec![11].into())),
+            proof,
+        };
+        let (taken, result) = core.put(PeerId::NOBODY, vec![answer]);
+        result.expect("a true answer");
+        assert!(matches!(taken[..], [Taken::Refused(_)]), "{taken:?}");
+    });
+}
+
+fn an_append_is_taken_back(
+    (block, options): (u64, ProofOptions),
+    show: impl FnOnce(&mut Core, Proof) + Send + 'static,
+) {
     block_on(async {
         let storage = Interrupted::default();
-        let options = of_one_key().durability(Durability::Interop);
-        let (core, other) = ten_and_twelve(options, storage.clone()).await;
-        let options = ProofOptions {
-            hash: true,
-            ..ProofOptions::default()
-        };
-        let proof = other.proof_with(9, options).await.expect("an answer");
+        let interop = of_one_key().durability(Durability::Interop);
+        let (core, other) = ten_and_twelve(interop, storage.clone()).await;
+        let proof = other.proof_with(block, options).await.expect("an answer");
         let proof = proof.expect("a proof");
-        let witness = core.clone();
-        let work = move || {
-            let witnessed = witness.shared().lock().witness(9, &proof);
-            witnessed.expect("a longer log");
-        };
+        let shown = core.clone();
+        let work = move || show(&mut shown.shared().lock(), proof);
         *lock(&storage.meanwhile.0) = Some(Box::new(work));
         let append = core.append("another eleventh").await;
         assert!(

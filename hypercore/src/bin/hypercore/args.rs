@@ -480,13 +480,17 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, iter};
+
+    use clap::{Command, CommandFactory};
+    use proptest::prelude::*;
+
     use super::*;
 
     const HEX: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
     #[test]
     fn the_arguments_are_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
@@ -528,4 +532,110 @@ mod tests {
             assert!(parse_range(text).is_err(), "{text}");
         }
     }
+
+    /// The names of `command` and of all below it.
+    fn commands(command: &Command) -> Vec<String> {
+        let below = command.get_subcommands().flat_map(commands);
+        iter::once(command.get_name().to_owned())
+            .chain(below)
+            .collect()
+    }
+
+    /// Their options, long and short.
+    fn options(command: &Command) -> BTreeSet<String> {
+        let long = command.get_arguments().filter_map(clap::Arg::get_long);
+        let short = command.get_arguments().filter_map(clap::Arg::get_short);
+        let below = command.get_subcommands().flat_map(options);
+        let here = long
+            .map(|name| format!("--{name}"))
+            .chain(short.map(|name| format!("-{name}")));
+        here.chain(below).collect()
+    }
+
+    /// What a value may be, right or nearly.
+    fn value() -> impl Strategy<Value = OsString> {
+        let edges = [
+            "",
+            "-",
+            "--",
+            "0",
+            "-1",
+            "18446744073709551616",
+            "9007199254740993",
+        ];
+        let times = ["1e308", "-0.0", "NaN", "inf", "1e19", "0.0000000001"];
+        let places = [
+            "..",
+            "5..",
+            "..0",
+            "3..5",
+            ":1",
+            "[::1]:0",
+            "host:65536",
+            "hyper://",
+        ];
+        let known: Vec<_> = edges.into_iter().chain(times).chain(places).collect();
+        prop_oneof![
+            prop::sample::select(known).prop_map(OsString::from),
+            any::<u64>().prop_map(|number| number.to_string().into()),
+            any::<f64>().prop_map(|number| number.to_string().into()),
+            any::<(u64, u64)>().prop_map(|(start, end)| format!("{start}..{end}").into()),
+            "(hyper://)?[0-9a-fA-F]{62,65}(@.{0,9}:[0-9]{1,6})?(/.{0,9})?([?#].{0,20})?"
+                .prop_map(OsString::from),
+            "[a-z0-9]{52}".prop_map(OsString::from),
+            any::<String>().prop_map(OsString::from),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(from_bytes),
+        ]
+    }
+
+    #[cfg(unix)]
+    fn from_bytes(bytes: Vec<u8>) -> OsString {
+        std::os::unix::ffi::OsStringExt::from_vec(bytes)
+    }
+
+    #[cfg(not(unix))]
+    fn from_bytes(bytes: Vec<u8>) -> OsString {
+        String::from_utf8_lossy(&bytes).into_owned().into()
+    }
+
+    fn arguments() -> impl Strategy<Value = Vec<OsString>> {
+        let all = Cli::command();
+        let name = prop::sample::select(commands(&all)).prop_map(OsString::from);
+        let option = prop::sample::select(options(&all).into_iter().collect::<Vec<_>>());
+        let argument = prop_oneof![
+            1 => name.clone(),
+            3 => option.clone().prop_map(OsString::from),
+            1 => (option, value()).prop_map(|(option, value)| {
+                let mut argument = OsString::from(option + "=");
+                argument.push(value);
+                argument
+            }),
+            4 => value(),
+        ];
+        (name, prop::collection::vec(argument, 0..8))
+            .prop_map(|(name, arguments)| iter::once(name).chain(arguments).collect())
+    }
+
+    proptest! {
+           #![proptest_config(ProptestConfig { max_shrink_iters: 10_000, ..ProptestConfig::default() })]
+
+           /// Whatever is said is understood, or refused with a sentence and the exit code of the
+           /// contract.
+           #[test]
+           fn any_arguments_are_taken_or_refused(arguments in arguments()) {
+               let program = iter::once(OsString::from("hypercore"));
+               match Cli::try_parse_from(program.chain(arguments)) {
+                   Ok(cli) => {
+    let shown = format!("{cli:?}");
+    prop_assert!(!shown.is_empty())
+    },
+                   Err(error) => {
+                       let expected = if error.use_stderr() { 2 } else { 0 };
+                       prop_assert_eq!(error.exit_code(), expected);
+                       let told = error.render().to_string();
+                       prop_assert!(told.len() > 20, "{}", told);
+                   }
+               }
+           }
+       }
 }

@@ -32,6 +32,8 @@ pub(super) struct RegionsAsked {
     of_log: u64,
     /// Wants without an answer.
     pub(super) in_flight: usize,
+    /// Since when none of them was answered, as far as that was noted.
+    pub(super) silent_since: Option<Instant>,
     /// There is room for Wants where there was none, or more to ask about.
     pub(super) due: bool,
 }
@@ -43,6 +45,7 @@ impl Default for RegionsAsked {
             next: 0,
             of_log: 0,
             in_flight: 0,
+            silent_since: None,
             due: true,
         }
     }
@@ -65,6 +68,7 @@ impl RegionsAsked {
     /// The remote does not answer: it is asked again should it change its mind.
     fn reset(&mut self) {
         self.in_flight = 0;
+        self.silent_since = None;
         self.due = true;
         self.regions.clear();
         self.next = 0;
@@ -76,10 +80,11 @@ impl Peer {
     pub(crate) fn on_have(&mut self, have: &Have) -> Result<Range<u64>> {
         self.heard = true;
         let length = have.length;
-        if length == REGION {
+        if length == REGION && have.bitfield.is_some() {
             // The answer to a Want.
             let asked = &mut self.regions_asked;
             asked.in_flight = asked.in_flight.saturating_sub(1);
+            asked.silent_since = None;
             asked.due = true;
             self.account_questions();
         }
@@ -237,6 +242,14 @@ impl Peer {
             start: region * REGION,
             length: REGION,
         }));
+    }
+
+    /// From now on it has its time to answer the next Want, unless it has that already.
+    pub(crate) fn note_wants(&mut self, now: Instant) {
+        let asked = &mut self.regions_asked;
+        if asked.in_flight > 0 {
+            asked.silent_since.get_or_insert(now);
+        }
     }
 
     /// Asks about the regions of `blocks` not asked about yet, as far as the remote's blocks go, or the

@@ -310,10 +310,12 @@ impl Peer {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Since when there was no answer to any request.
+    /// Since when there was no answer to any request, or to any Want.
     fn silent_since(&self) -> Option<Instant> {
-        let oldest = self.in_flight.front()?.stamp.sent;
-        Some(oldest.max(self.last_answer))
+        let request = self.in_flight.front();
+        let request = request.map(|oldest| oldest.stamp.sent.max(self.last_answer));
+        let requests = [request, self.regions_asked.silent_since];
+        requests.into_iter().flatten().min()
     }
 
     /// When a request for a byte will be given up. Unlike [`Self::timeout_at`] it is not put off by answers for

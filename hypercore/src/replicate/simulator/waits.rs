@@ -288,7 +288,7 @@ fn a_byte_that_is_given_up_after_downloading_was_stopped() {
             remote.say(&Message::Have(Have {
                 start: 0,
                 length: 1 << 20,
-                bitfield: None,
+                bitfield: Some(hypercore_bitfield::rle::encode(&[0xff; 1 << 17]).into()),
                 ack: false,
             }));
             loop {

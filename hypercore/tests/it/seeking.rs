@@ -1,0 +1,89 @@
+//! Seeks that wait, and what answers them.
+
+use std::pin::pin;
+
+use hypercore::{
+    Bytes, Error, Hypercore, ProofOptions, SeekOptions,
+    wire::{Data, DataNode, Have, Message},
+};
+
+use crate::{
+    puppet::{Puppet, have},
+    support::{clone_of, connected, run, soon, start, writer},
+};
+
+/// The first byte of block `index`.
+async fn start_of(core: &Hypercore, index: u64) -> u64 {
+    let mut offset = 0;
+    for block in 0..index {
+        offset += core.block_info(block).await.unwrap().size;
+    }
+    offset
+}
+
+/// It waited for a block, and perhaps for ever.
+#[test]
+fn nodes_alone_tell_that_a_byte_is_not_there() {
+    run(async {
+        let core = writer(16).await;
+        let clone = clone_of(&core, true).await;
+        let first = core.get(0).await.unwrap();
+        let proof = core.proof(0).await.unwrap().unwrap();
+        clone.put(0, Some(first), &proof).await.unwrap();
+        let options = SeekOptions::default().blocks(8..12);
+        let mut seek = pin!(clone.seek_with(start_of(&core, 13).await, options));
+        start(seek.as_mut()).await;
+        let options = ProofOptions::default().digest(clone.digest(12)).hash(true);
+        let proof = core.proof_with(12, options).await.unwrap().unwrap();
+        clone.put(12, None, &proof).await.unwrap();
+        let ended = soon("an answer", seek).await;
+        assert!(matches!(ended, Err(Error::OutOfBounds { .. })), "{ended:?}");
+    });
+}
+
+/// The answer to the seek came after the block that is in it, and nobody looked whether anything was left
+/// to ask for.
+#[test]
+fn an_answer_that_comes_too_late_ends_a_seek_if_available() {
+    run(async {
+        let core = writer(8).await;
+        let clone = clone_of(&core, true).await;
+        let (mut puppet, _) = Puppet::connect_live(&clone).await;
+        connected(&clone, 1).await;
+        let everything_asked_about = Message::Have(Have {
+            start: 0,
+            length: 1 << 20,
+            bitfield: Some(Bytes::new()),
+            ack: false,
+        });
+        puppet.send_all(&[everything_asked_about, have(4, 1)]).await;
+        let offset = start_of(&core, 7).await;
+        let options = SeekOptions::default().if_available(true);
+        let mut seek = pin!(clone.seek_with(offset, options));
+        start(seek.as_mut()).await;
+        let asked = soon("a request", puppet.request()).await.unwrap();
+        assert_eq!((asked.index, asked.bytes), (4, offset));
+        let mut get = pin!(clone.get(4));
+        start(get.as_mut()).await;
+        let asked = soon("a request", puppet.request()).await.unwrap();
+        assert_eq!((asked.index, asked.bytes), (4, 0));
+
+        let proof = core.proof(4).await.unwrap().unwrap();
+        let node = |node: &hypercore::merkle::Node| DataNode {
+            index: node.index.get(),
+            hash: node.hash,
+            size: node.size,
+        };
+        let data = Message::Data(Data {
+            index: 4,
+            value: Some(core.get(4).await.unwrap()),
+            nodes: proof.nodes.iter().map(node).collect(),
+            signature: proof.signature.map(Into::into),
+        });
+        puppet.send(data.clone()).await;
+        soon("the block", get).await.unwrap();
+        puppet.send(data).await;
+        let ended = soon("a refusal", seek).await;
+        assert!(matches!(ended, Err(Error::NotAvailable)), "{ended:?}");
+    });
+}
