@@ -37,6 +37,14 @@ async fn connect(shorter: &Hypercore, longer: &Hypercore) {
     connected(shorter, 1).await;
 }
 
+async fn waits_for_nobody(core: &Hypercore) {
+    eventually("nobody to wait for", async || {
+        let waiting = core.waiting();
+        waiting.iter().all(|waiting| waiting.on == WaitsOn::Nobody)
+    })
+    .await;
+}
+
 /// It waited for ever, for a peer that would be asked as soon as there was room.
 #[test]
 fn a_block_that_is_not_taken_in_is_not_available() {
@@ -58,13 +66,7 @@ fn a_block_that_is_not_taken_in_is_not_available() {
         )
         .await;
         assert!(matches!(ended, Err(Error::NotAvailable)), "{ended:?}");
-        eventually("the truth", async || {
-            writer
-                .waiting()
-                .iter()
-                .all(|waiting| waiting.on == WaitsOn::Nobody)
-        })
-        .await;
+        waits_for_nobody(&writer).await;
 
         writer.resume().await.unwrap();
         assert_eq!(soon("a block", late).await.unwrap(), "11");
@@ -80,6 +82,7 @@ fn a_download_beyond_the_end_is_not_asked_for() {
         connect(&writer, &longer).await;
         eventually("a lock", async || writer.append_lock().is_some()).await;
         eventually("the block that was cleared", async || writer.has(0)).await;
+        waits_for_nobody(&writer).await;
         let sent = longer.stats().uploaded_blocks;
         assert!(sent < 2_000, "{sent} blocks came for nothing");
 

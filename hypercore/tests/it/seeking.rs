@@ -3,13 +3,13 @@
 use std::pin::pin;
 
 use hypercore::{
-    Bytes, Error, Hypercore, ProofOptions, SeekOptions,
+    Error, Hypercore, ProofOptions, SeekOptions,
     wire::{Data, DataNode, Have, Message},
 };
 
 use crate::{
-    puppet::{Puppet, have},
-    support::{clone_of, connected, run, soon, start, writer},
+    puppet::Puppet,
+    support::{clone_of, eventually, run, soon, start, writer},
 };
 
 /// The first byte of block `index`.
@@ -49,14 +49,15 @@ fn an_answer_that_comes_too_late_ends_a_seek_if_available() {
         let core = writer(8).await;
         let clone = clone_of(&core, true).await;
         let (mut puppet, _) = Puppet::connect_live(&clone).await;
-        connected(&clone, 1).await;
-        let everything_asked_about = Message::Have(Have {
+        while !matches!(puppet.message().await, Some(Message::Want(_))) {}
+        let only_the_fourth = Message::Have(Have {
             start: 0,
             length: 1 << 20,
-            bitfield: Some(Bytes::new()),
+            bitfield: Some(hypercore::bitfield::rle::encode(&[0x08]).into()),
             ack: false,
         });
-        puppet.send_all(&[everything_asked_about, have(4, 1)]).await;
+        puppet.send(only_the_fourth).await;
+        eventually("what it has", async || clone.remote_length() == 5).await;
         let offset = start_of(&core, 7).await;
         let options = SeekOptions::default().if_available(true);
         let mut seek = pin!(clone.seek_with(offset, options));
