@@ -144,6 +144,8 @@ impl Core {
         replicator.place(index, log, runtime::now());
         if if_available {
             replicator.settle(log);
+            // One of them sees to it when it is time to give up on others.
+            replicator.wake_all();
         }
         request
     }

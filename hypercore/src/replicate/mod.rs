@@ -75,6 +75,9 @@ pub(crate) struct Replicator {
     hashes_asked: BTreeSet<u64>,
     /// All peers are to be woken before the next one is looked at.
     wakes_all: bool,
+    /// When the first of the peers that have told nothing has had its time, as far as that is known. Its
+    /// own connection may never be looked at: nobody needs to have polled it.
+    tell_by: Option<Instant>,
     /// What was exchanged with peers that are gone.
     past: Stats,
     pub(crate) extensions: Extensions,
@@ -122,6 +125,8 @@ impl Replicator {
         self.last_peer += 1;
         let id = PeerId(self.last_peer);
         let peer = Peer::new(id, options, wake, channel, now);
+        let tell_by = [self.tell_by, peer.tell_deadline()];
+        self.tell_by = tell_by.into_iter().flatten().min();
         self.peers.insert(id, Box::new(peer));
         id
     }
@@ -412,10 +417,10 @@ impl Replicator {
         if std::mem::take(&mut self.wakes_all) {
             self.wake_all();
         }
+        let gave_up = self.give_up_opening(now);
         let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(());
         };
-        let gave_up = peer.give_up_opening(now);
         let forgotten = peer.check_deadline(now)?;
         let forgot = !forgotten.is_empty();
         self.release(id, forgotten);
@@ -444,6 +449,28 @@ impl Replicator {
         }
         self.end(id, log, now);
         Ok(())
+    }
+
+    /// Gives up on peers that have told nothing in their time; whether there are any.
+    fn give_up_opening(&mut self, now: Instant) -> bool {
+        if self.tell_by.is_none_or(|at| at > now) {
+            return false;
+        }
+        let mut gave_up = false;
+        for peer in self.peers.values_mut() {
+            gave_up |= peer.give_up_opening(now);
+        }
+        let left = self.peers.values().filter_map(|peer| peer.tell_deadline());
+        self.tell_by = left.min();
+        gave_up
+    }
+
+    /// When something is to be done about what others have not told that peer `id`, or a request, may
+    /// wait for.
+    pub(crate) fn tell_deadline(&self, id: PeerId) -> Option<Instant> {
+        let is_live = self.peers.get(&id).is_none_or(|peer| peer.options.live);
+        let waits = !is_live || self.demand.wants_settling();
+        self.tell_by.filter(|_| waits)
     }
 
     /// Ends a connection that is not live once neither side wants anything more (`end`).

@@ -67,6 +67,7 @@ impl Connection {
             log, replicator, ..
         } = &mut *core;
         replicator.refill(peer, log, now)?;
+        let tell_deadline = replicator.tell_deadline(peer);
         let Some(state) = replicator.peer(peer) else {
             return Ok(());
         };
@@ -85,7 +86,7 @@ impl Connection {
         } else {
             None
         };
-        let deadlines = [state.deadline(), question];
+        let deadlines = [state.deadline(), tell_deadline, question];
         let starved = state.is_starved();
         let is_behind = !state.is_idle() || state.has_extension_messages();
         let unsynced = core.log.unsynced();

@@ -179,7 +179,7 @@ impl Peer {
     }
 
     /// When it is to be given up on that it opens the core and tells what it has.
-    pub(super) fn tell_deadline(&self) -> Option<Instant> {
+    pub(in crate::replicate) fn tell_deadline(&self) -> Option<Instant> {
         self.tell_by.filter(|_| match self.stage {
             Stage::Opening => true,
             Stage::Open => !self.heard,

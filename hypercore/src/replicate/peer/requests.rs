@@ -304,7 +304,6 @@ impl Peer {
             late,
             self.timeout_at(),
             self.byte_timeout_at(),
-            self.tell_deadline(),
             self.news_deadline(),
         ];
         deadlines.into_iter().flatten().min()

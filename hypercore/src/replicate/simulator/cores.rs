@@ -14,7 +14,7 @@ use super::{
     remote::{Remote, finish, origin},
     run_end,
 };
-use crate::{Ended, Replication, Role, runtime, runtime::simulated::Runtime};
+use crate::{Ended, Error, GetOptions, Replication, Role, runtime, runtime::simulated::Runtime};
 
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -117,6 +117,38 @@ fn a_peer_that_tells_nothing_holds_up_no_other() {
             assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
         }
         assert!(copy.has(3) && copy.peers().len() == 1);
+    });
+}
+
+/// It was waited for until somebody polled it.
+#[test]
+fn a_connection_that_is_not_made_yet_holds_up_no_other() {
+    Runtime::run(0, |runtime| {
+        let writer = origin(runtime, 1, 4);
+        let copy = open(&Memory::new(), writer.key(), None, false);
+        let _unpolled = copy.replicate(Role::Initiator, plain(false));
+        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let ends = [
+            (&writer, Role::Responder, theirs),
+            (&copy, Role::Initiator, ours),
+        ];
+        let ends = ends.map(|(core, role, socket)| {
+            let end = core.replicate(role, plain(false)).expect("it is open");
+            run_end(runtime, end, socket)
+        });
+        runtime.run_for(MOMENT);
+        let refused = Rc::new(Cell::new(false));
+        let (beyond, told) = (copy.clone(), Rc::clone(&refused));
+        runtime.spawn(async move {
+            let options = GetOptions::default().if_available(true);
+            let got = beyond.get_with(4, options).await;
+            told.set(matches!(got, Err(Error::NotAvailable)));
+        });
+        runtime.run_for(14 * MOMENT);
+        assert!(refused.get());
+        for ended in ends.map(|end| end.take()) {
+            assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
+        }
     });
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_lite::{AsyncReadExt, future};
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
 use hypercore_wire::{Have, Message};
@@ -315,6 +316,49 @@ fn a_byte_that_is_given_up_after_downloading_was_stopped() {
         let ended = ended.borrow_mut().take();
         assert!(matches!(ended, Some(Err(Error::NotAvailable))), "{ended:?}");
         assert_eq!(core.peers().len(), 1);
+    });
+}
+
+/// What waited for its answer waited for ever.
+#[test]
+fn one_that_does_not_answer_what_it_has_is_closed() {
+    Runtime::run(0, |runtime| {
+        let key = KeyPair::from_seed(&[1; 32]).public_key();
+        let core = open(&Memory::new(), key, None, true);
+        let ours = core.replicate(Role::Initiator, plain(true));
+        let mut ours = ours.expect("it is open");
+        let mut remote = Remote::new(&core);
+        runtime.spawn(async move {
+            remote.open(&mut ours).await;
+            remote.say(&Message::Have(Have::block(5)));
+            // Until it is closed.
+            loop {
+                remote.write(&mut ours).await;
+                let mut buffer = vec![0; 1 << 12];
+                while let Some(read) = future::poll_once(ours.read(&mut buffer)).await {
+                    let Ok(count) = read else { return };
+                    let received = remote
+                        .session
+                        .receive(crate::runtime::now(), &buffer[..count]);
+                    received.expect("it is honest");
+                }
+                simulated::sleep(MOMENT).await;
+                let now = crate::runtime::now();
+                remote.session.handle_timeout(now).expect("it is heard");
+            }
+        });
+        let ended = Rc::new(RefCell::new(None));
+        let (getting, end) = (core.clone(), Rc::clone(&ended));
+        runtime.spawn(async move {
+            let options = GetOptions::default().if_available(true);
+            *end.borrow_mut() = Some(getting.get_with(3, options).await);
+        });
+        runtime.run_for(15 * MOMENT);
+        assert!(ended.borrow().is_none() && core.peers().len() == 1);
+        runtime.run_for(15 * MOMENT);
+        let ended = ended.borrow_mut().take();
+        assert!(matches!(ended, Some(Err(Error::NotAvailable))), "{ended:?}");
+        assert_eq!(core.peers().len(), 0);
     });
 }
 
