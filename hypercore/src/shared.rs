@@ -444,14 +444,29 @@ impl Shared {
             self.write_pages()?;
             self.sync_pages(None)?;
         }
-        for run in runs {
-            // Some may be here again meanwhile, and no more may come while the space is freed.
-            let core = self.lock();
-            let missing = core.log.missing(run);
-            log::drop_blocks(&files, &missing)?;
+        for mut run in runs {
+            // A piece at a time: everybody else waits for the lock.
+            while !run.is_empty() {
+                let core = self.lock();
+                let end = run.end.min(run.start + blocks_of_a_piece(&core.log));
+                // Some may be here again meanwhile, and no more may come while the space is freed.
+                let missing = core.log.missing(run.start..end);
+                log::drop_blocks(&files, &missing)?;
+                run.start = end;
+            }
         }
         Ok(self.lock().log.bitfield().total())
     }
+}
+
+/// So many bytes of cleared blocks are freed at a time, where blocks are of the usual size.
+const PIECE: u64 = 16 << 20;
+
+/// How many blocks may be freed at a time. Each is looked at as long as all are empty, and a piece that is
+/// small would leave much of what the file system frees as a whole.
+fn blocks_of_a_piece(log: &Log) -> u64 {
+    let size = log.byte_length() / log.length().max(1);
+    (PIECE / size.max(1)).clamp(1, 65_536)
 }
 
 /// Makes the log ready to end with `roots` instead of after `old` blocks. Its pages may be torn from

@@ -13,7 +13,7 @@
 //! about the machine or its owner, and there are no two of the same name.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr, SocketAddrV6},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,6 +37,9 @@ const KEY: &str = "discovery-key";
 
 /// Peers that are kept track of, of all cores. A network may claim any number.
 const MAX_PEERS: usize = 1024;
+
+/// Peers of one core. Whoever floods one that somebody looks for hides no other.
+const MAX_PEERS_OF_CORE: usize = 256;
 
 /// How long the last words of an announcement may take.
 const GOODBYE: Duration = Duration::from_millis(200);
@@ -216,16 +219,39 @@ impl Heard {
         let Some(&best) = addresses.first() else {
             return;
         };
-        let is_full = self.peers.len() >= MAX_PEERS;
-        match self.peers.entry(service.fullname.clone()) {
-            Entry::Occupied(known) if addresses.contains(&known.get().1) => return,
-            Entry::Vacant(_) if is_full => return,
-            entry => drop(entry.insert_entry((core.to_owned(), best))),
+        let known = self.peers.get(&service.fullname);
+        match known.map(|&(_, address)| address) {
+            Some(known) if addresses.contains(&known) => return,
+            None if !self.make_room(core) => return,
+            _ => {}
         }
+        let peer = (core.to_owned(), best);
+        self.peers.insert(service.fullname.clone(), peer);
         self.lookups.retain(|(wanted, lookup)| {
             // An error means that nobody wants to know any more.
             wanted != core || lookup.try_send(best).is_ok()
         });
+    }
+
+    /// Whether there is room for a peer of `core`, in the place of one that nobody looks for.
+    fn make_room(&mut self, core: &str) -> bool {
+        let of_core = self.peers.values().filter(|(of, _)| of == core).count();
+        if of_core >= MAX_PEERS_OF_CORE {
+            return false;
+        }
+        if self.peers.len() < MAX_PEERS {
+            return true;
+        }
+        let is_wanted = |core: &str| self.lookups.iter().any(|(wanted, _)| wanted == core);
+        if !is_wanted(core) {
+            return false;
+        }
+        let mut unwanted = self.peers.iter().filter(|(_, (of, _))| !is_wanted(of));
+        let Some(name) = unwanted.next().map(|(name, _)| name.clone()) else {
+            return false;
+        };
+        self.peers.remove(&name);
+        true
     }
 }
 
@@ -269,5 +295,29 @@ mod tests {
             }
         }
         assert_eq!(heard.lookups.len(), 2);
+    }
+
+    /// One who announces a peer for each of so many names hid everybody else.
+    #[test]
+    fn what_nobody_looks_for_makes_room() {
+        let mut heard = Heard::default();
+        let address: SocketAddr = "127.0.0.1:4000".parse().unwrap();
+        for peer in 0..MAX_PEERS {
+            let core = format!("unwanted {}", peer % 5);
+            assert!(heard.make_room(&core), "{peer}");
+            heard.peers.insert(peer.to_string(), (core, address));
+        }
+        assert!(!heard.make_room("nobody looks for it"));
+        let wanted = DiscoveryKey::from([7; 32]);
+        let (lookup, _addresses) = async_channel::unbounded();
+        heard.add(wanted, lookup);
+        let wanted = wanted.to_string();
+        for peer in 0..MAX_PEERS_OF_CORE {
+            assert!(heard.make_room(&wanted), "{peer}");
+            let name = format!("wanted {peer}");
+            heard.peers.insert(name, (wanted.clone(), address));
+            assert_eq!(heard.peers.len(), MAX_PEERS);
+        }
+        assert!(!heard.make_room(&wanted));
     }
 }

@@ -10,7 +10,7 @@ use async_std::task;
 use futures_lite::future::{block_on, poll_once, zip};
 use hypercore::{
     Ended, Error, GetOptions, Hypercore, ReplicateOptions, Replication, Role,
-    storage::{FileName, Memory, RandomAccess, Storage},
+    storage::{FileName, Memory, RandomAccess, Storage, testing::Recording},
 };
 
 use crate::support::{
@@ -305,5 +305,23 @@ fn a_block_that_is_too_long_to_be_sent_is_not_here_for_others() {
         assert_eq!(origin.get(0).await.unwrap(), longest);
         assert_eq!(origin.stats().uploaded_blocks, 1, "only the short one");
         drop(connection);
+    });
+}
+
+/// All else waited until as much as there was had been freed.
+#[test]
+fn what_is_cleared_is_freed_a_piece_at_a_time() {
+    run(async {
+        let storage = Recording::new(Memory::new());
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        for _ in 0..40 {
+            core.append(vec![7; 1 << 20]).await.unwrap();
+        }
+        storage.take(FileName::Data);
+        assert_eq!(core.clear(2..39).await.unwrap(), 3);
+        assert_eq!(storage.take(FileName::Data).writes, 3);
+        assert_eq!(core.get(39).await.unwrap().len(), 1 << 20);
+        assert!(core.verify().await.unwrap().problems.is_empty());
     });
 }
