@@ -44,6 +44,15 @@ impl BlockSet {
         runs.iter().map(move |run| run.start.max(block)..run.end)
     }
 
+    /// Leaves out the blocks below `block`. Of a single run this costs nothing.
+    pub(crate) fn skip_to(&mut self, block: u64) {
+        let passed = self.0.partition_point(|run| run.end <= block);
+        self.0.drain(..passed);
+        if let Some(first) = self.0.first_mut() {
+            first.start = first.start.max(block);
+        }
+    }
+
     /// The first block from `block` on that is not stored.
     pub(crate) fn first_missing(&self, block: u64, stored: &Bitfield) -> Option<u64> {
         self.runs_from(block).find_map(|run| {

@@ -13,6 +13,7 @@ use async_channel::Receiver;
 use futures_lite::Stream;
 
 use crate::{
+    core::Core,
     error::{Error, Result},
     hypercore::resolve,
     replicate::RequestId,
@@ -206,6 +207,18 @@ pub struct Download {
 impl Download {
     pub(crate) const fn new(request: Request<()>) -> Self {
         Self { request }
+    }
+
+    /// Wants the blocks below `block` no more: what is cleared of them does not come again.
+    pub(crate) fn skip_to(&self, block: u64) {
+        let Some(id) = self.request.id else {
+            return;
+        };
+        let mut core = self.request.shared.lock();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        replicator.demand.skip_to(id, block, log.bitfield());
     }
 }
 

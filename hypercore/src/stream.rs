@@ -313,6 +313,7 @@ impl Reader {
         }
         let block = self.blocks.next(self.index..end, self.options).await?;
         self.index += 1;
+        self.ahead.pass(self.index);
         Ok(Some((block, self)))
     }
 }
@@ -378,6 +379,13 @@ impl Lookahead {
             self.end = wanted;
         }
     }
+
+    /// The reader has the blocks below `block`, and may clear them.
+    fn pass(&self, block: u64) {
+        if let Some(request) = &self.request {
+            request.skip_to(block);
+        }
+    }
 }
 
 // ---- bytes ----------------------------------------------------------------------------------
@@ -425,6 +433,7 @@ impl ByteReader {
         chunk.truncate(usize::try_from(rest).unwrap_or(usize::MAX));
         self.bytes.start += chunk.len() as u64;
         self.index = Some(index + 1);
+        self.ahead.pass(index + 1);
         Ok(Some((chunk, self)))
     }
 }

@@ -206,6 +206,13 @@ impl Demand {
         }
     }
 
+    /// Of the blocks that this request is for, those below `block` are not wanted any more.
+    pub(crate) fn skip_to(&mut self, id: RequestId, block: u64, bitfield: &Bitfield) {
+        if id.kind == Kind::Download {
+            self.downloads.skip_to(id.serial, block, bitfield);
+        }
+    }
+
     fn forget_unwanted(&mut self, index: u64) {
         if self
             .gets

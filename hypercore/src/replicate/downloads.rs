@@ -75,6 +75,19 @@ impl Downloads {
         Some(download)
     }
 
+    /// The blocks below `block` are not wanted by this one any more.
+    pub(crate) fn skip_to(&mut self, serial: u64, block: u64, bitfield: &Bitfield) {
+        let Some(download) = self.all.get_mut(&serial) else {
+            return;
+        };
+        download.blocks.skip_to(block);
+        let missing = download.missing;
+        if missing < block {
+            self.missing.remove(&(missing, serial));
+            self.look(serial, block, bitfield);
+        }
+    }
+
     /// `blocks` are stored now.
     pub(crate) fn stored(&mut self, blocks: &Range<u64>, bitfield: &Bitfield) {
         let touched = (blocks.start, 0)..(blocks.end, 0);

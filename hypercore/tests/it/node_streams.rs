@@ -290,6 +290,34 @@ fn a_read_stream_asks_ahead() {
     });
 }
 
+/// What a reader had in front of it counted as wanted until the last of it was there.
+#[test]
+fn what_is_cleared_behind_a_reader_does_not_come_again() {
+    run(async {
+        let core = writer(1000).await;
+        for reads_bytes in [false, true] {
+            let clone = clone_of(&core, true).await;
+            let _connection = connect_live(&clone, &core).await;
+            soon("the length", clone.update()).await.unwrap();
+            let mut blocks = clone.read_stream((..).into());
+            let mut bytes = clone.byte_stream(..);
+            for index in 0..1000 {
+                let block = if reads_bytes {
+                    let mut block = vec![0; format!("block {index}").len()];
+                    soon("bytes", bytes.read_exact(&mut block)).await.unwrap();
+                    block.into()
+                } else {
+                    soon("a block", blocks.next()).await.unwrap().unwrap()
+                };
+                assert_eq!(block, format!("block {index}"));
+                clone.clear(index..=index).await.unwrap();
+            }
+            assert_eq!(clone.stats().downloaded_blocks, 1000);
+            assert_eq!(clone.downloaded(..), 0);
+        }
+    });
+}
+
 #[test]
 fn a_byte_stream_reads_across_blocks_of_a_peer() {
     run(async {
