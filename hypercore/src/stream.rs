@@ -229,9 +229,10 @@ impl Hypercore {
     /// less 8 KiB: longer ones do not fit into a message with their proofs. For a block for each write,
     /// [`append_batch`](Self::append_batch).
     ///
-    /// What has gathered while an append was under way becomes one batch, with one signature. A
-    /// flush appends the rest, however short it is; what is dropped without one is lost. After an append
-    /// that failed, whose bytes are not in the log, the stream takes no more
+    /// A block is appended as soon as it is whole and no other append of the stream is under way. What has
+    /// gathered meanwhile goes with the next write or flush, as one batch with one signature. A flush appends the
+    /// rest, however short it is; what is dropped without one is lost. After it was closed, and after an
+    /// append that failed, whose bytes are not in the log, the stream takes no more
     /// ([`BrokenPipe`](std::io::ErrorKind::BrokenPipe)).
     ///
     /// ```
@@ -257,6 +258,7 @@ impl Hypercore {
             partial: BytesMut::new(),
             append: None,
             failed: false,
+            closed: false,
         }
     }
 }
@@ -505,6 +507,7 @@ pub struct WriteStream {
     append: Option<Boxed<Result<Range<u64>>>>,
     /// An append failed: what follows would be stored behind a gap.
     failed: bool,
+    closed: bool,
 }
 
 impl fmt::Debug for WriteStream {
@@ -521,7 +524,7 @@ impl WriteStream {
     fn poll_append(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.failed {
             let error = "an append of this stream has failed, and what follows would leave a gap";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, error)));
+            return Poll::Ready(Err(broken(error)));
         }
         let Some(append) = &mut self.append else {
             return Poll::Ready(Ok(()));
@@ -546,6 +549,10 @@ impl WriteStream {
     }
 }
 
+fn broken(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, why)
+}
+
 impl AsyncWrite for WriteStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
@@ -553,20 +560,22 @@ impl AsyncWrite for WriteStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match this.poll_append(cx)? {
-            Poll::Ready(()) if !this.blocks.is_empty() => {
-                this.start_append();
-                // So that it begins, and wakes us.
-                let _ = this.poll_append(cx)?;
-            }
-            Poll::Pending if this.buffered >= WRITE_BUFFER => return Poll::Pending,
-            _ => {}
+        if this.closed {
+            return Poll::Ready(Err(broken("the stream was closed")));
+        }
+        if this.poll_append(cx)?.is_pending() && this.buffered >= WRITE_BUFFER {
+            return Poll::Pending;
         }
         let room = this.block_size - this.partial.len();
         let taken = bytes.get(..room).unwrap_or(bytes);
         this.partial.extend_from_slice(taken);
         if this.partial.len() == this.block_size {
             this.cut();
+        }
+        if this.append.is_none() && !this.blocks.is_empty() {
+            this.start_append();
+            // So that it begins, and wakes us. If it fails at once, nobody else may come to hear of it.
+            let _ = this.poll_append(cx)?;
         }
         Poll::Ready(Ok(taken.len()))
     }
@@ -585,7 +594,8 @@ impl AsyncWrite for WriteStream {
         }
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.closed = true;
         self.poll_flush(cx)
     }
 }

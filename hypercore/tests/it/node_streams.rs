@@ -39,6 +39,48 @@ fn create_write_stream_with_max_block_size() {
     });
 }
 
+/// Whole blocks waited for the next write, which may come much later.
+#[test]
+fn a_whole_block_is_appended_when_it_is_written() {
+    run(async {
+        let core = writer(0).await;
+        let mut writer = core.write_stream(4);
+        for (bytes, length) in [("abcd", 1), ("efghijkl", 3), ("m", 3), ("nop", 4)] {
+            writer.write_all(bytes.as_bytes()).await.unwrap();
+            assert_eq!(core.length(), length);
+        }
+        assert_eq!(core.get(3).await.unwrap(), "mnop");
+
+        // Where it waits for a disk, it is under way.
+        let directory = tempfile::tempdir().unwrap();
+        let core = Hypercore::open(directory.path()).await.unwrap();
+        let mut writer = core.write_stream(4);
+        writer.write_all(b"abcd").await.unwrap();
+        let stored = UpdateOptions::default().min_length(1);
+        soon("the block", core.update_with(stored)).await.unwrap();
+        // It fails where it is written, if it does at once.
+        let clone = clone_of(&core, true).await;
+        let mut writer = clone.write_stream(4);
+        assert!(writer.write_all(b"abcd").await.is_err());
+    });
+}
+
+/// It was appended.
+#[test]
+fn a_closed_write_stream_takes_nothing() {
+    run(async {
+        let core = writer(0).await;
+        let mut writer = core.write_stream(4);
+        writer.write_all(b"ab").await.unwrap();
+        writer.close().await.unwrap();
+        let error = writer.write_all(b"cdef").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        writer.flush().await.unwrap();
+        writer.close().await.unwrap();
+        assert_eq!(core.length(), 1);
+    });
+}
+
 /// No peer could ever have them.
 #[test]
 fn a_write_stream_makes_no_blocks_that_are_too_large_to_be_sent() {
