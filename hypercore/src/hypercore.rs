@@ -116,10 +116,10 @@ impl Hypercore {
     }
 
     /// Whether the log is written here: with the secret key or a signer, also while nothing can be
-    /// appended. Peers have copies of it.
+    /// appended, and after the core was closed. Peers have copies of it.
     #[must_use]
     pub fn is_original(&self) -> bool {
-        self.shared.lock().log.is_writer()
+        self.shared.lock().log.is_original()
     }
 
     /// Why nothing may be appended, though the secret key is here: see
@@ -253,7 +253,8 @@ impl Hypercore {
             .start)
     }
 
-    /// Appends blocks as one unit, with one signature; returns their indexes.
+    /// Appends blocks as one unit, with one signature; returns their indexes. If there are none, nothing
+    /// happens, unless it fails because nothing can be appended.
     ///
     /// # Errors
     ///

@@ -154,7 +154,12 @@ impl Log {
     /// Whether the log is written here and nowhere else, also if it was found damaged: then nobody
     /// appends, and no longer log is taken in all the same.
     pub(crate) fn is_writer(&self) -> bool {
-        self.author.is_some() && self.files.is_some()
+        self.is_original() && self.files.is_some()
+    }
+
+    /// Whether the log is written here, also if it was closed.
+    pub(crate) const fn is_original(&self) -> bool {
+        self.author.is_some()
     }
 
     /// Whether `author` made the log what it is, or its signer did elsewhere.

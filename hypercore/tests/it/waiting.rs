@@ -293,5 +293,6 @@ fn close_fails_what_waits_and_what_follows() {
         core.close().await.unwrap();
         assert_eq!(core.length(), 1, "what was known stays known");
         assert!(!core.is_writable());
+        assert!(core.is_original(), "it is written here all the same");
     });
 }

@@ -12,11 +12,11 @@ use std::{
 
 use futures_lite::future;
 use hypercore::{
-    Durability, Error, GetOptions, Hypercore, merkle,
+    Durability, Error, Event, GetOptions, Hypercore, merkle,
     storage::{FileName, Memory, RandomAccess, Storage, testing::Recording},
 };
 
-use crate::support::{clone_of, run, start, writer};
+use crate::support::{clone_of, drain, run, start, writer};
 
 /// The largest block that can be appended.
 const MAX: usize = 8 * 1024 * 1024;
@@ -335,6 +335,26 @@ fn a_batch_gets_consecutive_indexes_and_an_empty_one_none() {
         assert_eq!(core.append_batch::<&str>([]).await.unwrap(), 5..5);
         assert_eq!(core.append("").await.unwrap(), 5);
         assert_eq!(core.get(5).await.unwrap(), "");
+    });
+}
+
+/// It was signed and synced, and told to everybody as growth.
+#[test]
+fn a_batch_of_nothing_does_nothing() {
+    run(async {
+        let core = writer(0).await;
+        let mut events = core.events();
+        assert_eq!(core.append_batch::<&str>([]).await.unwrap(), 0..0);
+        core.append("a").await.unwrap();
+        assert_eq!(core.append_batch::<&str>([]).await.unwrap(), 1..1);
+        assert_eq!(drain(&mut events).await, [Event::Append { length: 1 }]);
+        // Whoever may not append may not append nothing either.
+        let clone = clone_of(&core, true).await;
+        let refused = clone.append_batch::<&str>([]).await;
+        assert!(matches!(refused, Err(Error::NotWritable)), "{refused:?}");
+        core.close().await.unwrap();
+        let refused = core.append_batch::<&str>([]).await;
+        assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
     });
 }
 
