@@ -172,9 +172,7 @@ impl Hypercore {
     /// of may be greater than the one that is known to exist: [`remote_length`](Self::remote_length).
     #[must_use]
     pub fn progress(&self, blocks: impl RangeBounds<u64>) -> Progress {
-        let core = self.shared.lock();
-        core.replicator
-            .progress(resolve(&blocks, u64::MAX), &core.log)
+        Progress::of(resolve(&blocks, u64::MAX), &self.shared.lock().log)
     }
 
     /// Everything that is waited for here, by [`get`](Self::get), [`download`](Self::download),

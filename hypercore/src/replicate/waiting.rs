@@ -100,8 +100,6 @@ pub struct Progress {
     pub downloaded: u64,
     /// How many of the blocks are known to exist.
     pub length: u64,
-    /// Bytes of blocks that came from peers since the core was opened.
-    pub bytes: u64,
     /// The first blocks that exist and are not stored here, as at most
     /// [`SHOWN_RUNS`](Self::SHOWN_RUNS) runs.
     pub missing: Vec<Range<u64>>,
@@ -110,6 +108,25 @@ pub struct Progress {
 impl Progress {
     /// How many runs of missing blocks are told.
     pub const SHOWN_RUNS: usize = 4;
+
+    /// How much of `blocks` is here.
+    pub(crate) fn of(blocks: Range<u64>, log: &Log) -> Self {
+        let end = blocks.end.min(log.length());
+        let blocks = blocks.start.min(end)..end;
+        let stored = log.bitfield();
+        let mut missing = Vec::new();
+        let mut next = stored.next_clear(blocks.start);
+        while next < end && missing.len() < Self::SHOWN_RUNS {
+            let run = next..stored.next_set(next).unwrap_or(end).min(end);
+            next = stored.next_clear(run.end);
+            missing.push(run);
+        }
+        Self {
+            downloaded: stored.count(blocks.clone()),
+            length: blocks.end - blocks.start,
+            missing,
+        }
+    }
 
     /// Whether nothing is missing of what is known to exist.
     #[must_use]
@@ -230,26 +247,6 @@ impl Replicator {
             WaitsOn::Hearing
         } else {
             WaitsOn::Nobody
-        }
-    }
-
-    /// How much of `blocks` is here.
-    pub(crate) fn progress(&self, blocks: Range<u64>, log: &Log) -> Progress {
-        let end = blocks.end.min(log.length());
-        let blocks = blocks.start.min(end)..end;
-        let stored = log.bitfield();
-        let mut missing = Vec::new();
-        let mut next = stored.next_clear(blocks.start);
-        while next < end && missing.len() < Progress::SHOWN_RUNS {
-            let run = next..stored.next_set(next).unwrap_or(end).min(end);
-            next = stored.next_clear(run.end);
-            missing.push(run);
-        }
-        Progress {
-            downloaded: stored.count(blocks.clone()),
-            length: blocks.end - blocks.start,
-            bytes: self.stats().downloaded_bytes,
-            missing,
         }
     }
 }

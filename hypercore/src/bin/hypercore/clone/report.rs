@@ -138,11 +138,9 @@ impl Report {
     /// Tells how far it is, with so many peers.
     pub(super) fn tell_progress(&mut self, peers: usize) -> Result<()> {
         let Progress {
-            downloaded,
-            length,
-            bytes: received,
-            ..
+            downloaded, length, ..
         } = self.core.progress(..);
+        let received = self.core.stats().downloaded_bytes;
         let (last, last_downloaded, last_received) = self.progress;
         let speed = (received - last_received) as f64 / last.elapsed().as_secs_f64().max(0.001);
         self.progress = (Instant::now(), downloaded, received);
