@@ -153,7 +153,7 @@ impl Hypercore {
     /// use hypercore::{Hypercore, Utf8};
     ///
     /// let core = Hypercore::options().open_memory().await?.with_codec(Utf8);
-    /// core.append(&"hello".to_owned()).await?;
+    /// core.append("hello".to_owned()).await?;
     /// let text: String = core.get(0).await?;
     /// # assert_eq!(text, "hello");
     /// # Ok::<_, hypercore::Error>(())
@@ -200,13 +200,13 @@ impl<C: Codec> Typed<C> {
         &self.core
     }
 
-    /// Appends one value; returns its index.
+    /// Appends one value, or what a reference to one points to; returns its index.
     ///
     /// # Errors
     ///
     /// [`Error::Encode`], and as [`Hypercore::append`].
-    pub async fn append(&self, value: &C::Value) -> Result<u64> {
-        let block = self.codec.encode(value).map_err(Error::Encode)?;
+    pub async fn append(&self, value: impl Borrow<C::Value>) -> Result<u64> {
+        let block = self.codec.encode(value.borrow()).map_err(Error::Encode)?;
         self.core.append(block).await
     }
 

@@ -236,6 +236,24 @@ impl Hypercore {
     /// A block that is less than some 5 KiB shorter than 8 MiB is stored, and cannot be sent: with its proof it
     /// does not fit into a message, and peers are told that it is not here.
     ///
+    /// The block is kept, not copied: what is owned or `'static` is taken as it is, and what is borrowed goes
+    /// through [`to_owned`](str::to_owned) or [`Bytes::copy_from_slice`].
+    ///
+    /// ```
+    /// # futures_lite::future::block_on(async {
+    /// use hypercore::{Bytes, Hypercore};
+    ///
+    /// let core = Hypercore::options().open_memory().await?;
+    /// core.append("a literal").await?;
+    /// for line in String::from("some\nlines").lines() {
+    ///     core.append(line.to_owned()).await?;
+    /// }
+    /// core.append(Bytes::copy_from_slice(&[1, 2, 3][1..])).await?;
+    /// # assert_eq!(core.length(), 4);
+    /// # Ok::<_, hypercore::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NotWritable`]; [`Error::AppendLocked`], for which [`is_writable`](Self::is_writable)
@@ -618,18 +636,37 @@ impl Hypercore {
         Ok(replication)
     }
 
-    /// Exchanges this core over `transport` until the connection ends.
+    /// Exchanges this core over `transport` until the connection ends. Nothing happens before the future is
+    /// polled. It borrows nothing, so that a task can have it:
+    ///
+    /// ```
+    /// use async_std::{net::TcpListener, task};
+    /// use hypercore::{Hypercore, ReplicateOptions, Role};
+    ///
+    /// async fn serve(core: Hypercore, listener: TcpListener) -> std::io::Result<()> {
+    ///     loop {
+    ///         let (socket, _) = listener.accept().await?;
+    ///         task::spawn(core.replicate_over(socket, Role::Responder, ReplicateOptions::live()));
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
     /// As [`replicate`](Self::replicate) and [`Replication::run`].
-    pub async fn replicate_over(
+    pub fn replicate_over<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        transport: impl AsyncRead + AsyncWrite + Unpin,
+        transport: T,
         role: Role,
         options: ReplicateOptions,
-    ) -> Result<Ended> {
-        self.replicate(role, options)?.run(transport).await
+    ) -> impl Future<Output = Result<Ended>> + use<T> {
+        let core = self.clone();
+        async move {
+            let replication = core.replicate(role, options)?;
+            // Whether the files are held is up to the connection from here on.
+            drop(core);
+            replication.run(transport).await
+        }
     }
 
     /// Starts or stops to ask peers for blocks. By default a core does unless it is writable. What was asked

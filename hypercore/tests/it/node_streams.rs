@@ -484,7 +484,12 @@ fn basic_value_encoding() {
         assert_eq!(numbers.get_batch(..2).await.unwrap(), [255, 16]);
         assert_eq!(numbers.get_batch(..).await.unwrap(), [255, 16, 1]);
         assert_eq!(core.get(0).await.unwrap(), "ff");
-        assert_eq!(core.with_codec(Utf8).get(1).await.unwrap(), "10");
+        let texts = core.with_codec(Utf8);
+        assert_eq!(texts.get(1).await.unwrap(), "10");
+        // By value or not, as in a batch.
+        assert_eq!(numbers.append(17).await.unwrap(), 3);
+        assert_eq!(texts.append("f".to_owned()).await.unwrap(), 4);
+        assert_eq!(numbers.get_batch(3..).await.unwrap(), [17, 15]);
     });
 }
 

@@ -94,6 +94,28 @@ fn a_core_that_is_closed_lets_go_of_no_other() {
     });
 }
 
+/// The future borrowed the core, so that no task could have it.
+#[test]
+fn a_connection_is_a_task_of_its_own() {
+    run(async {
+        let origin = writer(3).await;
+        let clone = clone_of(&origin, false).await;
+        let (client, server) = tcp_pair().await;
+        let serving = origin.replicate_over(server, Role::Responder, ReplicateOptions::default());
+        // Until it is looked at, nothing happens, as with any future.
+        assert!(origin.peers().is_empty());
+        let serving = task::spawn(serving);
+        drop(origin);
+        let cloning = clone.replicate_over(client, Role::Initiator, ReplicateOptions::default());
+        let (ours, theirs) = soon("the end", zip(cloning, serving)).await;
+        assert_eq!(
+            (ours.unwrap(), theirs.unwrap()),
+            (Ended::Complete, Ended::Complete)
+        );
+        assert_eq!(clone.downloaded(..), 3);
+    });
+}
+
 /// A core that was added to a connection that is over waited for it for ever.
 #[test]
 fn nothing_is_added_to_a_connection_that_is_over() {
