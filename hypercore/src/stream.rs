@@ -32,7 +32,8 @@ pub struct ReadOptions {
     pub end: Option<u64>,
     /// Without an `end`, go on for ever with the blocks that will come.
     pub live: bool,
-    /// Start with the next block to come, instead of at `start`.
+    /// Start with the next block to come, instead of at `start`. Without an `end`, that is to follow the log,
+    /// as `live` is: up to the length it has now there is nothing to read.
     pub tail: bool,
     /// Without an `end`, read to the length the log has now, rather than to the one it has by then.
     pub snapshot: bool,
@@ -165,7 +166,7 @@ impl Hypercore {
         let length = self.length();
         let end = match options.end {
             Some(end) => End::At(end),
-            None if options.live => End::Never,
+            None if options.live || options.tail => End::Never,
             None if options.snapshot => End::At(length),
             None => End::Length,
         };

@@ -169,11 +169,6 @@ fn read_streams_from_start_to_end() {
             .await
             .is_empty()
         );
-        assert!(
-            read(&core, read_options(|options| options.tail = true))
-                .await
-                .is_empty()
-        );
     });
 }
 
@@ -211,6 +206,24 @@ fn live_and_tail_wait_for_what_comes() {
         core.append("next").await.unwrap();
         assert_eq!(soon("live", live.next()).await.unwrap().unwrap(), "next");
         assert_eq!(soon("tail", tail.next()).await.unwrap().unwrap(), "next");
+    });
+}
+
+/// It ended before it began. JS: so it does.
+#[test]
+fn a_tail_follows_without_being_told_to() {
+    run(async {
+        let core = writer(2).await;
+        let mut tail = core.read_stream(ReadOptions::default().tail(true));
+        let mut to_an_end = core.read_stream(ReadOptions::default().tail(true).end(3));
+        assert!(poll_once(tail.next()).await.is_none(), "it has ended");
+        for block in ["c", "d"] {
+            core.append(block).await.unwrap();
+            assert_eq!(soon("a block", tail.next()).await.unwrap().unwrap(), block);
+        }
+        assert!(poll_once(tail.next()).await.is_none(), "it has ended");
+        assert_eq!(to_an_end.next().await.unwrap().unwrap(), "c");
+        assert!(to_an_end.next().await.is_none());
     });
 }
 
