@@ -97,8 +97,7 @@ impl Log {
             .await?;
         for round in 0..ROUNDS {
             let index = self.random(round);
-            let mut options = ProofOptions::default();
-            options.digest = reader.digest(index);
+            let options = ProofOptions::default().digest(reader.digest(index));
             let proof = self.writer.proof_with(index, options).await?;
             let proof = proof.ok_or("the writer has every block")?;
             let block = Bytes::from_static(&BLOCK);

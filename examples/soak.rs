@@ -235,8 +235,7 @@ async fn read(
     random: &mut Random,
     rounds: u64,
 ) -> Result<(), Error> {
-    let mut options = GetOptions::default();
-    options.timeout = Some(PATIENCE);
+    let options = GetOptions::default().timeout(PATIENCE);
     for _ in 0..rounds {
         let start = soak.writer.length() - 1 - random.below(RECENT);
         let start = start.saturating_sub(BLOCKS_OF_A_ROUND);
