@@ -1,5 +1,10 @@
 //! What is refused, with which words and exit code.
 
+#[cfg(unix)]
+use std::process::Command;
+
+#[cfg(unix)]
+use crate::process::in_shell;
 use crate::process::{KEY, SEED, Scene};
 
 #[test]
@@ -265,4 +270,37 @@ fn an_address_that_is_taken() {
         .run(["serve", "log", "--http", &address])
         .fails(1, &["cannot listen on", &address, "--http"]);
     assert_eq!(done.text(), "", "it is not served");
+}
+
+/// Whatever a directory is called, the command does what it says.
+#[cfg(unix)]
+#[test]
+fn commands_that_are_suggested_can_be_pasted() {
+    let scene = Scene::new();
+    for dir in [
+        "two words",
+        "it's",
+        "$(touch evil)",
+        "a;touch evil",
+        "~",
+        "-dash",
+        "*",
+        "blöcke",
+    ] {
+        let done = scene.run(["append", "--", dir, "block"]).fails(1, &[dir]);
+        let suggested = done
+            .stderr
+            .split('`')
+            .find(|it| it.starts_with("hypercore"));
+        let suggested = suggested.expect("a command");
+        let script = format!("program=$1; hypercore() {{ \"$program\" \"$@\"; }}; {suggested}");
+        let paste = |command: &mut Command| in_shell(command, &script);
+        scene.start_with([""; 0], paste).end().ok();
+        scene.run(["append", "--", dir, "block"]).ok();
+    }
+    assert!(!scene.path("evil").exists());
+    // Where there is nothing to quote, nothing is quoted.
+    scene
+        .run(["append", "logs_1.2", "block"])
+        .fails(1, &["`hypercore create logs_1.2`"]);
 }

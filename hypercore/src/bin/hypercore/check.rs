@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Manners, VerifyArgs},
     commands::require_directory,
-    errors::{Exit, Failure, Result},
+    errors::{Exit, Failure, Result, quoted},
     output::{Output, blocks, bytes},
 };
 
@@ -57,11 +57,11 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
     let Some(first) = found.problems.first() else {
         return Ok(());
     };
-    let shown = dir.display();
+    let (shown, quoted) = (dir.display(), quoted(dir));
     Err(Failure::new(
         Exit::Damaged,
         format!(
-            "the core in `{shown}` is damaged, first {}; `hypercore repair {shown}` puts right what \
+            "the core in `{shown}` is damaged, first {}; `hypercore repair {quoted}` puts right what \
              can be, and with --connect ADDR:PORT fetches false blocks from a peer",
             words(first)
         ),

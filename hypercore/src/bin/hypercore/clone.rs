@@ -21,7 +21,7 @@ use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, options, refuse_file, tell_recovery},
-    errors::{Exit, Failure, Result, end_of, reason},
+    errors::{Exit, Failure, Result, end_of, quoted, reason},
     identity,
     output::blocks,
     peers::{Ended, Gathering, Member, Peers},
@@ -140,14 +140,14 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
         })?;
     tell_recovery(&core, dir);
     if core.is_original() {
-        let shown = dir.display();
+        let (shown, quoted) = (dir.display(), quoted(dir));
         return Err(Failure::failed(match args.target {
             None => format!(
                 "`{shown}` holds the original of this core, which can only be appended to; clone \
                  into another directory"
             ),
             Some(_) => format!(
-                "`{shown}` holds the original of this core: `hypercore cat {shown}` writes what is \
+                "`{shown}` holds the original of this core: `hypercore cat {quoted}` writes what is \
                  in it, and another target after the line receives it"
             ),
         }));

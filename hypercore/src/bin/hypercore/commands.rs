@@ -11,7 +11,7 @@ use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions, stor
 
 use crate::{
     args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs, parse_key},
-    errors::{Exit, Failure, Result, reason, why},
+    errors::{Exit, Failure, Result, quoted, reason, why},
     input::{self, Batches},
     output::{Output, blocks, bytes, complain},
     signals::Signals,
@@ -130,9 +130,9 @@ pub(crate) async fn open_to_append(dir: &Path) -> Result<Hypercore> {
     let is_key = dir.to_str().is_some_and(|name| parse_key(name).is_ok());
     match fs::metadata(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_key => {
-            let shown = dir.display();
+            let (shown, quoted) = (dir.display(), quoted(dir));
             Err(Failure::failed(format!(
-                "the directory `{shown}` does not exist; `hypercore create {shown}` makes a core \
+                "the directory `{shown}` does not exist; `hypercore create {quoted}` makes a core \
                  there"
             )))
         }

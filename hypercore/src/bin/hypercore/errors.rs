@@ -85,18 +85,18 @@ impl Failure {
 
     /// The one table of messages.
     fn sentence(error: &Error, dir: &Path) -> Self {
-        let dir = dir.display();
+        let (dir, quoted) = (dir.display(), quoted(dir));
         match error {
             error if error.is_locked() => Self::new(
                 Exit::Locked,
                 format!(
                     "the core in `{dir}` is in use by another process; stop that one first, or ask \
-                     it with `hypercore stats {dir}` if it serves or clones"
+                     it with `hypercore stats {quoted}` if it serves or clones"
                 ),
             ),
             Error::NoCore => Self::failed(format!(
                 "there is no core in `{dir}`; check the path, or make one with `hypercore create \
-                 {dir}`"
+                 {quoted}`"
             )),
             Error::CoreExists(key) => Self::failed(format!(
                 "there is a core in `{dir}` already, with the key {key}; choose another directory"
@@ -116,7 +116,7 @@ impl Failure {
                 },
                 format!(
                     "nothing is appended to the core in `{dir}`, because {}; `hypercore resume \
-                     {dir} --from ADDR:PORT` fetches what is missing from a peer, and \
+                     {quoted} --from ADDR:PORT` fetches what is missing from a peer, and \
                      --accept-fork-risk goes on from here",
                     why(lock)
                 ),
@@ -139,7 +139,7 @@ impl Failure {
             error if error.is_corruption() || matches!(error, Error::Merkle(_)) => Self::new(
                 Exit::Damaged,
                 format!(
-                    "the core in `{dir}`: {error}; `hypercore audit {dir}` checks every block, and \
+                    "the core in `{dir}`: {error}; `hypercore audit {quoted}` checks every block, and \
                      a copy from a peer replaces what is lost"
                 ),
             ),
@@ -163,6 +163,27 @@ pub(crate) fn why(lock: &AppendLock) -> String {
         ),
         lock => lock.to_string(),
     }
+}
+
+/// `path` as a word of a command that people paste into a shell, such that it is this path there and
+/// nothing else. Quoted by the rules of POSIX, but only where it has to be.
+pub(crate) fn quoted(path: &Path) -> String {
+    let mut word = path.display().to_string();
+    if word.starts_with('-') {
+        // It would be taken for an option, in quotes as well.
+        word.insert_str(0, "./");
+    }
+    let is_plain = |(i, c): (usize, char)| match c {
+        // In front of a word, a shell replaces what follows them.
+        '~' | '=' => i > 0,
+        '_' | '-' | '.' | '/' | ',' | ':' | '@' | '%' | '+' => true,
+        '\\' => cfg!(windows),
+        c => c.is_alphanumeric(),
+    };
+    if !word.is_empty() && word.char_indices().all(is_plain) {
+        return word;
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// What happened to a file, in words.
@@ -222,6 +243,28 @@ fn advice(error: &io::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_are_quoted_where_they_have_to_be() {
+        for (path, word) in [
+            ("log", "log"),
+            ("../a/b_1-2.3", "../a/b_1-2.3"),
+            ("/srv/a,b:c@d%e+f=g~", "/srv/a,b:c@d%e+f=g~"),
+            ("blöcke", "blöcke"),
+            ("", "''"),
+            ("two words", "'two words'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("a`b`", "'a`b`'"),
+            ("~", "'~'"),
+            ("=ls", "'=ls'"),
+            ("-v", "./-v"),
+            ("-a b", "'./-a b'"),
+            ("a\u{a0}b", "'a\u{a0}b'"),
+        ] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
+    }
 
     #[test]
     fn numbers_of_the_system_are_not_for_people() {

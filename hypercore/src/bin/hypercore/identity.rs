@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::{IdentityArgs, Manners},
     commands::is_closed,
-    errors::{Failure, Result, reason},
+    errors::{Failure, Result, quoted, reason},
     output::{Output, complain},
 };
 
@@ -40,10 +40,10 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Option<StaticKeyPair>> {
         Some(path) => match read(path)? {
             Some(key_pair) => Ok(Some(key_pair)),
             None => {
-                let shown = path.display();
+                let (shown, quoted) = (path.display(), quoted(path));
                 Err(Failure::failed(format!(
                     "the identity `{shown}` does not exist; `hypercore identity --identity \
-                     {shown}` makes it"
+                     {quoted}` makes it"
                 )))
             }
         },

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Format, Manners},
     commands::{close, open, options},
-    errors::{Exit, Failure, Result, reason, why},
+    errors::{Exit, Failure, Result, quoted, reason, why},
     output::{Output, blocks},
 };
 
@@ -110,7 +110,7 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
              ADDR:PORT` fetches what is missing from a peer",
                 dir.display(),
                 why(&lock),
-                dir.display()
+                quoted(dir)
             ),
         ));
     }
@@ -204,7 +204,7 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
     }
     let core = options.open(dir).await.map_err(failed)?;
     close(&core, dir).await?;
-    let (here, dir) = (core.length(), dir.display());
+    let (here, shown) = (core.length(), dir.display());
     let mut output = Output::new(&args.format, manners);
     output.result(
         &[
@@ -214,7 +214,7 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
             ("locked", (!args.accept_fork_risk).into()),
         ],
         format_args!(
-            "The key pair of {key} is in `{dir}`, with {}.",
+            "The key pair of {key} is in `{shown}`, with {}.",
             blocks(here)
         ),
     )?;
@@ -226,9 +226,10 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
     } else {
         output.remark(format_args!(
             "Nothing can be appended until it is certain that no block is missing ({} had been \
-             signed when the keys were exported): `hypercore resume {dir} --from ADDR:PORT` fetches them \
+             signed when the keys were exported): `hypercore resume {} --from ADDR:PORT` fetches them \
              from a peer.",
-            blocks(length)
+            blocks(length),
+            quoted(dir)
         ));
     }
     Ok(())

@@ -25,7 +25,7 @@ use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
     commands::{close, has_core, open},
-    errors::{Exit, Failure, Result, reason},
+    errors::{Exit, Failure, Result, quoted, reason},
     link::{Kind, Link},
     output::{Output, bytes, deserted},
     signals::Signals,
@@ -406,9 +406,9 @@ fn unreadable(error: &Error, dir: &Path) -> Failure {
     if !error.is_corruption() {
         return Failure::core_ref(error, dir);
     }
-    let dir = dir.display();
+    let (dir, quoted) = (dir.display(), quoted(dir));
     let words = format!(
-        "what was received in `{dir}` is damaged: {error}; `hypercore repair {dir} --connect ADDR:PORT` \
+        "what was received in `{dir}` is damaged: {error}; `hypercore repair {quoted} --connect ADDR:PORT` \
          fetches that again, then run this again"
     );
     Failure::new(Exit::Damaged, words)

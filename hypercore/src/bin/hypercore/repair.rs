@@ -9,7 +9,7 @@ use crate::{
     args::{Manners, RepairArgs},
     check::{watch, words},
     commands::{close, options, require_directory},
-    errors::{Exit, Failure, Result},
+    errors::{Exit, Failure, Result, quoted},
     output::{Output, blocks},
     signals::Signals,
     sources::Sources,
@@ -37,8 +37,9 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         return Err(Failure::new(
             Exit::Incomplete,
             format!(
-                "interrupted while `{0}` was checked; `hypercore repair {0}` begins anew",
-                dir.display()
+                "interrupted while `{}` was checked; `hypercore repair {}` begins anew",
+                dir.display(),
+                quoted(&dir)
             ),
         ));
     }
@@ -95,7 +96,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     if let Some(first) = repair.dropped.first()
         && connect.is_empty()
     {
-        let dir = dir.display();
+        let dir = quoted(&dir);
         let fetches = if dropped == 1 {
             format!("`hypercore get {dir} {first} --connect ADDR:PORT` fetches it")
         } else {

@@ -20,7 +20,7 @@ use hypercore::{GetOptions, Hypercore};
 use crate::{
     args::{Format, Identity, Manners, parse_address},
     commands::{close, has_core, options, require_writable, tell_recovery},
-    errors::{Exit, Failure, Result, reason},
+    errors::{Exit, Failure, Result, quoted, reason},
     identity,
     link::{Facts, Kind, Link},
     net::{self, Listener},
@@ -172,7 +172,7 @@ struct Source {
 impl Source {
     fn of(args: &ShareArgs) -> Result<Self> {
         let is_stdin = args.source == Path::new("-");
-        let shown = args.source.display();
+        let (shown, quoted) = (args.source.display(), quoted(&args.source));
         let (path, is_folder, is_stream) = if is_stdin {
             (args.source.clone(), false, true)
         } else {
@@ -184,7 +184,7 @@ impl Source {
         };
         if is_folder && note::is_core(&path) {
             return Err(Failure::failed(format!(
-                "`{shown}` is a core: `hypercore serve {shown}` lets others clone it"
+                "`{shown}` is a core: `hypercore serve {quoted}` lets others clone it"
             )));
         }
         let kind = match (is_folder, args.follow) {

@@ -21,7 +21,7 @@ use crate::{
     args::{Identity, Manners, parse_key},
     calls::{Again, Calls, News},
     commands::{close, open},
-    errors::{Exit, Failure, Result, end_of},
+    errors::{Exit, Failure, Result, end_of, quoted},
     identity,
     output::{blocks, complain},
     peers::{Ended, Gathering, Member, Peers},
@@ -399,19 +399,20 @@ impl Source {
     /// Why block `index` was not read.
     fn unread(&self, index: u64, error: Error) -> Failure {
         let (name, length) = (self.name.display(), self.core.length());
+        let quoted = quoted(&self.name);
         let claims = self.core.peers().into_iter().map(|peer| peer.remote_length);
         let claimed = claims.max().unwrap_or(0).max(length);
         match error {
             Error::BlockNotStored { .. } if index < length && self.core.is_original() => {
                 Failure::failed(format!(
                     "block {index} is not stored in `{name}`, which is the original of {}; `hypercore \
-                     get {name} {index} --connect ADDR:PORT` reads it from a peer that has it",
+                     get {quoted} {index} --connect ADDR:PORT` reads it from a peer that has it",
                     self.core.key()
                 ))
             }
             Error::BlockNotStored { .. } if index < length => Failure::failed(format!(
                 "block {index} is not stored in `{name}`; with --connect ADDR:PORT it is read from \
-                 a peer, and `hypercore clone {} {name} --connect ADDR:PORT` downloads all that \
+                 a peer, and `hypercore clone {} {quoted} --connect ADDR:PORT` downloads all that \
                  is missing",
                 self.core.key()
             )),
