@@ -4,6 +4,7 @@
 //! was. When all of it is here and verified, the target is written under another name and renamed,
 //! so that it is never there in part. A log is written to as its blocks come.
 
+mod archive;
 mod target;
 
 use std::{

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    path::{self, Path, PathBuf},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +15,7 @@ use std::{
 use futures_lite::future;
 use hypercore::{Bytes, GetOptions, Hypercore};
 
-use super::MARK;
+use super::{MARK, archive};
 use crate::{
     link::{Facts, Kind, Link},
     signals::Signals,
@@ -168,11 +168,9 @@ fn unpack(
     name: &Name,
     sync: impl Fn(&File) -> io::Result<()>,
 ) -> io::Result<Written> {
-    let mode = mode_of_folder(core.clone())?;
+    let mode = archive::mode_of_folder(Content::of(core.clone()))?;
     make_directory(part, mode.is_some())?;
-    let mut archive = tar::Archive::new(Content::of(core));
-    archive.set_preserve_mtime(true);
-    archive.unpack(part)?;
+    archive::unpack(Content::of(core), part)?;
     sync_tree(part, sync)?;
     // Nobody moves a directory that they may not write to.
     mode.map_or(Ok(()), |mode| set_mode(part, mode | 0o700))?;
@@ -236,18 +234,6 @@ fn sync_tree(root: &Path, sync: impl Fn(&File) -> io::Result<()>) -> io::Result<
         }
     }
     Ok(())
-}
-
-/// What the folder itself was to whom, where its archive begins with that.
-fn mode_of_folder(core: Hypercore) -> io::Result<Option<u32>> {
-    let mut archive = tar::Archive::new(Content::of(core));
-    let Some(first) = archive.entries()?.next() else {
-        return Ok(None);
-    };
-    let first = first?;
-    let path = first.path()?;
-    let is_folder = path.components().eq([path::Component::CurDir]);
-    is_folder.then(|| first.header().mode()).transpose()
 }
 
 /// Makes a directory, for nobody else if its own permissions come later.
