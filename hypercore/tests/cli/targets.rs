@@ -713,3 +713,51 @@ fn unpack(scene: &Scene, archive: &[u8]) -> Done {
     server.stop().ok();
     done
 }
+
+/// Whoever else may write to it could make us write anywhere, or give us something else.
+#[test]
+fn a_directory_of_somebody_else_takes_no_blocks() {
+    let scene = Scene::new();
+    let (server, line) = served(&scene);
+    let dir = scene.path("copy.hypercore");
+    let set = |mode| fs::set_permissions(&dir, Permissions::from_mode(mode)).unwrap();
+    fs::create_dir(&dir).unwrap();
+    set(0o777);
+    scene.run(["receive", &line, "copy"]).fails(
+        1,
+        &[
+            "`copy.hypercore`",
+            "anybody can write to it",
+            "another target",
+        ],
+    );
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+    set(0o755);
+    // Only those who may do everything can give it away.
+    if std::os::unix::fs::chown(&dir, Some(65_534), None).is_ok() {
+        scene.run(["receive", &line, "copy"]).fails(
+            1,
+            &[
+                "`copy.hypercore`",
+                "belongs to another user",
+                "another target",
+            ],
+        );
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        std::os::unix::fs::chown(&dir, Some(0), None).unwrap();
+    }
+    scene.run(["receive", &line, "copy"]).ok();
+    // What is put beside others' things is like every other file.
+    let drop = scene.path("drop");
+    fs::create_dir_all(drop.join("file.hypercore")).unwrap();
+    let set = |path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    set(drop.join("file.hypercore"), 0o777);
+    set(drop.clone(), 0o1777);
+    scene
+        .run(["receive", &line, "drop"])
+        .fails(1, &["anybody can write to it"]);
+    // As it is everywhere on a file system without permissions.
+    set(drop, 0o777);
+    scene.run(["receive", &line, "drop"]).ok();
+    server.stop().ok();
+}

@@ -110,6 +110,7 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
         }
         check(&target, link.kind)?;
     }
+    check_owner(&dir)?;
     check_dir(&dir, !to_stdout && link.kind != Kind::Log)?;
     let (had_dir, had_target) = (dir.exists(), target.exists());
     let is_ours = !has_core(&dir) || target::is_mark(&dir.join(MARK));
@@ -307,6 +308,51 @@ fn check(target: &Path, kind: Kind) -> Result<()> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Fails if somebody else may write to `dir`, where the blocks go. They could put links there that
+/// lead to files of ours, and something else in the place of what was verified. Where the target goes
+/// is another matter: there it is like every other file.
+#[cfg(unix)]
+fn check_owner(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    // What is not there is made for its owner alone.
+    let Ok(found) = fs::metadata(dir) else {
+        return Ok(());
+    };
+    let ours = [0, rustix::process::geteuid().as_raw()];
+    let reason = if !ours.contains(&found.uid()) {
+        "belongs to another user"
+    } else if found.mode() & ANYBODY != 0 && !is_open_to_all(dir) {
+        "is there already, and anybody can write to it"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::failed(format!(
+        "`{}` {reason}, and could lead what is received elsewhere: move it away, or name another \
+         target after the line",
+        dir.display()
+    )))
+}
+
+/// Everybody who is neither the owner of a file nor of its group may write to it.
+#[cfg(unix)]
+const ANYBODY: u32 = 0o002;
+
+/// Whether `dir` lies where anybody may replace it anyway. Some file systems know of no permissions, and
+/// what we make there for ourselves alone looks like that, too.
+#[cfg(unix)]
+fn is_open_to_all(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    const STICKY: u32 = 0o1000;
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = fs::metadata(above.unwrap_or_else(|| Path::new(".")));
+    above.is_ok_and(|above| above.mode() & (STICKY | ANYBODY) == ANYBODY)
+}
+
+#[cfg(not(unix))]
+fn check_owner(_: &Path) -> Result<()> {
+    Ok(())
 }
 
 /// Fails if there is something in `dir` that is neither a core nor of an earlier run: it would be
