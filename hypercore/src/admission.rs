@@ -119,7 +119,8 @@ pub enum NotAdmitted {
 ///     true
 /// });
 /// // Run the replication until it ends or `admitted.evicted()` is ready. If it ends with an error
-/// // for which `Error::is_peer_fault`, call `admitted.misbehaved(Instant::now())`.
+/// // for which `Error::is_peer_fault`, call `admitted.misbehaved(Instant::now())`. A stranger
+/// // (`Error::NotAuthenticated`) has not misbehaved: others may call from there who are let in.
 /// # drop(options);
 /// assert_eq!(admission.connections(), 1);
 /// drop(admitted);
@@ -301,7 +302,8 @@ impl Admitted {
         self.0.admission.lock().end_handshake(self.0.id);
     }
 
-    /// The remote broke the protocol or proved something false: its address is refused for a while.
+    /// The remote broke the protocol or proved something false: its address is refused for a while. This
+    /// is not for one that was merely not let in, because others may call from its address.
     pub fn misbehaved(&self, now: Instant) {
         let Some(address) = self.0.address else {
             return;

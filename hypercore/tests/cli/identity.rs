@@ -1,6 +1,12 @@
 //! Who a machine is to others, and whom it lets in.
 
-use std::{fs, net::TcpStream, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use serde_json::json;
 
@@ -176,4 +182,47 @@ fn a_crash_leaves_no_core_file() {
     let words: Vec<_> = core.expect("a limit").split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{limits}");
     server.stop().ok();
+}
+
+/// Those who call from one address may be many.
+#[test]
+fn who_is_not_allowed_is_in_nobodys_way() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    let [friend, _] = ["friend", "stranger"].map(|file| identity(&scene, file));
+    // What concerns addresses does not count for those of this machine alone.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").expect("a network");
+    let own = socket.local_addr().unwrap().ip();
+    assert!(!own.is_loopback());
+    let serve = || {
+        let flags = ["--allow", &friend, "--listen", "0.0.0.0:0"];
+        let (server, address) = scene.serve("log", &flags);
+        let port = address.rsplit(':').next().unwrap();
+        (server, format!("{own}:{port}"))
+    };
+    let read = |address: &str, identity| {
+        scene.run(["cat", KEY, "--connect", address, "--identity", identity])
+    };
+    let (server, address) = serve();
+    for _ in 0..10 {
+        read(&address, "stranger").fails(1, &[&address]);
+        assert_eq!(read(&address, "friend").ok().text(), "a");
+    }
+    server.stop().ok();
+
+    // Who does not speak the protocol is.
+    let (server, address) = serve();
+    let mut tcp = TcpStream::connect(&address).unwrap();
+    let endless = [0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+    tcp.write_all(&endless).unwrap();
+    let _ = tcp.read(&mut [0]);
+    // It is noted a moment after the connection has ended.
+    let mut tries = (0..100).map(|_| read(&address, "friend").code);
+    assert!(tries.any(|code| code == Some(1)), "nobody is refused");
+    let told = server.stop().ok().stderr;
+    assert!(
+        told.contains("the address misbehaved and is refused"),
+        "{told}"
+    );
 }

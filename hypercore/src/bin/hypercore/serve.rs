@@ -11,7 +11,7 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Admission, AdmissionLimits, Event, Hypercore, PublicKey, ReplicateOptions, Role,
+    Admission, AdmissionLimits, Error, Event, Hypercore, PublicKey, ReplicateOptions, Role,
     wire::{Budget, Limits, StaticKeyPair},
 };
 
@@ -343,7 +343,9 @@ async fn accept(
                 Some(Ended::Closed) => tracing::debug!(%address, "closed"),
                 Some(Ended::Failed(error)) => {
                     tracing::info!(%address, code = %error.close_reason(), "closed: {error}");
-                    if error.is_peer_fault() {
+                    // Others may call from there who are let in.
+                    let is_stranger = matches!(error, Error::NotAuthenticated);
+                    if error.is_peer_fault() && !is_stranger {
                         admitted.misbehaved(Instant::now());
                     }
                 }
