@@ -1,8 +1,10 @@
 //! `get` and `cat`: over the network, and of what another process writes.
 
+use std::{thread, time::Duration};
+
 use serde_json::json;
 
-use crate::process::{KEY, Scene};
+use crate::process::{KEY, Scene, await_downloads};
 
 /// A sparse clone in `copy` that knows the length of `log` and has no block.
 fn empty_copy(scene: &Scene, address: &str) {
@@ -232,5 +234,62 @@ fn follow_from_the_end_of_all_numbers() {
             .run(follow.iter().chain(&["--connect", &address]))
             .fails(1, &["do not lie within the log"]);
     }
+    server.stop().ok();
+}
+
+/// It was waited for as if it were still to come.
+#[test]
+fn follow_does_not_wait_for_what_is_rotten() {
+    let scene = Scene::new();
+    scene.core("log", &["one\n", "two\n"]);
+    let (mut server, address) = scene.serve("log", &["--lines"]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    let clone = scene.start([
+        "clone",
+        KEY,
+        "copy",
+        "--live",
+        "--json",
+        "--connect",
+        &address,
+    ]);
+    clone.event("synced");
+    // Of this block the writer may not have noted yet that it is there.
+    server.say("three\n");
+    server.event("append");
+    await_downloads(&clone, 2..3);
+    for (dir, offset, block) in [("log", 5, "1"), ("log", 9, "2"), ("copy", 5, "1")] {
+        scene.damage(format!("{dir}/data"), offset);
+        let block_words = format!("block {block} of the core in `{dir}` is damaged");
+        let cure = format!("`hypercore repair {dir} --connect ADDR:PORT`");
+        scene
+            .run(["cat", dir, "--follow", "--start", block])
+            .fails(3, &[&block_words, &cure]);
+        scene.damage(format!("{dir}/data"), offset);
+    }
+    clone.stop().ok();
+    server.stop().ok();
+}
+
+/// What was dropped may come back.
+#[test]
+fn follow_waits_for_what_was_cleared() {
+    let scene = Scene::new();
+    scene.core("log", &["one\n", "two\n"]);
+    let (server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    server.stop().ok();
+    scene.run(["clear", "log", "0"]).ok();
+    let reader = scene.start(["cat", "log", "--follow", "--end", "1"]);
+    assert!(reader.complaint().contains("is not stored in `log` yet"));
+    // Nothing is to happen in the time in which damage would be found.
+    thread::sleep(Duration::from_millis(2500));
+    let (server, address) = scene.serve("copy", &[]);
+    scene.run(["get", "log", "0", "--connect", &address]).ok();
+    assert_eq!(reader.end().ok().text(), "one\n");
     server.stop().ok();
 }

@@ -5,12 +5,18 @@
 //! roots that are stored, and a block that has its hash. What a writer is in the middle of is not
 //! believed until it is done.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_io::Timer;
 use futures_lite::future;
 use hypercore::{
     PublicKey,
+    bitfield::{Bitfield, PageSize},
     merkle::{
         MAX_BLOCK_SIZE, NodeIndex, Roots, Signature, TreeHead, Verifier, full_roots, leaf_hash,
     },
@@ -20,13 +26,20 @@ use hypercore::{
 use crate::{
     args::{CatArgs, Manners},
     commands::require_directory,
-    errors::{Failure, Result},
+    errors::{Exit, Failure, Result, quoted},
     output::{RawOutput, blocks, complain, deserted},
     signals::Signals,
 };
 
+/// A page of the bitfield has bits for so many blocks.
+const PAGE_BLOCKS: u64 = 8192;
+
 /// How often the files are looked at when there is nothing to write.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a block may be missing that should be there. Nobody writes one for so long, and after such
+/// a time it is looked at again.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn follow(args: CatArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
@@ -51,6 +64,7 @@ async fn write_all(args: &CatArgs, manners: &Manners, output: &mut RawOutput) ->
     let end = args.end_of_block();
     let mut told = false;
     for index in args.start..args.end.unwrap_or(u64::MAX) {
+        let mut since = Instant::now();
         let block = loop {
             if let Some(block) = log.block(index).map_err(|error| failure(error, dir))? {
                 break block;
@@ -66,6 +80,13 @@ async fn write_all(args: &CatArgs, manners: &Manners, output: &mut RawOutput) ->
                     dir.display()
                 ));
             }
+            if since.elapsed() >= PATIENCE {
+                if log.is_rotten(index).map_err(|error| failure(error, dir))? {
+                    output.flush().await?;
+                    return Err(rotten(index, dir));
+                }
+                since = Instant::now();
+            }
             Timer::after(LOOK).await;
         };
         told = false;
@@ -80,6 +101,17 @@ async fn write_all(args: &CatArgs, manners: &Manners, output: &mut RawOutput) ->
 
 fn failure(error: storage::Error, dir: &Path) -> Failure {
     Failure::core(error.into(), dir)
+}
+
+/// A block does not get better by waiting for it.
+fn rotten(index: u64, dir: &Path) -> Failure {
+    let words = format!(
+        "block {index} of the core in `{}` is damaged; once no other process has it open, `hypercore \
+         repair {} --connect ADDR:PORT` drops it and fetches it again from a peer",
+        dir.display(),
+        quoted(dir)
+    );
+    Failure::new(Exit::Damaged, words)
 }
 
 /// A log as its files show it at this moment.
@@ -108,6 +140,12 @@ impl Glimpse {
         if index >= self.head.length {
             self.look()?;
         }
+        let found = self.stored(index)?;
+        Ok(found.and_then(|(block, is_true)| is_true.then_some(block)))
+    }
+
+    /// What stands in the place of block `index`, and whether it has the hash of that.
+    fn stored(&self, index: u64) -> Result<Option<(Vec<u8>, bool)>, storage::Error> {
         if index >= self.head.length {
             return Ok(None);
         }
@@ -133,7 +171,40 @@ impl Glimpse {
             return Ok(None);
         }
         let block = self.files.read_data(offset, leaf.size)?;
-        Ok((leaf_hash(&block) == leaf.hash).then_some(block))
+        let is_true = leaf_hash(&block) == leaf.hash;
+        Ok(Some((block, is_true)))
+    }
+
+    /// Whether block `index`, which could not be read for a while, is not to come any more: it is
+    /// claimed to be stored, or was signed here.
+    fn is_rotten(&self, index: u64) -> Result<bool, storage::Error> {
+        if index >= self.head.length {
+            return Ok(false);
+        }
+        // A bit is only ever set after what it claims was written, and taken back before that goes.
+        let is_claimed = self.claims(index)?;
+        let found = self.stored(index)?;
+        Ok(match found {
+            Some((_, true)) => false,
+            _ if is_claimed => self.claims(index)?,
+            // A writer notes later what it has signed. What was cleared there reads as zeros.
+            Some((block, false)) => {
+                let is_original = self.files.len(FileName::SecretKey)? > 0;
+                is_original && block.iter().any(|&byte| byte != 0)
+            }
+            None => false,
+        })
+    }
+
+    /// Whether the bitfield says that block `index` is stored.
+    fn claims(&self, index: u64) -> Result<bool, storage::Error> {
+        let mut bits = Bitfield::new(PageSize::Current);
+        self.files.pages(|page, bytes| {
+            if page == index / PAGE_BLOCKS {
+                bits.load_page(page, bytes);
+            }
+        })?;
+        Ok(bits.get(index))
     }
 
     /// Looks for a newer signature.
