@@ -1,5 +1,8 @@
 //! `peers` and `stats`: a running process is asked about itself.
 
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 #[cfg(unix)]
@@ -148,5 +151,31 @@ fn who_has_seen_enough_ends_it() {
         assert_eq!(done.stderr, "exit code 0\n");
     }
     clone.stop().ok();
+    server.stop().ok();
+}
+
+/// It was waited for without an end.
+#[cfg(unix)]
+#[test]
+fn a_process_that_is_stopped() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let (server, _) = scene.serve("log", &[]);
+    let watcher = scene.start(["stats", "log", "--watch", "--json"]);
+    watcher.next();
+    server.signal("-STOP");
+    let words = [
+        "the process that has the core in `log` open",
+        "for 2 seconds",
+        "SIGCONT",
+    ];
+    watcher.end().fails(1, &words);
+    for command in ["stats", "peers"] {
+        let start = Instant::now();
+        scene.run([command, "log"]).fails(1, &words);
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+    server.signal("-CONT");
+    scene.run(["stats", "log"]).ok();
     server.stop().ok();
 }

@@ -100,6 +100,7 @@ fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<
     let mut snapshots = listen(&whom.dir)?;
     let mut before = None;
     for now in &mut snapshots {
+        let now = now?;
         let Some(before) = before.replace(now.clone()) else {
             continue;
         };
@@ -120,6 +121,20 @@ fn not_running(dir: &Path) -> Failure {
     Failure::failed(format!(
         "nothing is known of a running `hypercore serve`, `clone`, `share` or `receive` that has \
          the core in `{dir}` open"
+    ))
+}
+
+/// How long a process may take to say something: twice as long as it does.
+#[cfg(unix)]
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[cfg(unix)]
+fn silent(dir: &Path) -> Failure {
+    Failure::failed(format!(
+        "the process that has the core in `{}` open has said nothing for {} seconds: it may be \
+         stopped, until `fg` or SIGCONT, or this machine is busy",
+        dir.display(),
+        PATIENCE.as_secs()
     ))
 }
 
@@ -300,7 +315,7 @@ fn waiting(core: &Hypercore) -> Vec<Value> {
 }
 
 #[cfg(not(unix))]
-fn listen(_: &Path) -> Result<std::iter::Empty<Value>> {
+fn listen(_: &Path) -> Result<std::iter::Empty<Result<Value>>> {
     Err(Failure::failed(
         "running processes can be asked on Unix only; `--json` makes them tell their events",
     ))
@@ -324,11 +339,11 @@ mod socket {
 
     use async_io::{Async, Timer};
     use data_encoding::HEXLOWER;
-    use futures_lite::AsyncWriteExt;
+    use futures_lite::{AsyncWriteExt, future};
     use hypercore::{Hypercore, merkle::leaf_hash};
     use serde_json::Value;
 
-    use super::{INTERVAL, not_running, snapshot};
+    use super::{INTERVAL, PATIENCE, not_running, silent, snapshot};
     use crate::{errors::Result, net, peers::Peers};
 
     /// No snapshot is longer.
@@ -410,14 +425,42 @@ mod socket {
         }
     }
 
-    /// The snapshots of the process that has the core in `dir` open, until it ends.
-    pub(super) fn listen(dir: &Path) -> Result<impl Iterator<Item = Value>> {
-        let stream = place_of(dir).and_then(UnixStream::connect);
-        let mut stream = BufReader::new(stream.map_err(|_| not_running(dir))?);
+    /// The snapshots of the process that has the core in `dir` open, until it ends or falls silent.
+    pub(super) fn listen(dir: &Path) -> Result<impl Iterator<Item = Result<Value>>> {
+        let failure = |error: io::Error| match is_late(&error) {
+            true => silent(dir),
+            false => not_running(dir),
+        };
+        let mut stream = BufReader::new(connect(dir).map_err(failure)?);
         Ok(std::iter::from_fn(move || {
             let mut line = String::new();
-            stream.by_ref().take(MAX_LINE).read_line(&mut line).ok()?;
-            serde_json::from_str(&line).ok()
+            match stream.by_ref().take(MAX_LINE).read_line(&mut line) {
+                Err(error) if is_late(&error) => Some(Err(silent(dir))),
+                Err(_) => None,
+                Ok(_) => serde_json::from_str(&line).ok().map(Ok),
+            }
         }))
+    }
+
+    /// A stream on which nothing is waited for longer than [`PATIENCE`].
+    fn connect(dir: &Path) -> io::Result<UnixStream> {
+        let place = place_of(dir)?;
+        // One that is stopped takes no calls, and there is room for so many.
+        let called = future::block_on(future::or(Async::<UnixStream>::connect(place), async {
+            Timer::after(PATIENCE).await;
+            Err(io::ErrorKind::TimedOut.into())
+        }));
+        let stream = called?.into_inner()?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
+    /// The system has two words for it.
+    fn is_late(error: &io::Error) -> bool {
+        matches!(
+            error.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock
+        )
     }
 }
