@@ -20,7 +20,7 @@ use hypercore::{
 use crate::{
     errors::{Failure, Result, end_of, reason},
     net,
-    peers::{Ended, Member, Peers},
+    peers::{Ended, Link, Member, Peers},
 };
 
 /// A lost peer is called again after this time, and after twice as long each time that fails,
@@ -269,18 +269,54 @@ impl Calls {
 }
 
 async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sender<News>) {
-    // Nobody listens any more when the program is ending.
-    let tell = |news| {
-        let _ = sender.try_send(news);
+    let mut line = Line {
+        peers,
+        address,
+        again,
+        sender,
+        first: true,
+        pause: FIRST_RETRY,
+        missed: None,
+        is_missed: false,
+        had_core: false,
     };
-    let mut first = true;
-    let mut pause = FIRST_RETRY;
-    // Since when a lost peer is hoped to be back, and the blocks that had come until then.
-    let mut missed: Option<(Instant, u64)> = None;
-    let mut is_missed = false;
-    // Whether it ever was one with the core.
-    let mut had_core = false;
     loop {
+        match line.call().await {
+            Ok((link, greeted)) => line.hold(link, &greeted).await,
+            Err(reason) => line.note_unreached(reason),
+        }
+        if peers.hang_up.is_set() || !(again == Again::Always || line.is_missed) {
+            return;
+        }
+        line.first = false;
+        line.wait().await;
+    }
+}
+
+/// The calls of one address, one after the other.
+struct Line<'a> {
+    peers: &'a Peers,
+    address: &'a str,
+    again: Again,
+    sender: &'a Sender<News>,
+    /// This is the first call.
+    first: bool,
+    pause: Duration,
+    /// Since when a lost peer is hoped to be back, and the blocks that had come until then.
+    missed: Option<(Instant, u64)>,
+    is_missed: bool,
+    /// Whether it ever was one with the core.
+    had_core: bool,
+}
+
+impl Line<'_> {
+    fn tell(&self, news: News) {
+        // Nobody listens any more when the program is ending.
+        let _ = self.sender.try_send(news);
+    }
+
+    /// Calls it. Returns the connection, and what becomes true when it has said who it is.
+    async fn call(&self) -> Result<(Link, Arc<AtomicBool>), String> {
         let greeted = Arc::<AtomicBool>::default();
         let greet = Arc::clone(&greeted);
         let mut options = ReplicateOptions::live().on_authenticate(move |_| {
@@ -289,70 +325,84 @@ async fn keep_connected(peers: &Peers, address: &str, again: Again, sender: &Sen
         });
         // The owner of the secret key, too, may have cleared what others still hold.
         options.download = Some(true);
-        let link = match net::connect(address, &peers.hang_up).await {
-            Ok(tcp) => peers
-                .attach(tcp, address, Role::Initiator, options)
-                .map_err(|error| error.to_string()),
-            Err(reason) => Err(reason),
-        };
-        match link {
-            Ok(link) => {
-                let returned = std::mem::take(&mut is_missed);
-                tell(News::Connected { first, returned });
-                let (id, address) = (link.id, address.to_owned());
-                let opened = link.opened();
-                let ended = link.run().await;
-                if matches!(ended, Ended::Closed) {
-                    pause = FIRST_RETRY;
-                }
-                let came = peers.received();
-                if missed.is_none_or(|(_, before)| came > before) {
-                    // One that is lost again before it has sent anything gets no more time.
-                    missed = Some((Instant::now(), came));
-                    pause = FIRST_RETRY;
-                }
-                let is_recent = missed.is_some_and(|(since, _)| since.elapsed() < HOPE);
-                let is_open = opened.load(Ordering::Acquire);
-                let is_lost = if is_open {
-                    ended.is_loss()
-                } else if had_core {
-                    // Whatever answers until it is back, and however.
-                    true
-                } else {
-                    // Who does not have the core, or does not let us in, hangs up when it knows who
-                    // we are.
-                    let is_known = greeted.load(Ordering::Acquire);
-                    again == Again::WhenLostAtOnce && !is_known && ended.is_loss()
-                };
-                had_core |= is_open;
-                is_missed = again != Again::Never && is_lost && is_recent;
-                tell(News::Lost {
-                    id,
-                    address,
-                    ended,
-                    may_return: is_missed,
-                });
-            }
-            Err(reason) if first => {
-                let address = address.to_owned();
-                tell(News::Unreachable { address, reason });
-            }
-            Err(reason) => {
-                tracing::info!(address, reason, "not reached");
-                if is_missed && missed.is_none_or(|(since, _)| since.elapsed() >= HOPE) {
-                    is_missed = false;
-                    let address = address.to_owned();
-                    tell(News::GivenUp { address, reason });
-                }
-            }
+        let tcp = net::connect(self.address, &self.peers.hang_up).await?;
+        let link = self
+            .peers
+            .attach(tcp, self.address, Role::Initiator, options);
+        let link = link.map_err(|error| error.to_string())?;
+        Ok((link, greeted))
+    }
+
+    /// Runs a connection to its end.
+    async fn hold(&mut self, link: Link, greeted: &AtomicBool) {
+        let first = self.first;
+        let returned = std::mem::take(&mut self.is_missed);
+        self.tell(News::Connected { first, returned });
+        let (id, opened) = (link.id, link.opened());
+        let ended = link.run().await;
+        let is_recent = self.note_end(&ended);
+        let is_open = opened.load(Ordering::Acquire);
+        let is_lost = self.is_lost(&ended, is_open, greeted.load(Ordering::Acquire));
+        self.had_core |= is_open;
+        self.is_missed = self.again != Again::Never && is_lost && is_recent;
+        self.tell(News::Lost {
+            id,
+            address: self.address.to_owned(),
+            ended,
+            may_return: self.is_missed,
+        });
+    }
+
+    /// Gives it time to come back, if it has earned some. Returns whether that is not over.
+    fn note_end(&mut self, ended: &Ended) -> bool {
+        if matches!(ended, Ended::Closed) {
+            self.pause = FIRST_RETRY;
         }
-        if peers.hang_up.is_set() || !(again == Again::Always || is_missed) {
+        let came = self.peers.received();
+        if self.missed.is_none_or(|(_, before)| came > before) {
+            // One that is lost again before it has sent anything gets no more time.
+            self.missed = Some((Instant::now(), came));
+            self.pause = FIRST_RETRY;
+        }
+        self.missed.is_some_and(|(since, _)| since.elapsed() < HOPE)
+    }
+
+    /// Whether a connection ended without anybody wanting that.
+    fn is_lost(&self, ended: &Ended, is_open: bool, is_known: bool) -> bool {
+        if is_open {
+            ended.is_loss()
+        } else if self.had_core {
+            // Whatever answers until it is back, and however.
+            true
+        } else {
+            // Who does not have the core, or does not let us in, hangs up when it knows who we are.
+            self.again == Again::WhenLostAtOnce && !is_known && ended.is_loss()
+        }
+    }
+
+    /// Nobody has answered.
+    fn note_unreached(&mut self, reason: String) {
+        let address = self.address.to_owned();
+        if self.first {
+            self.tell(News::Unreachable { address, reason });
             return;
         }
-        first = false;
-        Timer::after(pause).await;
-        let longest = if is_missed { SOON_RETRY } else { LAST_RETRY };
-        pause = (pause * 2).min(longest);
+        tracing::info!(address, reason, "not reached");
+        if self.is_missed && self.missed.is_none_or(|(since, _)| since.elapsed() >= HOPE) {
+            self.is_missed = false;
+            self.tell(News::GivenUp { address, reason });
+        }
+    }
+
+    /// Waits before the next call, longer each time.
+    async fn wait(&mut self) {
+        Timer::after(self.pause).await;
+        let longest = if self.is_missed {
+            SOON_RETRY
+        } else {
+            LAST_RETRY
+        };
+        self.pause = (self.pause * 2).min(longest);
     }
 }
 

@@ -5,14 +5,14 @@
 //! so that it is never there in part. A log is written to as its blocks come.
 
 mod archive;
+mod place;
 mod target;
 
 use std::{
     error,
-    ffi::OsString,
     fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
-    path::{self, Path, PathBuf},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use clap::Args;
 use futures_lite::future;
 use hypercore::{Bytes, Error, Hypercore, storage::FileName};
 
-use self::target::Written;
+use self::{place::Place, target::Written};
 use crate::{
     args::{CloneArgs, Format, Identity, Manners},
     clone,
@@ -69,195 +69,57 @@ pub(crate) struct ReceiveArgs {
 
 pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> {
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
-    let ReceiveArgs { link, .. } = args;
+    let link = args.link;
     let json = args.format.json;
-    let to_stdout = args.target.as_deref() == Some(Path::new("-"));
-    let target = target(&link, args.target.as_deref().filter(|_| !to_stdout));
-    let dir = match to_stdout {
-        // Of its own, because the target of that name may have one.
-        true => PathBuf::from(format!(
-            "{}.{:.8}.hypercore",
-            link.name,
-            link.key.to_string()
-        )),
-        false => with_suffix(&target, ".hypercore"),
-    };
-    let shown = target.display();
-    if to_stdout {
-        if link.kind == Kind::Folder || json {
-            let what = if json { "--json" } else { "a folder" };
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "`-` writes the bytes of a file or a log, which does not go together with \
-                     {what}; name a target after the line"
-                ),
-            ));
-        }
-    } else {
-        let is_named = args
-            .target
-            .as_deref()
-            .is_some_and(|wanted| target == wanted.components().collect::<PathBuf>());
-        if !is_named && link.name.starts_with('.') {
-            return Err(Failure::new(
-                Exit::Usage,
-                format!(
-                    "the line calls it `{shown}`, which is hidden and may be read by other programs; \
-                     name a target after the line"
-                ),
-            ));
-        }
-        check(&target, link.kind)?;
-    }
-    check_owner(&dir)?;
-    check_dir(&dir, !to_stdout && link.kind != Kind::Log)?;
-    let (had_dir, had_target) = (dir.exists(), target.exists());
-    let is_ours = !has_core(&dir) || target::is_mark(&dir.join(MARK));
-    let keep = args.keep || !is_ours;
-    // Made for the target alone, if it is not there yet.
-    let parent = target.parent().filter(|parent| !parent.exists());
-    let parent = parent.map(Path::to_owned);
+    let place = Place::of(&link, args.target.as_deref(), json)?;
     let download = CloneArgs {
         key: link.key,
-        dir: dir.clone(),
+        dir: place.dir.clone(),
         connect: link.address.iter().cloned().collect(),
         more: Vec::new(),
         live: link.kind == Kind::Log,
         sparse: false,
         range: Vec::new(),
         search: true,
-        target: Some(target.clone()),
-        to_stdout,
+        target: Some(place.target.clone()),
+        to_stdout: place.to_stdout,
         at_least: link.facts.blocks.unwrap_or(0),
         identity: args.identity,
         format: args.format,
     };
-    if let Some(parent) = &parent {
-        // The directory of a core is for its owner alone, and this one is not to be.
-        fs::create_dir_all(parent).map_err(|error| {
-            Failure::failed(format!(
-                "`{shown}` cannot be written: {}; name another target after the line",
-                reason(&error)
-            ))
-        })?;
-    }
+    place.make_parent()?;
     let mut output = Output::new(&Format { json }, manners);
-    // It is not there before the core is, whose directory is for its owner alone.
-    let mark = {
-        let path = (!keep).then(|| dir.join(MARK));
-        async move {
-            if let Some(path) = path
-                && let Err(error) = File::create_new(&path)
-                && error.kind() != io::ErrorKind::AlreadyExists
-            {
-                tracing::warn!(%error, "`{}` was not made", path.display());
-            }
-        }
+    let transfer = Transfer {
+        keep: args.keep || !place.is_ours,
+        link,
+        place,
+        manners,
     };
-    if link.kind == Kind::Log {
-        let log = (!to_stdout).then(|| target.clone());
-        if log.is_some() {
-            output.remark(format_args!("Following into `{shown}`; stop with Ctrl-C."));
-        }
-        let (path, place) = (log.clone(), dir.clone());
-        let followed = clone::download(download, manners, |core| async move {
-            match path {
-                Some(path) => append_to(&core, &place, &path).await,
-                None => {
-                    mark.await;
-                    let unread = async {
-                        deserted().await;
-                        Ok(())
-                    };
-                    future::or(unread, print(&core, &place)).await
-                }
-            }
-        })
-        .await;
-        // Nothing goes on from it: the next run begins at the start again, or with another target.
-        let is_useless = log.is_none() || !had_dir && had_target && followed.is_err();
-        if is_useless
-            && !keep
-            && dir.exists()
-            && let Ok(core) = open(&dir).await
-        {
-            remove(core, &dir).await?;
-        }
-        forget_mark(&dir, had_dir);
-        return followed;
+    if transfer.link.kind == Kind::Log {
+        return transfer.follow(download, &output).await;
     }
-    let beside = |_| async {
-        mark.await;
-        future::pending().await
-    };
-    let core = match clone::download(download, manners, beside).await {
-        Ok(()) => open(&dir).await?,
-        Err(failure) => {
-            let is_stopped = future::poll_once(signals.stopped()).await.is_some();
-            let whole = match is_stopped {
-                true => None,
-                false => whole(&dir, &link, &failure).await,
-            };
-            let Some(core) = whole else {
-                forget_mark(&dir, had_dir);
-                if let Some(parent) = parent {
-                    // What was made for nothing; if there is something in it, it stays.
-                    let _ = fs::remove_dir(parent);
-                }
-                return Err(failure);
-            };
-            output.remark(format_args!("{failure}; all of it is here already."));
-            core
-        }
-    };
-
+    let core = transfer.fetch(download, &signals, &output).await?;
     let (length, byte_length) = (core.length(), core.byte_length());
-    let place = (!to_stdout).then(|| target.clone());
-    let written = {
-        let written = target::write(core.clone(), &dir, place, &link, &signals);
-        future::or(written, tell_slow(&mut output, &target)).await
-    };
-    output.done();
-    let mut unsynced = None;
-    match written {
-        Ok(Written::Whole) => {}
-        Ok(Written::Unsynced(error)) => unsynced = Some(error),
-        Err(error) if to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {}
-        Ok(Written::No) => {
-            close(&core, &dir).await?;
-            return Err(unwritten(&target, &dir));
-        }
-        Err(error) => {
-            close(&core, &dir).await?;
-            return Err(match cause_in_core(&error) {
-                Some(error) => unreadable(error, &dir),
-                None if to_stdout => Failure::output(&error),
-                None => unwritable(&target, &dir, &error),
-            });
-        }
-    }
-    if keep {
-        close(&core, &dir).await?;
-        // An earlier run may not have been asked to keep it.
-        target::remove_mark(&dir.join(MARK));
-    } else if unsynced.is_some() {
-        close(&core, &dir).await?;
-    } else {
-        remove(core, &dir).await?;
-    }
+    let unsynced = transfer.write(&core, &signals, &mut output).await?;
+    transfer.end(core, unsynced.as_ref()).await?;
+
+    let Place {
+        target,
+        dir,
+        is_ours,
+        ..
+    } = &transfer.place;
+    let (shown, dir) = (target.display(), dir.display());
     if let Some(error) = unsynced {
         output.remark(format_args!(
-            "A loss of power may take `{shown}` away again ({}), so `{}` is kept.",
-            reason(&error),
-            dir.display()
+            "A loss of power may take `{shown}` away again ({}), so `{dir}` is kept.",
+            reason(&error)
         ));
     }
     if !is_ours && !args.keep {
-        let shown = dir.display();
-        output.remark(format_args!("`{shown}` was there before, and stays."));
+        output.remark(format_args!("`{dir}` was there before, and stays."));
     }
-    if to_stdout {
+    if transfer.place.to_stdout {
         return Ok(());
     }
     output.result(
@@ -271,117 +133,147 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
     )
 }
 
-/// Where it goes.
-fn target(link: &Link, wanted: Option<&Path>) -> PathBuf {
-    let Some(wanted) = wanted else {
-        return PathBuf::from(&link.name);
-    };
-    let ends_as_directory = wanted
-        .as_os_str()
-        .as_encoded_bytes()
-        .last()
-        .is_some_and(|&byte| path::is_separator(char::from(byte)));
-    if wanted.is_dir() || ends_as_directory && link.kind != Kind::Folder {
-        return wanted.join(&link.name);
+/// What is received, and how.
+struct Transfer<'a> {
+    link: Link,
+    place: Place,
+    /// The core stays when the target is there.
+    keep: bool,
+    manners: &'a Manners,
+}
+
+impl Transfer<'_> {
+    /// Says that the core is only there for the transfer. It is not said before that is there, whose
+    /// directory is for its owner alone.
+    fn mark(&self) {
+        if !self.keep {
+            self.place.mark();
+        }
     }
-    // Without a slash at its end.
-    wanted.components().collect()
-}
 
-/// Fails if `target` is in the way, or could not be written.
-fn check(target: &Path, kind: Kind) -> Result<()> {
-    let shown = target.display();
-    let found = fs::symlink_metadata(target);
-    // What a log has already is compared when its blocks come.
-    if found.is_ok() && (kind != Kind::Log || !target.is_file()) {
-        return Err(Failure::failed(format!(
-            "`{shown}` exists already, and is not written over: move it away to receive what is \
-             shared now, or name another target after the line"
-        )));
+    /// Writes a log as its blocks come, without end.
+    async fn follow(&self, download: CloneArgs, output: &Output) -> Result<()> {
+        let Place {
+            target,
+            to_stdout,
+            dir,
+            had_dir,
+            had_target,
+            ..
+        } = &self.place;
+        if !to_stdout {
+            output.remark(format_args!(
+                "Following into `{}`; stop with Ctrl-C.",
+                target.display()
+            ));
+        }
+        let followed = clone::download(download, self.manners, |core| async move {
+            if !to_stdout {
+                return append_to(&core, dir, target).await;
+            }
+            self.mark();
+            let unread = async {
+                deserted().await;
+                Ok(())
+            };
+            future::or(unread, print(&core, dir)).await
+        })
+        .await;
+        // Nothing goes on from it: the next run begins at the start again, or with another target.
+        let is_useless = *to_stdout || !had_dir && *had_target && followed.is_err();
+        if is_useless
+            && !self.keep
+            && dir.exists()
+            && let Ok(core) = open(dir).await
+        {
+            remove(core, dir).await?;
+        }
+        forget_mark(dir, *had_dir);
+        followed
     }
-    let mut above = target.ancestors().skip(1);
-    match above.find_map(|dir| Some((dir, fs::metadata(dir).ok()?))) {
-        Some((dir, metadata)) if !metadata.is_dir() => Err(Failure::failed(format!(
-            "`{shown}` cannot be written: `{}` is not a directory; name another target after the \
-             line",
-            dir.display()
-        ))),
-        _ => Ok(()),
+
+    /// Downloads what is not here yet. Returns the core when it has all.
+    async fn fetch(
+        &self,
+        download: CloneArgs,
+        signals: &Signals,
+        output: &Output,
+    ) -> Result<Hypercore> {
+        let beside = |_| async {
+            self.mark();
+            future::pending().await
+        };
+        let dir = self.place.dir.as_path();
+        let Err(failure) = clone::download(download, self.manners, beside).await else {
+            return open(dir).await;
+        };
+        let is_stopped = future::poll_once(signals.stopped()).await.is_some();
+        let whole = match is_stopped {
+            true => None,
+            false => whole(dir, &self.link, &failure).await,
+        };
+        let Some(core) = whole else {
+            self.place.leave();
+            return Err(failure);
+        };
+        output.remark(format_args!("{failure}; all of it is here already."));
+        Ok(core)
     }
-}
 
-/// Fails if somebody else may write to `dir`, where the blocks go. They could put links there that
-/// lead to files of ours, and something else in the place of what was verified. Where the target goes
-/// is another matter: there it is like every other file.
-#[cfg(unix)]
-fn check_owner(dir: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    // What is not there is made for its owner alone.
-    let Ok(found) = fs::metadata(dir) else {
-        return Ok(());
-    };
-    let ours = [0, rustix::process::geteuid().as_raw()];
-    let reason = if !ours.contains(&found.uid()) {
-        "belongs to another user"
-    } else if found.mode() & ANYBODY != 0 && !is_open_to_all(dir) {
-        "is there already, and anybody can write to it"
-    } else {
-        return Ok(());
-    };
-    Err(Failure::failed(format!(
-        "`{}` {reason}, and could lead what is received elsewhere: move it away, or name another \
-         target after the line",
-        dir.display()
-    )))
-}
+    /// Writes the target. If that does not fail, it is there; a loss of power may take it away again if
+    /// there is an error all the same.
+    async fn write(
+        &self,
+        core: &Hypercore,
+        signals: &Signals,
+        output: &mut Output,
+    ) -> Result<Option<io::Error>> {
+        let Place {
+            target,
+            to_stdout,
+            dir,
+            ..
+        } = &self.place;
+        let place = (!to_stdout).then(|| target.clone());
+        let written = {
+            let written = target::write(core.clone(), dir, place, &self.link, signals);
+            future::or(written, tell_slow(output, target)).await
+        };
+        output.done();
+        let failure = match written {
+            Ok(Written::Whole) => return Ok(None),
+            Ok(Written::Unsynced(error)) => return Ok(Some(error)),
+            Err(error) if *to_stdout && error.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(None);
+            }
+            Ok(Written::No) => {
+                close(core, dir).await?;
+                return Err(unwritten(target, dir));
+            }
+            Err(error) => error,
+        };
+        close(core, dir).await?;
+        Err(match cause_in_core(&failure) {
+            Some(error) => unreadable(error, dir),
+            None if *to_stdout => Failure::output(&failure),
+            None => unwritable(target, dir, &failure),
+        })
+    }
 
-/// Everybody who is neither the owner of a file nor of its group may write to it.
-#[cfg(unix)]
-const ANYBODY: u32 = 0o002;
-
-/// Whether `dir` lies where anybody may replace it anyway. Some file systems know of no permissions, and
-/// what we make there for ourselves alone looks like that, too.
-#[cfg(unix)]
-fn is_open_to_all(dir: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    const STICKY: u32 = 0o1000;
-    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
-    let above = fs::metadata(above.unwrap_or_else(|| Path::new(".")));
-    above.is_ok_and(|above| above.mode() & (STICKY | ANYBODY) == ANYBODY)
-}
-
-#[cfg(not(unix))]
-fn check_owner(_: &Path) -> Result<()> {
-    Ok(())
-}
-
-/// Fails if there is something in `dir` that is neither a core nor of an earlier run: it would be
-/// taken for what is only there for the transfer.
-fn check_dir(dir: &Path, has_part: bool) -> Result<()> {
-    let other = match has_core(dir) {
-        true if has_part => target::in_the_way(dir),
-        true => None,
-        // What cannot be read is not written to, either.
-        false => fs::read_dir(dir).ok().and_then(|entries| {
-            let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-            let is_other = |name: &OsString| name != MARK || !target::is_mark(&dir.join(name));
-            names.any(|name| is_other(&name)).then(|| dir.to_owned())
-        }),
-    };
-    let Some(other) = other else {
-        return Ok(());
-    };
-    Err(Failure::failed(format!(
-        "`{}` holds something else, where this would write: move it away, or name another target \
-         after the line",
-        other.display()
-    )))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    PathBuf::from(name)
+    /// Removes the core, or closes it if it stays.
+    async fn end(&self, core: Hypercore, unsynced: Option<&io::Error>) -> Result<()> {
+        let dir = self.place.dir.as_path();
+        if self.keep {
+            close(&core, dir).await?;
+            // An earlier run may not have been asked to keep it.
+            target::remove_mark(&dir.join(MARK));
+            Ok(())
+        } else if unsynced.is_some() {
+            close(&core, dir).await
+        } else {
+            remove(core, dir).await
+        }
+    }
 }
 
 /// The core in `dir`, if it has all of what is to be received, and what failed is only that nobody

@@ -1,5 +1,7 @@
 //! Where blocks are read from: the disk, and the peers that are called or found.
 
+mod watch;
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
@@ -11,20 +13,21 @@ use std::{
 
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
-use futures_lite::{StreamExt, future};
+use futures_lite::future;
 use hypercore::{
-    Bytes, Error, Event, GetOptions, Hypercore, OpenOptions, PublicKey, SeekOptions, UpdateOptions,
+    Bytes, Error, GetOptions, Hypercore, OpenOptions, PublicKey, SeekOptions, UpdateOptions,
     wire::StaticKeyPair,
 };
 
+use self::watch::Watch;
 use crate::{
     args::{Identity, Manners, parse_key},
-    calls::{Again, Calls, News},
+    calls::{Again, Calls},
     commands::{close, open},
-    errors::{Exit, Failure, Result, end_of, quoted},
+    errors::{Exit, Failure, Result, quoted},
     identity,
     output::{blocks, complain},
-    peers::{Ended, Gathering, Member, Peers},
+    peers::{Gathering, Peers},
     signals::Signals,
 };
 
@@ -180,137 +183,28 @@ impl Source {
         }
         calls.start(&peers, self.peers.clone(), &tasks.member());
         let (ready, is_ready) = async_channel::bounded(1);
-        let watch = self.watch(calls, &peers, follow, tasks.member(), ready);
+        let watch = Watch {
+            source: self,
+            peers: &peers,
+            follow,
+            calls,
+            member: tasks.member(),
+            ready,
+            opened: HashSet::new(),
+            late: Timer::never(),
+            is_late: false,
+        };
         let work = async {
             // An error is the end of the watch, which then says more.
             let _ = is_ready.recv().await;
             work.await
         };
-        let ended = future::or(stop, future::or(work, watch)).await;
+        let ended = future::or(stop, future::or(work, watch.run())).await;
 
         peers.hang_up.hang_up();
         let closed = close(&self.core, &self.name).await;
         tasks.end().await;
         ended.and(closed)
-    }
-
-    /// Follows what becomes of the calls. Says `ready` when no more peers are to be expected soon,
-    /// and ends when the last is gone.
-    async fn watch(
-        &self,
-        mut calls: Calls,
-        peers: &Peers,
-        follow: bool,
-        member: Member,
-        ready: async_channel::Sender<()>,
-    ) -> Result<()> {
-        enum Step {
-            Event(Option<Event>),
-            News(News),
-            Late,
-        }
-        let mut events = self.core.events();
-        let news = calls.news();
-        let mut opened = HashSet::new();
-        let mut late = Timer::never();
-        let mut is_late = false;
-        loop {
-            let event = async { Step::Event(events.next().await) };
-            let told = async {
-                let news = news.recv().await;
-                news.map_or_else(|_| Step::Late, Step::News)
-            };
-            let timer = async {
-                (&mut late).await;
-                Step::Late
-            };
-            match future::or(event, future::or(told, timer)).await {
-                Step::Event(None) => return Err(Failure::core(Error::Closed, &self.name)),
-                Step::Event(Some(Event::PeerOpen { peer })) => {
-                    opened.insert(peer);
-                    if self.met.get().is_none() {
-                        self.met.set(Some(Instant::now()));
-                        late.set_after(if self.peers.is_empty() {
-                            COMPANY_TIMEOUT
-                        } else {
-                            CALL_TIMEOUT
-                        });
-                    }
-                }
-                Step::Event(Some(Event::Forked { length })) => {
-                    let dir = (!self.in_memory).then_some(self.name.as_path());
-                    return Err(Failure::forked(length, dir));
-                }
-                Step::Event(Some(_)) => continue,
-                Step::News(news) => {
-                    if let News::Found { address } = &news {
-                        calls.start(peers, vec![address.clone()], &member);
-                    }
-                    if let News::Lost {
-                        address,
-                        ended: Ended::Failed(error),
-                        may_return: true,
-                        ..
-                    } = &news
-                    {
-                        let reason = end_of(error);
-                        self.remark(format_args!(
-                            "{address} was lost ({reason}); calling again."
-                        ));
-                    }
-                    let lost = match news {
-                        News::Lost { id, .. } => Some(id),
-                        _ => None,
-                    };
-                    let had_core = lost.is_some_and(|id| opened.contains(&id));
-                    lost.into_iter().for_each(|id| peers.forget(id));
-                    let left = match &news {
-                        News::Lost { address, ended, .. } if had_core => {
-                            matches!(ended, Ended::Closed).then(|| address.clone())
-                        }
-                        _ => None,
-                    };
-                    calls.note(news, had_core);
-                    if let Some(address) = left
-                        && follow
-                        && !calls.are_over()
-                        && !peers.any_open()
-                    {
-                        self.remark(format_args!(
-                            "{address} has left, and nobody else is connected; going on when \
-                             somebody is."
-                        ));
-                    }
-                    self.has_hope.set(calls.has_hope());
-                }
-                Step::Late => {
-                    let mut known = self.core.peers().into_iter();
-                    let is_search = self.peers.is_empty() && !is_late;
-                    if is_search && !known.any(|peer| peer.remote_length > 0) {
-                        // One without blocks is not whom we are looking for.
-                        is_late = true;
-                        late.set_after(SEARCH_TIMEOUT - COMPANY_TIMEOUT);
-                    } else {
-                        let _ = ready.try_send(());
-                    }
-                }
-            }
-            let connected = self.core.peers();
-            let all_opened = !connected.is_empty() && connected.iter().all(|peer| peer.opened);
-            // Behind the first that is found there may come another.
-            if calls.are_answered() && all_opened && !self.peers.is_empty() {
-                let _ = ready.try_send(());
-            }
-            if calls.are_over() {
-                self.alone(calls.take_reasons(), !opened.is_empty(), follow)?;
-                if !follow {
-                    // What is here is read, if there was no time for that before.
-                    let _ = ready.try_send(());
-                    drop(events);
-                    return future::pending().await;
-                }
-            }
-        }
     }
 
     /// The last peer is gone.
