@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::random::Random;
+
 /// How many inputs are made at once.
 const BATCH: usize = 500;
 
@@ -12,8 +14,7 @@ pub(super) struct Inputs {
     seeds: Vec<Vec<u8>>,
     /// Turns what the fuzz target takes into what the decoders take.
     finish: fn(&[u8]) -> Vec<u8>,
-    /// Of a xorshift generator: every run makes the same inputs.
-    state: u64,
+    random: Random,
 }
 
 impl Inputs {
@@ -55,7 +56,7 @@ impl Inputs {
                 .map(|path| std::fs::read(path).unwrap())
                 .collect(),
             finish,
-            state: 0x9e37_79b9_7f4a_7c15,
+            random: Random::new(),
         }
     }
 
@@ -65,24 +66,24 @@ impl Inputs {
     }
 
     fn next(&mut self) -> Vec<u8> {
-        let which = self.random(self.seeds.len());
+        let which = self.random.below(self.seeds.len());
         let mut input = self.seeds[which].clone();
-        for _ in 0..=self.random(4) {
-            let at = self.random(input.len() + 1);
-            let edge = EDGES[self.random(EDGES.len())];
-            match self.random(6) {
+        for _ in 0..=self.random.below(4) {
+            let at = self.random.below(input.len() + 1);
+            let edge = self.random.one_of(&EDGES);
+            match self.random.below(6) {
                 0 => input.truncate(at),
                 1 => input.insert(at, edge),
-                2 => input.insert(at, self.random(256) as u8),
+                2 => input.insert(at, self.random.below(256) as u8),
                 // A run of one byte makes a long number, or much of a field.
-                3 => drop(input.splice(at..at, vec![edge; self.random(12)])),
+                3 => drop(input.splice(at..at, vec![edge; self.random.below(12)])),
                 4 => input
                     .iter_mut()
                     .skip(at)
                     .take(1)
                     .for_each(|byte| *byte = edge),
                 _ => {
-                    let bit = self.random(8);
+                    let bit = self.random.below(8);
                     input
                         .iter_mut()
                         .skip(at)
@@ -92,13 +93,6 @@ impl Inputs {
             }
         }
         (self.finish)(&input)
-    }
-
-    fn random(&mut self, below: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        (self.state >> 16) as usize % below.max(1)
     }
 }
 

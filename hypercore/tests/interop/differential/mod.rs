@@ -6,6 +6,7 @@
 
 mod inputs;
 mod oddity;
+mod random;
 mod readers;
 
 use std::collections::BTreeMap;
