@@ -141,6 +141,14 @@ impl Process {
         }
     }
 
+    /// The next event, which has this name; `None` if the process ends first.
+    pub(crate) fn event_or_end(&self, name: &str) -> Option<Value> {
+        let line = self.line(&format!("the event {name:?}, or the end"))?;
+        let event = self.record.parse(&line);
+        assert_eq!(event["event"], name, "of {}", self.record.name);
+        Some(event)
+    }
+
     /// Asserts that no event of one name comes before one of the other.
     pub(crate) fn assert_nothing_before(&self, unwanted: &str, name: &str) {
         loop {
