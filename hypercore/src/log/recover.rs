@@ -162,6 +162,7 @@ pub(super) fn examine(
             was_written()?
                 && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
                 && !is_beyond_all(files, &bitfield)?
+                && !has_mark(files)?
         }
         Err(_) => true,
     };
@@ -283,6 +284,13 @@ fn is_beyond_all(files: &FeedFiles, bitfield: &Bitfield) -> Result<bool> {
         && bitfield.tree_bound() <= 2 * length;
     let room = files.tree_blocks()?;
     Ok(length > room && !is_a_log && files.surplus(room, u64::MAX)? == 0)
+}
+
+/// Whether something stands behind the newest signature, as the mark of an open log does. A page that had only
+/// grown may claim the block in whose place that is.
+fn has_mark(files: &FeedFiles) -> Result<bool> {
+    let newest = files.previous_signature(MAX_LENGTH)?;
+    Ok(files.is_marked(newest.map_or(0, |(block, _)| block + 1))?)
 }
 
 /// How many blocks have their leaf in the bitfield, from the first one on.

@@ -374,6 +374,11 @@ impl Demand {
         });
     }
 
+    /// Whether somebody waits to hear where byte `offset` is.
+    pub(crate) fn is_sought(&self, offset: u64) -> bool {
+        self.seeks.iter().any(|seeking| seeking.offset == offset)
+    }
+
     /// Whether a seek fails as soon as no connected peer can answer it.
     pub(crate) fn has_seek_if_available(&self) -> bool {
         let mut seeks = self.seeks.iter();

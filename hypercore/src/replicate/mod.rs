@@ -236,7 +236,7 @@ impl Replicator {
                     return Ok(Some(Event::Ack { index, peer }));
                 }
                 let (before, had_told) = (peer.remote.bound(), peer.has_told());
-                let blocks = peer.on_have(have)?;
+                let blocks = peer.on_have(have, now)?;
                 let length = peer.remote.bound();
                 let is_longer = length > before;
                 if is_longer && length > log.length() {

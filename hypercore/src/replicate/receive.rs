@@ -97,9 +97,11 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
     for (request, index, block) in requests {
         match taken.next() {
             Some(Taken::Stored { is_new, .. }) => {
-                let is_of_no_use = matches!(request.wanted, Wanted::Byte(_)) && !is_new;
+                let is_sought = |offset| core.replicator.demand.is_sought(offset);
+                let is_of_no_use =
+                    !is_new && matches!(request.wanted, Wanted::Byte(offset) if is_sought(offset));
                 finish(core, peer, request, block);
-                // It would be asked for the byte again at once, without end.
+                // It is asked for the byte again at once, without end.
                 let state = core.replicator.peer(peer);
                 if is_of_no_use && state.is_some_and(|state| !state.forgive(1)) {
                     noted = noted.and(Err(Error::UnrequestedData));

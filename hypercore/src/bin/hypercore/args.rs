@@ -617,25 +617,25 @@ mod tests {
     }
 
     proptest! {
-           #![proptest_config(ProptestConfig { max_shrink_iters: 10_000, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { max_shrink_iters: 10_000, ..ProptestConfig::default() })]
 
-           /// Whatever is said is understood, or refused with a sentence and the exit code of the
-           /// contract.
-           #[test]
-           fn any_arguments_are_taken_or_refused(arguments in arguments()) {
-               let program = iter::once(OsString::from("hypercore"));
-               match Cli::try_parse_from(program.chain(arguments)) {
-                   Ok(cli) => {
-    let shown = format!("{cli:?}");
-    prop_assert!(!shown.is_empty())
-    },
-                   Err(error) => {
-                       let expected = if error.use_stderr() { 2 } else { 0 };
-                       prop_assert_eq!(error.exit_code(), expected);
-                       let told = error.render().to_string();
-                       prop_assert!(told.len() > 20, "{}", told);
-                   }
-               }
-           }
-       }
+        /// Whatever is said is understood, or refused with a sentence and the exit code of the
+        /// contract.
+        #[test]
+        fn any_arguments_are_taken_or_refused(arguments in arguments()) {
+            let program = iter::once(OsString::from("hypercore"));
+            match Cli::try_parse_from(program.chain(arguments)) {
+                Ok(cli) => {
+                    let shown = format!("{cli:?}");
+                    prop_assert!(!shown.is_empty());
+                }
+                Err(error) => {
+                    let expected = if error.use_stderr() { 2 } else { 0 };
+                    prop_assert_eq!(error.exit_code(), expected);
+                    let told = error.render().to_string();
+                    prop_assert!(told.len() > 20, "{}", told);
+                }
+            }
+        }
+    }
 }

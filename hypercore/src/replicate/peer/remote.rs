@@ -77,7 +77,7 @@ impl RegionsAsked {
 
 impl Peer {
     /// Returns the blocks that it speaks of.
-    pub(crate) fn on_have(&mut self, have: &Have) -> Result<Range<u64>> {
+    pub(crate) fn on_have(&mut self, have: &Have, now: Instant) -> Result<Range<u64>> {
         self.heard = true;
         let length = have.length;
         if length == REGION && have.bitfield.is_some() {
@@ -86,6 +86,7 @@ impl Peer {
             asked.in_flight = asked.in_flight.saturating_sub(1);
             asked.silent_since = None;
             asked.due = true;
+            self.options.load.answered(now);
             self.account_questions();
         }
         let bound = self.remote.bound();
@@ -311,7 +312,8 @@ mod tests {
     /// It had one region after the other looked at, 2^32 of them, while everybody else waited.
     #[test]
     fn a_remote_is_asked_about_so_many_regions_and_no_more() {
-        let mut peer = peer(Instant::now());
+        let now = Instant::now();
+        let mut peer = peer(now);
         peer.stage = Stage::Open;
         let have = |start, length, bitfield| Have {
             start,
@@ -320,13 +322,13 @@ mod tests {
             ack: false,
         };
         let last = have((1 << 52) - 1, 1, None);
-        peer.on_have(&last).expect("it may exist");
+        peer.on_have(&last, now).expect("it may exist");
         let all = BlockSet::from(0..u64::MAX);
         let nothing = have(0, REGION, Some(Bytes::new()));
         while peer.regions_asked.regions.len() < MAX_REGIONS {
             peer.want_blocks(&all, 0);
             for _ in 0..MAX_WANTS {
-                peer.on_have(&nothing).expect("it has nothing there");
+                peer.on_have(&nothing, now).expect("it has nothing there");
             }
         }
         let next = REGION * MAX_REGIONS as u64;
@@ -344,12 +346,13 @@ mod tests {
         let mut peers: Vec<_> = (0..5).map(|_| peer_on(&load, now)).collect();
         let every_other = hypercore_bitfield::rle::encode(&[0x55; 1 << 17]);
         let window = |peer: &mut Peer, number: u64| {
-            peer.on_have(&Have {
+            let have = Have {
                 start: number * REGION,
                 length: REGION,
                 bitfield: Some(every_other.clone().into()),
                 ack: false,
-            })
+            };
+            peer.on_have(&have, now)
         };
         for peer in &mut peers[..4] {
             for number in 0..25 {

@@ -17,8 +17,8 @@ use tar::{Entries, Entry, EntryType};
 /// A path or the target of a link: no system takes a longer one.
 const MAX_PATH: usize = 4096;
 
-/// All that may stand in front of an entry: a header of PAX with 64 KiB, both names, and their own
-/// headers.
+/// All that may stand in front of an entry: the padding of the one before, a header of PAX with 64 KiB, both
+/// names, their own headers, and the list of the holes of a sparse file.
 const MAX_HEAD: u64 = 80 * 1024;
 
 /// Unpacks all of `archive` into the directory `to`, and nothing to anywhere else.
@@ -120,7 +120,7 @@ impl<R: Read> Read for Counted<R> {
         };
         if room == 0 && !buffer.is_empty() {
             return Err(io::Error::other(format!(
-                "one of its entries has more than {} KiB of names and attributes",
+                "one of its entries has more than {} KiB of names, attributes and holes",
                 MAX_HEAD / 1024
             )));
         }

@@ -36,7 +36,8 @@ pub(super) enum Reason {
     Behind,
     /// A block whose bytes are not here any more, or are not those. Node claims it, and often gives out something else.
     Rotten,
-    /// A block whose hash in the tree is not here any more. Node does not look at it.
+    /// A block whose hash in the tree is not here any more, or, when the end was searched for, one between it and the roots. Node
+    /// does not look at them.
     HashLost,
     /// A block that is here, though its bit is not. A search for the end finds it, also if it was cleared.
     FoundAgain,
@@ -160,7 +161,8 @@ impl Case<'_> {
                     add(what(), self.has_lost_place(index).then_some(PlaceLost))?
                 }
                 (_, Some(Some(theirs))) if self.is_right(index, theirs) => {
-                    let reason = match self.is_lost(2 * index as usize) {
+                    let has_lost_way = || recovered && self.has_lost_way(index);
+                    let reason = match self.is_lost(2 * index as usize) || has_lost_way() {
                         true => Some(HashLost),
                         false => self.is_behind_lost(index, ours).then_some(BehindLost),
                     };
@@ -249,6 +251,14 @@ impl Case<'_> {
     fn has_lost_place(&self, index: u64) -> bool {
         let mut nodes = full_roots(index).map(|node| node.get() as usize);
         nodes.any(|node| self.is_lost(node))
+    }
+
+    /// Whether a node between a block and the roots, or beside that way, is not what it was.
+    fn has_lost_way(&self, index: u64) -> bool {
+        let leaf = NodeIndex::leaf(index);
+        let way = std::iter::successors(leaf, |node| Some(node.parent()));
+        let mut nodes = way.take(20).flat_map(|node| [node, node.sibling()]);
+        nodes.any(|node| self.is_lost(node.get() as usize))
     }
 
     /// Whether the blocks up to this one, which are read in this order, begin with one whose place or size is lost. Empty ones are
