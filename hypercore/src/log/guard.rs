@@ -246,11 +246,11 @@ impl Slots {
             let written = self.file.access.write_at(offset, bytes);
             written.map_err(|error| failed(&self.file.name, error))
         };
-        write((sequence % 2) * SLOT as u64, &slot)?;
         if sequence == 0 {
-            // The file has its full length from the beginning.
+            // The file has its full length from the beginning. Before the first record: what fails leaves none.
             write(SLOT as u64, &[0; SLOT])?;
         }
+        write((sequence % 2) * SLOT as u64, &slot)?;
         self.newest = Some(record);
         Ok(())
     }
