@@ -661,7 +661,7 @@ fn an_archive_with_a_name_that_nobody_can_have() {
             .append(&header, std::io::repeat(b'a').take(size))
             .unwrap();
     };
-    let room = "one of its entries has more than 80 KiB of names and attributes";
+    let room = "one of its entries has more than 80 KiB of names, attributes and holes";
     let long = "is a name of 5000 bytes, and 4096 are the limit";
     for (kind, size, words) in [
         (EntryType::GNULongName, 3 << 20, room),
