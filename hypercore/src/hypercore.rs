@@ -286,8 +286,8 @@ impl Hypercore {
     /// Drops the blocks `blocks` from the storage, and frees their space where the file system can.
     /// They can be downloaded again, by a writer only over a connection that is
     /// [told to](ReplicateOptions::download). A clone that is not [sparse](crate::OpenOptions::sparse), or that
-    /// [downloads](Self::download) them all, does that at once when a peer has them. An open end means the length when the turn of this comes.
-    /// Returns how many blocks are stored afterwards.
+    /// [downloads](Self::download) them all, does that at once when a peer has them. An open end means the
+    /// length when the turn of this comes. Returns how many blocks are stored afterwards.
     ///
     /// If the future is dropped before its turn comes, nothing happens; what has begun is finished.
     ///

@@ -8,15 +8,35 @@ use hypercore_storage::{FileName, Memory, testing::Recording};
 use hypercore_wire::{Event, Message, Status};
 
 use super::{
-    connect_cores, good_conditions,
+    Outcome, connect_cores, good_conditions,
     network::{Cable, Conditions},
     open, open_on, plain,
     remote::{Remote, finish, origin},
     run_end,
 };
-use crate::{Ended, Error, GetOptions, Replication, Role, runtime, runtime::simulated::Runtime};
+use crate::{
+    Ended, Error, GetOptions, Hypercore, Replication, Role, runtime, runtime::simulated::Runtime,
+};
 
 const MOMENT: Duration = Duration::from_secs(1);
+
+/// A connection of `copy` to `writer` that is not live, and how its ends end.
+fn replicate_once(
+    runtime: &Runtime,
+    writer: &Hypercore,
+    copy: &Hypercore,
+) -> (Cable, [Outcome; 2]) {
+    let (cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+    let ends = [
+        (writer, Role::Responder, theirs),
+        (copy, Role::Initiator, ours),
+    ];
+    let ends = ends.map(|(core, role, socket)| {
+        let end = core.replicate(role, plain(false)).expect("it is open");
+        run_end(runtime, end, socket)
+    });
+    (cable, ends)
+}
 
 /// All cores of the connection were let go of: its Close was seen before what it had asked was answered.
 #[test]
@@ -103,15 +123,7 @@ fn a_peer_that_tells_nothing_holds_up_no_other() {
         });
         runtime.run_for(MOMENT);
         assert!(copy.peers()[0].opened);
-        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
-        let ends = [
-            (&writer, Role::Responder, theirs),
-            (&copy, Role::Initiator, ours),
-        ];
-        let ends = ends.map(|(core, role, socket)| {
-            let end = core.replicate(role, plain(false)).expect("it is open");
-            run_end(runtime, end, socket)
-        });
+        let (_cable, ends) = replicate_once(runtime, &writer, &copy);
         runtime.run_for(14 * MOMENT);
         for ended in ends.map(|end| end.take()) {
             assert!(matches!(ended, Some(Ok(Ended::Complete))), "{ended:?}");
@@ -127,15 +139,7 @@ fn a_connection_that_is_not_made_yet_holds_up_no_other() {
         let writer = origin(runtime, 1, 4);
         let copy = open(&Memory::new(), writer.key(), None, false);
         let _unpolled = copy.replicate(Role::Initiator, plain(false));
-        let (_cable, [ours, theirs]) = Cable::new(runtime, [good_conditions(); 2]);
-        let ends = [
-            (&writer, Role::Responder, theirs),
-            (&copy, Role::Initiator, ours),
-        ];
-        let ends = ends.map(|(core, role, socket)| {
-            let end = core.replicate(role, plain(false)).expect("it is open");
-            run_end(runtime, end, socket)
-        });
+        let (_cable, ends) = replicate_once(runtime, &writer, &copy);
         runtime.run_for(MOMENT);
         let refused = Rc::new(Cell::new(false));
         let (beyond, told) = (copy.clone(), Rc::clone(&refused));
