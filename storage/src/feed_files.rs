@@ -214,8 +214,9 @@ impl FeedFiles {
         self.file(file).allocated()
     }
 
-    /// Writes the headers of `tree`, `signatures` and `bitfield` where they are missing. Returns
-    /// whether any was.
+    /// Writes the headers of `tree`, `signatures` and `bitfield` where they are missing, and where there
+    /// is nothing behind them, because whoever wrote those may not have come to sync them. Returns
+    /// whether any was written.
     ///
     /// # Errors
     ///
@@ -225,7 +226,10 @@ impl FeedFiles {
         for file in [&self.tree, &self.signatures, &self.bitfield] {
             let header = header::encode(file.name, self.page_size);
             let mut found = Header::default();
-            if file.read_up_to(0, &mut found)? < found.len() || found != header {
+            if file.content_len()? == 0
+                || file.read_up_to(0, &mut found)? < found.len()
+                || found != header
+            {
                 self.write(file, 0, &header)?;
                 any = true;
             }

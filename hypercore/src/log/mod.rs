@@ -269,6 +269,7 @@ impl Log {
     fn prepare_files(&mut self) -> Result<Arc<FeedFiles>> {
         let files = Arc::clone(self.writable_files()?);
         if !self.headers_written {
+            open::write_headers(&files)?;
             // What was put right at opening: bits that are false now could look true after this write.
             let pages = take_pages(&mut self.bitfield);
             let written = pages
@@ -278,11 +279,7 @@ impl Log {
                 self.put_back_pages(&pages);
                 return Err(error.into());
             }
-            if !pages.is_empty() {
-                files.sync_bitfield()?;
-            }
-            open::write_headers(&files)?;
-            // Bits that somebody else wrote may not be durable, and are not looked for far back.
+            // Bits that somebody else wrote may not be durable either, and are not looked for far back.
             files.sync_bitfield()?;
             self.headers_written = true;
         }

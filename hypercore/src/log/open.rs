@@ -100,7 +100,7 @@ impl Log {
             appending: false,
             poisoned: content.only_read.is_some(),
             only_read: content.only_read.is_some(),
-            headers_written: false,
+            headers_written: origin == Origin::New,
             marked: false,
             unsynced: Unsynced::default(),
             withheld: content.only_read.filter(|&durable| durable < length),
@@ -349,8 +349,8 @@ fn create(files: &FeedFiles, setup: Setup) -> Result<Opened> {
     })
 }
 
-/// Prepares files for the first write: the keys are made durable, and the headers that are missing,
-/// because a file that has content must have its header. What else is there is synced with that write.
+/// Prepares files for the first write: the keys are made durable, and the headers, because a file that
+/// has content must have its header. What else is there is synced with that write.
 pub(super) fn write_headers(files: &FeedFiles) -> Result<()> {
     files.distrust();
     files.sync_keys()?;
