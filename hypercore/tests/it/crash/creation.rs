@@ -89,6 +89,37 @@ fn a_creation_without_power_is_made_again_with_the_same_keys() {
     });
 }
 
+/// Headers that a creation could not sync became content without a header: the empty log was not opened.
+#[test]
+fn headers_that_a_creation_did_not_sync_are_synced_before_the_first_block() {
+    let open = |disk: &FaultStorage| {
+        let options = Hypercore::options().key_pair(pair());
+        block_on(options.open_storage(disk.clone()))
+    };
+    let mut failed = 0;
+    for sync in 0..40 {
+        for operation in 0..50 {
+            let disk = FaultStorage::new();
+            disk.fail_at(sync, Fault::Sync);
+            failed += u64::from(open(&disk).is_err());
+            disk.heal();
+            let core = open(&disk).unwrap();
+            disk.fail_from(operation, Fault::Io);
+            let appended = block_on(core.append("first")).is_ok();
+            drop(core);
+            for seed in 0..10 {
+                let core = open(&FaultStorage::from_image(&disk.power_cut(seed))).unwrap();
+                assert!(core.length() >= u64::from(appended));
+                assert!(core.is_writable(), "{:?}", core.recovery());
+            }
+            if appended {
+                break;
+            }
+        }
+    }
+    assert!(failed > 100, "{failed} creations failed");
+}
+
 /// A log of 130 appends, each with a signature, that was closed.
 fn other_log() -> Memory {
     let storage = FaultStorage::new();
