@@ -211,6 +211,13 @@ impl NodeCache {
         inner.count();
     }
 
+    /// Nobody knows where blocks stand.
+    pub(crate) fn forget_places(&self) {
+        let mut inner = self.lock();
+        inner.places = Vec::new();
+        inner.count();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Node, NodeIndex, leaf_hash};
 use hypercore_storage::FeedFiles;
 
-use super::Trust;
 use crate::error::{Corruption, Error, Result};
 
 /// Where a block stands in `data`, and the hash it must have.
@@ -23,34 +22,39 @@ pub(crate) fn locate(files: &FeedFiles, index: u64) -> Result<Located> {
 
 /// Reads block `index` and checks it against its leaf hash.
 pub(crate) fn read_block(files: &FeedFiles, index: u64) -> Result<Bytes> {
-    let Located { offset, leaf } = locate(files, index)?;
-    read_located(files, index, offset, &leaf)
+    or_where_it_stands(files, || {
+        let Located { offset, leaf } = locate(files, index)?;
+        read_located(files, index, offset, &leaf)
+    })
 }
 
-/// A block that is smaller is hashed whenever it is read alone: that takes no longer than to note that
-/// it need not be.
-pub(crate) const SMALL: usize = 512;
-
-/// Reads block `index`, and checks it unless that was done before and it is not [`SMALL`].
-pub(crate) fn read_one(files: &FeedFiles, index: u64, trust: Trust) -> Result<Bytes> {
-    let Located { offset, leaf } = locate(files, index)?;
-    if trust == Trust::Checked && leaf.size >= SMALL as u64 {
-        return Ok(read_unchecked(files, index, offset, &leaf)?.into());
+/// What `read` gives. If it finds damage, it is tried again without what is remembered of where blocks
+/// stand: a leaf whose size is wrong misplaces the block after it, which may be whole.
+fn or_where_it_stands<T>(files: &FeedFiles, read: impl Fn() -> Result<T>) -> Result<T> {
+    match read() {
+        Err(error) if error.is_corruption() => {
+            files.forget_places();
+            read()
+        }
+        read => read,
     }
-    read_located(files, index, offset, &leaf)
 }
 
-/// Reads blocks that follow each other, all of them stored, in one go, and checks those that were
-/// not checked before: four at a time, which is twice as fast as one by one.
+/// Reads blocks that follow each other, all of them stored, in one go, and checks them four at a time,
+/// which is twice as fast as one by one.
 ///
 /// Stops short of `blocks.end` when that would be much to hold in memory.
-pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> Result<Vec<Bytes>> {
+pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>) -> Result<Vec<Bytes>> {
     if blocks.end - blocks.start == 1 {
-        return Ok(vec![read_one(files, blocks.start, trust)?]);
+        return Ok(vec![read_block(files, blocks.start)?]);
     }
+    or_where_it_stands(files, || read_several(files, blocks.clone()))
+}
+
+fn read_several(files: &FeedFiles, blocks: Range<u64>) -> Result<Vec<Bytes>> {
     let Located { offset, leaf } = locate(files, blocks.start)?;
     // No more leaves than are needed if all blocks are as large as the first.
-    let count = (trust.run_bytes() / leaf.size.max(1)).clamp(1, RUN_BLOCKS);
+    let count = (RUN_BYTES / leaf.size.max(1)).clamp(1, RUN_BLOCKS);
     let end = blocks.end.min(blocks.start.saturating_add(count));
     let others: Vec<_> = (blocks.start + 1..end)
         .filter_map(NodeIndex::leaf)
@@ -60,7 +64,7 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> R
     let mut total = 0;
     let fits = leaves.iter().take_while(|leaf| {
         total += leaf.size.min(MAX_BLOCK_SIZE);
-        total <= trust.run_bytes()
+        total <= RUN_BYTES
     });
     let count = fits.count().max(1);
     leaves.truncate(count);
@@ -74,7 +78,7 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> R
         Ok(bytes) => Bytes::from(bytes),
         // One by one, those that are there are read, and the first that is not is named.
         Err(hypercore_storage::Error::MissingData { .. }) if leaves.len() > 1 => {
-            return Ok(vec![read_one(files, blocks.start, trust)?]);
+            return Ok(vec![read_block(files, blocks.start)?]);
         }
         Err(error) => return Err(missing(blocks.start, error)),
     };
@@ -82,9 +86,6 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> R
         .iter()
         .map(|leaf| bytes.split_to(usize::try_from(leaf.size).unwrap_or(0)))
         .collect();
-    if trust == Trust::Checked {
-        return Ok(values);
-    }
     let read = Block::hash_many(values);
     let is_damaged = |(block, leaf): (&Block, &Node)| *block.leaf_hash() != leaf.hash;
     if let Some(at) = read.iter().zip(&leaves).position(is_damaged) {
@@ -97,29 +98,12 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>, trust: Trust) -> R
 /// So many blocks are read together at most.
 const RUN_BLOCKS: u64 = 1024;
 
-impl Trust {
-    /// So many bytes are read together at most, unless a single block has more.
-    fn run_bytes(self) -> u64 {
-        match self {
-            // Four of the usual blocks, to be hashed side by side.
-            Self::Unknown => 256 * 1024,
-            // An allocator gives this much without asking the system for fresh pages each time.
-            Self::Checked => 64 * 1024,
-        }
-    }
-}
+/// So many bytes are read together at most, unless a single block has more: four of the usual blocks, to be
+/// hashed side by side.
+const RUN_BYTES: u64 = 256 * 1024;
 
 fn is_too_large(leaf: &Node) -> bool {
     leaf.size > MAX_BLOCK_SIZE
-}
-
-fn read_unchecked(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Vec<u8>> {
-    if is_too_large(leaf) {
-        return Err(Error::Corrupt(Corruption::Block { index }));
-    }
-    files
-        .read_data(offset, leaf.size)
-        .map_err(|error| missing(index, error))
 }
 
 /// The block that is damaged where the file `data` ends before it does.
@@ -131,9 +115,14 @@ fn missing(index: u64, error: hypercore_storage::Error) -> Error {
 }
 
 fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Result<Bytes> {
-    let bytes = read_unchecked(files, index, offset, leaf)?;
+    let damaged = Error::Corrupt(Corruption::Block { index });
+    if is_too_large(leaf) {
+        return Err(damaged);
+    }
+    let bytes = files.read_data(offset, leaf.size);
+    let bytes = bytes.map_err(|error| missing(index, error))?;
     if leaf_hash(&bytes) != leaf.hash {
-        return Err(Error::Corrupt(Corruption::Block { index }));
+        return Err(damaged);
     }
     Ok(bytes.into())
 }
@@ -184,7 +173,9 @@ pub(crate) fn drop_blocks(files: &FeedFiles, runs: &[Range<u64>]) -> Result<()> 
 
 /// The bytes of `data` that block `index` has, if any, once they have proven to be that block.
 fn check_place(files: &FeedFiles, index: u64) -> Result<Option<Range<u64>>> {
-    let Located { offset, leaf } = locate(files, index)?;
-    let bytes = read_located(files, index, offset, &leaf)?;
-    Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
+    or_where_it_stands(files, || {
+        let Located { offset, leaf } = locate(files, index)?;
+        let bytes = read_located(files, index, offset, &leaf)?;
+        Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
+    })
 }

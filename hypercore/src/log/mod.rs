@@ -19,12 +19,12 @@ mod witness;
 
 use std::{cell::Cell, ops::Range, sync::Arc};
 
-use hypercore_bitfield::{Bitfield, RemoteBitfield};
+use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{ChangeSet, DiscoveryKey, NodeIndex, PublicKey, Roots, TreeHead, Verifier};
 use hypercore_storage::FeedFiles;
 
 pub(crate) use self::append::{Durable, write_append};
-pub(crate) use self::blocks::{SMALL, drop_blocks, read_block, read_one, read_run};
+pub(crate) use self::blocks::{drop_blocks, read_block, read_run};
 pub(crate) use self::download::{Answer, Taken};
 pub use self::guard::AppendLock;
 use self::guard::Guard;
@@ -58,18 +58,6 @@ enum Vouched {
     Damaged,
 }
 
-/// How much memory it may take to know what was checked: enough for 28 million blocks anywhere.
-const CHECKED_BYTES: usize = 4 << 20;
-
-/// What is known of a block before it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// It was read before, and had the right hash.
-    Checked,
-    /// It has to be hashed.
-    Unknown,
-}
-
 /// One log.
 pub(crate) struct Log {
     /// Gone once the log is closed, and the lock on them with it.
@@ -80,8 +68,6 @@ pub(crate) struct Log {
     verifier: Arc<Verifier>,
     vouched: Vouched,
     bitfield: Bitfield,
-    /// Blocks that were read and checked since the log was opened. A plain set: none is ever written.
-    checked: RemoteBitfield,
     /// How often blocks were taken out.
     cleared: u64,
     /// The length whose signature was last found right to be shown.
@@ -198,39 +184,15 @@ impl Log {
         self.recovery.as_ref()
     }
 
-    /// Whether block `block` was found whole before, so that it need not be hashed again.
-    pub(crate) fn trust(&self, block: u64) -> Trust {
-        if self.checked.get(block) {
-            Trust::Checked
-        } else {
-            Trust::Unknown
-        }
-    }
-
-    /// The blocks from `blocks.start` on that are stored without a gap, as far as the same is known
-    /// of all of them, and what that is.
-    pub(crate) fn stored_run(&self, blocks: Range<u64>) -> (Range<u64>, Trust) {
-        let trust = self.trust(blocks.start);
-        let end = match trust {
-            Trust::Checked => self.checked.next_clear(blocks.start),
-            Trust::Unknown => {
-                let checked = self.checked.next_set(blocks.start);
-                let stored = self.bitfield.next_clear(blocks.start);
-                checked.map_or(stored, |checked| checked.min(stored))
-            }
-        };
-        (blocks.start..end.clamp(blocks.start, blocks.end), trust)
+    /// The blocks from `blocks.start` on that are stored without a gap.
+    pub(crate) fn stored_run(&self, blocks: Range<u64>) -> Range<u64> {
+        let end = self.bitfield.next_clear(blocks.start);
+        blocks.start..end.clamp(blocks.start, blocks.end)
     }
 
     /// Goes up whenever blocks are taken out: as long as it stays the same, what was stored is.
     pub(crate) fn cleared(&self) -> u64 {
         self.cleared
-    }
-
-    /// These blocks were read and are whole.
-    pub(crate) fn mark_checked(&mut self, blocks: Range<u64>) {
-        // Where there is no room for that, they are hashed again.
-        let _ = self.checked.set_range(blocks, true);
     }
 
     /// What [`verify`](crate::Hypercore::verify) needs, to do without the lock.
@@ -369,9 +331,6 @@ impl Log {
             self.prepare_write()?;
         }
         self.cleared += 1;
-        if self.checked.set_range(blocks.clone(), false).is_err() {
-            self.checked.clear();
-        }
         self.bitfield.set_range(blocks, false);
         Ok(runs)
     }

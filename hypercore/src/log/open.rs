@@ -2,11 +2,10 @@
 
 use std::{cell::Cell, sync::Arc};
 
-use hypercore_bitfield::RemoteBitfield;
 use hypercore_merkle::{KeyPair, PublicKey, Roots, Verifier};
 use hypercore_storage::{FeedFiles, FileName, Storage};
 
-use super::{CHECKED_BYTES, Log, Unsynced, guard::Guard, recover};
+use super::{Log, Unsynced, guard::Guard, recover};
 use crate::{
     error::{Corruption, Error, Result},
     signer::Author,
@@ -93,7 +92,6 @@ impl Log {
             verifier: Arc::new(verifier),
             vouched: content.vouched,
             bitfield: content.bitfield,
-            checked: RemoteBitfield::new(CHECKED_BYTES),
             head: content.roots.head(),
             roots: content.roots,
             recovery: content.recovery,

@@ -62,7 +62,8 @@ impl FeedFiles {
         Ok(buffer.as_chunks().0)
     }
 
-    /// Where block `block` begins in the data, and its leaf.
+    /// Where block `block` begins in the data, and its leaf, if the tree is right. One that was located
+    /// lately, or follows such a one, is found by that.
     ///
     /// # Errors
     ///
@@ -110,6 +111,12 @@ impl FeedFiles {
         let leaf = node(leaf)?;
         self.known.found(offset, leaf, buffer, generation);
         Ok((offset, leaf))
+    }
+
+    /// Forgets where blocks were found: who finds something else there than the leaf says can
+    /// [look for them](Self::locate) by the roots before them alone.
+    pub fn forget_places(&self) {
+        self.known.forget_places();
     }
 
     /// The nodes at `indexes`, in the same order, all of them. Those that were read or written
