@@ -238,21 +238,27 @@ impl Slots {
         Ok(Self { file, newest })
     }
 
+    /// Gives the file its full length, if nothing was ever noted in it. What fails leaves no record.
+    fn make_room(&self) -> Result<()> {
+        match self.newest {
+            None => self.write_at(0, &[0; 2 * SLOT]),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What fails may leave the record all the same.
     fn write(&mut self, record: Record) -> Result<()> {
+        self.make_room()?;
         let sequence = self.newest.map_or(0, |newest| newest.sequence + 1);
         let record = Record { sequence, ..record };
-        let slot = record.encode();
-        let write = |offset, bytes: &[u8]| {
-            let written = self.file.access.write_at(offset, bytes);
-            written.map_err(|error| failed(&self.file.name, error))
-        };
-        if sequence == 0 {
-            // The file has its full length from the beginning. Before the first record: what fails leaves none.
-            write(SLOT as u64, &[0; SLOT])?;
-        }
-        write((sequence % 2) * SLOT as u64, &slot)?;
+        self.write_at((sequence % 2) * SLOT as u64, &record.encode())?;
         self.newest = Some(record);
         Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.file.access.write_at(offset, bytes);
+        written.map_err(|error| failed(&self.file.name, error))
     }
 }
 
@@ -459,15 +465,13 @@ impl Guard {
         let Some(elsewhere) = &mut self.elsewhere else {
             return Ok(());
         };
-        match elsewhere.write(record) {
-            // Where nothing was ever noted, nothing is missed when that stays so.
-            Err(error) if elsewhere.newest.is_none() => {
-                tracing::warn!(%error, "the guard against forks is beside the log only");
-                self.elsewhere = None;
-                Ok(())
-            }
-            written => written,
+        // Where nothing was ever noted, nothing is missed when that stays so.
+        if let Err(error) = elsewhere.make_room() {
+            tracing::warn!(%error, "the guard against forks is beside the log only");
+            self.elsewhere = None;
+            return Ok(());
         }
+        elsewhere.write(record)
     }
 
     /// Notes what peers have shown durably, so that it is not forgotten.
