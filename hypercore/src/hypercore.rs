@@ -354,6 +354,7 @@ impl Hypercore {
     /// When the storage fails; the core is closed then, too.
     pub async fn close(&self) -> Result<()> {
         let close = |shared: &Shared| {
+            shared.lock().log.begin_close();
             let finished = match shared.finish() {
                 Err(Error::Closed) => return Ok(()),
                 finished => finished,

@@ -162,6 +162,7 @@ impl Hypercore {
             proof: proof.clone(),
         };
         let mut core = shared.lock();
+        core.log.check_open()?;
         let (taken, result) = core.put(PeerId::NOBODY, vec![answer]);
         result?;
         match taken[..] {

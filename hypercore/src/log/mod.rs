@@ -85,6 +85,8 @@ pub(crate) struct Log {
     fork: Option<Box<ForkProof>>,
     /// Between `begin_append` and its end: nobody else may change the head.
     appending: bool,
+    /// What it holds is about to be made durable for the last time: nothing more is taken in.
+    closing: bool,
     poisoned: bool,
     /// Its end was found and could not be put right: no write was ever possible.
     only_read: bool,
@@ -111,6 +113,19 @@ impl Log {
     /// The files, or an error if the log takes no more requests.
     pub(crate) fn files(&self) -> Result<&Arc<FeedFiles>> {
         self.files.as_ref().ok_or(Error::Closed)
+    }
+
+    /// Lets nothing in any more that comes from elsewhere: it would not become durable.
+    pub(crate) fn begin_close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Fails if it is closed, or about to be.
+    pub(crate) fn check_open(&self) -> Result<()> {
+        match &self.files {
+            Some(_) if !self.closing => Ok(()),
+            _ => Err(Error::Closed),
+        }
     }
 
     pub(crate) fn key(&self) -> PublicKey {

@@ -96,6 +96,7 @@ impl Log {
             roots: content.roots,
             recovery: content.recovery,
             appending: false,
+            closing: false,
             poisoned: content.only_read.is_some(),
             only_read: content.only_read.is_some(),
             headers_written: origin == Origin::New,

@@ -62,8 +62,8 @@ fn read_answers(data: Vec<Data>) -> Result<Vec<Answer>> {
 fn store(shared: &SharedCore, peer: PeerId, answers: Vec<Answer>, now: Instant) -> Result<()> {
     // A block is wanted until it is stored: both under one lock, or another peer is asked for it.
     let mut core = shared.lock();
-    if core.log.files().is_err() {
-        // It was closed, and the connection is about to let go of it.
+    if core.log.check_open().is_err() {
+        // It is being closed, or was, and the connection is about to let go of it.
         return Ok(());
     }
     let mut wanted = Vec::with_capacity(answers.len());

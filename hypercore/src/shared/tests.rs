@@ -109,6 +109,37 @@ fn nothing_longer_is_taken_in_while_a_log_is_cut() {
     });
 }
 
+/// A block that came while the files were synced for the last time was here, and gone afterwards.
+#[test]
+fn nothing_is_taken_in_while_a_core_is_closed() {
+    block_on(async {
+        let writer = OpenOptions::new().open_memory().await.expect("a core");
+        writer.append_batch(["a", "b"]).await.expect("an append");
+        let storage = Interrupted::default();
+        let open = || Hypercore::options().key(writer.key());
+        let core = open().open_storage(storage.clone()).await.expect("a core");
+        let mut proofs = Vec::new();
+        for index in 0..2 {
+            let proof = writer.proof(index).await.expect("an answer");
+            proofs.push(proof.expect("a proof"));
+        }
+        core.put(0, Some("a".into()), &proofs[0])
+            .await
+            .expect("a block");
+        let (result, other) = (Arc::new(Mutex::new(None)), core.clone());
+        let put = Arc::clone(&result);
+        let work = move || {
+            *lock(&put) = Some(block_on(other.put(1, Some("b".into()), &proofs[1])));
+        };
+        *lock(&storage.meanwhile.0) = Some(Box::new(work));
+        core.close().await.expect("an end");
+        let put = lock(&result).take().expect("a put");
+        let core = open().open_storage(storage.memory).await.expect("a core");
+        assert_eq!((core.has(0), core.has(1)), (true, put.is_ok()));
+        assert!(matches!(put, Err(Error::Closed)), "{put:?}");
+    });
+}
+
 /// What could not be written is taken back, and nothing else: behind the end of a damaged log may stand
 /// what was signed.
 #[test]
