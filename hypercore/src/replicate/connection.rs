@@ -8,7 +8,10 @@ mod channel;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -93,7 +96,7 @@ pub(crate) struct Connection {
     ended: Ended,
     failed: bool,
     /// When it was over the remote had not answered all it was asked.
-    owed_answers: bool,
+    owed_answers: Arc<AtomicBool>,
 }
 
 impl Connection {
@@ -130,7 +133,7 @@ impl Connection {
             close_by: None,
             ended: Ended::Complete,
             failed: false,
-            owed_answers: false,
+            owed_answers: Arc::default(),
         })
     }
 
@@ -141,7 +144,7 @@ impl Connection {
     /// Puts `core` on this connection: it is exchanged once the remote opens it too.
     pub(crate) fn attach(&mut self, core: &SharedCore) -> Result<PeerId> {
         if self.failed || self.closed {
-            return Err(Error::Transport(io::ErrorKind::NotConnected.into()));
+            return Err(not_connected());
         }
         let mut locked = core.lock();
         locked.log.files()?;
@@ -352,8 +355,8 @@ impl Connection {
     }
 
     /// Whether the remote had not answered all it was asked when it was over.
-    pub(crate) fn owed_answers(&self) -> bool {
-        self.owed_answers
+    pub(crate) fn owed_answers(&self) -> &Arc<AtomicBool> {
+        &self.owed_answers
     }
 
     /// Whether it has failed, or was ended here.
@@ -636,7 +639,9 @@ impl Connection {
             tracing::debug!(%code, "a connection ended: {reason}");
         }
         self.failed = true;
-        self.owed_answers |= self.any_peer(Peer::owes_answers);
+        if self.any_peer(Peer::owes_answers) {
+            self.owed_answers.store(true, Ordering::Relaxed);
+        }
         self.awaited.clear();
         self.options.drop_remote_open();
         let channels: Vec<_> = self.attachments.keys().copied().collect();
@@ -649,4 +654,9 @@ impl Connection {
     pub(crate) fn fail(&mut self, error: &Error) {
         self.end(error.into(), &error.to_string());
     }
+}
+
+/// The connection is over.
+pub(crate) fn not_connected() -> Error {
+    Error::Transport(io::ErrorKind::NotConnected.into())
 }

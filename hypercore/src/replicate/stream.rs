@@ -3,7 +3,10 @@
 use std::{
     fmt, io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -13,7 +16,7 @@ use hypercore_merkle::DiscoveryKey;
 
 use super::{
     CloseReason, Ended, ReplicateOptions, Role, Wake,
-    connection::{CLOSE_TIMEOUT, Connection},
+    connection::{CLOSE_TIMEOUT, Connection, not_connected},
 };
 use crate::{
     Hypercore,
@@ -68,7 +71,10 @@ impl fmt::Debug for Replication {
 /// [`on_write`](crate::OpenOptions::on_write) for what a peer sent.
 #[derive(Clone)]
 pub struct ReplicationHandle {
-    inner: Arc<Mutex<Connection>>,
+    /// Of one that is over, with its buffers, a handle keeps nothing,
+    inner: Weak<Mutex<Connection>>,
+    /// but this.
+    owed_answers: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for ReplicationHandle {
@@ -90,14 +96,17 @@ impl ReplicationHandle {
     /// As [`Replication::add`]. After any of them [`reject`](Self::reject) a core that the remote waits
     /// for.
     pub fn add(&self, core: &Hypercore) -> Result<PeerId> {
-        lock(&self.inner).attach(core.shared())
+        let connection = self.inner.upgrade().ok_or_else(not_connected)?;
+        lock(&connection).attach(core.shared())
     }
 
     /// Nobody adds the core with this discovery key, which the hook
     /// [`on_remote_open`](ReplicateOptions::on_remote_open) was told of: the remote hears that it is not
     /// here. Nothing happens if it was added meanwhile, or rejected before.
     pub fn reject(&self, core: DiscoveryKey) {
-        lock(&self.inner).reject(core.as_bytes());
+        if let Some(connection) = self.inner.upgrade() {
+            lock(&connection).reject(core.as_bytes());
+        }
     }
 
     /// Takes `core` off this connection: the remote hears that it is closed, and the other cores go on.
@@ -108,7 +117,8 @@ impl ReplicationHandle {
     ///
     /// Returns whether the core was on this connection.
     pub fn remove(&self, core: &Hypercore) -> bool {
-        lock(&self.inner).remove(core.shared())
+        let connection = self.inner.upgrade();
+        connection.is_some_and(|connection| lock(&connection).remove(core.shared()))
     }
 
     /// Takes all cores off this connection, and ends it: what was to be sent is sent, and once the remote
@@ -116,14 +126,16 @@ impl ReplicationHandle {
     /// After two seconds it does so whatever the remote has not taken. Nothing can be added any more. The
     /// cores stay open.
     pub fn close(&self) {
-        lock(&self.inner).close();
+        if let Some(connection) = self.inner.upgrade() {
+            lock(&connection).close();
+        }
     }
 
     /// Whether the connection is over and the remote had not answered what it was asked for: it was
     /// lost, and has not left. A process that is killed ends its connections like any other.
     #[must_use]
     pub fn owed_answers(&self) -> bool {
-        lock(&self.inner).owed_answers()
+        self.owed_answers.load(Ordering::Relaxed)
     }
 }
 
@@ -166,7 +178,8 @@ impl Replication {
     #[must_use]
     pub fn handle(&self) -> ReplicationHandle {
         ReplicationHandle {
-            inner: Arc::clone(&self.inner),
+            inner: Arc::downgrade(&self.inner),
+            owed_answers: Arc::clone(lock(&self.inner).owed_answers()),
         }
     }
 

@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use async_std::{channel, task};
-use futures_lite::{AsyncWriteExt, future::zip, io};
-use hypercore::{CloseReason, Ended, Event, ReplicateOptions, Replication, Role};
+use futures_lite::{
+    AsyncReadExt, AsyncWriteExt,
+    future::{self, zip},
+    io,
+};
+use hypercore::{
+    CloseReason, Ended, Error, Event, ReplicateOptions, Replication, Role, wire::Budget,
+};
 
 use crate::support::{
     all_are_here, clone_of, connect, connected, disconnected, event, run, soon, tcp_pair, writer,
@@ -322,5 +328,37 @@ fn a_connection_that_is_closed_early_is_not_complete() {
             };
             assert_eq!(code, CloseReason::from(ended));
         }
+    });
+}
+
+/// What a connection had to send was kept as long as a handle of it, out of what all of them may hold.
+#[test]
+fn a_handle_keeps_nothing_of_a_connection_that_is_over() {
+    run(async {
+        let origin = writer(300).await;
+        let clone = clone_of(&origin, false).await;
+        let mut options = ReplicateOptions::default();
+        options.limits.budget = Budget::new(1 << 30);
+        let budget = options.limits.budget.clone();
+        let mut reader = clone
+            .replicate(Role::Initiator, ReplicateOptions::default())
+            .unwrap();
+        let mut server = origin.replicate(Role::Responder, options).unwrap();
+        let handle = server.handle();
+        // Until the reader has asked for something, and the answers wait.
+        let mut bytes = vec![0; 1 << 16];
+        while budget.held() < 2000 {
+            if let Some(count) = future::poll_once(reader.read(&mut bytes)).await {
+                server.write_all(&bytes[..count.unwrap()]).await.unwrap();
+            }
+            if let Some(count) = future::poll_once(server.read(&mut bytes[..512])).await {
+                reader.write_all(&bytes[..count.unwrap()]).await.unwrap();
+            }
+        }
+        drop(server);
+        assert_eq!(budget.held(), 0);
+        assert!(!handle.remove(&origin));
+        assert!(matches!(handle.add(&origin), Err(Error::Transport(_))));
+        handle.close();
     });
 }
