@@ -1,5 +1,7 @@
 //! The command line from outside: the real binary, its output, its exit codes, and what it leaves on the disk.
 
+#[cfg(unix)]
+mod archives;
 mod cloning;
 mod damage;
 mod discovery;
