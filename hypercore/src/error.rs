@@ -182,10 +182,10 @@ pub enum Corruption {
         node: u64,
     },
     /// A node of the tree is not that of the nodes below it. It is found when a block that a peer sent
-    /// does not fit them.
+    /// does not fit them, and when a byte is looked for whose place they do not agree about.
     #[error("node {node} in the file tree does not fit the nodes below it")]
     WrongNode {
-        /// Its flat-tree index. The rotten one may also be one of the two below it.
+        /// Its flat-tree index. The rotten one may also be one of those below it.
         node: u64,
     },
     /// The key is missing although other files have content. It also is in a static core that was

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
-    ChangeSet, NodeIndex, NodeSet, NodeSetMut, Proof, RemoteTree, Roots, Seek, SeekStep, Signature,
-    full_roots, proof, tree_index,
+    ChangeSet, Node, NodeIndex, NodeSet, NodeSetMut, Proof, RemoteTree, Roots, Seek, SeekStep,
+    Signature, full_roots, proof, tree_index,
 };
 
 use super::{Log, Vouched, append::blocks_of, torn::is_half};
@@ -230,12 +230,16 @@ impl Log {
         let mut seek = Seek::new(self.head.length, offset);
         loop {
             match seek.step(&TreeBits(&self.bitfield)) {
-                SeekStep::Read(node) => {
-                    for node in self.files()?.required_nodes(&[node])? {
-                        seek.supply(node);
+                SeekStep::Read(node) => match self.root(node) {
+                    Some(root) => seek.supply(*root),
+                    None => {
+                        for node in self.files()?.required_nodes(&[node])? {
+                            seek.supply(node);
+                        }
                     }
-                }
+                },
                 SeekStep::Found { block, offset } => {
+                    self.check_sizes(block, offset)?;
                     return Ok(Sought::Found {
                         index: block,
                         offset,
@@ -244,6 +248,44 @@ impl Log {
                 SeekStep::Below { node, .. } => return Ok(Sought::Below(node)),
                 _ => return Ok(Sought::Beyond),
             }
+        }
+    }
+
+    /// The root at `index`, if one is there.
+    fn root(&self, index: NodeIndex) -> Option<&Node> {
+        let mut roots = self.roots.nodes().iter();
+        roots.find(|root| root.index == index)
+    }
+
+    /// Fails if `block` has no byte `offset`, or if it and the nodes beside its way to the root have not as
+    /// many bytes as the root, whose size is signed: one size that is wrong leads to another block. As long
+    /// as some of them are not here, nobody can tell.
+    fn check_sizes(&self, block: u64, offset: u64) -> Result<()> {
+        let Some(leaf) = NodeIndex::leaf(block).filter(|_| block < self.roots.length()) else {
+            return Ok(());
+        };
+        let (mut parts, mut top) = (vec![leaf], leaf);
+        let root = loop {
+            if let Some(root) = self.root(top) {
+                break root;
+            }
+            parts.push(top.sibling());
+            top = top.parent();
+        };
+        let bits = TreeBits(&self.bitfield);
+        if !parts.iter().all(|&node| bits.has(node)) {
+            return Ok(());
+        }
+        let nodes = self.files()?.required_nodes(&parts)?;
+        let mut sizes = nodes.iter().map(|node| node.size);
+        // The first byte of a log is in its first block, also if that is empty.
+        let is_inside = offset == 0 || nodes.first().is_some_and(|leaf| offset < leaf.size);
+        let size = sizes.try_fold(0, u64::checked_add);
+        if is_inside && size == Some(root.size) {
+            Ok(())
+        } else {
+            let node = root.index.get();
+            Err(Corruption::WrongNode { node }.into())
         }
     }
 }

@@ -429,3 +429,31 @@ fn a_block_that_was_checked_once_is_not_taken_from_elsewhere() {
         }
     });
 }
+
+/// Bytes of another place were given in their stead.
+#[test]
+fn a_byte_is_not_looked_for_by_sizes_that_are_wrong() {
+    let blocks: Vec<_> = (0..32).map(|index| vec![index; 600]).collect();
+    block_on(async {
+        for (node, is_found) in [(7, 600 * 20), (2 * 9, 600 * 3), (3, 600 * 31)] {
+            let core = with_a_wrong_size(&blocks, node).await;
+            let found = core.seek(is_found + 7).await.unwrap();
+            assert_eq!((found.index, found.offset), (is_found / 600, 7));
+            let mut failed = 0;
+            for offset in (0..32 * 600).step_by(100) {
+                match core.seek(offset).await {
+                    Ok(found) => {
+                        assert_eq!((found.index, found.offset), (offset / 600, offset % 600))
+                    }
+                    Err(error) => {
+                        let is_named =
+                            matches!(error, Error::Corrupt(Corruption::WrongNode { node: 31 }));
+                        assert!(is_named, "{error}");
+                        failed += 1;
+                    }
+                }
+            }
+            assert!(failed >= 6, "{failed}");
+        }
+    });
+}
