@@ -37,7 +37,7 @@ pub(super) enum Reason {
     /// A block whose bytes are not here any more, or are not those. Node claims it, and often gives out something else.
     Rotten,
     /// A block whose hash in the tree is not here any more, or, when the end was searched for, one between it and the roots. Node
-    /// does not look at them.
+    /// does not look at them. Of a root that is lost we also know the size again, from what stands below it.
     HashLost,
     /// A block that is here, though its bit is not. A search for the end finds it, also if it was cleared.
     FoundAgain,
@@ -46,8 +46,6 @@ pub(super) enum Reason {
     /// A block before which a node is not what it was: Node looks for it in another place. We have read the block before, and look where
     /// that ends.
     PlaceLost,
-    /// A block behind one that we found in the wrong place, or with the wrong size. Node takes its place from other nodes.
-    BehindLost,
     /// The leaf of an empty block stands in the place of another: leaves do not say where they belong. Both give out an empty
     /// block.
     LeafMisplaced,
@@ -56,7 +54,7 @@ pub(super) enum Reason {
 use Reason::*;
 
 impl Reason {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 16] = [
         Crash,
         Header,
         Key,
@@ -72,7 +70,6 @@ impl Reason {
         FoundAgain,
         EmptyBlock,
         PlaceLost,
-        BehindLost,
         LeafMisplaced,
     ];
 }
@@ -140,7 +137,8 @@ impl Case<'_> {
             let signed = recovered && self.is_signed(ours.length);
             add("a longer log".to_owned(), signed.then_some(BitsLost))?;
         } else if ours.byte_length != theirs.byte_length {
-            add("the bytes".to_owned(), None)?;
+            let is_mended = recovered && self.has_lost_root(ours);
+            add("the bytes".to_owned(), is_mended.then_some(HashLost))?;
         }
         let mut indexes: Vec<_> = ours.blocks.keys().chain(theirs.blocks.keys()).collect();
         indexes.sort();
@@ -162,11 +160,8 @@ impl Case<'_> {
                 }
                 (_, Some(Some(theirs))) if self.is_right(index, theirs) => {
                     let has_lost_way = || recovered && self.has_lost_way(index);
-                    let reason = match self.is_lost(2 * index as usize) || has_lost_way() {
-                        true => Some(HashLost),
-                        false => self.is_behind_lost(index, ours).then_some(BehindLost),
-                    };
-                    add(what(), reason)?;
+                    let is_lost = self.is_lost(2 * index as usize) || has_lost_way();
+                    add(what(), is_lost.then_some(HashLost))?;
                 }
                 (_, Some(_)) => add(what(), Some(Rotten))?,
                 (None, None) => {}
@@ -247,6 +242,20 @@ impl Case<'_> {
         leaf.is_some_and(|leaf| leaf[..32] == leaf_hash(block))
     }
 
+    /// Whether a root of this log is not what it was, and what we found has as many bytes as it had.
+    fn has_lost_root(&self, ours: &Found) -> bool {
+        let roots: Vec<_> = full_roots(ours.length)
+            .map(|root| root.get() as usize)
+            .collect();
+        let size = |root: &usize| {
+            let record = self.original.node(*root)?;
+            record.last_chunk().copied().map(u64::from_be_bytes)
+        };
+        let sizes: Option<Vec<_>> = roots.iter().map(size).collect();
+        let is_right = sizes.is_some_and(|sizes| sizes.iter().sum::<u64>() == ours.byte_length);
+        is_right && roots.into_iter().any(|root| self.is_lost(root))
+    }
+
     /// Whether nodes that say where a block stands are not what they were.
     fn has_lost_place(&self, index: u64) -> bool {
         let mut nodes = full_roots(index).map(|node| node.get() as usize);
@@ -259,21 +268,6 @@ impl Case<'_> {
         let way = std::iter::successors(leaf, |node| Some(node.parent()));
         let mut nodes = way.take(20).flat_map(|node| [node, node.sibling()]);
         nodes.any(|node| self.is_lost(node.get() as usize))
-    }
-
-    /// Whether the blocks up to this one, which are read in this order, begin with one whose place or size is lost. Empty ones are
-    /// read in any place.
-    fn is_behind_lost(&self, index: u64, ours: &Found) -> bool {
-        for before in (0..index).rev() {
-            match ours.blocks.get(&before) {
-                Some(None) => return true,
-                Some(Some(block)) if !block.is_empty() => return false,
-                Some(Some(_)) if self.is_lost(2 * before as usize) => return true,
-                Some(Some(_)) => {}
-                None => return false,
-            }
-        }
-        false
     }
 
     /// Whether a node is not what it was.
