@@ -280,6 +280,19 @@ pub(super) fn may_lose(files: &FeedFiles, this_opening: bool) -> Result<bool> {
     })
 }
 
+/// How many blocks were durable here when that was noted last, at least; `None` if it was not, or a
+/// resume was to bring some of them.
+pub(super) fn durable_length(storage: &Arc<dyn Storage>) -> Result<Option<u64>> {
+    let file = GuardFile::open(storage, FILE)?;
+    let newest = file.map(Slots::read).transpose()?;
+    let record = newest.and_then(|slots| slots.newest);
+    let record = record.filter(|record| record.resumed_from.is_none());
+    Ok(record.and_then(|record| match record.appends {
+        Appends::Durable | Appends::Closed => Some(record.length),
+        Appends::Unknown | Appends::Unsynced => None,
+    }))
+}
+
 /// Whether the log in `storage` was written here, or where its files come from.
 pub(super) fn was_written(storage: &Arc<dyn Storage>) -> Result<bool> {
     let file = GuardFile::open(storage, FILE)?;

@@ -184,11 +184,13 @@ pub(super) fn examine(
         search.reader_end(may_lose)?
     };
     let damage = match found {
-        Found::End(end) if may_lose || end.surplus(files)? <= MAX_SURPLUS => {
-            return Ok(Examined::Open(end));
-        }
-        Found::End(end) => Corruption::Block {
-            index: end.roots.length(),
+        Found::End(end) if may_lose => return Ok(Examined::Open(end)),
+        Found::End(end) => match lost_end(files, &bitfield, end.roots.length())? {
+            Some(damage) => damage,
+            None if end.surplus(files)? <= MAX_SURPLUS => return Ok(Examined::Open(end)),
+            None => Corruption::Block {
+                index: end.roots.length(),
+            },
         },
         Found::Damage(damage) => damage,
     };
@@ -220,6 +222,19 @@ pub(super) fn examine(
         vouched: Vouched::Damaged,
         only_read: None,
     }))
+}
+
+/// The damage of a log that was found to have `length` blocks, if its writer noted that more were durable,
+/// and there is something of them that would be cut off: without the tree no signature is right.
+fn lost_end(files: &FeedFiles, bitfield: &Bitfield, length: u64) -> Result<Option<Corruption>> {
+    let Some(noted) = guard::durable_length(files.storage())?.filter(|&noted| noted > length)
+    else {
+        return Ok(None);
+    };
+    let is_left = bitfield.bound() >= noted
+        || files.tree_blocks()? >= noted
+        || files.signature(noted - 1)?.is_some();
+    Ok(is_left.then_some(Corruption::Signature { length: noted }))
 }
 
 /// The bits of the first `length` blocks.

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use futures_lite::future::block_on;
 use hypercore::{
     Corruption, Durability, Error, Hypercore, KeyPair,
-    storage::{self, FileName},
+    storage::{self, Directory, FileName},
 };
 
 use super::{cut, flip, log, opened_after, verify};
@@ -178,5 +178,55 @@ fn a_page_that_has_only_grown_claims_nothing() {
             }
         });
         assert_eq!(verify(&storage).problems, [], "{count} blocks");
+    }
+}
+
+/// A log without bits and without a tree was taken for one whose first append had not been finished: what
+/// was left of it was cut off, and `verify` was content.
+#[test]
+fn a_log_that_lost_two_files_is_not_an_empty_one() {
+    let files = [
+        FileName::Bitfield,
+        FileName::Tree,
+        FileName::Data,
+        FileName::Signatures,
+    ];
+    for (first, second, kept) in (0..4).flat_map(|first| {
+        (first + 1..4).flat_map(move |second| [0, 100, 500].map(|kept| (first, second, kept)))
+    }) {
+        let lost = [files[first], files[second]];
+        let case = format!("{lost:?} but for {kept} bytes");
+        run(async {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path();
+            let core = Hypercore::open(path).await.unwrap();
+            for index in 0..30 {
+                core.append(format!("block {index}")).await.unwrap();
+            }
+            core.close().await.unwrap();
+            for (file, kept) in lost.into_iter().zip([0, kept]) {
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .open(path.join(file.as_str()));
+                let file = file.unwrap();
+                file.set_len(file.metadata().unwrap().len().min(kept))
+                    .unwrap();
+            }
+            let contents = || files.map(|file| fs::read(path.join(file.as_str())).unwrap());
+            let before = contents();
+            let verified = Hypercore::verify_storage(Directory::new(path)).await;
+            assert!(verified.is_ok_and(|report| !report.is_ok()), "{case}");
+            assert!(contents() == before, "{case}");
+            if let Ok(core) = Hypercore::open(path).await {
+                core.close().await.unwrap();
+            }
+            let after = contents();
+            for (file, (before, after)) in files.into_iter().zip(before.iter().zip(&after)) {
+                assert!(
+                    file == FileName::Bitfield || before == after,
+                    "{case}: {file} has changed"
+                );
+            }
+        });
     }
 }
