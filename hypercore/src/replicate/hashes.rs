@@ -79,14 +79,14 @@ impl HashDownloads {
         }
     }
 
-    /// The next block before `end` whose proof `peer` can be asked for, unless `is_asked` says that
-    /// somebody was.
+    /// The next block before `end` whose proof `peer` can be asked for, unless `is_asked` says that it,
+    /// or somebody else, was.
     pub(super) fn next(
         &self,
         peer: &mut Peer,
         log: &Log,
         end: u64,
-        is_asked: impl Fn(u64) -> bool,
+        is_asked: impl Fn(&Peer, u64) -> bool,
     ) -> Option<u64> {
         let from = peer.hash_scan;
         for (&serial, hashes) in self.0.range(from.download..) {
@@ -104,7 +104,7 @@ impl HashDownloads {
                         continue;
                     }
                     block = found + 1;
-                    if !is_asked(found) {
+                    if !is_asked(peer, found) {
                         peer.hash_scan = HashScan {
                             download: serial,
                             block,

@@ -28,7 +28,7 @@ mod waiting;
 mod wake;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -71,8 +71,8 @@ pub(crate) struct Replicator {
     update_from: Option<PeerId>,
     /// What proves that the log is longer is not taken in, as it is written here.
     refuses_growth: bool,
-    /// The blocks whose proof was asked for by itself.
-    hashes_asked: BTreeSet<u64>,
+    /// The blocks whose proof was asked for by itself, and of whom last, unless that one is late.
+    hashes_asked: BTreeMap<u64, PeerId>,
     /// All peers are to be woken before the next one is looked at.
     wakes_all: bool,
     /// When the first of the peers that have told nothing has had its time, as far as that is known. Its
@@ -527,12 +527,9 @@ impl Replicator {
                 "block {index}"
             );
         }
-        for &index in &self.hashes_asked {
-            let asked = |peer: &Peer| {
-                let mut requests = peer.in_flight();
-                requests.any(|it| it.wanted == Wanted::Hash && it.index == index)
-            };
-            assert!(is_asked(&asked), "the proof of block {index}");
+        for (&index, id) in &self.hashes_asked {
+            let asked = self.peers[id].is_asked_for_hash(index);
+            assert!(asked, "the proof of block {index}");
         }
         if let Some(id) = self.update_from {
             assert!(self.peers[&id].is_asked_for(Wanted::Proof));

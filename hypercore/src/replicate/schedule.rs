@@ -282,11 +282,15 @@ impl Replicator {
         let asked = &mut self.hashes_asked;
         while peer.window() > 0 {
             // Whoever was asked for one of two twins will prove both.
-            let is_asked = |block| asked.contains(&block) || asked.contains(&hashes::twin(block));
+            let is_asked = |peer: &Peer, block| {
+                let twins = [block, hashes::twin(block)];
+                twins.iter().any(|twin| asked.contains_key(twin))
+                    || twins.iter().any(|&twin| peer.is_asked_for_hash(twin))
+            };
             let Some(index) = self.demand.hashes.next(peer, log, end, is_asked) else {
                 return;
             };
-            asked.insert(index);
+            asked.insert(index, id);
             peer.request(index, Wanted::Hash, log.digest(index), now);
         }
     }
@@ -381,6 +385,7 @@ impl Replicator {
             return;
         };
         let late = peer.take_late(now);
+        let mut frees_hashes = false;
         for InFlight { index, wanted, .. } in late {
             match wanted {
                 Wanted::Block if self.demand.wants(index) => {
@@ -392,8 +397,12 @@ impl Replicator {
                     self.update_from = None;
                     self.wake_all();
                 }
+                Wanted::Hash => frees_hashes |= self.free_hash(id, index),
                 _ => {}
             }
+        }
+        if frees_hashes {
+            self.retry_hashes();
         }
     }
 
@@ -443,6 +452,7 @@ impl Replicator {
 
     /// A peer will not answer these requests, or not to any use.
     pub(super) fn release(&mut self, id: PeerId, requests: impl IntoIterator<Item = InFlight>) {
+        let mut frees_hashes = false;
         for request in requests {
             match request.wanted {
                 Wanted::Block => {
@@ -456,15 +466,30 @@ impl Replicator {
                         self.wake_all();
                     }
                 }
-                Wanted::Hash => {
-                    self.hashes_asked.remove(&request.index);
-                    for peer in self.peers.values_mut() {
-                        peer.hash_scan.rewind();
-                        peer.wake();
-                    }
-                }
+                Wanted::Hash => frees_hashes |= self.free_hash(id, request.index),
                 Wanted::Byte(_) | Wanted::Head => {}
             }
+        }
+        if frees_hashes {
+            self.retry_hashes();
+        }
+    }
+
+    /// A peer does not prove block `index`, or not in time. Returns whether nobody was asked after it.
+    fn free_hash(&mut self, id: PeerId, index: u64) -> bool {
+        let last = self.hashes_asked.get(&index);
+        let is_free = last.is_none_or(|&last| last == id);
+        if is_free {
+            self.hashes_asked.remove(&index);
+        }
+        is_free
+    }
+
+    /// Peers may be asked for proofs that they could not be asked for before.
+    fn retry_hashes(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.hash_scan.rewind();
+            peer.wake();
         }
     }
 

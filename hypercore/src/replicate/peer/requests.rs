@@ -212,6 +212,11 @@ impl Peer {
         self.in_flight.iter().any(asked)
     }
 
+    pub(in crate::replicate) fn is_asked_for_hash(&self, index: u64) -> bool {
+        let asked = |request: &InFlight| request.wanted == Wanted::Hash && request.index == index;
+        self.in_flight.iter().any(asked)
+    }
+
     /// Finds the request that `index` answers, with a block of so many bytes or without one, and
     /// takes it out; `None` for an answer to nothing.
     pub(crate) fn answered(

@@ -5,8 +5,8 @@ use std::{cell::Cell, ops::Range, rc::Rc, time::Duration};
 
 use futures_lite::{AsyncReadExt, StreamExt};
 
-use super::{EQUAL_BLOCKS, World, network::Conditions, plain};
-use crate::{GetOptions, Hypercore, runtime::simulated::Runtime};
+use super::{EQUAL_BLOCKS, Waits, World, network::Conditions, plain};
+use crate::{DownloadOptions, GetOptions, Hypercore, runtime::simulated::Runtime};
 
 /// Bytes of a block.
 const BLOCK: u64 = 16 * 1024;
@@ -168,6 +168,40 @@ fn what_a_silent_peer_was_asked_for_comes_from_others() {
             world.check();
         });
     }
+}
+
+/// Whoever was asked for a proof alone was the only one, for as long as it stayed.
+#[test]
+fn proofs_that_a_silent_peer_was_asked_for_come_from_others() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 100);
+        world.append(400);
+        let node = world.add_node(None, true);
+        let links = [(); 2].map(|()| {
+            let mut options = [plain(true), plain(true)];
+            for options in &mut options {
+                options.timeout = None;
+            }
+            world.connect([node, 0], options, [link(1_000_000); 2])
+        });
+        runtime.run_for(Duration::from_secs(1));
+        world.links[links[0]].cable.freeze();
+        let core = world.nodes[node].core.clone();
+        let options = DownloadOptions::default().hash(true);
+        let proofs = async move { core.download_with(0..400, options).await };
+        let limits = Waits::NONE;
+        world.request(node, "proofs".into(), limits, proofs, |()| {});
+        let start = runtime.now();
+        world.settle();
+        let seconds = (runtime.now() - start).as_secs_f64();
+        assert!(seconds < 2.0, "{seconds} s");
+
+        // It comes back, and its answers are not needed any more.
+        world.links[links[0]].cable.thaw();
+        world.append(1);
+        world.settle();
+        world.check();
+    });
 }
 
 /// A block takes a minute, three times as long as a silent peer has.
