@@ -323,7 +323,10 @@ impl Replicator {
         }
         if request.wanted == Wanted::Proof && self.update_from == Some(id) {
             self.update_from = None;
-            self.wake_all();
+            for peer in self.peers.values_mut() {
+                peer.passed_over = false;
+                peer.wake();
+            }
         }
     }
 

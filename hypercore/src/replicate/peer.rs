@@ -92,6 +92,8 @@ pub(crate) struct Peer {
     pub(crate) remote_acks: bool,
     /// What the remote has, as far as it told us.
     pub(crate) remote: RemoteBitfield,
+    /// It was asked to prove a greater length and did not: others have their turn first.
+    pub(super) passed_over: bool,
     /// What it has beside, and could not prove.
     pub(super) unproven: Unproven,
     /// The memory of `remote`, as a part of all on the connection.
@@ -158,6 +160,7 @@ impl Peer {
             news: News::None,
             remote_acks: false,
             remote: RemoteBitfield::new(REMOTE_BITFIELD_BYTES),
+            passed_over: false,
             unproven: Unproven::default(),
             remote_memory: options.load.remote_bitfields.part(),
             remote_tree: RemoteTree::default(),

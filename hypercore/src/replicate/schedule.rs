@@ -131,6 +131,7 @@ impl Replicator {
         self.ask_for_gets(id, log, now);
         self.ask_for_late(id, log, now);
         self.ask_for_positions(id, log, now);
+        self.ask_for_length(id, log, now);
         self.ask_for_hashes(id, log, now);
         self.ask_for_ranges(id, log, now);
         self.ask_again(id, log, now);
@@ -262,16 +263,51 @@ impl Replicator {
                 peer.request(index, wanted, log.digest(index), now);
             }
         }
-        if self.update_from.is_none()
-            && !self.refuses_growth
-            && self.demand.wanted_length(log.length()).is_some()
-            && peer.urgent_window() > 0
-            && !peer.is_asked_for(Wanted::Proof)
-            && let Some(index) = peer.remote.next_set(log.length())
+    }
+
+    fn ask_for_length(&mut self, id: PeerId, log: &Log, now: Instant) {
+        let length = log.length();
+        if self.update_from.is_some()
+            || self.refuses_growth
+            || self.demand.wanted_length(length).is_none()
         {
-            self.update_from = Some(peer.id);
-            peer.request(index, Wanted::Proof, log.digest(index), now);
+            return;
         }
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        if peer.next_proof(length).is_none() {
+            return;
+        }
+        let turn = self.whose_turn(id, length);
+        if let Some(peer) = self.peers.get_mut(&turn)
+            && let Some(index) = peer.next_proof(length)
+        {
+            self.update_from = Some(turn);
+            peer.request(index, Wanted::Proof, log.digest(index), now);
+            if turn != id {
+                peer.wake();
+            }
+        }
+    }
+
+    /// Who is to prove a greater length when peer `id` can be asked: it, unless it has just failed to
+    /// and another one has not. It may say that it has any number of blocks and refuse one after the
+    /// other.
+    fn whose_turn(&mut self, id: PeerId, length: u64) -> PeerId {
+        if self.peers.get(&id).is_none_or(|peer| !peer.passed_over) {
+            return id;
+        }
+        let mut others = self.peers.values();
+        let next = others.find(|other| !other.passed_over && other.next_proof(length).is_some());
+        if let Some(next) = next {
+            return next.id;
+        }
+        // All had their turn.
+        for peer in self.peers.values_mut() {
+            peer.passed_over = false;
+        }
+        id
     }
 
     fn ask_for_hashes(&mut self, id: PeerId, log: &Log, now: Instant) {
@@ -393,10 +429,7 @@ impl Replicator {
                     self.look_for(index);
                     self.wake_holders(index);
                 }
-                Wanted::Proof if self.update_from == Some(id) => {
-                    self.update_from = None;
-                    self.wake_all();
-                }
+                Wanted::Proof => self.pass_over(id),
                 Wanted::Hash => frees_hashes |= self.free_hash(id, index),
                 _ => {}
             }
@@ -460,18 +493,24 @@ impl Replicator {
                         self.free(request.index);
                     }
                 }
-                Wanted::Proof => {
-                    if self.update_from == Some(id) {
-                        self.update_from = None;
-                        self.wake_all();
-                    }
-                }
+                Wanted::Proof => self.pass_over(id),
                 Wanted::Hash => frees_hashes |= self.free_hash(id, request.index),
                 Wanted::Byte(_) | Wanted::Head => {}
             }
         }
         if frees_hashes {
             self.retry_hashes();
+        }
+    }
+
+    /// A peer does not prove a greater length, or not in time.
+    fn pass_over(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.passed_over = true;
+        }
+        if self.update_from == Some(id) {
+            self.update_from = None;
+            self.wake_all();
         }
     }
 

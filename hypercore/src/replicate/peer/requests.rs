@@ -217,6 +217,13 @@ impl Peer {
         self.in_flight.iter().any(asked)
     }
 
+    /// The block that it can be asked to prove a log longer than `length` with.
+    pub(in crate::replicate) fn next_proof(&self, length: u64) -> Option<u64> {
+        let may_ask =
+            self.can_download() && self.urgent_window() > 0 && !self.is_asked_for(Wanted::Proof);
+        self.remote.next_set(length).filter(|_| may_ask)
+    }
+
     /// Finds the request that `index` answers, with a block of so many bytes or without one, and
     /// takes it out; `None` for an answer to nothing.
     pub(crate) fn answered(

@@ -9,7 +9,7 @@ use std::{
 use futures_lite::{AsyncReadExt, future};
 use hypercore_merkle::KeyPair;
 use hypercore_storage::Memory;
-use hypercore_wire::{Have, Message};
+use hypercore_wire::{Event, Have, Message, Unhave};
 
 use super::{
     EQUAL_BLOCKS, World, good_conditions,
@@ -358,6 +358,63 @@ fn one_that_does_not_answer_what_it_has_is_closed() {
         let ended = ended.borrow_mut().take();
         assert!(matches!(ended, Some(Err(Error::NotAvailable))), "{ended:?}");
         assert_eq!(core.peers().len(), 0);
+    });
+}
+
+/// It was asked for the next block as soon as it had refused one, and nobody else was asked for any.
+#[test]
+fn one_that_refuses_every_proof_does_not_hide_a_longer_log() {
+    Runtime::run(0, |runtime| {
+        let mut world = World::new(runtime, EQUAL_BLOCKS + 10);
+        let node = world.add_node(None, true);
+        let core = world.nodes[node].core.clone();
+        let (_cable, [socket, mut theirs]) = Cable::new(runtime, [good_conditions(); 2]);
+        let ours = core.replicate(Role::Initiator, plain(true));
+        let ours = ours.expect("it is open");
+        runtime.spawn(async move {
+            let _ = ours.run(socket).await;
+        });
+        let mut remote = Remote::new(&core);
+        let refused = Rc::new(Cell::new(0));
+        let refusals = Rc::clone(&refused);
+        runtime.spawn(async move {
+            remote.open_over(&mut theirs).await;
+            remote.say(&Message::Have(Have {
+                length: 1 << 40,
+                ..Have::block(0)
+            }));
+            let mut buffer = vec![0; 1 << 12];
+            loop {
+                remote.write_over(&mut theirs).await;
+                let count = theirs.read(&mut buffer).await.expect("it is well");
+                let received = remote
+                    .session
+                    .receive(crate::runtime::now(), &buffer[..count]);
+                received.expect("it is honest");
+                while let Some(event) = remote.session.poll_event() {
+                    if let Event::Message { message, .. } = event
+                        && let Message::Request(request) = message
+                    {
+                        refusals.set(refusals.get() + 1);
+                        remote.say(&Message::Unhave(Unhave {
+                            start: request.index,
+                            length: 1,
+                        }));
+                    }
+                }
+            }
+        });
+        world.link_live([node, 0]);
+        runtime.run_for(MOMENT);
+        for _ in 0..3 {
+            world.append(1);
+            world.update(node, UpdateOptions::default());
+            let limit = runtime.now() + 10 * MOMENT;
+            let is_there = runtime.run_until(limit, || core.length() == world.length);
+            assert!(is_there, "{} were refused", refused.get());
+        }
+        assert!(refused.get() > 0, "it was never asked");
+        world.check();
     });
 }
 
