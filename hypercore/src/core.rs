@@ -57,7 +57,8 @@ impl Core {
             self.log.note(head);
         }
         if let Some(blocks) = self.log.release(head.length) {
-            self.replicator.blocks_stored(blocks, None);
+            self.replicator
+                .blocks_released(self.log.bitfield(), &blocks);
         }
     }
 

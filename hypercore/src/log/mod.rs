@@ -290,7 +290,8 @@ impl Log {
         self.withheld.is_some()
     }
 
-    /// Peers may know of the first `length` blocks. Returns those that they did not know of.
+    /// Peers may know of the first `length` blocks. Returns those that they did not know of, also if they
+    /// were cleared.
     pub(crate) fn release(&mut self, length: u64) -> Option<Range<u64>> {
         let start = self.withheld.take()?;
         let length = length.min(self.head.length);

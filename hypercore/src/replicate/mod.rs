@@ -375,6 +375,19 @@ impl Replicator {
         }
     }
 
+    /// Peers may know of `blocks` from now on. Those that were cleared meanwhile are not here, and peers
+    /// were told so. Whoever clears some makes the others known, so that they are a few runs.
+    pub(crate) fn blocks_released(&mut self, bitfield: &Bitfield, blocks: &Range<u64>) {
+        for peer in self.peers.values_mut() {
+            // What is not here any more is refused.
+            peer.answer_kept(blocks);
+            peer.wake();
+        }
+        for run in bitfield.runs(blocks.clone()) {
+            self.blocks_stored(run, None);
+        }
+    }
+
     /// Blocks are not here any more.
     pub(crate) fn blocks_cleared(&mut self, bitfield: &Bitfield, blocks: Range<u64>) {
         self.demand.downloads.recount(bitfield);

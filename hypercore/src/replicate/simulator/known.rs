@@ -3,6 +3,7 @@
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use futures_lite::{AsyncReadExt, AsyncWriteExt, future};
+use hypercore_merkle::KeyPair;
 use hypercore_storage::{
     FileName, Memory, Storage,
     testing::{Fault, FaultStorage},
@@ -10,16 +11,17 @@ use hypercore_storage::{
 use hypercore_wire::Message;
 
 use super::{
-    EQUAL_BLOCKS, World, connect_cores, good_conditions,
+    Disk, EQUAL_BLOCKS, World, connect_cores, good_conditions,
     network::{Cable, Conditions},
-    open, open_on, plain,
+    open, open_log, open_on, plain,
     remote::{Remote, core_with, finish, origin},
     schedules,
 };
 use crate::{
-    Ended, Error, GetOptions, Hypercore, Replication, Role, SeekOptions,
+    Durability, Ended, Error, GetOptions, Hypercore, Replication, Role, SeekOptions,
     replicate::load::OUR_QUESTIONS,
     runtime::simulated::{self, Runtime},
+    shared::Shared,
 };
 
 /// Without this a failing seed could not be looked at again.
@@ -302,6 +304,53 @@ fn a_reader_ahead_of_the_announcement_of_the_writer() {
         world.settle();
         assert!(runtime.now() - start < Duration::from_secs(1));
         world.check();
+    });
+}
+
+/// A peer heard that the blocks were not there, and then that they were: it asked for them, one after
+/// the other.
+#[test]
+fn what_is_cleared_before_peers_know_of_it() {
+    const LENGTH: u64 = 3000;
+    const CLEARED: u64 = 2990;
+    Runtime::run(0, |runtime| {
+        let key_pair = KeyPair::from_seed(&[1; 32]);
+        let key = key_pair.public_key();
+        let log = open_log(Arc::new(Disk(Memory::new())), key, Some(key_pair));
+        let shared = Shared::new(log, false, false, Durability::OnClose);
+        let writer = Hypercore::from_shared(shared);
+        let copy = open(&Memory::new(), key, None, false);
+        let sides = [
+            (Role::Initiator, std::slice::from_ref(&writer)),
+            (Role::Responder, std::slice::from_ref(&copy)),
+        ];
+        let _cable = connect_cores(runtime, sides, good_conditions());
+        runtime.run_for(Duration::from_secs(1));
+        let mut remote = Remote::new(&writer);
+        let ours = writer.replicate(Role::Initiator, plain(true));
+        let mut ours = ours.expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.want(0..1);
+            remote.write(&mut ours).await;
+            remote.read(&mut ours).await;
+            remote.heard.clear();
+            let blocks = (0..LENGTH).map(|_| "block");
+            writer.append_batch(blocks).await.expect("memory holds it");
+            writer.clear(..CLEARED).await.expect("memory holds it");
+            remote.read(&mut ours).await;
+            let told = remote.heard.iter().filter_map(|message| match message {
+                Message::Have(have) => Some((true, have.start, have.length)),
+                Message::Unhave(unhave) => Some((false, unhave.start, unhave.length)),
+                _ => None,
+            });
+            let told: Vec<_> = told.collect();
+            let expected = [(false, 0, CLEARED), (true, CLEARED, LENGTH - CLEARED)];
+            assert_eq!(told, expected);
+            simulated::sleep(Duration::from_secs(2)).await;
+            assert!(copy.has(LENGTH - 1), "{:?}", copy.progress(..));
+            writer.close().await.expect("memory holds it");
+        });
     });
 }
 

@@ -547,6 +547,11 @@ fn open_on(
     key_pair: Option<KeyPair>,
     sparse: bool,
 ) -> Hypercore {
+    let log = open_log(storage, key, key_pair);
+    Hypercore::from_shared(Shared::new(log, sparse, false, Durability::Always))
+}
+
+fn open_log(storage: Arc<dyn Storage>, key: PublicKey, key_pair: Option<KeyPair>) -> Log {
     let setup = Setup {
         existing: Existing::Optional,
         key: Some(key),
@@ -557,8 +562,7 @@ fn open_on(
         state: None,
         signed_elsewhere: None,
     };
-    let log = Log::open(storage, setup).expect("memory holds a core");
-    Hypercore::from_shared(Shared::new(log, sparse, false, Durability::Always))
+    Log::open(storage, setup).expect("memory holds a core")
 }
 
 /// What the writer writes.
