@@ -46,6 +46,13 @@ impl AskedBlocks {
         self.blocks.len()
     }
 
+    /// From the first to the last block that anybody was asked for; `None` if there is none.
+    pub(super) fn bounds(&self) -> Option<Range<u64>> {
+        let (&first, _) = self.blocks.first_key_value()?;
+        let (&last, _) = self.blocks.last_key_value()?;
+        Some(first..last + 1)
+    }
+
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn blocks(&self) -> impl Iterator<Item = u64> {
         self.blocks.keys().copied()

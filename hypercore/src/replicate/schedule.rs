@@ -468,6 +468,11 @@ impl Replicator {
         if self.asked.len() <= peer.in_flight().len() {
             return None;
         }
+        // Most have nothing of it while one has all, and looking through all others takes long.
+        let asked = self.asked.bounds()?;
+        peer.remote
+            .next_set(asked.start)
+            .filter(|&block| block < asked.end)?;
         let expected = peer.expected();
         let others = self.peers.values().filter(|other| other.id != id);
         let last = others.filter_map(|other| {

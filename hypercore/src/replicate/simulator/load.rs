@@ -228,6 +228,43 @@ fn a_peer_that_says_much_of_what_it_does() {
     }
 }
 
+/// Each was compared with all that others were asked for, whenever anything was stored.
+#[test]
+fn peers_that_have_nothing_of_what_others_were_asked_for() {
+    let time = |asked| {
+        Runtime::run(0, |runtime| {
+            let (mut world, core, first) = with_peers(runtime, 200);
+            world.download(1, 0..500);
+            runtime.run_for(Duration::from_secs(1));
+            let mut core = core.shared().lock();
+            let Core {
+                log, replicator, ..
+            } = &mut *core;
+            let now = runtime::now();
+            for index in 0..asked {
+                let peer = replicator.peer(first).expect("it is there");
+                let stamp = peer.request_block(index, log, now);
+                replicator.asked.insert(index, first, stamp);
+            }
+            let others: Vec<_> = replicator.peers().map(|peer| peer.id).collect();
+            let start = clock();
+            for _ in 0..10 {
+                for &id in others.iter().filter(|&&id| id != first) {
+                    replicator.ask(id, log, now);
+                }
+            }
+            clock() - start
+        })
+    };
+    let mut seen = Vec::new();
+    let is_fast = (0..5).any(|_| {
+        let (none, many) = (time(0), time(500));
+        seen.push((none, many));
+        many < none * 4
+    });
+    assert!(is_fast, "{seen:?}");
+}
+
 /// Each of the nodes that came with it was looked up, and all above it.
 #[test]
 fn a_false_proof_has_few_of_our_nodes_read() {
