@@ -70,6 +70,29 @@ fn a_full_disk_is_called_that() {
     );
 }
 
+/// Whoever is told of a failure is told what is on the disk all the same, and appends nothing twice.
+#[test]
+fn a_failed_append_says_what_is_there() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    let full = || File::create("/dev/full").unwrap();
+    let done = scene.start_with(["append", "log", "x", "--json"], |command| {
+        command.stdout(full());
+    });
+    let words = "`log` has grown by 1 block, and keeps it";
+    done.end().fails(1, &["the disk is full", words]);
+    assert_eq!(scene.run(["cat", "log"]).ok().text(), "x");
+
+    fs::write(scene.path("file"), vec![b'x'; 1 << 20]).unwrap();
+    let args = ["append", "log", "--file", "file", "--block-size", "4096"];
+    let limited = scene.start_with(args, |command| {
+        in_shell(command, r#"trap "" XFSZ; ulimit -f 1000; exec "$@""#);
+    });
+    let words = "`log` has grown by 64 blocks, and keeps them; the rest begins at byte 262144";
+    let tail = "`tail -c +262145 file | hypercore append log --file - --block-size 4096`";
+    limited.end().fails(1, &["`data`", words, tail]);
+}
+
 /// A service that homes are closed to works without what is noted there.
 #[test]
 fn a_home_that_may_not_be_looked_into() {
@@ -158,7 +181,20 @@ fn a_signal_is_seen_while_there_is_always_more_to_do() {
             std::thread::yield_now();
         }
         append.signal("-INT");
-        append.end().fails(6, &["interrupted"]);
+        let done = append.end().fails(6, &["interrupted", &format!("`{dir}`")]);
+        // What is there is told, and the rest goes on after it.
+        let size = fs::metadata(&data).unwrap().len();
+        if input == "-" {
+            let words = format!("the rest begins at byte {size} of standard input");
+            assert!(done.stderr.contains(&words), "{}", done.stderr);
+            continue;
+        }
+        let suggested = done.stderr.split('`').find(|it| it.starts_with("tail"));
+        let suggested = suggested.expect("a command");
+        let script = format!("program=$1; hypercore() {{ \"$program\" \"$@\"; }}; {suggested}");
+        let paste = |command: &mut Command| in_shell(command, &script);
+        scene.start_with([""; 0], paste).end().ok();
+        assert_eq!(fs::metadata(&data).unwrap().len(), 16 << 20);
     }
 
     scene.core("lines", &[]);

@@ -215,9 +215,9 @@ fn a_block_that_is_too_large() {
     process.say("first\n");
     process.say(&line[..8 * 1024 * 1024]);
     process.say("x");
-    process
-        .end()
-        .fails(1, &["longer than 8388608 bytes", "--file"]);
+    let words = "line 2 of standard input is longer than 8388608 bytes";
+    let kept = "`log` has grown by 1 block, and keeps it";
+    process.end().fails(1, &[words, "--file", kept]);
     // The line before it is kept.
     assert_eq!(scene.run(["cat", "log"]).ok().stdout, b"first");
     scene

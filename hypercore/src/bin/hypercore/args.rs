@@ -121,6 +121,9 @@ pub(crate) struct CreateArgs {
     pub(crate) format: Format,
 }
 
+/// How many bytes of a file make a block, unless somebody says so.
+pub(crate) const DEFAULT_BLOCK_SIZE: u64 = 65_536;
+
 #[derive(Debug, Args)]
 #[command(override_usage = "hypercore append DIR BLOCK...\n       \
     hypercore append DIR --file PATH [--block-size N]\n       \
@@ -142,7 +145,7 @@ pub(crate) struct AppendArgs {
     pub(crate) file: Option<PathBuf>,
     /// How many bytes of the file make a block
     #[arg(long, value_name = "N", conflicts_with_all = ["blocks", "lines"],
-        default_value_t = 65_536,
+        default_value_t = DEFAULT_BLOCK_SIZE,
         value_parser = clap::value_parser!(u64).range(1..=MAX_BLOCK_SIZE))]
     pub(crate) block_size: u64,
     /// Make each line of standard input a block, without its newline

@@ -10,7 +10,10 @@ use futures_lite::future;
 use hypercore::{Bytes, Error, Hypercore, KeyPair, OpenOptions, SeekOptions, storage::FileName};
 
 use crate::{
-    args::{AppendArgs, AuditArgs, ClearArgs, CreateArgs, InfoArgs, Manners, SeekArgs, parse_key},
+    args::{
+        AppendArgs, AuditArgs, ClearArgs, CreateArgs, DEFAULT_BLOCK_SIZE, InfoArgs, Manners,
+        SeekArgs, parse_key,
+    },
     errors::{Exit, Failure, Result, quoted, reason, why},
     input::{self, Batches},
     output::{Output, blocks, bytes, complain},
@@ -192,7 +195,7 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
     let mut output = Output::new(&args.format, manners);
     let core = open_to_append(dir).await?;
     require_writable(&core, dir)?;
-    let before = core.length();
+    let before = (core.length(), core.byte_length());
     let (batches, size) = if args.lines {
         (input::lines(), None)
     } else if let Some(path) = &args.file {
@@ -210,31 +213,74 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
         output.draw(size.unwrap_or(0), style);
     }
     let appended = append_all(&core, dir, &batches, &args, &mut output).await;
-    // What was appended before a failure stays.
-    close(&core, dir).await?;
+    let closed = close(&core, dir).await;
     output.done();
-    let is_whole = appended?;
-
     let (length, byte_length) = (core.length(), core.byte_length());
-    output.result(
+    // What was appended before a failure stays.
+    let (count, size) = (length - before.0, byte_length - before.1);
+    let keeping = |failure: Failure, words: &str| match count {
+        0 => failure,
+        _ => failure.and(words),
+    };
+    let (kept, rest) = kept(&args, count, size);
+    let so_far = format!("{kept}{rest}");
+    let is_whole = appended.and_then(|is_whole| closed.map(|()| is_whole));
+    let is_whole = is_whole.map_err(|failure| keeping(failure, &so_far))?;
+    let told = output.result(
         &[
             ("length", length.into()),
             ("byteLength", byte_length.into()),
         ],
         format_args!(
             "Appended {}; the core has {} and {} now.",
-            blocks(length - before),
+            blocks(count),
             blocks(length),
             bytes(byte_length)
         ),
-    )?;
+    );
+    let words = if is_whole { &kept } else { &so_far };
+    told.map_err(|failure| keeping(failure, words))?;
     if is_whole || args.lines {
         return Ok(());
     }
-    Err(Failure::new(
-        Exit::Incomplete,
-        format!("interrupted after {}", blocks(length - before)),
-    ))
+    let words = format!("interrupted: {so_far}");
+    Err(Failure::new(Exit::Incomplete, words))
+}
+
+/// Of an append that was not done: the blocks that are on the disk, and where the rest begins after their
+/// `size` bytes. Whoever began anew would append them twice.
+fn kept(args: &AppendArgs, count: u64, size: u64) -> (String, String) {
+    let dir = args.dir.display();
+    let kept = match count {
+        0 => {
+            let nothing = format!("nothing was appended to `{dir}`");
+            return (nothing, "; run it again".into());
+        }
+        1 => format!("`{dir}` has grown by 1 block, and keeps it"),
+        count => format!("`{dir}` has grown by {}, and keeps them", blocks(count)),
+    };
+    let Some(path) = &args.file else {
+        return (kept, String::new());
+    };
+    if path == Path::new("-") {
+        let rest = format!("; the rest begins at byte {size} of standard input");
+        return (kept, rest);
+    }
+    let mut rest = format!("; the rest begins at byte {size} of `{}`", path.display());
+    // A pipe or a device does not begin anew.
+    if path.is_file() {
+        rest += &format!(
+            ", and `tail -c +{} {} | hypercore append {} --file -{}` appends it",
+            size + 1,
+            quoted(path),
+            quoted(&args.dir),
+            match args.block_size {
+                DEFAULT_BLOCK_SIZE => String::new(),
+                size => format!(" --block-size {size}"),
+            }
+        );
+    }
+    (kept, rest)
 }
 
 /// Appends until the input ends, or until a signal comes: then returns false.

@@ -34,6 +34,13 @@ impl Failure {
         }
     }
 
+    /// The same, and more to know about it.
+    pub(crate) fn and(mut self, words: &str) -> Self {
+        self.message += "; ";
+        self.message += words;
+        self
+    }
+
     /// All that is wrong is that nobody was there who could be asked.
     pub(crate) fn lonely(mut self) -> Self {
         self.is_lonely = true;

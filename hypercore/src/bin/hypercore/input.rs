@@ -54,6 +54,7 @@ pub(crate) fn lines() -> Batches {
 
 fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) -> Result<()> {
     let mut line = Vec::new();
+    let mut number = 1_u64;
     loop {
         let ready = match input.fill_buf() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -63,6 +64,7 @@ fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) ->
             break;
         }
         let mut batch = Vec::new();
+        let mut too_long = None;
         for piece in ready.split_inclusive(|&byte| byte == b'\n') {
             let (content, ended) = match piece.split_last() {
                 Some((b'\n', content)) => (content, true),
@@ -70,12 +72,14 @@ fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) ->
             };
             line.extend_from_slice(content);
             if line.len() as u64 > MAX_BLOCK_SIZE {
-                return Err(Failure::failed(format!(
-                    "a line of standard input is longer than {MAX_BLOCK_SIZE} bytes, the limit of \
-                     a block; use --file - to cut it"
+                too_long = Some(Failure::failed(format!(
+                    "line {number} of standard input is longer than {MAX_BLOCK_SIZE} bytes, the \
+                     limit of a block; use --file - to cut it"
                 )));
+                break;
             }
             if ended {
+                number += 1;
                 batch.push(Bytes::from(std::mem::take(&mut line)));
             }
         }
@@ -83,6 +87,9 @@ fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) ->
         input.consume(count);
         if !batch.is_empty() && batches.send_blocking(Ok(batch)).is_err() {
             return Ok(());
+        }
+        if let Some(failure) = too_long {
+            return Err(failure);
         }
     }
     if !line.is_empty() {
