@@ -250,8 +250,15 @@ fn interrupted() {
         copy.event("peer-open");
         while copy.event("progress")["downloaded"] != 200 {}
         copy.signal(signal);
-        copy.end()
-            .fails(6, &["interrupted", "100 blocks of 300 are missing: 0..100"]);
+        copy.end().fails(
+            6,
+            &[
+                "interrupted",
+                "`copy`",
+                "100 blocks of 300 are missing: 0..100",
+                "again",
+            ],
+        );
         scene.run(["clear", "copy", "299"]).ok();
     }
     let info = scene.run(["info", "copy", "--json"]).ok().json();

@@ -184,6 +184,19 @@ fn repair_fetches_false_blocks_from_peers() {
     assert!(before == after);
 }
 
+#[test]
+fn an_interrupted_repair_says_how_to_fetch_the_rest() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc"]);
+    scene.damage("log/data", 1);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let repair = scene.start(["repair", "log", "--connect", &address]);
+    let _connection = silent.accept().unwrap();
+    let command = "`hypercore get log 1 --connect ADDR:PORT`";
+    repair.stop().fails(6, &["interrupted", "`log`", command]);
+}
+
 /// What people are told of damage, and what they can do about it.
 #[test]
 fn damage_in_words() {

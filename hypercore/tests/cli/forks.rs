@@ -70,6 +70,14 @@ fn a_copy_fetches_its_own_blocks_before_it_goes_on() {
     scene
         .run(["resume", "backup", "--from", "127.0.0.1:1"])
         .fails(1, &["no peer"]);
+    // One that says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let resume = scene.start(["resume", "backup", "--from", &address]);
+    let _connection = silent.accept().unwrap();
+    resume
+        .stop()
+        .fails(6, &["interrupted", "`backup`", "again"]);
 }
 
 #[test]

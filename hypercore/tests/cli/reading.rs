@@ -23,7 +23,11 @@ fn get_fetches_a_block_once() {
     scene.core("log", &["one", "two", "three"]);
     let (server, address) = scene.serve("log", &[]);
     empty_copy(&scene, &address);
-    scene.run(["get", "copy", "1"]).fails(1, &["--connect"]);
+    let command = format!("hypercore clone {KEY} copy --connect");
+    let words = ["`copy`", "with --connect", &command];
+    scene.run(["get", "copy", "1"]).fails(1, &words);
+    let bytes = ["cat", "copy", "--bytes", "4..5"];
+    scene.run(bytes).fails(1, &words);
     let block = scene.run(["get", "copy", "1", "--connect", &address]).ok();
     assert_eq!(block.stdout, b"two");
     drop(server);
@@ -53,12 +57,15 @@ fn get_says_what_it_waits_for() {
     let scene = Scene::new();
     scene.core("log", &["one", "two", "three"]);
     let (mut server, address) = scene.serve("log", &["--lines"]);
+    let reader = scene.start(["get", KEY, "3", "--connect", &address, "--timeout", "20"]);
+    server.event("peer-open");
+    reader.stop().fails(6, &["interrupted", KEY, "again"]);
     scene
         .run(["get", KEY, "3", "--connect", &address])
         .fails(6, &["block 3", "3 blocks", "--timeout"]);
     scene
         .run(["get", KEY, "3", "--connect", &address, "--timeout", "0.2"])
-        .fails(6, &["block 3", "in time"]);
+        .fails(6, &["block 3 of", KEY, "in time", "3 blocks"]);
     // A block that is appended meanwhile.
     let reader = scene.start(["get", KEY, "3", "--connect", &address, "--timeout", "20"]);
     server.event("peer-open");

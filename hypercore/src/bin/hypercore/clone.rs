@@ -435,7 +435,8 @@ impl Job {
         let words = match self.report.state_of_target() {
             Some(state) => format!("interrupted: {state}; run it again to go on"),
             None => format!(
-                "interrupted before the clone was complete: {}",
+                "interrupted before the clone in `{}` was complete: {}; run it again to go on",
+                self.args.dir.display(),
                 self.wanted.missing().1
             ),
         };

@@ -57,7 +57,13 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             .map_err(failed)?;
         let stop = async {
             signals.stopped().await;
-            Err(Failure::new(Exit::Incomplete, "interrupted"))
+            // Those are not dropped a second time, and so not fetched.
+            let words = format!(
+                "interrupted before all that was dropped from `{}` was fetched; {} from a peer",
+                dir.display(),
+                how_to_fetch(&repair.dropped, &dir)
+            );
+            Err(Failure::new(Exit::Incomplete, words))
         };
         let fetch = fetch(&core, &connect, &repair.dropped, &dir);
         stopped = future::or(stop, fetch).await;
@@ -93,17 +99,10 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ));
     }
     stopped?;
-    if let Some(first) = repair.dropped.first()
-        && connect.is_empty()
-    {
-        let dir = quoted(&dir);
-        let fetches = if dropped == 1 {
-            format!("`hypercore get {dir} {first} --connect ADDR:PORT` fetches it")
-        } else {
-            format!("`hypercore cat {dir} --connect ADDR:PORT` fetches all that it reads")
-        };
+    if dropped > 0 && connect.is_empty() {
         output.remark(format_args!(
-            "What was false is missing now: {fetches} from a peer."
+            "What was false is missing now: {} from a peer.",
+            how_to_fetch(&repair.dropped, &dir)
         ));
     }
     if !connect.is_empty() && fetched < dropped {
@@ -117,6 +116,15 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// How blocks that were dropped come back.
+fn how_to_fetch(dropped: &[u64], dir: &Path) -> String {
+    let dir = quoted(dir);
+    match dropped {
+        [block] => format!("`hypercore get {dir} {block} --connect ADDR:PORT` fetches it"),
+        _ => format!("`hypercore cat {dir} --connect ADDR:PORT` fetches all that it reads"),
+    }
 }
 
 /// What watches a check, and ends it after a signal. Nothing is written during a check, so that is a

@@ -42,7 +42,12 @@ pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
         };
         let stop = async {
             signals.stopped().await;
-            Err(Failure::new(Exit::Incomplete, "interrupted"))
+            let dir = dir.display();
+            let words = format!(
+                "interrupted before all that peers have of `{dir}` was fetched, and nothing is \
+                 appended to it yet; run it again to go on"
+            );
+            Err(Failure::new(Exit::Incomplete, words))
         };
         future::or(stop, fetch).await
     };

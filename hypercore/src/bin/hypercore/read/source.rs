@@ -167,10 +167,9 @@ impl Source {
             if follow {
                 return Ok(());
             }
-            Err(Failure::new(
-                Exit::Incomplete,
-                "interrupted before all was read",
-            ))
+            let name = self.name.display();
+            let words = format!("interrupted before all of `{name}` was read; run it again");
+            Err(Failure::new(Exit::Incomplete, words))
         };
         let peers = Peers::new(
             &self.core,
@@ -231,7 +230,8 @@ impl Source {
     fn left_alone(&self) -> Failure {
         let reasons = self.gone.borrow();
         let reasons = reasons.as_deref().unwrap_or("closed");
-        let words = format!("the last peer is gone ({reasons}) before all was read");
+        let name = self.name.display();
+        let words = format!("the last peer is gone ({reasons}) before all of `{name}` was read");
         Failure::new(Exit::Incomplete, words)
     }
 
@@ -305,10 +305,8 @@ impl Source {
                 ))
             }
             Error::BlockNotStored { .. } if index < length => Failure::failed(format!(
-                "block {index} is not stored in `{name}`; with --connect ADDR:PORT it is read from \
-                 a peer, and `hypercore clone {} {quoted} --connect ADDR:PORT` downloads all that \
-                 is missing",
-                self.core.key()
+                "block {index} is not stored in `{name}`; {}",
+                self.where_it_is()
             )),
             Error::BlockNotStored { .. } => Failure::failed(format!(
                 "there is no block {index}: the core in `{name}` has {}, counted from 0",
@@ -316,22 +314,43 @@ impl Source {
             )),
             Error::NotAvailable if index < claimed => Failure::new(
                 Exit::Incomplete,
-                format!("no connected peer has block {index}; another one may"),
+                format!("no connected peer has block {index} of `{name}`; another one may"),
             ),
             Error::NotAvailable => Failure::new(
                 Exit::Incomplete,
                 format!(
-                    "there is no block {index} yet: the core has {}, counted from 0, as far as the \
-                     connected peers know; with --timeout it is waited for",
+                    "there is no block {index} of `{name}` yet: it has {}, counted from 0, as far as \
+                     the connected peers know; with --timeout it is waited for",
                     blocks(claimed)
+                ),
+            ),
+            Error::TimedOut if index < claimed || claimed == 0 => Failure::new(
+                Exit::Incomplete,
+                format!(
+                    "block {index} of `{name}` did not come in time; wait longer with --timeout, or \
+                     name another peer with --connect"
                 ),
             ),
             Error::TimedOut => Failure::new(
                 Exit::Incomplete,
-                format!("block {index} did not come in time"),
+                format!(
+                    "block {index} of `{name}` did not come in time: it has {}, counted from 0, as \
+                     far as the connected peers know",
+                    blocks(claimed)
+                ),
             ),
             error => Failure::core(error, &self.name),
         }
+    }
+
+    /// Where what is not stored in a directory can be had.
+    fn where_it_is(&self) -> String {
+        format!(
+            "with --connect ADDR:PORT it is read from a peer, and `hypercore clone {} {} --connect \
+             ADDR:PORT` downloads all that is missing",
+            self.core.key(),
+            quoted(&self.name)
+        )
     }
 
     /// Asks connected peers how long the log is. Nothing is wrong if they do not know more.
@@ -377,6 +396,11 @@ impl Source {
             }
         };
         let position = found.map_err(|error| match error {
+            Error::OutOfBounds { .. } if self.offline => Failure::failed(format!(
+                "byte {offset} lies in a part of the core that is not known in `{}`; {}",
+                self.name.display(),
+                self.where_it_is()
+            )),
             Error::OutOfBounds { .. } | Error::NotAvailable | Error::TimedOut => Failure::new(
                 Exit::Incomplete,
                 format!(
