@@ -197,6 +197,32 @@ fn an_interrupted_repair_says_how_to_fetch_the_rest() {
     repair.stop().fails(6, &["interrupted", "`log`", command]);
 }
 
+/// One command does not send people to another that sends them back.
+#[test]
+fn advice_about_damage_leads_somewhere() {
+    let scene = Scene::new();
+    let blocks: Vec<_> = (0..60).map(|index| index.to_string()).collect();
+    let blocks: Vec<_> = blocks.iter().map(String::as_str).collect();
+    scene.core("log", &blocks);
+    let tree = std::fs::read(scene.path("log/tree")).unwrap();
+    std::fs::write(scene.path("log/tree"), &tree[..500]).unwrap();
+    for command in ["verify", "info", "audit", "cat"] {
+        let done = scene.run([command, "log"]);
+        let done = done.fails(3, &["`log`", "`hypercore repair log`"]);
+        assert!(!done.stderr.contains("hypercore audit"), "{}", done.stderr);
+    }
+    let clone = format!("`hypercore clone {KEY} OTHERDIR --connect ADDR:PORT`");
+    let words = ["`log` cannot be repaired", &clone, "keep `log/secret_key`"];
+    scene.run(["repair", "log"]).fails(3, &words);
+
+    std::fs::remove_file(scene.path("log/key")).unwrap();
+    std::fs::remove_file(scene.path("log/secret_key")).unwrap();
+    for command in ["info", "audit", "cat", "repair"] {
+        let done = scene.run([command, "log"]);
+        done.fails(3, &["put the file `key` back"]);
+    }
+}
+
 /// What people are told of damage, and what they can do about it.
 #[test]
 fn damage_in_words() {

@@ -481,8 +481,9 @@ pub(crate) async fn audit(args: AuditArgs, manners: &Manners) -> Result<()> {
         Exit::Damaged,
         format!(
             "the core in `{}` is damaged: {first}{more} do not match their hashes; `hypercore \
-             clear` drops such blocks, and a clone downloads them again",
-            dir.display()
+             repair {}` drops such blocks, and with --connect ADDR:PORT fetches them again",
+            dir.display(),
+            quoted(dir)
         ),
     ))
 }

@@ -1,8 +1,8 @@
 //! What is said when something cannot be done, and the exit code that goes with it.
 
-use std::{fmt, io, path::Path};
+use std::{fmt, fs, io, path::Path};
 
-use hypercore::{AppendLock, Error, merkle, storage, wire};
+use hypercore::{AppendLock, Corruption, Error, PublicKey, merkle, storage, wire};
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -79,6 +79,23 @@ impl Failure {
         Self::new(Exit::Forked, words)
     }
 
+    /// What the library said when the core in `dir` was to be repaired.
+    pub(crate) fn repair(error: Error, dir: &Path) -> Self {
+        match error.cause() {
+            Error::Corrupt(Corruption::KeyMissing) => Self::core(error, dir),
+            cause if cause.is_corruption() || matches!(cause, Error::Merkle(_)) => Self::new(
+                Exit::Damaged,
+                format!(
+                    "the core in `{}` cannot be repaired: {}; {}",
+                    dir.display(),
+                    damage(cause),
+                    how_to_replace(dir)
+                ),
+            ),
+            _ => Self::core(error, dir),
+        }
+    }
+
     /// What the library said about the core in `dir`.
     pub(crate) fn core(error: Error, dir: &Path) -> Self {
         Self::core_ref(&error, dir)
@@ -142,12 +159,21 @@ impl Failure {
                 reason(source),
                 advice(source)
             )),
+            Error::Corrupt(Corruption::KeyMissing) => Self::new(
+                Exit::Damaged,
+                format!(
+                    "the core in `{dir}` is damaged: {}; put the file `key` back from a backup: it \
+                     has the 32 bytes of the public key",
+                    damage(error)
+                ),
+            ),
             // Nodes and signatures that come from our own files and make no tree are damage, too.
             error if error.is_corruption() || matches!(error, Error::Merkle(_)) => Self::new(
                 Exit::Damaged,
                 format!(
-                    "the core in `{dir}`: {error}; `hypercore audit {quoted}` checks every block, and \
-                     a copy from a peer replaces what is lost"
+                    "the core in `{dir}` is damaged: {}; `hypercore repair {quoted}` puts right what \
+                     can be, and with --connect ADDR:PORT fetches false blocks from a peer",
+                    damage(error)
                 ),
             ),
             error => Self::failed(format!("the core in `{dir}`: {error}")),
@@ -159,6 +185,32 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
+}
+
+/// What is damaged, to follow on the words that something is.
+fn damage(error: &Error) -> String {
+    let words = error.to_string();
+    let inner = words.strip_prefix("the core is damaged: ");
+    inner.map_or_else(|| words.clone(), str::to_owned)
+}
+
+/// Where a core comes from that cannot be repaired in `dir`.
+pub(crate) fn how_to_replace(dir: &Path) -> String {
+    let key = fs::read(dir.join("key")).ok();
+    let key = key.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let key = key.map_or_else(|| "KEY".into(), |key| PublicKey::from(key).to_string());
+    let mut words = format!(
+        "put the damaged file back from a backup, or make another copy of what peers have with \
+         `hypercore clone {key} OTHERDIR --connect ADDR:PORT`"
+    );
+    let secret = dir.join("secret_key");
+    if secret.exists() {
+        words += &format!(
+            "; keep `{}`: nobody can append without it",
+            secret.display()
+        );
+    }
+    words
 }
 
 /// Why nothing is appended, in words. Of a key pair that was given back, as of files that were, it is

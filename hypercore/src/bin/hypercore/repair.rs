@@ -9,7 +9,7 @@ use crate::{
     args::{Manners, RepairArgs},
     check::{watch, words},
     commands::{close, options, require_directory},
-    errors::{Exit, Failure, Result, quoted},
+    errors::{Exit, Failure, Result, how_to_replace, quoted},
     output::{Output, blocks},
     signals::Signals,
     sources::Sources,
@@ -43,7 +43,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             ),
         ));
     }
-    let repair = repair.map_err(failed)?;
+    let repair = repair.map_err(|error| Failure::repair(error, &dir))?;
 
     let dropped = repair.dropped.len() as u64;
     let mut fetched = 0;
@@ -92,9 +92,10 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         return Err(Failure::new(
             Exit::Damaged,
             format!(
-                "the core in `{}` is still damaged, first {}; put that file back from a backup",
+                "the core in `{}` is still damaged, first {}; {}",
                 dir.display(),
-                words(problem)
+                words(problem),
+                how_to_replace(&dir)
             ),
         ));
     }
