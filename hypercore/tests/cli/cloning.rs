@@ -264,3 +264,30 @@ fn interrupted() {
     let info = scene.run(["info", "copy", "--json"]).ok().json();
     assert_eq!(info["downloaded"], 199);
 }
+
+/// What nobody has is waited for, and people are told so, once.
+#[test]
+fn a_peer_with_a_part() {
+    let scene = Scene::new();
+    many(&scene, "log", 300, 100);
+    let (server, address) = scene.serve("log", &[]);
+    part(&scene, "half", &address, "100..300");
+    server.stop().ok();
+
+    let (_half, address) = scene.serve("half", &[]);
+    let copy = scene.start(["clone", KEY, "copy", "--connect", &address]);
+    let told = copy.complaint();
+    for words in [
+        "No connected peer has the rest of `copy`",
+        "300 are missing: 0..100",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let done = copy.stop().fails(6, &["interrupted"]);
+    assert!(
+        !done.stderr.contains("No connected peer"),
+        "{}",
+        done.stderr
+    );
+}

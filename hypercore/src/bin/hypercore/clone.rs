@@ -287,6 +287,7 @@ impl Job {
                     // Not as often as it was missed.
                     ticks.set_after(PROGRESS);
                     self.report.tell_old();
+                    self.report.tell_stuck(&self.wanted);
                 }
                 Step::News(news) => {
                     if let News::Found { address } = &news {

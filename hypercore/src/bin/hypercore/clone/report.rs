@@ -1,15 +1,17 @@
 //! What a clone says of itself while it runs, to people and to programs.
 
 use std::{
+    mem,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use hypercore::{
-    Hypercore, Progress,
+    Goal, Hypercore, Progress, Waiting, WaitsOn,
     bitfield::{Bitfield, PageSize},
 };
 
+use super::wanted::Wanted;
 use crate::{
     args::{CloneArgs, Manners},
     errors::Result,
@@ -30,6 +32,10 @@ pub(super) struct Report {
     at_least: u64,
     /// Whether it was told that nobody has all of that.
     told_old: bool,
+    /// Whether it was told that nobody has the rest.
+    told_stuck: bool,
+    /// The first block that nobody had at the last look, and how many blocks were here.
+    stuck: Option<(u64, u64)>,
     live: bool,
     /// When this run began, and the blocks that were stored then.
     start: (Instant, u64),
@@ -69,6 +75,8 @@ impl Report {
             target: args.target.clone(),
             at_least: args.at_least,
             told_old: false,
+            told_stuck: false,
+            stuck: None,
             live: args.live,
             start: (Instant::now(), downloaded),
             progress: (Instant::now(), downloaded, 0),
@@ -274,6 +282,28 @@ impl Report {
              with all of it.",
             self.name().display(),
             blocks(self.at_least)
+        ));
+    }
+
+    /// Tells once that no connected peer has what is missing, if that was so at the last look already.
+    pub(super) fn tell_stuck(&mut self, wanted: &Wanted) {
+        let length = self.core.length();
+        let lacking = |waiting: Waiting| match (waiting.goal, waiting.on) {
+            // What is beyond the end may just not have been appended yet.
+            (Goal::Blocks { missing, .. }, WaitsOn::Nobody) if missing < length => Some(missing),
+            _ => None,
+        };
+        let first = self.core.waiting().into_iter().find_map(lacking);
+        let now = first.map(|block| (block, self.core.downloaded(..)));
+        let before = mem::replace(&mut self.stuck, now);
+        if self.told_stuck || now.is_none() || now != before {
+            return;
+        }
+        self.told_stuck = true;
+        self.output.remark(format_args!(
+            "No connected peer has the rest of `{}`: {}; waiting for one that has it.",
+            self.name().display(),
+            wanted.missing().1
         ));
     }
 
