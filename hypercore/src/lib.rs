@@ -117,6 +117,10 @@
 
 #![forbid(unsafe_code)]
 
+/// Under this name is logged what whoever uses a log is told in another way as well, by an event or by
+/// [`Hypercore::recovery`].
+const TOLD: &str = "hypercore::told";
+
 mod admission;
 mod block_set;
 mod codec;

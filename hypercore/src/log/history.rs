@@ -189,7 +189,10 @@ impl Log {
         }
         let end = &fork.longer.roots;
         let length = end.length();
-        tracing::error!("two histories of this log were signed, one of {length} blocks");
+        tracing::error!(
+            target: crate::TOLD,
+            "two histories of this log were signed, one of {length} blocks"
+        );
         if let Err(error) = self.store_proof(&fork) {
             tracing::warn!(%error, "the proof of a fork could not be stored");
         }

@@ -134,7 +134,7 @@ pub(super) fn load(
         },
         Examined::Damaged(content) => {
             if let Some(recovery) = &content.recovery {
-                tracing::warn!(%recovery);
+                tracing::warn!(target: crate::TOLD, %recovery);
             }
             Ok(content)
         }

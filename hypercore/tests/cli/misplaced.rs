@@ -281,6 +281,9 @@ fn a_disk_that_may_not_be_written_is_read() {
         scene
             .run(["append", "disk/log", "c"])
             .fails(1, &["the file system is read-only"]);
+        let done = scene.run(["clear", "disk/log", "0"]);
+        let done = done.fails(1, &["the file system is read-only"]);
+        assert!(!done.stderr.contains("WARN"), "{}", done.stderr);
         scene.run(["verify", "disk/log"]).ok();
         mount(&scene, "remount,rw");
         scene.run(["append", "disk/log", "c"]).ok();

@@ -21,7 +21,7 @@ use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, options, refuse_file, tell_recovery},
-    errors::{Exit, Failure, Result, end_of, quoted, reason},
+    errors::{Exit, Failure, Result, end_of, end_words, quoted, reason},
     identity,
     output::blocks,
     peers::{Ended, Gathering, Member, Peers},
@@ -493,6 +493,7 @@ impl Job {
             }
             Event::PeerClose { peer, code, reason } => {
                 let address = self.peers.address(*peer);
+                let reason = end_words(reason);
                 self.report.output.event(
                     "peer-close",
                     &[

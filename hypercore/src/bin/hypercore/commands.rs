@@ -426,6 +426,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
     let is_original = core.is_original();
     let end = end.unwrap_or_else(|| start.saturating_add(1));
     let cleared = core.clear(start..end).await;
+    let closed = close(&core, &dir).await;
     let downloaded = cleared.map_err(|error| match error {
         Error::BadRange { length, .. } => Failure::failed(format!(
             "blocks {start}..{end} do not lie within the core in `{}`, which has {}",
@@ -434,7 +435,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
         )),
         error => Failure::core(error, &dir),
     })?;
-    close(&core, &dir).await?;
+    closed?;
     let mut output = Output::new(&format, manners);
     let dropped = before.saturating_sub(downloaded);
     if is_original && dropped > 0 {

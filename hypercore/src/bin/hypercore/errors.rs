@@ -6,6 +6,10 @@ use hypercore::{AppendLock, Corruption, Error, PublicKey, merkle, storage, wire}
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
+/// What there is to do about two histories, of which readers have one each.
+pub(crate) const NO_REMEDY: &str = "nothing can join the two again: whoever writes it makes a new \
+    core, and gives its readers the new key";
+
 /// How a command ended, if not well. The numbers are what scripts see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -76,6 +80,8 @@ impl Failure {
                 "; the proof is in `{dir}/fork-proof-{length}`, and what `{dir}` had before is still there"
             );
         }
+        words += "; ";
+        words += NO_REMEDY;
         Self::new(Exit::Forked, words)
     }
 
@@ -133,9 +139,16 @@ impl Failure {
                 "the core in `{dir}` is read-only: its secret key is not there; append where the \
                  core was made"
             )),
+            Error::AppendLocked(lock @ AppendLock::Forked { .. }) => Self::new(
+                Exit::Forked,
+                format!(
+                    "nothing is appended to the core in `{dir}`, because {}; {NO_REMEDY}",
+                    why(lock)
+                ),
+            ),
             Error::AppendLocked(lock) => Self::new(
                 match lock {
-                    AppendLock::Forked { .. } | AppendLock::Other { .. } => Exit::Forked,
+                    AppendLock::Other { .. } => Exit::Forked,
                     _ => Exit::Failed,
                 },
                 format!(
@@ -280,6 +293,19 @@ pub(crate) fn end_of(error: &Error) -> String {
     }
 }
 
+/// The same of what an event tells: what the system says is known by its number.
+pub(crate) fn end_words(reason: &str) -> String {
+    let number = reason.rsplit_once(" (os error ");
+    let number = number.and_then(|(_, number)| number.strip_suffix(')')?.parse().ok());
+    match number.map(io::Error::from_raw_os_error) {
+        Some(error) => end_of(&Error::Transport(error)),
+        None if reason == wire::Error::UnexpectedEnd.to_string() => {
+            end_of(&Error::Wire(wire::Error::UnexpectedEnd))
+        }
+        None => reason.to_owned(),
+    }
+}
+
 /// `text` without the number that the system gives an error, which says nothing to people.
 pub(crate) fn plain(text: &str) -> &str {
     match text.rsplit_once(" (os error ") {
@@ -323,6 +349,17 @@ mod tests {
         ] {
             assert_eq!(quoted(Path::new(path)), word);
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn ends_have_one_name() {
+        let reset = "the connection failed: Connection reset by peer (os error 104)";
+        assert_eq!(end_words(reset), "the connection was cut off");
+        let down = "the connection failed: Host is down (os error 112)";
+        assert_eq!(end_words(down), "the connection failed: Host is down");
+        let closed = "the connection was closed";
+        assert_eq!(end_words(closed), closed);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Format, Manners},
     commands::{close, open, options},
-    errors::{Exit, Failure, Result, quoted, reason, why},
+    errors::{Exit, Failure, NO_REMEDY, Result, quoted, reason, why},
     output::{Output, blocks},
 };
 
@@ -106,11 +106,16 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
         return Err(Failure::new(
             exit,
             format!(
-                "the key pair in `{}` is not exported, because {}; `hypercore resume {} --from \
-             ADDR:PORT` fetches what is missing from a peer",
+                "the key pair in `{}` is not exported, because {}; {}",
                 dir.display(),
                 why(&lock),
-                quoted(dir)
+                match lock {
+                    AppendLock::Forked { .. } => NO_REMEDY.into(),
+                    _ => format!(
+                        "`hypercore resume {} --from ADDR:PORT` fetches what is missing from a peer",
+                        quoted(dir)
+                    ),
+                }
             ),
         ));
     }

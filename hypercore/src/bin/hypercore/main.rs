@@ -116,7 +116,8 @@ fn keep_no_core_file() {
 fn start_logging(manners: &Manners) {
     let level = match manners.verbose {
         0 if manners.quiet => "error",
-        0 => "warn",
+        // What the library tells its callers besides is said in words for people.
+        0 => "warn,hypercore::told=off",
         1 => "hypercore=info,warn",
         2 => "hypercore=debug,info",
         _ => "trace",

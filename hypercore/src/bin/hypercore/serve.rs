@@ -18,7 +18,7 @@ use hypercore::{
 use crate::{
     args::{Manners, ServeArgs},
     commands::{append_batch, close, open_to_append, require_writable},
-    errors::{Failure, Result, plain, reason},
+    errors::{Failure, NO_REMEDY, Result, end_words, reason},
     http, identity, input,
     net::{self, Listener},
     output::{Output, blocks, complain},
@@ -404,7 +404,8 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
             Event::Forked { length } => {
                 output.event("forked", &[("length", length.into())])?;
                 output.remark(format_args!(
-                    "Two histories of this core were signed; the proof is in `fork-proof-{length}`"
+                    "Two histories of this core were signed; the proof is in `fork-proof-{length}`; \
+                     {NO_REMEDY}"
                 ));
             }
             Event::PeerOpen { peer } => {
@@ -414,6 +415,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
             }
             Event::PeerClose { peer, code, reason } => {
                 let address = peers.address(peer);
+                let reason = end_words(&reason);
                 peers.forget(peer);
                 output.event(
                     "peer-close",
@@ -423,7 +425,7 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                         ("code", code.as_str().into()),
                     ],
                 )?;
-                output.remark(format_args!("{address} left: {}", plain(&reason)));
+                output.remark(format_args!("{address} left: {reason}"));
             }
             // What was not told may have been of peers that left. Those of whom more is told come first.
             Event::Lagged { .. } => has_missed = true,
