@@ -60,14 +60,27 @@ fn what_nobody_reads_ends_nothing() {
 fn a_full_disk_is_called_that() {
     let scene = Scene::new();
     scene.core("log", &["a"]);
-    let full = File::create("/dev/full").unwrap();
-    let done = scene.start_with(["cat", "log"], |command| {
-        command.stdout(full);
-    });
-    done.end().fails(
-        1,
-        &["standard output cannot be written to: the disk is full"],
-    );
+    for args in [
+        &["cat", "log"][..],
+        &["info", "log"],
+        &["--help"],
+        &["clone", "--help"],
+        &["--version"],
+    ] {
+        let full = File::create("/dev/full").unwrap();
+        let done = scene.start_with(args, |command| {
+            command.stdout(full);
+        });
+        done.end().fails(
+            1,
+            &["standard output cannot be written to: the disk is full"],
+        );
+        // Who has seen enough is no failure.
+        let done = scene.start_with(args, |command| {
+            command.stdout(nobody());
+        });
+        done.end().ok();
+    }
 }
 
 /// Whoever is told of a failure is told what is on the disk all the same, and appends nothing twice.

@@ -57,6 +57,24 @@ fn usage() {
     assert!(!scene.path("copy").exists() && !scene.path("x").exists());
 }
 
+/// What may follow an option is nothing that people know by a name.
+#[test]
+fn a_word_too_many() {
+    let scene = Scene::new();
+    for args in [
+        &["serve", "log", "extra"][..],
+        &["clone", KEY, "copy", "extra"],
+        &["repair", "log", "extra"],
+        &["resume", "log", "--accept-fork-risk", "extra"],
+    ] {
+        let done = scene.run(args).fails(2, &["unexpected argument 'extra'"]);
+        assert!(!done.stderr.contains("MORE"), "{}", done.stderr);
+    }
+    scene
+        .run(["serve", "log", "--allow", KEY, "extra"])
+        .fails(2, &["invalid value 'extra'", "a key is"]);
+}
+
 #[test]
 fn help() {
     let scene = Scene::new();
@@ -166,7 +184,7 @@ fn what_is_not_a_core() {
     std::fs::create_dir(scene.path("nothing")).unwrap();
     scene
         .run(["info", "file"])
-        .fails(1, &["`file` is not a directory"]);
+        .fails(1, &["`file` is not a directory", "name another path"]);
     std::fs::create_dir(scene.path("file.hypercore")).unwrap();
     scene
         .run(["stats", "file"])

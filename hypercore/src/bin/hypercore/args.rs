@@ -1,16 +1,23 @@
 //! What can be said on the command line.
 
-use std::{ffi::OsString, ops::Range, path::PathBuf, sync::LazyLock, time::Duration};
+use std::{
+    env, ffi::OsString, io, ops::Range, path::PathBuf, process, sync::LazyLock, time::Duration,
+};
 
-use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
+use clap::{
+    ArgAction, ArgGroup, Args, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use data_encoding::{Encoding, HEXLOWER_PERMISSIVE, Specification};
 use hypercore::{PublicKey, merkle::MAX_BLOCK_SIZE};
 
 use crate::{
     doctor::DoctorArgs,
+    errors::Failure,
     keys::KeysArgs,
     log::LogArgs,
     manual::{CompletionsArgs, ManArgs},
+    output::finish_remarks,
     receive::ReceiveArgs,
     share::ShareArgs,
     status::{PeersArgs, StatsArgs},
@@ -34,6 +41,47 @@ pub(crate) struct Cli {
     pub(crate) manners: Manners,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What was said on the command line. Ends the process if that is not to be understood, or if help is all
+/// that was asked for.
+pub(crate) fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        let error = without_more(error);
+        let shown = error.print();
+        if let Err(unread) = shown
+            && !error.use_stderr()
+            && unread.kind() != io::ErrorKind::BrokenPipe
+        {
+            let failure = Failure::output(&unread);
+            finish_remarks(Some(&failure));
+            process::exit(failure.code());
+        }
+        process::exit(error.exit_code())
+    })
+}
+
+/// `error`, unless it is about what comes after an option that nobody gave: then one that says that there
+/// is a word too many.
+fn without_more(error: clap::Error) -> clap::Error {
+    let is_more = matches!(
+        error.get(ContextKind::InvalidArg),
+        Some(ContextValue::String(name)) if name == "[MORE]..."
+    );
+    let options = ["--connect", "--from", "--allow"];
+    let is_given = env::args_os().any(|word| {
+        let word = word.to_string_lossy();
+        options.iter().any(|option| word.starts_with(option))
+    });
+    match error.get(ContextKind::InvalidValue) {
+        Some(word) if is_more && !is_given => {
+            let command = Cli::command();
+            let mut other = clap::Error::new(ErrorKind::UnknownArgument).with_cmd(&command);
+            other.insert(ContextKind::InvalidArg, word.clone());
+            other
+        }
+        _ => error,
+    }
 }
 
 /// How much is said on standard error.
@@ -383,7 +431,8 @@ pub(crate) struct CloneArgs {
     pub(crate) key: PublicKey,
     /// Directory of the copy, new or from an earlier run
     pub(crate) dir: PathBuf,
-    /// Peers to download from, together [default: those on the local network that announce it]
+    /// Peers to download from, together; one that is lost is called again for 60 seconds, and with
+    /// --live for ever [default: those on the local network that announce it]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Vec<String>,
     /// Further addresses after that of --connect. An option that takes several values would
@@ -485,7 +534,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
 mod tests {
     use std::{collections::BTreeSet, iter};
 
-    use clap::{Command, CommandFactory};
+    use clap::Command;
     use proptest::prelude::*;
 
     use super::*;

@@ -29,7 +29,9 @@ pub(crate) fn require_directory(dir: &Path) -> Result<()> {
         Ok(_) if Path::new(&format!("{shown}.hypercore")).is_dir() => Err(Failure::failed(
             format!("`{shown}` is not a directory; its core is in `{shown}.hypercore`"),
         )),
-        Ok(_) => Err(Failure::failed(format!("`{shown}` is not a directory"))),
+        Ok(_) => Err(Failure::failed(format!(
+            "`{shown}` is not a directory, and a core is one; name another path"
+        ))),
         Err(_) if dir.to_str().is_some_and(|name| parse_key(name).is_ok()) => {
             Err(Failure::failed(format!(
                 "`{shown}` is a key, and this command takes a directory; `hypercore clone {shown} \

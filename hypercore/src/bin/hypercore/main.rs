@@ -36,13 +36,11 @@ mod sources;
 mod status;
 mod tail;
 
-use clap::Parser;
-
 use args::{Cli, Command, Manners};
 use errors::Result;
 
 fn main() {
-    let cli = Cli::parse();
+    let cli = args::parse();
     keep_no_core_file();
     room::ask_for_more();
     if cli.manners.quiet {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Format, Manners},
     commands::require_directory,
-    errors::{Failure, Result},
+    errors::{Failure, Result, quoted},
     output::{Output, blocks, bytes, is_deserted},
     peers::Peers,
 };
@@ -117,10 +117,10 @@ fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<
 }
 
 fn not_running(dir: &Path) -> Failure {
-    let dir = dir.display();
+    let (dir, quoted) = (dir.display(), quoted(dir));
     Failure::failed(format!(
         "nothing is known of a running `hypercore serve`, `clone`, `share` or `receive` that has \
-         the core in `{dir}` open"
+         the core in `{dir}` open; start one, or see with `hypercore info {quoted}` what is stored"
     ))
 }
 
