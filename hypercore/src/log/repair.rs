@@ -528,7 +528,23 @@ impl Work<'_> {
         (distance(&again) < distance(&[0; 64])).then_some(again)
     }
 
-    fn write(self, roots: Roots) -> Result<Repair> {
+    /// Takes away the part of a signature that a file ends with that was cut: once another one stands behind
+    /// it, it would be taken for a whole one.
+    fn drop_part_of_signature(&mut self) -> Result<()> {
+        const HEADER: u64 = 32;
+        const SLOT: u64 = 64;
+        let size = self.files.len(FileName::Signatures)?.saturating_sub(HEADER);
+        let block = size / SLOT;
+        let is_followed = self.signatures.range(block + 1..).next().is_some();
+        if !size.is_multiple_of(SLOT) && is_followed {
+            self.quarantine.add_signature(block)?;
+            self.signatures.insert(block, None);
+        }
+        Ok(())
+    }
+
+    fn write(mut self, roots: Roots) -> Result<Repair> {
+        self.drop_part_of_signature()?;
         let length = roots.length();
         let mut bitfield = self.bitfield;
         // What is set anew is written anyway, and so are pages that show something else. A page in

@@ -197,6 +197,22 @@ fn an_interrupted_repair_says_how_to_fetch_the_rest() {
     repair.stop().fails(6, &["interrupted", "`log`", command]);
 }
 
+/// The file of the signatures ends within one, and the newest is made again behind that.
+#[test]
+fn a_part_of_a_signature_is_repaired_at_once() {
+    let scene = Scene::new();
+    scene.core("log", &[]);
+    for block in ["a", "b", "c", "d", "e", "f"] {
+        scene.run(["append", "log", block]).ok();
+    }
+    let signatures = std::fs::read(scene.path("log/signatures")).unwrap();
+    for size in [2 * 64 + 8, 3 * 64 + 63, 5 * 64 + 1, 4 * 64] {
+        std::fs::write(scene.path("log/signatures"), &signatures[..32 + size]).unwrap();
+        scene.run(["repair", "log"]).ok();
+        scene.run(["verify", "log"]).ok();
+    }
+}
+
 /// One command does not send people to another that sends them back.
 #[test]
 fn advice_about_damage_leads_somewhere() {
