@@ -213,6 +213,36 @@ fn a_part_of_a_signature_is_repaired_at_once() {
     }
 }
 
+/// It may be the last copy, and the blocks in it are whole.
+#[test]
+fn repair_drops_no_whole_block_for_want_of_a_signature() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc", "def"]);
+    let (_server, address) = scene.serve("log", &[]);
+    let clone = ["clone", KEY, "copy", "--connect", &address];
+    scene.run(clone).ok();
+    let whole = scene.files("copy");
+    let signature = 32 + 2 * 64;
+    let words = [
+        "nothing was changed in `copy`",
+        "`hypercore repair copy --connect",
+    ];
+    for size in [32, signature + 10] {
+        let cut = &whole["signatures"][..size];
+        std::fs::write(scene.path("copy/signatures"), cut).unwrap();
+        let before = scene.files("copy");
+        scene.run(["repair", "copy"]).fails(3, &words);
+        assert!(scene.files("copy") == before);
+        let done = scene.run(["repair", "copy", "--connect", &address]).ok();
+        assert!(done.stderr.contains("are in `copy/quarantine-"), "{done:?}");
+        let mut after = scene.files("copy");
+        after.retain(|name, _| !name.starts_with("quarantine"));
+        assert!(after == whole);
+    }
+    scene.damage("copy/signatures", signature);
+    scene.run(["repair", "copy"]).fails(3, &words);
+}
+
 /// One command does not send people to another that sends them back.
 #[test]
 fn advice_about_damage_leads_somewhere() {

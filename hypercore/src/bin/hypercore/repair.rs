@@ -1,9 +1,12 @@
 //! `hypercore repair`: puts right what can be, and fetches the rest from peers.
 
-use std::{ops::ControlFlow, path::Path, time::Duration};
+use std::{collections::BTreeSet, ffi::OsString, fs, ops::ControlFlow, path::Path, time::Duration};
 
 use futures_lite::future;
-use hypercore::{Error, GetOptions, Hypercore, storage::Directory};
+use hypercore::{
+    Error, GetOptions, Hypercore, Problem, Verification,
+    storage::{Directory, FileName},
+};
 
 use crate::{
     args::{Manners, RepairArgs},
@@ -30,20 +33,33 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     require_directory(&dir)?;
     let failed = |error| Failure::core(error, &dir);
     let mut output = Output::new(&format, manners);
-    let watch = halting(watch(&mut output), signals.clone());
-    let repair = Hypercore::repair_storage_with(Directory::new(&dir), watch).await;
-    output.done();
-    if matches!(repair, Err(Error::Cancelled)) {
-        return Err(Failure::new(
+    let unrepaired = |error| match error {
+        Error::Cancelled => Failure::new(
             Exit::Incomplete,
             format!(
                 "interrupted while `{}` was checked; `hypercore repair {}` begins anew",
                 dir.display(),
                 quoted(&dir)
             ),
-        ));
+        ),
+        error => Failure::repair(error, &dir),
+    };
+    if connect.is_empty() && !is_original(&dir) {
+        let watch = halting(watch(&mut output), signals.clone());
+        let found = Hypercore::verify_storage_with(Directory::new(&dir), watch).await;
+        output.done();
+        match found {
+            Ok(found) => require_signature(&found, &dir)?,
+            Err(Error::Cancelled) => return Err(unrepaired(Error::Cancelled)),
+            // A repair can do more, or says what it cannot.
+            Err(_) => {}
+        }
     }
-    let repair = repair.map_err(|error| Failure::repair(error, &dir))?;
+    let before = quarantines(&dir);
+    let watch = halting(watch(&mut output), signals.clone());
+    let repair = Hypercore::repair_storage_with(Directory::new(&dir), watch).await;
+    output.done();
+    let repair = repair.map_err(unrepaired)?;
 
     let dropped = repair.dropped.len() as u64;
     let mut fetched = 0;
@@ -88,6 +104,20 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             ),
         },
     )?;
+    if dropped > 0 && connect.is_empty() {
+        output.remark(format_args!(
+            "What was false is missing now: {} from a peer.",
+            how_to_fetch(&repair.dropped, &dir)
+        ));
+    }
+    if let Some(copy) = quarantines(&dir).difference(&before).next()
+        && dropped > 0
+    {
+        output.remark(format_args!(
+            "The bytes that were dropped are in `{}`.",
+            dir.join(copy).display()
+        ));
+    }
     if let Some(problem) = repair.remaining.problems.first() {
         return Err(Failure::new(
             Exit::Damaged,
@@ -100,12 +130,6 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ));
     }
     stopped?;
-    if dropped > 0 && connect.is_empty() {
-        output.remark(format_args!(
-            "What was false is missing now: {} from a peer.",
-            how_to_fetch(&repair.dropped, &dir)
-        ));
-    }
     if !connect.is_empty() && fetched < dropped {
         return Err(Failure::new(
             Exit::Incomplete,
@@ -117,6 +141,44 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether blocks are signed in `dir`: those that are whole are signed again, and not dropped.
+fn is_original(dir: &Path) -> bool {
+    dir.join("secret_key").exists() || dir.join("fork-guard").exists()
+}
+
+/// Fails where whole blocks of a clone would be dropped for want of a signature alone, and nobody is
+/// named to fetch them from again: it may be the last copy.
+fn require_signature(found: &Verification, dir: &Path) -> Result<()> {
+    let is_last = |problem: &&Problem| {
+        problem.file == FileName::Signatures && problem.index.saturating_add(1) >= found.blocks
+    };
+    let Some(problem) = found.problems.iter().find(is_last) else {
+        return Ok(());
+    };
+    if found.blocks == 0 {
+        return Ok(());
+    }
+    let quoted = quoted(dir);
+    Err(Failure::new(
+        Exit::Damaged,
+        format!(
+            "nothing was changed in `{}`: {}, and without a signature whole blocks would be dropped, \
+             too; `hypercore repair {quoted} --connect ADDR:PORT` fetches both again from a peer",
+            dir.display(),
+            words(problem),
+        ),
+    ))
+}
+
+/// The files in `dir` that keep what repairs have taken away.
+fn quarantines(dir: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name());
+    names
+        .filter(|name| name.as_encoded_bytes().starts_with(b"quarantine-"))
+        .collect()
 }
 
 /// How blocks that were dropped come back.
