@@ -6,6 +6,7 @@
 const net = require('net')
 const { parseArgs } = require('util')
 const hypercore = require('hypercore')
+const ram = require('random-access-memory')
 
 // One event is one line of JSON on standard output.
 function emit (event, fields) {
@@ -72,6 +73,19 @@ function call (object, method, ...given) {
   return new Promise((resolve, reject) => {
     object[method](...given, (err, value) => err ? reject(err) : resolve(value))
   })
+}
+
+// A file with this content, in pages of which only those that are needed take memory.
+function file (bytes) {
+  const PAGE = 4096
+  const file = ram({ pageSize: PAGE })
+  file.length = bytes.length
+  for (let at = 0; at < bytes.length; at += PAGE) {
+    const page = Buffer.alloc(PAGE)
+    bytes.copy(page, 0, at)
+    file.buffers.push(page)
+  }
+  return file
 }
 
 async function open (dir, key, opts) {
@@ -147,4 +161,4 @@ function lines (readable, onlines) {
   })
 }
 
-module.exports = { emit, fail, args, sizes, block, indexes, call, open, append, close, listen, dial, join, stopped, lines }
+module.exports = { emit, fail, args, sizes, block, indexes, call, file, open, append, close, listen, dial, join, stopped, lines }

@@ -7,22 +7,7 @@
 
 const readline = require('readline')
 const hypercore = require('hypercore')
-const ram = require('random-access-memory')
-const { emit, fail, call } = require('./lib')
-
-const PAGE = 4096
-
-// A file with this content, in pages of which only those that are needed take memory.
-function file (bytes) {
-  const file = ram({ pageSize: PAGE })
-  file.length = bytes.length
-  for (let at = 0; at < bytes.length; at += PAGE) {
-    const page = Buffer.alloc(PAGE)
-    bytes.copy(page, 0, at)
-    file.buffers.push(page)
-  }
-  return file
-}
+const { emit, fail, call, file } = require('./lib')
 
 async function open (files) {
   const feed = hypercore(name => file(Buffer.from(files[name] || '', 'hex')), null, { createIfMissing: false, sparse: true })

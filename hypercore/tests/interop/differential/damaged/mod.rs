@@ -5,7 +5,7 @@
 //! cases are made as of other inputs, because each takes longer.
 
 mod damage;
-mod originals;
+pub(super) mod originals;
 mod readers;
 mod reason;
 

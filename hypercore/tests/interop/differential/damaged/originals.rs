@@ -5,12 +5,13 @@ use std::path::Path;
 use futures_lite::future::block_on;
 use hypercore::storage::{FileName, Memory};
 use hypercore::{Hypercore, KeyPair};
+use serde_json::Value;
 
 use crate::blocks::Spec;
 
 /// The content of the six files, in the order of [`FileName::ALL`]. One without bytes is not there.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Files(pub(super) [Vec<u8>; 6]);
+pub(in super::super) struct Files(pub(super) [Vec<u8>; 6]);
 
 impl Files {
     pub(super) fn get(&self, file: FileName) -> &[u8] {
@@ -22,7 +23,7 @@ impl Files {
     }
 
     /// A copy that nobody else has.
-    pub(super) fn in_memory(&self) -> Memory {
+    pub(in super::super) fn in_memory(&self) -> Memory {
         let memory = Memory::new();
         for file in FileName::ALL {
             if !self.get(file).is_empty() {
@@ -32,8 +33,18 @@ impl Files {
         memory
     }
 
-    fn of_memory(memory: &Memory) -> Self {
+    pub(in super::super) fn of_memory(memory: &Memory) -> Self {
         Self(FileName::ALL.map(|file| memory.read(file)))
+    }
+
+    /// As the scripts of Node's side take them.
+    pub(in super::super) fn to_json(&self) -> Value {
+        let is_there = |file: &FileName| !self.get(*file).is_empty();
+        let there = FileName::ALL.into_iter().filter(is_there);
+        there
+            .map(|file| (file.to_string(), hex::encode(self.get(file)).into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
     }
 
     /// A node of `tree`; `None` if it is blank or behind the end.

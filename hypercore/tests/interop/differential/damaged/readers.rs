@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use futures_lite::future::block_on;
-use hypercore::storage::FileName;
 use hypercore::{Error, GetOptions, Hypercore};
 use serde_json::{Value, json};
 
@@ -105,7 +104,7 @@ impl Node {
     pub(super) fn open(&mut self, all: &[Files]) -> Vec<Theirs> {
         let mut results = Vec::new();
         while results.len() < all.len() {
-            let left: Vec<_> = all[results.len()..].iter().map(plain).collect();
+            let left: Vec<_> = all[results.len()..].iter().map(Files::to_json).collect();
             self.process.say(json!(left).to_string() + "\n");
             for _ in left {
                 let Some(opened) = self.process.event_or_end("opened") else {
@@ -118,13 +117,4 @@ impl Node {
         }
         results
     }
-}
-
-fn plain(files: &Files) -> Value {
-    let is_there = |file: &FileName| !files.get(*file).is_empty();
-    let there = FileName::ALL.into_iter().filter(is_there);
-    there
-        .map(|file| (file.to_string(), hex::encode(files.get(file)).into()))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }
