@@ -2,13 +2,15 @@
 //!
 //! What Node wrote must be read alike. Inputs that nobody wrote are made by changing the seeds of the fuzz targets: every
 //! difference there must be an [`Oddity`], and every oddity must come up, so that the list stays true.
-//! `HYPERCORE_DIFFERENTIAL_CASES=1000000` makes so many inputs of each kind, and a tenth as many damaged logs.
+//! `HYPERCORE_DIFFERENTIAL_CASES=1000000` makes so many inputs of each kind, and a tenth as many damaged logs and
+//! sessions.
 
 mod damaged;
 mod inputs;
 mod oddity;
 mod random;
 mod readers;
+mod sessions;
 
 use std::collections::BTreeMap;
 
