@@ -48,7 +48,10 @@ pub(super) fn reason(
         (Difference::Over, None, Some(Over::Failed)) if has_stored => {
             Some(if count > 1 { CountsOn } else { StoredBefore })
         }
-        (Difference::Over, ..) | (Difference::Blocks, None, None) => is_twice.then_some(Twice),
+        (Difference::Over, ..) => is_twice.then_some(Twice),
+        (Difference::Length | Difference::Blocks | Difference::Tree, None, None) => {
+            is_twice.then_some(Twice)
+        }
         (Difference::Data | Difference::Haves, None, None) if has_stored => Some(StoredBefore),
         (Difference::Data | Difference::Haves | Difference::Unreadable, None, None) => {
             is_closed.then_some(ClosedBefore)
