@@ -124,11 +124,6 @@ impl NodeCache {
         if place.leaf.is_none() {
             place.buffer = std::mem::take(&mut inner.buffer);
         }
-        let before = leaf.get().checked_sub(2);
-        if let Some((offset, before)) = before.and_then(|before| inner.place(before)) {
-            place.offset = offset + before.size;
-            return place;
-        }
         let near = if place.leaf.is_some() { 0 } else { near };
         for root in roots {
             let depth = root.depth();
@@ -207,13 +202,6 @@ impl NodeCache {
         inner.high = Nodes::default();
         inner.low = Vec::new();
         inner.end = 0;
-        inner.places = Vec::new();
-        inner.count();
-    }
-
-    /// Nobody knows where blocks stand.
-    pub(crate) fn forget_places(&self) {
-        let mut inner = self.lock();
         inner.places = Vec::new();
         inner.count();
     }

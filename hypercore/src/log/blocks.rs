@@ -22,22 +22,8 @@ pub(crate) fn locate(files: &FeedFiles, index: u64) -> Result<Located> {
 
 /// Reads block `index` and checks it against its leaf hash.
 pub(crate) fn read_block(files: &FeedFiles, index: u64) -> Result<Bytes> {
-    or_where_it_stands(files, || {
-        let Located { offset, leaf } = locate(files, index)?;
-        read_located(files, index, offset, &leaf)
-    })
-}
-
-/// What `read` gives. If it finds damage, it is tried again without what is remembered of where blocks
-/// stand: a leaf whose size is wrong misplaces the block after it, which may be whole.
-fn or_where_it_stands<T>(files: &FeedFiles, read: impl Fn() -> Result<T>) -> Result<T> {
-    match read() {
-        Err(error) if error.is_corruption() => {
-            files.forget_places();
-            read()
-        }
-        read => read,
-    }
+    let Located { offset, leaf } = locate(files, index)?;
+    read_located(files, index, offset, &leaf)
 }
 
 /// Reads blocks that follow each other, all of them stored, in one go, and checks them four at a time,
@@ -48,10 +34,6 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>) -> Result<Vec<Byte
     if blocks.end - blocks.start == 1 {
         return Ok(vec![read_block(files, blocks.start)?]);
     }
-    or_where_it_stands(files, || read_several(files, blocks.clone()))
-}
-
-fn read_several(files: &FeedFiles, blocks: Range<u64>) -> Result<Vec<Bytes>> {
     let Located { offset, leaf } = locate(files, blocks.start)?;
     // No more leaves than are needed if all blocks are as large as the first.
     let count = (RUN_BYTES / leaf.size.max(1)).clamp(1, RUN_BLOCKS);
@@ -173,9 +155,7 @@ pub(crate) fn drop_blocks(files: &FeedFiles, runs: &[Range<u64>]) -> Result<()> 
 
 /// The bytes of `data` that block `index` has, if any, once they have proven to be that block.
 fn check_place(files: &FeedFiles, index: u64) -> Result<Option<Range<u64>>> {
-    or_where_it_stands(files, || {
-        let Located { offset, leaf } = locate(files, index)?;
-        let bytes = read_located(files, index, offset, &leaf)?;
-        Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
-    })
+    let Located { offset, leaf } = locate(files, index)?;
+    let bytes = read_located(files, index, offset, &leaf)?;
+    Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
 }

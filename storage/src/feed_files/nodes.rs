@@ -62,8 +62,8 @@ impl FeedFiles {
         Ok(buffer.as_chunks().0)
     }
 
-    /// Where block `block` begins in the data, and its leaf, if the tree is right. One that was located
-    /// lately, or follows such a one, is found by that.
+    /// Where block `block` begins in the data, and its leaf, if the tree is right: behind all that stands
+    /// below the roots before it.
     ///
     /// # Errors
     ///
@@ -96,7 +96,8 @@ impl FeedFiles {
             return Ok((offset, leaf));
         }
         // None of these nodes is learned: the next block at random needs other ones. Who reads this block
-        // again, or the one after it, is served by what is found.
+        // again is served by what is found. Not who reads the next one: it would stand elsewhere than if it
+        // was looked for alone, where a size is wrong.
         let first = first.unwrap_or(leaf);
         let record = |index: NodeIndex| (index.get() - first.get()) as usize;
         buffer.resize(RECORD * NEAR_RECORDS, 0);
@@ -111,12 +112,6 @@ impl FeedFiles {
         let leaf = node(leaf)?;
         self.known.found(offset, leaf, buffer, generation);
         Ok((offset, leaf))
-    }
-
-    /// Forgets where blocks were found: who finds something else there than the leaf says can
-    /// [look for them](Self::locate) by the roots before them alone.
-    pub fn forget_places(&self) {
-        self.known.forget_places();
     }
 
     /// The nodes at `indexes`, in the same order, all of them. Those that were read or written

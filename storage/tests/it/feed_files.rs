@@ -475,16 +475,11 @@ fn a_block_is_located_with_one_read() {
     }
     assert_eq!(recording.take(FileName::Tree).reads, 1000);
 
-    let one_record = Counts {
-        reads: 1,
-        bytes_read: 40,
-        ..Counts::default()
-    };
     files.locate(5000).unwrap();
     recording.take(FileName::Tree);
-    for (block, counts) in [(5001, one_record), (5001, Counts::default())] {
+    for (block, reads) in [(5001, 1), (5001, 0)] {
         files.locate(block).unwrap();
-        assert_eq!(recording.take(FileName::Tree), counts);
+        assert_eq!(recording.take(FileName::Tree).reads, reads);
     }
 }
 
