@@ -43,9 +43,6 @@ pub(super) enum Reason {
     FoundAgain,
     /// An empty block behind the end of `data`, which Node cannot read.
     EmptyBlock,
-    /// A block before which a node is not what it was: Node looks for it in another place. We have read the block before, and look where
-    /// that ends.
-    PlaceLost,
     /// The leaf of an empty block stands in the place of another: leaves do not say where they belong. Both give out an empty
     /// block.
     LeafMisplaced,
@@ -54,7 +51,7 @@ pub(super) enum Reason {
 use Reason::*;
 
 impl Reason {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 15] = [
         Crash,
         Header,
         Key,
@@ -69,7 +66,6 @@ impl Reason {
         HashLost,
         FoundAgain,
         EmptyBlock,
-        PlaceLost,
         LeafMisplaced,
     ];
 }
@@ -155,9 +151,7 @@ impl Case<'_> {
                 (Some(Some(block)), Some(None)) if block.is_empty() => {
                     add(what(), Some(EmptyBlock))?
                 }
-                (Some(Some(_)), Some(None)) => {
-                    add(what(), self.has_lost_place(index).then_some(PlaceLost))?
-                }
+                (Some(Some(_)), Some(None)) => add(what(), None)?,
                 (_, Some(Some(theirs))) if self.is_right(index, theirs) => {
                     let has_lost_way = || recovered && self.has_lost_way(index);
                     let is_lost = self.is_lost(2 * index as usize) || has_lost_way();
@@ -254,12 +248,6 @@ impl Case<'_> {
         let sizes: Option<Vec<_>> = roots.iter().map(size).collect();
         let is_right = sizes.is_some_and(|sizes| sizes.iter().sum::<u64>() == ours.byte_length);
         is_right && roots.into_iter().any(|root| self.is_lost(root))
-    }
-
-    /// Whether nodes that say where a block stands are not what they were.
-    fn has_lost_place(&self, index: u64) -> bool {
-        let mut nodes = full_roots(index).map(|node| node.get() as usize);
-        nodes.any(|node| self.is_lost(node))
     }
 
     /// Whether a node between a block and the roots, or beside that way, is not what it was.
