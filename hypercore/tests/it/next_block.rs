@@ -169,10 +169,18 @@ fn what_nobody_wants_any_more_is_taken_back() {
         let mut get = std::pin::pin!(clone.get(0));
         start(get.as_mut()).await;
         let message = data(&origin, 0, false).await;
-        assert_eq!(asked(&mut puppet, &origin).await, ("request", 0));
+        let mut next = asked(&mut puppet, &origin).await;
+        // On a busy machine the connection may have looked before.
+        let is_noticed = next == ("cancel", 4);
+        if is_noticed {
+            next = asked(&mut puppet, &origin).await;
+        }
+        assert_eq!(next, ("request", 0));
         puppet.send(message).await;
         soon("the block", get).await.unwrap();
-        assert_eq!(asked(&mut puppet, &origin).await, ("cancel", 4));
+        if !is_noticed {
+            assert_eq!(asked(&mut puppet, &origin).await, ("cancel", 4));
+        }
     });
 }
 
