@@ -280,8 +280,9 @@ pub(super) fn may_lose(files: &FeedFiles, this_opening: bool) -> Result<bool> {
     })
 }
 
-/// How many blocks were durable here when that was noted last, at least; `None` if it was not, or a
-/// resume was to bring some of them.
+/// How many blocks were durable here when that was noted last; `None` if it was not, or a resume was to
+/// bring some of them. Once a peer has shown a longer log it is the length of that, of which nothing need
+/// ever have been here.
 pub(super) fn durable_length(storage: &Arc<dyn Storage>) -> Result<Option<u64>> {
     let file = GuardFile::open(storage, FILE)?;
     let newest = file.map(Slots::read).transpose()?;
