@@ -311,6 +311,12 @@ impl Peer {
         self.wake.wake_channel(self.channel);
     }
 
+    /// Whether its connection was woken since the last call, or since it last ran.
+    #[cfg(test)]
+    pub(crate) fn take_woken(&self) -> bool {
+        self.wake.take()
+    }
+
     /// The remote has sent a Want, and hears of new blocks from now on. Returns whether it is the first.
     pub(crate) fn note_want(&mut self) -> bool {
         !std::mem::replace(&mut self.remote_wants, true)
