@@ -229,7 +229,7 @@ fn a_peer_that_says_much_of_what_it_does() {
             };
             assert_eq!(woken(&core), 0, "they have nothing to do");
             for message in messages {
-                hear(&core, peer, &[message.clone()], 1);
+                hear(&core, peer, std::slice::from_ref(&message), 1);
                 assert_eq!(woken(&core), 0, "{message:?}");
             }
         });
