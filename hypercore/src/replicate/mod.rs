@@ -241,6 +241,8 @@ impl Replicator {
                 let is_longer = length > before;
                 if is_longer && length > log.length() {
                     peer.want_more();
+                    // A writer asks whether its log goes on elsewhere.
+                    peer.probed &= !log.is_writer();
                 }
                 // Perhaps nothing is missing, and other connections end.
                 self.wakes_all |= !had_told && peer.has_told();
@@ -317,9 +319,14 @@ impl Replicator {
     }
 
     /// The answer to a request was taken in, or was not needed any more.
-    pub(crate) fn done(&mut self, id: PeerId, request: InFlight) {
+    pub(crate) fn done(&mut self, id: PeerId, request: InFlight, log: &Log) {
         if request.wanted == Wanted::Hash {
             self.hashes_asked.remove(&request.index);
+            let twin = hashes::twin(request.index);
+            if log.bitfield().next_unproven(twin) == twin {
+                // Of a log that ended with the other one: whoever has this one, too, was not asked.
+                self.retry_hashes();
+            }
         }
         if request.wanted == Wanted::Proof && self.update_from == Some(id) {
             self.update_from = None;
@@ -337,7 +344,7 @@ impl Replicator {
         if request.wanted == Wanted::Block && self.asked.remove(request.index) {
             self.demand.enqueue(request.index);
         }
-        self.done(id, request);
+        self.done(id, request, log);
         self.settle(log);
     }
 

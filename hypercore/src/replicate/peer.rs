@@ -110,7 +110,7 @@ pub(crate) struct Peer {
     pub(super) keeps_next: bool,
     /// What the one asked the other ahead.
     pub(super) ahead: Ahead,
-    /// It was asked whether its log is the same as ours.
+    /// It was asked whether its log is the same as ours, and has not come to have more since.
     pub(crate) probed: bool,
     /// The remote has told us at least once what it has.
     heard: bool,

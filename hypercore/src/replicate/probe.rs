@@ -1,4 +1,5 @@
-//! One question to every peer: is your log the same history as ours, and how long is it?
+//! One question to every peer: is your log the same history as ours, and how long is it? A writer
+//! asks it again when the peer comes to have more than it.
 //!
 //! The answer is the proof of a block that both have, with nothing left out, so it comes with a
 //! signature and everything that is signed. Asked for our last block, a longer log shows all of our
@@ -10,9 +11,10 @@ use std::time::Instant;
 use super::peer::{Peer, Stage, Wanted};
 use crate::log::Log;
 
-/// Asks `peer`, once, as soon as it has said what it has.
+/// Asks `peer`, unless it was, as soon as it has said what it has.
 pub(crate) fn probe(peer: &mut Peer, log: &Log, now: Instant) {
-    if peer.probed || peer.stage != Stage::Open || !peer.remote_uploading {
+    let may_ask = peer.stage == Stage::Open && peer.remote_uploading;
+    if peer.probed || !may_ask || peer.is_asked_for(Wanted::Head) {
         return;
     }
     let (length, is_writer) = (log.length(), log.is_writer());

@@ -144,7 +144,7 @@ fn accept(
         return Ok(None);
     };
     if request.wanted == Wanted::Head {
-        replicator.done(peer, request);
+        replicator.done(peer, request, log);
         core.witness(answer.index, &answer.proof)?;
         return Ok(None);
     }
@@ -164,7 +164,7 @@ fn stored_block(answer: &Answer) -> Option<u64> {
 
 /// A request was answered well, with `block` if it was for one.
 fn finish(core: &mut Core, peer: PeerId, request: InFlight, block: Option<u64>) {
-    core.replicator.done(peer, request);
+    core.replicator.done(peer, request, &core.log);
     if let Some(block) = block
         && let Some(state) = core.replicator.peer(peer)
         && state.remote_acks

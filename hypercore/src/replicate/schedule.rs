@@ -530,7 +530,7 @@ impl Replicator {
     }
 
     /// Peers may be asked for proofs that they could not be asked for before.
-    fn retry_hashes(&mut self) {
+    pub(super) fn retry_hashes(&mut self) {
         for peer in self.peers.values_mut() {
             peer.hash_scan.rewind();
             peer.wake();

@@ -56,7 +56,7 @@ fn to_a_peer_that_declares_it_only_the_digest_at_hand_counts() {
 // ---- as who asks --------------------------------------------------------------------------------
 
 /// The answer of `origin` to `request`, and how many nodes it has.
-async fn answer(origin: &Hypercore, request: &Request) -> (Message, usize) {
+pub(crate) async fn answer(origin: &Hypercore, request: &Request) -> (Message, usize) {
     let mut options = ProofOptions::default();
     options.digest = request.nodes;
     options.hash = request.hash;

@@ -7,6 +7,7 @@ use hypercore::{
 };
 
 use crate::{
+    exact_digests::answer,
     puppet::{Puppet, have},
     support::{clone_of, clone_with, connect_live, disconnected, run, soon, writer},
 };
@@ -71,6 +72,33 @@ fn one_of_two_neighbours_is_asked_for() {
             let asked = soon("a request", puppet.request()).await.unwrap();
             assert_eq!((asked.index, asked.hash), (index, true));
         }
+    });
+}
+
+/// At the end of a log of odd length it does not, and nobody was asked for the other one.
+#[test]
+fn the_neighbour_of_a_last_block_is_asked_of_another_peer() {
+    run(async {
+        let core = writer(7).await;
+        let clone = clone_of(&core, true).await;
+        let (mut puppet, _) = Puppet::connect_live(&clone).await;
+        puppet.send(have(0, 7)).await;
+        let wanted = hashes(&clone, ..8);
+        let mut answers = Vec::new();
+        while answers.len() < 4 {
+            let asked = soon("a request", puppet.request()).await.unwrap();
+            answers.push(answer(&core, &asked).await.0);
+        }
+        core.append("the eighth").await.unwrap();
+        let _connection = connect_live(&clone, &core).await;
+        let told = async {
+            while !clone.peers().iter().any(|peer| peer.remote_length == 8) {
+                async_std::task::yield_now().await;
+            }
+        };
+        soon("what the other one has", told).await;
+        puppet.send_all(&answers).await;
+        soon("proofs", wanted).await.unwrap();
     });
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::Range, time::Instant};
 
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
-use super::{InFlight, News, OPEN_TIMEOUT, Peer, Stage};
+use super::{InFlight, News, OPEN_TIMEOUT, Peer, Stage, Wanted};
 use crate::{block_set::BlockSet, error::Result, log::Log};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
@@ -149,6 +149,7 @@ impl Peer {
         }
         self.regions_asked.reset();
         self.account_questions();
+        self.probed &= !self.is_asked_for(Wanted::Head);
         self.take_in_flight()
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use futures_lite::future::or;
 use hypercore::{
-    AppendLock, Durability, Error, Event, Hypercore, PublicKey, ReplicateOptions, Signer,
+    AppendLock, Durability, Error, Event, Hypercore, PeerInfo, PublicKey, ReplicateOptions, Signer,
     merkle::{Signature, TreeHead},
     storage::{FileName, Memory, testing::FaultStorage},
 };
@@ -99,6 +99,36 @@ fn a_peer_that_proves_more_stops_appends_until_it_is_here() {
             append(&Hypercore::open(backup.path()).await.unwrap()).await,
             Ok(10)
         );
+    });
+}
+
+/// It was asked when it had no more than we have, and not again.
+#[test]
+fn a_peer_that_learns_of_more_stops_appends() {
+    run(async {
+        let directory = log(5).await;
+        let backup = copy(directory.path());
+        fs::remove_file(backup.path().join("fork-guard")).unwrap();
+        let (original, restored) = (open(&directory).await, open(&backup).await);
+        let reader = clone_of(&original, false).await;
+        let _between = connect_live(&reader, &original).await;
+        soon("all blocks", reader.download(0..5)).await.unwrap();
+        let mut events = restored.events();
+        let _connection = connect_live(&restored, &reader).await;
+        let asked = async {
+            let is_asked = |peer: &PeerInfo| peer.delay.is_some() && peer.in_flight == 0;
+            while !restored.peers().iter().any(is_asked) {
+                async_std::task::yield_now().await;
+            }
+        };
+        soon("the proof of five blocks", asked).await;
+        original.append("block 5").await.unwrap();
+        event(&mut events, |event| {
+            *event == Event::Behind { ours: 5, theirs: 6 }
+        })
+        .await;
+        let lock = AppendLock::Behind { ours: 5, theirs: 6 };
+        assert_eq!(append(&restored).await, Err(lock));
     });
 }
 
