@@ -52,6 +52,11 @@ pub(crate) enum Stage {
     Done,
 }
 
+/// How much may be to be said to a remote whose connection takes none of it, because nobody polls it:
+/// with both halves of a [`Replication`](super::Replication) waiting for a socket on which nothing moves,
+/// its own clocks stand still, too.
+pub(super) const MAX_OUTBOX: usize = 1 << 18;
+
 /// How long a remote that wanted nothing more has to say that it does, once it hears of new blocks.
 const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -130,6 +135,8 @@ pub(crate) struct Peer {
     /// Requests that were given up and that the remote, which does not know, may still answer.
     given_up: usize,
     pub(crate) outbox: Vec<Message>,
+    /// It was not told all, and is not to go on.
+    is_overrun: bool,
     extension_outbox: ExtensionOutbox,
     wake: Arc<Wake>,
     channel: ChannelId,
@@ -184,6 +191,7 @@ impl Peer {
             unrequested: 0,
             given_up: 0,
             outbox: Vec::new(),
+            is_overrun: false,
             extension_outbox: ExtensionOutbox::default(),
             wake,
             channel,
@@ -399,7 +407,7 @@ impl Peer {
             return;
         }
         let length = blocks.end - blocks.start;
-        self.outbox.push(Message::Have(Have {
+        self.tell(Message::Have(Have {
             start: blocks.start,
             length,
             bitfield: None,
@@ -410,10 +418,20 @@ impl Peer {
     pub(crate) fn withdraw(&mut self, blocks: Range<u64>) {
         if self.remote_wants {
             let length = blocks.end - blocks.start;
-            self.outbox.push(Message::Unhave(Unhave {
+            self.tell(Message::Unhave(Unhave {
                 start: blocks.start,
                 length,
             }));
+        }
+    }
+
+    /// Says what is here or is not any more, or ends the connection that has taken nothing for so long.
+    fn tell(&mut self, message: Message) {
+        if self.outbox.len() >= MAX_OUTBOX {
+            (self.is_overrun, self.outbox) = (true, Vec::new());
+        }
+        if !self.is_overrun {
+            self.outbox.push(message);
         }
     }
 
@@ -428,5 +446,6 @@ impl Peer {
         let outbox = self.outbox.iter();
         let requests = outbox.filter(|message| matches!(message, Message::Request(_)));
         assert!(requests.count() <= 4 * MAX_REQUESTS);
+        assert!(self.outbox.len() <= MAX_OUTBOX + 8 * MAX_REQUESTS);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use hypercore_merkle::RemoteTree;
 use hypercore_wire::{Message, Request};
 
-use super::Peer;
+use super::{MAX_OUTBOX, Peer};
 use crate::{
     error::{Error, Result},
     log::Log,
@@ -372,6 +372,11 @@ impl Peer {
     /// Gives up on requests that were left unanswered. Those for a byte are dropped in silence by
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
+        if self.is_overrun {
+            let max = MAX_OUTBOX * size_of::<Message>();
+            let buffered = max + size_of::<Message>();
+            return Err(hypercore_wire::Error::SendBufferFull { buffered, max }.into());
+        }
         let last = self.last_sign();
         let timeout = self.options.timeout;
         let forgotten = self.give_up(|request| {

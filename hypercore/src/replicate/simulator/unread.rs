@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_lite::{
-    AsyncRead, AsyncWrite, AsyncWriteExt, future,
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future,
     io::{self, Cursor},
 };
 use hypercore_bitfield::rle;
@@ -20,7 +20,9 @@ use super::{
     remote::{Remote, finish, origin},
 };
 use crate::{
-    GetOptions, ReplicateOptions, Role, runtime,
+    GetOptions, ReplicateOptions, Role,
+    replicate::peer::MAX_OUTBOX,
+    runtime,
     runtime::simulated::{self, Runtime},
 };
 
@@ -119,6 +121,42 @@ fn one_who_does_not_read_and_wants_to_hear() {
         let polls = runtime.polls() - polls;
         assert!(core.stats().uploaded_blocks > 10);
         assert!(polls < 50, "{polls} polls");
+    });
+}
+
+/// Nobody polls our side either, as its halves wait for a socket, and what is new was kept for it without
+/// an end.
+#[test]
+fn one_whose_connection_stands_still() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 1);
+        let mut remote = Remote::new(&core);
+        let mut ours = core
+            .replicate(Role::Initiator, plain(true))
+            .expect("it is open");
+        finish(runtime, async move {
+            remote.open(&mut ours).await;
+            remote.want(0..1);
+            remote.write(&mut ours).await;
+            remote.read(&mut ours).await;
+            let id = core.peers()[0].id;
+            let mut shared = core.shared().lock();
+            for index in 0..2 * MAX_OUTBOX as u64 {
+                let block = 2 * index..2 * index + 1;
+                shared.replicator.blocks_stored(block, None);
+            }
+            let peer = shared.replicator.peer(id).expect("it is open");
+            assert!(peer.outbox.len() <= MAX_OUTBOX);
+            drop(shared);
+            // What was said before is read first.
+            let error = loop {
+                if let Err(error) = ours.read(&mut [0; 1 << 12]).await {
+                    break error;
+                }
+            };
+            assert!(error.to_string().contains("wait to be sent"), "{error}");
+            core.close().await.expect("memory holds it");
+        });
     });
 }
 
