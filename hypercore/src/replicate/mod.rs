@@ -107,6 +107,9 @@ pub struct PeerInfo {
     /// The shortest time in which it has answered a request, of the last ten to twenty seconds in
     /// which it answered any.
     pub delay: Option<Duration>,
+    /// Whether it has answered if its log is the same history as this one (see [`Event::Forked`]). It is asked
+    /// once both have the last block of the shorter log, and not without that.
+    pub compared: bool,
     /// How fast it sends when it is asked for enough, in bytes per second, headers and proofs
     /// included: an estimate from its answers, by which the scheduler decides what to ask of it.
     pub bytes_per_second: Option<u64>,

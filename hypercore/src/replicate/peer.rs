@@ -210,6 +210,7 @@ impl Peer {
             opened: self.stage == Stage::Open,
             asked: blocks.map(|request| request.index).collect(),
             in_flight: self.in_flight.len(),
+            compared: self.probed && !self.is_asked_for(Wanted::Head),
             delay: self.pace.delay(),
             bytes_per_second: self.pace.bytes_per_second(),
             stats: self.stats,

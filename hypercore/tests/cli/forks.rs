@@ -138,3 +138,24 @@ fn two_histories_end_a_clone_with_a_proof() {
         assert!(!done.stderr.contains("resume"), "{}", done.stderr);
     }
 }
+
+/// Nothing was missing, and the clone was called complete before the peer had answered.
+#[test]
+fn two_histories_of_one_length_end_a_clone() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    copy(&scene, "log", "other");
+    scene.run(["resume", "other", "--accept-fork-risk"]).ok();
+    scene.run(["append", "log", "c"]).ok();
+    scene.run(["append", "other", "x"]).ok();
+    let (_server, address) = scene.serve("log", &[]);
+    let (_other_server, other) = scene.serve("other", &[]);
+    scene.run(["clone", KEY, "one", "--connect", &address]).ok();
+    let remedy = "fork-proof-3";
+    scene
+        .run(["clone", KEY, "one", "--connect", &other])
+        .fails(4, &["two histories", remedy]);
+    scene
+        .run(["clone", KEY, "both", "--connect", &address, &other])
+        .fails(4, &["two histories", remedy]);
+}

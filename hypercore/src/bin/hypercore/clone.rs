@@ -3,12 +3,12 @@
 mod report;
 mod wanted;
 
-use std::{collections::HashSet, fs, io, ops::Range, path::Path, pin::Pin};
+use std::{collections::HashSet, fs, io, ops::Range, path::Path, pin::Pin, time::Duration};
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    CloseReason, Error, Event, Events, Hypercore, PeerId,
+    CloseReason, Error, Event, Events, Hypercore, PeerId, PeerInfo,
     storage::{self, Directory, FileName, Storage},
     wire::StaticKeyPair,
 };
@@ -28,6 +28,9 @@ use crate::{
     signals::Signals,
     status,
 };
+
+/// How long the end of a clone waits for what peers say about their history.
+const HEARING: Duration = Duration::from_millis(500);
 
 pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
     download(args, manners, |_| future::pending()).await
@@ -305,6 +308,7 @@ impl Job {
                 Step::Fetched(fetched) => {
                     fetched.map_err(|error| self.failure(error))?;
                     if !self.args.live {
+                        self.hear_out(&mut events).await?;
                         return self.check_proved().and_then(|()| self.check_exist());
                     }
                     self.to_tell = true;
@@ -312,6 +316,22 @@ impl Job {
                 }
             }
         }
+    }
+
+    /// All that is wanted is here: waits a moment for what peers say about their history, as another one
+    /// than ours is to be told of.
+    async fn hear_out(&mut self, events: &mut Events) -> Result<()> {
+        let is_asked = |peer: &PeerInfo| peer.opened && peer.remote_length > 0 && !peer.compared;
+        let heard = async {
+            while self.core.length() > 0 && self.core.peers().iter().any(is_asked) {
+                Timer::after(HEARING / 50).await;
+            }
+        };
+        let limit = async {
+            Timer::after(HEARING).await;
+        };
+        future::or(heard, limit).await;
+        self.tell_waiting(events).await
     }
 
     /// Takes note of what became of a connection. Returns whether the job is done.
