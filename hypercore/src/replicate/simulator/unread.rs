@@ -140,14 +140,15 @@ fn one_whose_connection_stands_still() {
             remote.write(&mut ours).await;
             remote.read(&mut ours).await;
             let id = core.peers()[0].id;
-            let mut shared = core.shared().lock();
-            for index in 0..2 * MAX_OUTBOX as u64 {
-                let block = 2 * index..2 * index + 1;
-                shared.replicator.blocks_stored(block, None);
+            {
+                let mut shared = core.shared().lock();
+                for index in 0..2 * MAX_OUTBOX as u64 {
+                    let block = 2 * index..2 * index + 1;
+                    shared.replicator.blocks_stored(block, None);
+                }
+                let peer = shared.replicator.peer(id).expect("it is open");
+                assert!(peer.outbox.len() <= MAX_OUTBOX);
             }
-            let peer = shared.replicator.peer(id).expect("it is open");
-            assert!(peer.outbox.len() <= MAX_OUTBOX);
-            drop(shared);
             // What was said before is read first.
             let error = loop {
                 if let Err(error) = ours.read(&mut [0; 1 << 12]).await {
