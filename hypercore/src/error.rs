@@ -106,6 +106,10 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A connection carries one core of a key at a time: another that is open has to be
+    /// [taken off](crate::ReplicationHandle::remove) first.
+    #[error("another core with the key {0} is exchanged on this connection")]
+    AlreadyReplicated(PublicKey),
     /// The remote was refused by `ReplicateOptions::on_authenticate`.
     #[error("the remote is not one of those that are let in")]
     NotAuthenticated,

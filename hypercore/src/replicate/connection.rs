@@ -146,27 +146,41 @@ impl Connection {
         if self.failed || self.closed {
             return Err(not_connected());
         }
-        let mut locked = core.lock();
+        let locked = core.lock();
         locked.log.files()?;
         if locked.log.is_unfinished() {
             return Err(Error::NotFinalized);
         }
         let key = locked.log.key();
         let discovery_key = *locked.log.discovery_key().as_bytes();
+        // No two cores are locked at a time.
+        drop(locked);
         if self.awaited.contains(&discovery_key)
             && self.session.is_remote_open(&discovery_key)
             && !self.session.remote_verified(key.as_bytes())
         {
-            drop(locked);
             // As a core that is not here, on a discreet side too.
             self.reject(&discovery_key);
             return Err(hypercore_wire::Error::InvalidCapability.into());
         }
+        if let Some(channel) = self.session.find(&discovery_key)
+            && let Some(attached) = self.attachments.get(&channel)
+        {
+            if Arc::ptr_eq(&attached.core, core) {
+                self.awaited.remove(&discovery_key);
+                return Ok(attached.peer);
+            }
+            if attached.core.lock().log.files().is_ok() {
+                return Err(Error::AlreadyReplicated(key));
+            }
+            // It was closed, which was not noticed yet.
+            self.take_off_done(channel);
+            self.wake.wake();
+        }
+        let mut locked = core.lock();
+        locked.log.files()?;
         let channel = self.session.open(key.as_bytes())?;
         self.awaited.remove(&discovery_key);
-        if let Some(attached) = self.attachments.get(&channel) {
-            return Ok(attached.peer);
-        }
         let extensions = locked
             .replicator
             .extensions
@@ -235,6 +249,23 @@ impl Connection {
         let reason = "the core was taken off the connection";
         self.ended = self.ended.max(Ended::Closed);
         self.detach(channel, CloseReason::Dropped, reason);
+    }
+
+    /// Takes off a core that was closed, or of which everything is exchanged.
+    fn take_off_done(&mut self, channel: ChannelId) {
+        let Some(Attachment { core, .. }) = self.attachments.get(&channel) else {
+            return;
+        };
+        let is_closed = core.lock().log.files().is_err();
+        let ended = if is_closed {
+            Ended::CoreClosed
+        } else {
+            Ended::Complete
+        };
+        self.session.close(channel);
+        self.ended = self.ended.max(ended);
+        self.detach(channel, ended.into(), &ended.to_string());
+        self.abandoned = is_closed && self.attachments.is_empty();
     }
 
     /// Takes all cores off, after which the connection ends.

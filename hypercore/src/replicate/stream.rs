@@ -161,11 +161,15 @@ impl Replication {
     }
 
     /// Exchanges `core` on this connection. Returns what the core calls the peer at the other end,
-    /// in its events and in [`peers`](Hypercore::peers).
+    /// in its events and in [`peers`](Hypercore::peers), also if it is exchanged already.
+    ///
+    /// One that was opened again takes the place of the one that was closed: the remote hears of both, and
+    /// has to add its own again.
     ///
     /// # Errors
     ///
-    /// When the core or the connection is closed; [`Error::NotFinalized`]; and as [`Error::Wire`]
+    /// When the core or the connection is closed; [`Error::AlreadyReplicated`] if another core with its key
+    /// is exchanged here, and open; [`Error::NotFinalized`]; and as [`Error::Wire`]
     /// [`InvalidCapability`](crate::wire::Error::InvalidCapability) if the remote has opened the core
     /// without knowing its key, which it then hears is not here,
     /// [`TooManyChannels`](crate::wire::Error::TooManyChannels), and

@@ -10,7 +10,6 @@ use crate::{
     error::{Error, Result},
     event::PeerId,
     replicate::{
-        Ended,
         answer::{Answers, unhave},
         peer::Stage,
     },
@@ -105,16 +104,7 @@ impl Connection {
             self.changed.insert(channel);
         }
         if done {
-            self.session.close(channel);
-            let is_closed = shared.lock().log.files().is_err();
-            let ended = if is_closed {
-                Ended::CoreClosed
-            } else {
-                Ended::Complete
-            };
-            self.ended = self.ended.max(ended);
-            self.detach(channel, ended.into(), &ended.to_string());
-            self.abandoned = is_closed && self.attachments.is_empty();
+            self.take_off_done(channel);
         }
         Ok(())
     }

@@ -334,3 +334,57 @@ fn many_on_a_slow_connection() {
         assert!(least > Some(1), "{least:?}");
     });
 }
+
+/// The peer of the closed one was returned, and the new one never exchanged.
+#[test]
+fn one_that_is_opened_again_is_added_before_its_end_is_noticed() {
+    Runtime::run(0, |runtime| {
+        let storage = Memory::new();
+        let key_pair = KeyPair::from_seed(&[1; 32]);
+        let key = key_pair.public_key();
+        let closed = open(&storage, key, Some(key_pair), false);
+        let mut remote = Remote::new(&closed);
+        let ours = closed.replicate(Role::Initiator, plain(true));
+        let mut ours = ours.expect("it is open");
+        let handle = ours.handle();
+        finish(runtime, async move {
+            closed.append("a").await.expect("memory holds it");
+            remote.open(&mut ours).await;
+            closed.close().await.expect("memory holds it");
+            let core = open(&storage, key, None, false);
+            let peer = handle.add(&core).expect("the other is closed");
+            assert_eq!(core.peers()[0].id, peer);
+            remote.read(&mut ours).await;
+            let channel = remote.session.open(key.as_bytes());
+            remote.channel = channel.expect("there is room");
+            remote.write(&mut ours).await;
+            remote.request(0..1);
+            remote.write(&mut ours).await;
+            assert_eq!(remote.next_block(&mut ours).await, remote.channel);
+            assert!(core.peers()[0].opened && handle.remove(&core));
+            drop(ours);
+        });
+    });
+}
+
+/// The second was said to be exchanged, and was not.
+#[test]
+fn two_with_one_key() {
+    Runtime::run(0, |runtime| {
+        let core = origin(runtime, 1, 1);
+        let other = open(&Memory::new(), core.key(), None, false);
+        let ours = core.replicate(Role::Initiator, plain(true));
+        let ours = ours.expect("it is open");
+        let peer = ours.add(&core).expect("it is the same");
+        assert_eq!(core.peers()[0].id, peer);
+        let error = ours.add(&other).expect_err("one is exchanged");
+        assert!(
+            matches!(error, Error::AlreadyReplicated(key) if key == core.key()),
+            "{error:?}"
+        );
+        assert!(!error.is_peer_fault() && other.peers().is_empty());
+        let handle = ours.handle();
+        assert!(!handle.remove(&other) && handle.remove(&core));
+        ours.add(&other).expect("the other was taken off");
+    });
+}
