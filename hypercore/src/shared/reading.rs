@@ -46,10 +46,15 @@ impl Shared {
             };
             let cleared = core.log.cleared();
             drop(core);
-            match read(&files, stored) {
+            let error = match read(&files, stored) {
                 Ok(value) => return Ok(Some(value)),
-                Err(error) if self.lock().log.cleared() == cleared => return Err(error),
-                Err(_) => {}
+                Err(error) => error,
+            };
+            let core = self.lock();
+            // Of a core that was destroyed nothing is left, which is no damage.
+            core.log.files()?;
+            if core.log.cleared() == cleared {
+                return Err(error);
             }
         }
     }
@@ -83,6 +88,8 @@ impl Shared {
     /// again. `None` if it is not stored. Nothing changes it under the lock.
     fn is_damaged(&self, files: &FeedFiles, index: u64) -> Result<Option<bool>> {
         let core = self.lock();
+        // As above.
+        core.log.files()?;
         if !core.log.has(index) {
             return Ok(None);
         }

@@ -328,6 +328,40 @@ fn a_block_that_is_cleared_during_an_audit_is_not_damaged() {
     });
 }
 
+/// What was left to be read counted as damaged.
+#[test]
+fn an_audit_of_what_is_destroyed_finds_no_damage() {
+    let storage = HeldUp::new(log(3).0);
+    block_on(async {
+        let core = Hypercore::options().open_storage(storage.clone()).await;
+        let core = core.unwrap();
+        storage.gate.close();
+        let destroy = async {
+            storage.gate.reached();
+            core.destroy().await.unwrap();
+            storage.gate.open();
+        };
+        let (audit, ()) = zip(core.audit(), destroy).await;
+        assert!(matches!(audit, Err(Error::Closed)), "{audit:?}");
+    });
+}
+
+/// It was said to be damaged.
+#[test]
+fn a_block_that_is_destroyed_while_it_is_read_is_closed() {
+    let storage = HeldUp::new(log(3).0);
+    let core = block_on(Hypercore::options().open_storage(storage.clone())).unwrap();
+    storage.gate.close();
+    let read = thread::scope(|scope| {
+        let reading = scope.spawn(|| block_on(core.get(0)));
+        storage.gate.reached();
+        block_on(core.destroy()).unwrap();
+        storage.gate.open();
+        reading.join().unwrap()
+    });
+    assert!(matches!(read, Err(Error::Closed)), "{read:?}");
+}
+
 /// The bytes are gone when they are read: that is no damage, and they are not what the block was.
 #[test]
 fn a_block_that_is_cleared_while_it_is_read_is_not_there() {
