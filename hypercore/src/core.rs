@@ -230,7 +230,8 @@ impl Core {
                         byte_length,
                     }))
                 }
-                _ => None,
+                Ok(_) => None,
+                Err(error) => Some(Err(error)),
             }
         });
     }

@@ -3,7 +3,8 @@
 use std::pin::pin;
 
 use hypercore::{
-    Error, Hypercore, ProofOptions, SeekOptions,
+    Corruption, Error, Hypercore, ProofOptions, SeekOptions,
+    storage::{FileName, Memory},
     wire::{Data, DataNode, Have, Message},
 };
 
@@ -38,6 +39,39 @@ fn nodes_alone_tell_that_a_byte_is_not_there() {
         clone.put(12, None, &proof).await.unwrap();
         let ended = soon("an answer", seek).await;
         assert!(matches!(ended, Err(Error::OutOfBounds { .. })), "{ended:?}");
+    });
+}
+
+/// It waited until something else was stored.
+#[test]
+fn a_byte_that_cannot_be_told_ends_a_seek() {
+    run(async {
+        let core = writer(16).await;
+        let storage = Memory::new();
+        let open = async || {
+            let options = Hypercore::options().key(core.key()).sparse(true);
+            options.open_storage(storage.clone()).await.unwrap()
+        };
+        let put = async |clone: &Hypercore, index| {
+            let block = core.get(index).await.unwrap();
+            let proof = core.proof(index).await.unwrap().unwrap();
+            clone.put(index, Some(block), &proof).await.unwrap();
+        };
+        let clone = open().await;
+        put(&clone, 0).await;
+        clone.close().await.unwrap();
+        // The size of blocks 4 to 7 is beside the way to block 2, and not on it.
+        let mut tree = storage.read(FileName::Tree);
+        tree[32 + 40 * 11 + 39] ^= 1;
+        storage.write(FileName::Tree, &tree);
+
+        let clone = open().await;
+        let mut seek = pin!(clone.seek(start_of(&core, 2).await));
+        start(seek.as_mut()).await;
+        put(&clone, 2).await;
+        let ended = soon("an answer", seek).await;
+        let found = matches!(ended, Err(Error::Corrupt(Corruption::WrongNode { .. })));
+        assert!(found, "{ended:?}");
     });
 }
 
