@@ -10,13 +10,13 @@ use std::fmt;
 ///
 /// | is | wants more |
 /// | --- | --- |
-/// | live | always |
-/// | a full clone | until it has every block of the log, up to the last that any connected peer has told of, also those that no peer has. It waits up to ten seconds for what peers tell that have just connected |
-/// | a sparse clone | always: its owner may ask for a block at any time |
 /// | a writer, or anybody with `download: Some(false)` | never |
+/// | a live clone | always |
+/// | a full clone | until it has every block of the log, up to the last that any connected peer has told of, also those that no peer has. It waits up to ten seconds for what peers tell that have just connected |
+/// | a sparse clone, or a writer with `download: Some(true)` | always: its owner may ask for a block at any time |
 ///
-/// and each side tells the other when it no longer does. Once neither wants more, both close the
-/// core, and with the last core the connection ends. So, for the two sides of a core:
+/// and each side tells the other when it no longer does. Once neither wants more, a side that is not live
+/// closes the core, and with the last core the connection ends. So, for the two sides of a core:
 ///
 /// | one side | the other | ends |
 /// | --- | --- | --- |
