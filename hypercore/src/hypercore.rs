@@ -625,8 +625,8 @@ impl Hypercore {
 
     // ---- replication ------------------------------------------------------------------------
 
-    /// One end of an encrypted connection that exchanges this core: a duplex stream, to be piped
-    /// over any transport, or [run](Replication::run) over one.
+    /// One end of an encrypted connection that exchanges this core: a duplex stream, to be
+    /// [piped](Replication#piped) over any transport, or [run](Replication::run) over one.
     ///
     /// # Errors
     ///

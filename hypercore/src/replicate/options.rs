@@ -30,8 +30,10 @@ pub struct ReplicateOptions {
     pub download: Option<bool>,
     /// Whether to answer requests.
     pub upload: bool,
-    /// A connection on which nothing was received for this long is dead, and so is one on which a
-    /// request was not answered for this long. `None` waits for ever.
+    /// A connection on which nothing was received for this long is dead, and so is one on which a request
+    /// waits for this long and the remote answers no other of its core. What it answers for other cores puts
+    /// that off, to six times as long at most, and so does every part of a long answer. `None` waits for
+    /// ever. Where the connection is [piped](crate::Replication#piped), time may stand still.
     pub timeout: Option<Duration>,
     /// Limits on what the remote may make us hold.
     pub limits: hypercore_wire::Limits,

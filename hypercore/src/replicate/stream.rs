@@ -43,6 +43,14 @@ const TOGETHER: usize = 512 * 1024;
 ///
 /// The stream ends by itself once everything is exchanged, unless
 /// [`live`](ReplicateOptions::live) is set. Dropping it ends the connection.
+///
+/// # Piped
+///
+/// Time passes only while it is read from or written to. Whoever copies between it and a transport does
+/// neither as long as the remote neither sends nor reads: then no
+/// [`timeout`](ReplicateOptions::timeout), [`send_stall`](crate::wire::Limits::send_stall) or keep-alive comes
+/// about. [`run`](Self::run) and [`replicate_over`](Hypercore::replicate_over) see to them; else give the
+/// copying a time limit of its own.
 pub struct Replication {
     inner: Arc<Mutex<Connection>>,
     wake: Arc<Wake>,
