@@ -370,7 +370,8 @@ impl Work<'_> {
                 // A clone that knows no more of this part, or nodes of an older length.
                 self.keep_below(parent.index)?;
             } else {
-                self.drop_below(parent.index);
+                self.salvage(left)?;
+                self.salvage(right)?;
             }
         }
         Ok(())
@@ -384,35 +385,134 @@ impl Work<'_> {
         right: NodeIndex,
         offset: u64,
     ) -> Result<Option<(Node, Node)>> {
-        let stored = (self.files.node(left)?, self.files.node(right)?);
-        if let (Some(left), Some(right)) = stored
-            && Node::parent(&left, &right).as_ref() == Some(parent)
-        {
+        if let Some((left, right)) = self.stored_children(parent)? {
             return Ok(Some((left, right)));
         }
-        let rest = |sibling: Node| parent.size.checked_sub(sibling.size);
-        for left in self.candidates(left, offset, stored.1.and_then(rest))? {
-            let offset = offset.saturating_add(left.size);
-            for right in self.candidates(right, offset, rest(left))? {
-                if Node::parent(&left, &right).as_ref() == Some(parent) {
-                    return Ok(Some((left, right)));
+        for size in self.left_sizes(parent.size, left, right)? {
+            let rights = self.candidates(right, offset + size, parent.size - size)?;
+            for left in self.candidates(left, offset, size)? {
+                for &right in &rights {
+                    if Node::parent(&left, &right).as_ref() == Some(parent) {
+                        return Ok(Some((left, right)));
+                    }
                 }
             }
         }
         Ok(None)
     }
 
-    /// What the node at `index` could be; `size` is what its parent leaves for it.
-    fn candidates(&self, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Vec<Node>> {
-        let mut candidates = Vec::new();
-        for source in [Source::Stored, Source::Leaves, Source::Blocks] {
-            candidates.extend(self.compute(index, offset, source)?);
-        }
-        if let (true, Some(size)) = (index.is_leaf(), size) {
+    /// The children of `parent` as they are stored, if it is their parent.
+    fn stored_children(&self, parent: &Node) -> Result<Option<(Node, Node)>> {
+        let Some((left, right)) = parent.index.children() else {
+            return Ok(None);
+        };
+        let stored = (self.files.node(left)?, self.files.node(right)?);
+        Ok(match stored {
+            (Some(left), Some(right)) => {
+                (Node::parent(&left, &right).as_ref() == Some(parent)).then_some((left, right))
+            }
+            _ => None,
+        })
+    }
+
+    /// What the node at `index` could be that has `size` bytes from `offset` on.
+    fn candidates(&self, index: NodeIndex, offset: u64, size: u64) -> Result<Vec<Node>> {
+        let stored = self.files.node(index)?;
+        let mut candidates = Vec::from_iter(stored);
+        if let Some((left, right)) = index.children() {
+            if let Some(stored) = stored
+                && self.stored_children(&stored)?.is_some()
+            {
+                return Ok(candidates);
+            }
+            for left_size in self.left_sizes(size, left, right)? {
+                let rights = self.candidates(right, offset + left_size, size - left_size)?;
+                for left in self.candidates(left, offset, left_size)? {
+                    candidates.extend(rights.iter().filter_map(|right| Node::parent(&left, right)));
+                }
+            }
+            // Those below that make up what is stored are the right ones.
+            if let Some(stored) = stored
+                && candidates.iter().skip(1).any(|&node| node == stored)
+            {
+                return Ok(vec![stored]);
+            }
+        } else {
             candidates.extend(self.block_at(index, offset, size)?);
         }
         candidates.dedup();
+        candidates.truncate(MAX_CANDIDATES);
         Ok(candidates)
+    }
+
+    /// How many of `size` bytes the node at `left` could have, and that at `right` the others.
+    fn left_sizes(&self, size: u64, left: NodeIndex, right: NodeIndex) -> Result<Vec<u64>> {
+        let (left_known, right_known) = (self.measure(left)?, self.measure(right)?);
+        let mut sizes = Vec::new();
+        if left_known.unknown == 0 {
+            sizes.push(left_known.size);
+        }
+        if right_known.unknown == 0 {
+            sizes.extend(size.checked_sub(right_known.size));
+        }
+        if sizes.is_empty() {
+            sizes.extend(self.files.node(left)?.map(|left| left.size));
+            let right = self.files.node(right)?;
+            sizes.extend(right.and_then(|right| size.checked_sub(right.size)));
+            let rest = size.checked_sub(left_known.size.saturating_add(right_known.size));
+            let unknown = left_known.unknown + right_known.unknown;
+            if let Some(rest) = rest {
+                let each = self.probable_size(left, rest, unknown)?;
+                sizes.push(
+                    left_known
+                        .size
+                        .saturating_add(left_known.unknown.saturating_mul(each)),
+                );
+            }
+        }
+        sizes.retain(|&left| left <= size);
+        sizes.dedup();
+        Ok(sizes)
+    }
+
+    /// How large each of `count` blocks may be that have `size` bytes together. Of what was cut into
+    /// blocks all have the same size but the last.
+    fn probable_size(&self, first: NodeIndex, size: u64, count: u64) -> Result<u64> {
+        if size.is_multiple_of(count) {
+            return Ok(size / count);
+        }
+        let before = first
+            .left_span()
+            .get()
+            .checked_sub(2)
+            .and_then(NodeIndex::new);
+        let before = before.map(|leaf| self.files.node(leaf)).transpose()?;
+        Ok(before.flatten().map_or(size / count, |leaf| leaf.size))
+    }
+
+    /// What is known of the sizes of the blocks below a node.
+    fn measure(&self, index: NodeIndex) -> Result<Measure> {
+        let stored = self.files.node(index)?;
+        let Some((left, right)) = index.children() else {
+            let size = stored.filter(is_possible).map(|leaf| leaf.size);
+            return Ok(Measure {
+                size: size.unwrap_or(0),
+                unknown: u64::from(size.is_none()),
+            });
+        };
+        if let Some(stored) = stored
+            && self.stored_children(&stored)?.is_some()
+        {
+            return Ok(Measure {
+                size: stored.size,
+                unknown: 0,
+            });
+        }
+        let (left, right) = (self.measure(left)?, self.measure(right)?);
+        Ok(Measure {
+            size: left.size.saturating_add(right.size),
+            unknown: left.unknown + right.unknown,
+        })
     }
 
     /// Below a node of which the children are not both known, nothing can be recomputed.
@@ -428,10 +528,67 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn drop_below(&mut self, top: NodeIndex) {
-        let blocks = top.left_span().get() / 2..top.end();
-        let dropped = self.claims.runs(blocks).flatten();
-        self.repair.dropped.extend(dropped);
+    /// Keeps what holds together below a node of which nothing can be proven, as reading does: the
+    /// blocks that match their leaves, and the nodes that these make up. Returns the node at `index`, if
+    /// it is kept.
+    fn salvage(&mut self, index: NodeIndex) -> Result<Option<Node>> {
+        let nodes = index.left_span().get()..index.right_span().get() + 1;
+        let Some((left, right)) = index.children() else {
+            return self.salvage_leaf(index);
+        };
+        // Of a sparse clone most is not here.
+        if self.claims.tree_runs(nodes.clone()).next().is_none()
+            && self.claims.next_set(nodes.start / 2) >= Some(index.end())
+        {
+            return Ok(None);
+        }
+        if let (Some(left), Some(right)) = (self.salvage(left)?, self.salvage(right)?)
+            && let Some(node) = Node::parent(&left, &right)
+        {
+            self.take(node)?;
+            return Ok(Some(node));
+        }
+        let node = self.files.node(index)?;
+        let node = node.filter(|_| self.claims.tree_get(index.get()));
+        match node {
+            Some(node) if self.has_parent(&node)? => {
+                self.take(node)?;
+                Ok(Some(node))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn salvage_leaf(&mut self, index: NodeIndex) -> Result<Option<Node>> {
+        let block = index.get() / 2;
+        let leaf = self.files.node(index)?;
+        if let Some(leaf) = leaf.filter(|_| self.claims.tree_get(index.get()))
+            && (self.is_whole(self.place(index)?)? || self.has_parent(&leaf)?)
+        {
+            self.take(leaf)?;
+            return Ok(Some(leaf));
+        }
+        if self.claims.get(block) {
+            self.repair.dropped.push(block);
+        }
+        Ok(None)
+    }
+
+    /// Whether a node and the one beside it make up the one above, as they are stored.
+    fn has_parent(&self, node: &Node) -> Result<bool> {
+        let parent = self.files.node(node.index.parent())?;
+        Ok(match parent {
+            Some(parent) => self.stored_children(&parent)?.is_some(),
+            None => false,
+        })
+    }
+
+    /// Whether the block of this leaf, which stands there, is whole: then reading finds it.
+    fn is_whole(&self, place: Option<(Node, u64)>) -> Result<bool> {
+        Ok(match place {
+            Some((leaf, offset)) => self.block_at(leaf.index, offset, leaf.size)? == Some(leaf),
+            None => false,
+        })
     }
 
     /// Claims the blocks that are whole.
@@ -445,14 +602,14 @@ impl Work<'_> {
             if !claimed && !self.distrust_bits {
                 continue;
             }
-            let Some((leaf, offset)) = self.place(index)? else {
-                continue;
-            };
-            if self.block_at(index, offset, leaf.size)? == Some(leaf) {
+            let place = self.place(index)?;
+            if self.is_whole(place)? {
                 self.bitfield.set(block, true);
             } else if claimed {
-                self.quarantine
-                    .add(FileName::Data, offset..offset.saturating_add(leaf.size))?;
+                if let Some((leaf, offset)) = place {
+                    let end = offset.saturating_add(leaf.size);
+                    self.quarantine.add(FileName::Data, offset..end)?;
+                }
                 self.repair.dropped.push(block);
             }
         }
@@ -575,6 +732,22 @@ impl Work<'_> {
         repair.dropped.sort_unstable();
         Ok(repair)
     }
+}
+
+/// Whether a leaf can be one: of some that are lost in part, the size is.
+fn is_possible(leaf: &Node) -> bool {
+    leaf.size <= MAX_BLOCK_SIZE && (leaf.size > 0 || leaf.hash == leaf_hash(&[]))
+}
+
+/// So many possibilities for one node are tried.
+const MAX_CANDIDATES: usize = 8;
+
+/// What is known of the sizes of blocks.
+struct Measure {
+    /// The bytes of those of known size.
+    size: u64,
+    /// How many others there are.
+    unknown: u64,
 }
 
 /// What a node is computed from.

@@ -1,6 +1,7 @@
 //! What a repair puts right, and what that costs.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     ops::Range,
     sync::{
@@ -11,7 +12,7 @@ use std::{
 
 use futures_lite::future::block_on;
 use hypercore::{
-    Hypercore,
+    Error, GetOptions, Hypercore,
     storage::{Directory, FileName, Memory, RandomAccess, Storage},
 };
 
@@ -53,6 +54,90 @@ fn a_flipped_bit_is_repaired() {
             }
             read_all(&damaged_copy, &key_pair, &blocks);
         }
+    }
+}
+
+/// The blocks that can be read.
+fn readable(storage: &Memory) -> BTreeSet<u64> {
+    let read = async {
+        let core = Hypercore::options()
+            .create_if_missing(false)
+            .open_storage(copy(storage))
+            .await?;
+        let mut readable = BTreeSet::new();
+        for index in 0..core.length() {
+            if core.get_with(index, GetOptions::local()).await.is_ok() {
+                readable.insert(index);
+            }
+        }
+        Ok::<_, Error>(readable)
+    };
+    block_on(read).unwrap_or_default()
+}
+
+/// Where nodes are lost, no block is that could be read without them.
+#[test]
+fn no_block_that_can_be_read_is_dropped() {
+    let (storage, _) = log(45);
+    let tree = storage.read(FileName::Tree);
+    let nodes = (tree.len() - 32) / 40;
+    let step = if every() { 1 } else { 3 };
+    for lost in [1, 2, 3, 5, 13, nodes] {
+        for first in (0..nodes).step_by(step) {
+            let at = format!("{lost} nodes from {first} on");
+            let damaged = copy(&storage);
+            let (start, end) = (32 + 40 * first, 32 + 40 * (first + lost));
+            let mut bytes = tree.clone();
+            match bytes.get_mut(start..end) {
+                Some(part) => part.fill(0),
+                None => bytes.truncate(start),
+            }
+            damaged.write(FileName::Tree, &bytes);
+            let before = readable(&damaged);
+            let Ok(repair) = block_on(Hypercore::repair_storage(damaged.clone())) else {
+                assert_eq!(damaged.read(FileName::Tree), bytes, "{at}");
+                continue;
+            };
+            let after = readable(&damaged);
+            assert!(before.is_subset(&after), "{at}: {before:?} {after:?}");
+            assert_eq!(repair.remaining.problems, [], "{at}");
+            let all: BTreeSet<_> = (0..45).collect();
+            let dropped: BTreeSet<_> = repair.dropped.iter().copied().collect();
+            assert_eq!(&all - &after, dropped, "{at}");
+            if lost == 1 {
+                assert!(dropped.is_empty(), "{at}");
+                assert!(damaged.read(FileName::Tree) == tree, "{at}");
+            }
+        }
+    }
+}
+
+/// What was cut into blocks of one size is put together again without their leaves, too.
+#[test]
+fn blocks_of_one_size_make_lost_leaves_anew() {
+    let storage = Memory::new();
+    block_on(async {
+        let options = Hypercore::options().key_pair(key_pair("damage"));
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        let bytes: Vec<_> = (0..200 * 16 + 5).map(|byte| byte as u8).collect();
+        core.append_batch(bytes.chunks(16).map(<[u8]>::to_vec))
+            .await
+            .unwrap();
+        core.close().await.unwrap();
+    });
+    let tree = storage.read(FileName::Tree);
+    for sector in 0..tree.len() / 512 {
+        let damaged = copy(&storage);
+        let mut bytes = tree.clone();
+        bytes[(512 * sector).max(32)..512 * (sector + 1)].fill(0);
+        damaged.write(FileName::Tree, &bytes);
+        let Ok(repair) = block_on(Hypercore::repair_storage(damaged.clone())) else {
+            // A root is among them.
+            assert!([9, 19, 29, 30].contains(&sector), "sector {sector}");
+            continue;
+        };
+        assert_eq!(repair.dropped, [0; 0], "sector {sector}");
+        assert!(damaged.read(FileName::Tree) == tree, "sector {sector}");
     }
 }
 
