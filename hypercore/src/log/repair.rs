@@ -234,27 +234,63 @@ impl Work<'_> {
         length: u64,
         is_right: impl Fn(&Self, &Roots) -> bool,
     ) -> Result<Option<Roots>> {
-        for source in [Source::Stored, Source::Leaves, Source::Blocks] {
-            let mut nodes = Vec::new();
-            let mut offset = 0;
-            for root in full_roots(length) {
-                let Some(node) = self.compute(root, offset, source)? else {
-                    break;
-                };
-                offset += node.size;
-                nodes.push(node);
+        let wanted: Vec<_> = full_roots(length).collect();
+        let stored = self.files.nodes(&wanted)?.into_iter().collect();
+        let stored = Option::and_then(stored, |nodes| Roots::from_nodes(length, nodes).ok());
+        let mut found = stored.filter(|roots| is_right(self, roots));
+        for sizes in self.root_sizes(&wanted)? {
+            if found.is_some() {
+                break;
             }
-            let Ok(roots) = Roots::from_nodes(length, nodes) else {
-                continue;
-            };
-            if is_right(self, &roots) {
-                for &root in roots.nodes() {
-                    self.take(root)?;
-                }
-                return Ok(Some(roots));
+            let mut possible = vec![Vec::new()];
+            let mut offset = 0_u64;
+            for (&root, size) in wanted.iter().zip(sizes) {
+                let candidates = self.candidates(root, offset, size)?;
+                let longer = possible.iter().flat_map(|nodes: &Vec<Node>| {
+                    let with = |&node| nodes.iter().copied().chain([node]).collect();
+                    candidates.iter().map(with)
+                });
+                possible = longer.take(MAX_CANDIDATES).collect();
+                offset = offset.saturating_add(size);
             }
+            let mut roots = possible
+                .into_iter()
+                .filter_map(|nodes| Roots::from_nodes(length, nodes).ok());
+            found = roots.find(|roots| is_right(self, roots));
         }
-        Ok(None)
+        for &root in found.iter().flat_map(Roots::nodes) {
+            self.take(root)?;
+        }
+        Ok(found)
+    }
+
+    /// How many bytes the blocks below each of these roots could have: as many as their leaves say,
+    /// but below one of them what the others leave of the data.
+    fn root_sizes(&self, roots: &[NodeIndex]) -> Result<Vec<Vec<u64>>> {
+        let mut sizes = Vec::new();
+        let mut unknown = None;
+        for (at, &root) in roots.iter().enumerate() {
+            let measure = self.measure(root)?;
+            if measure.unknown > 0 && unknown.replace(at).is_some() {
+                return Ok(Vec::new());
+            }
+            sizes.push(measure.size);
+        }
+        let data = self.files.data_len()?;
+        let all = sizes.iter().copied().fold(0, u64::saturating_add);
+        let with_rest = |at: usize| {
+            let mut sizes = sizes.clone();
+            let size = sizes.get_mut(at)?;
+            *size = data.checked_sub(all - *size)?;
+            Some(sizes)
+        };
+        let Some(unknown) = unknown else {
+            let others = (0..roots.len()).filter_map(with_rest);
+            let mut sizes: Vec<_> = [sizes.clone()].into_iter().chain(others).collect();
+            sizes.dedup();
+            return Ok(sizes);
+        };
+        Ok(with_rest(unknown).into_iter().collect())
     }
 
     /// Follows the blocks after `roots` to the end of the log. If all are whole and this is their
@@ -266,9 +302,9 @@ impl Work<'_> {
             let Some(leaf) = NodeIndex::leaf(end.length()) else {
                 break;
             };
-            let block = self.compute(leaf, end.byte_length(), Source::Blocks)?;
-            let stored = self.files.node(leaf)?;
-            match block.filter(|block| stored == Some(*block)) {
+            let leaf = self.files.node(leaf)?;
+            let is_whole = self.is_whole(leaf.map(|leaf| (leaf, end.byte_length())))?;
+            match leaf.filter(|_| is_whole) {
                 Some(leaf) => end.push(leaf.size, leaf.hash, &mut nodes)?,
                 None => break,
             }
@@ -301,24 +337,6 @@ impl Work<'_> {
         let cut = self.claims.runs(roots.length()..before.max(roots.length()));
         self.repair.dropped.extend(cut.flatten());
         roots
-    }
-
-    /// The node at `index`, of which the first byte stands at `offset`.
-    fn compute(&self, index: NodeIndex, offset: u64, source: Source) -> Result<Option<Node>> {
-        match (source, index.children()) {
-            (Source::Stored, _) | (Source::Leaves, None) => Ok(self.files.node(index)?),
-            (Source::Blocks, None) => match self.files.node(index)? {
-                Some(leaf) => self.block_at(index, offset, leaf.size),
-                None => Ok(None),
-            },
-            (_, Some((left, right))) => {
-                let Some(left) = self.compute(left, offset, source)? else {
-                    return Ok(None);
-                };
-                let right = self.compute(right, offset.saturating_add(left.size), source)?;
-                Ok(right.and_then(|right| Node::parent(&left, &right)))
-            }
-        }
     }
 
     /// The leaf that `size` bytes at `offset` make.
@@ -461,7 +479,7 @@ impl Work<'_> {
             sizes.extend(right.and_then(|right| size.checked_sub(right.size)));
             let rest = size.checked_sub(left_known.size.saturating_add(right_known.size));
             let unknown = left_known.unknown + right_known.unknown;
-            if let Some(rest) = rest {
+            if let Some(rest) = rest.filter(|_| unknown <= MAX_UNKNOWN) {
                 let each = self.probable_size(left, rest, unknown)?;
                 sizes.push(
                     left_known
@@ -508,7 +526,11 @@ impl Work<'_> {
                 unknown: 0,
             });
         }
-        let (left, right) = (self.measure(left)?, self.measure(right)?);
+        let left = self.measure(left)?;
+        if left.unknown > MAX_UNKNOWN {
+            return Ok(left);
+        }
+        let right = self.measure(right)?;
         Ok(Measure {
             size: left.size.saturating_add(right.size),
             unknown: left.unknown + right.unknown,
@@ -742,21 +764,13 @@ fn is_possible(leaf: &Node) -> bool {
 /// So many possibilities for one node are tried.
 const MAX_CANDIDATES: usize = 8;
 
+/// Below more leaves of unknown size than these nothing is tried.
+const MAX_UNKNOWN: u64 = 1 << 14;
+
 /// What is known of the sizes of blocks.
 struct Measure {
     /// The bytes of those of known size.
     size: u64,
     /// How many others there are.
     unknown: u64,
-}
-
-/// What a node is computed from.
-#[derive(Debug, Clone, Copy)]
-enum Source {
-    /// It is stored itself.
-    Stored,
-    /// From the leaves below it.
-    Leaves,
-    /// From the blocks below it.
-    Blocks,
 }
