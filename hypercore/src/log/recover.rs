@@ -159,10 +159,11 @@ pub(super) fn examine(
         Ok((roots, _)) => files.surplus(roots.length(), roots.byte_length())? == 0,
         // A torn bitfield can claim what never was. That of a closed log is damaged.
         Err(error) if error.is_corruption() => {
-            was_written()?
-                && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
-                && !is_beyond_all(files, &bitfield)?
-                && !has_mark(files)?
+            has_lost_nodes(files, &bitfield)?
+                || was_written()?
+                    && files.surplus(leading_leaves(&bitfield), u64::MAX)? == 0
+                    && !is_beyond_all(files, &bitfield)?
+                    && !has_mark(files)?
         }
         Err(_) => true,
     };
@@ -299,6 +300,20 @@ fn is_beyond_all(files: &FeedFiles, bitfield: &Bitfield) -> Result<bool> {
         && bitfield.tree_bound() <= 2 * length;
     let room = files.tree_blocks()?;
     Ok(length > room && !is_a_log && files.surplus(room, u64::MAX)? == 0)
+}
+
+/// Whether the bitfield claims blocks for which `tree` has no room, up to the newest signature and with
+/// nothing behind that: a bit is written after what it claims is durable, and what has grown by chance
+/// does not end where a signature does.
+fn has_lost_nodes(files: &FeedFiles, bitfield: &Bitfield) -> Result<bool> {
+    let length = tree_index::length(&TreeBits(bitfield));
+    let Some(last) = length.checked_sub(1) else {
+        return Ok(false);
+    };
+    Ok(bitfield.bound() > files.tree_blocks()?
+        && bitfield.bound() <= length
+        && files.signature(last)?.is_some()
+        && files.surplus(length, u64::MAX)? == 0)
 }
 
 /// Whether something stands behind the newest signature, as the mark of an open log does. A page that had only

@@ -243,6 +243,44 @@ fn repair_drops_no_whole_block_for_want_of_a_signature() {
     scene.run(["repair", "copy"]).fails(3, &words);
 }
 
+/// It was taken for one that was never finished, and its blocks were cut off.
+#[test]
+fn a_clone_without_its_tree_is_damaged() {
+    let scene = Scene::new();
+    let blocks: Vec<_> = (0..20).map(|index| index.to_string()).collect();
+    let blocks: Vec<_> = blocks.iter().map(String::as_str).collect();
+    scene.core("log", &blocks);
+    let (_server, address) = scene.serve("log", &[]);
+    scene
+        .run(["clone", KEY, "copy", "--connect", &address])
+        .ok();
+    let tree = std::fs::read(scene.path("copy/tree")).unwrap();
+    for nodes in [None, Some(0), Some(1), Some(30)] {
+        match nodes {
+            Some(count) => std::fs::write(scene.path("copy/tree"), &tree[..32 + 40 * count]),
+            None => std::fs::remove_file(scene.path("copy/tree")),
+        }
+        .unwrap();
+        let before = scene.files("copy");
+        let done = scene.run(["verify", "copy"]);
+        done.fails(3, &["tree: node", "is missing"]);
+        for command in ["info", "cat"] {
+            let words = ["`copy` is damaged: node", "is missing"];
+            scene.run([command, "copy"]).fails(3, &words);
+        }
+        assert!(scene.files("copy") == before, "{nodes:?}");
+        if nodes == Some(30) {
+            // The others have two bytes each.
+            scene.run(["repair", "copy"]).ok();
+            assert!(std::fs::read(scene.path("copy/tree")).unwrap() == tree);
+            scene.run(["verify", "copy"]).ok();
+        } else {
+            scene.run(["repair", "copy"]).fails(3, &["`copy`"]);
+            assert!(scene.files("copy") == before, "{nodes:?}");
+        }
+    }
+}
+
 /// One command does not send people to another that sends them back.
 #[test]
 fn advice_about_damage_leads_somewhere() {
