@@ -1,5 +1,11 @@
 //! What the command line finds of damage, and what it puts right.
 
+use std::{
+    io,
+    net::{Shutdown, TcpListener, TcpStream},
+    thread,
+};
+
 use serde_json::json;
 
 use crate::process::{KEY, Scene};
@@ -184,17 +190,77 @@ fn repair_fetches_false_blocks_from_peers() {
     assert!(before == after);
 }
 
+/// Without a peer nothing is dropped, and none of what there is goes missing meanwhile.
+#[test]
+fn repair_drops_nothing_before_it_has_a_peer() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "bc"]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Nothing is wrong: nobody is called.
+    scene.run(["repair", "log", "--connect", &address]).ok();
+    scene.damage("log/data", 1);
+    let before = scene.files("log");
+
+    let repair = scene.start(["repair", "log", "--connect", &address]);
+    let _connection = listener.accept().unwrap();
+    let words = ["interrupted", "`log`", "`hypercore repair log`"];
+    repair.stop().fails(6, &words);
+    assert!(scene.files("log") == before);
+    drop(listener);
+    let done = scene.run(["repair", "log", "--connect", &address]);
+    done.fails(1, &["no peer with the core"]);
+    assert!(scene.files("log") == before);
+}
+
+/// The peer answers the first call, and not the second.
 #[test]
 fn an_interrupted_repair_says_how_to_fetch_the_rest() {
     let scene = Scene::new();
     scene.core("log", &["a", "bc"]);
-    scene.damage("log/data", 1);
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = silent.local_addr().unwrap().to_string();
-    let repair = scene.start(["repair", "log", "--connect", &address]);
-    let _connection = silent.accept().unwrap();
-    let command = "`hypercore get log 1 --connect ADDR:PORT`";
-    repair.stop().fails(6, &["interrupted", "`log`", command]);
+    std::fs::create_dir(scene.path("damaged")).unwrap();
+    for (name, bytes) in scene.files("log") {
+        std::fs::write(scene.path("damaged").join(name), bytes).unwrap();
+    }
+    scene.damage("damaged/data", 1);
+    let (_server, server) = scene.serve("log", &[]);
+    let middle = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = middle.local_addr().unwrap().to_string();
+    let command = "`hypercore get damaged 1 --connect ADDR:PORT`";
+    let missing = "What could not be proven is missing now";
+    let start = || {
+        let repair = scene.start(["repair", "damaged", "--connect", &address]);
+        forward(middle.accept().unwrap().0, &server);
+        (repair, middle.accept().unwrap())
+    };
+    let (repair, silent) = start();
+    let words = ["interrupted", "`damaged`", missing, command];
+    repair.stop().fails(6, &words);
+    drop(silent);
+    // Now nothing is damaged any more: once again.
+    scene
+        .run(["get", "damaged", "1", "--connect", &server])
+        .ok();
+    scene.damage("damaged/data", 1);
+    let (repair, gone) = start();
+    drop(gone);
+    let words = ["no peer with the core", missing, command];
+    repair.end().fails(1, &words);
+}
+
+/// Carries what both sides of a connection say to a server, until one of them hangs up.
+fn forward(stream: TcpStream, server: &str) {
+    let server = TcpStream::connect(server).unwrap();
+    for (mut from, mut to) in [
+        (stream.try_clone().unwrap(), server.try_clone().unwrap()),
+        (server, stream),
+    ] {
+        thread::spawn(move || {
+            // That one of them hangs up is no wonder.
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
 }
 
 /// The file of the signatures ends within one, and the newest is made again behind that.
@@ -334,8 +400,7 @@ fn damage_in_words() {
         done.text(),
         "0 put right, 1 block dropped, 0 fetched again.\n"
     );
-    let words =
-        "What was false is missing now: `hypercore get log 1 --connect ADDR:PORT` fetches it";
+    let words = "What could not be proven is missing now: `hypercore get log 1 --connect ADDR:PORT` fetches it";
     assert!(done.stderr.starts_with(words), "{}", done.stderr);
     let (_server, address) = scene.serve("copy", &[]);
     scene.run(["get", "log", "1", "--connect", &address]).ok();
@@ -346,7 +411,8 @@ fn damage_in_words() {
         scene.damage("log/data", offset);
     }
     let done = scene.run(["repair", "log"]).ok();
-    let words = "What was false is missing now: `hypercore cat log --connect ADDR:PORT` fetches";
+    let words =
+        "What could not be proven is missing now: `hypercore cat log --connect ADDR:PORT` fetches";
     assert!(done.stderr.starts_with(words), "{}", done.stderr);
     let done = scene.run(["cat", "log", "--connect", &address]).ok();
     assert_eq!(done.text(), "abcdef");

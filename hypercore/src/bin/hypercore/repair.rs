@@ -1,11 +1,14 @@
 //! `hypercore repair`: puts right what can be, and fetches the rest from peers.
 
-use std::{collections::BTreeSet, ffi::OsString, fs, ops::ControlFlow, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet, ffi::OsString, fs, ops::ControlFlow, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use futures_lite::future;
 use hypercore::{
-    Error, GetOptions, Hypercore, Problem, Verification,
-    storage::{Directory, FileName},
+    Error, GetOptions, Hypercore, KeyPair, Problem, PublicKey, Verification,
+    storage::{Directory, FeedFiles, FileName, Memory},
 };
 
 use crate::{
@@ -44,15 +47,23 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ),
         error => Failure::repair(error, &dir),
     };
-    if connect.is_empty() && !is_original(&dir) {
+    if !connect.is_empty() || !is_original(&dir) {
         let watch = halting(watch(&mut output), signals.clone());
         let found = Hypercore::verify_storage_with(Directory::new(&dir), watch).await;
         output.done();
         match found {
-            Ok(found) => require_signature(&found, &dir)?,
             Err(Error::Cancelled) => return Err(unrepaired(Error::Cancelled)),
+            Ok(found) if connect.is_empty() => require_signature(&found, &dir)?,
+            Ok(found) if found.is_ok() => {}
             // A repair can do more, or says what it cannot.
-            Err(_) => {}
+            _ if connect.is_empty() => {}
+            _ => {
+                let stop = async {
+                    signals.stopped().await;
+                    Err(unrepaired(Error::Cancelled))
+                };
+                future::or(stop, require_peer(&connect, &dir)).await?;
+            }
         }
     }
     let before = quarantines(&dir);
@@ -62,7 +73,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
     let repair = repair.map_err(unrepaired)?;
 
     let dropped = repair.dropped.len() as u64;
-    let mut fetched = 0;
+    let mut missing = repair.dropped;
     let mut stopped = Ok(());
     if dropped > 0 && !connect.is_empty() {
         let core = options()
@@ -73,23 +84,17 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             .map_err(failed)?;
         let stop = async {
             signals.stopped().await;
-            // Those are not dropped a second time, and so not fetched.
             let words = format!(
-                "interrupted before all that was dropped from `{}` was fetched; {} from a peer",
-                dir.display(),
-                how_to_fetch(&repair.dropped, &dir)
+                "interrupted before all that was dropped from `{}` was fetched",
+                dir.display()
             );
             Err(Failure::new(Exit::Incomplete, words))
         };
-        let fetch = fetch(&core, &connect, &repair.dropped, &dir);
-        stopped = future::or(stop, fetch).await;
-        fetched = repair
-            .dropped
-            .iter()
-            .filter(|&&index| core.has(index))
-            .count() as u64;
+        stopped = future::or(stop, fetch(&core, &connect, &missing, &dir)).await;
+        missing.retain(|&index| !core.has(index));
         close(&core, &dir).await?;
     }
+    let fetched = dropped - missing.len() as u64;
     output.result(
         &[
             ("repaired", repair.repaired.into()),
@@ -104,10 +109,11 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             ),
         },
     )?;
-    if dropped > 0 && connect.is_empty() {
+    // The next repair does not drop them a second time, and so does not fetch them.
+    if !missing.is_empty() {
         output.remark(format_args!(
-            "What was false is missing now: {} from a peer.",
-            how_to_fetch(&repair.dropped, &dir)
+            "What could not be proven is missing now: {} from a peer.",
+            how_to_fetch(&missing, &dir)
         ));
     }
     if let Some(copy) = quarantines(&dir).difference(&before).next()
@@ -130,12 +136,12 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         ));
     }
     stopped?;
-    if !connect.is_empty() && fetched < dropped {
+    if !connect.is_empty() && !missing.is_empty() {
         return Err(Failure::new(
             Exit::Incomplete,
             format!(
                 "{} of `{}` are still missing: no connected peer has them",
-                blocks(dropped - fetched),
+                blocks(missing.len() as u64),
                 dir.display()
             ),
         ));
@@ -170,6 +176,29 @@ fn require_signature(found: &Verification, dir: &Path) -> Result<()> {
             words(problem),
         ),
     ))
+}
+
+/// Fails where no peer with the core can be reached: nothing is dropped that is not fetched again then.
+async fn require_peer(addresses: &[String], dir: &Path) -> Result<()> {
+    let Some(key) = public_key(dir) else {
+        // A repair says so.
+        return Ok(());
+    };
+    let empty = Hypercore::options().key(key).sparse(true);
+    let empty = empty.open_storage(Memory::new()).await;
+    let empty = empty.map_err(|error| Failure::core(error, dir))?;
+    let sources = Sources::call(&empty, addresses).await?;
+    sources.end().await;
+    close(&empty, dir).await
+}
+
+/// The key of the core in `dir`, however damaged that is.
+fn public_key(dir: &Path) -> Option<PublicKey> {
+    let (files, _) = FeedFiles::open_damaged(Arc::new(Directory::new(dir))).ok()?;
+    let secret = files.secret_key().ok().flatten();
+    let pair = secret.and_then(|secret| KeyPair::from_bytes(&secret).ok());
+    let stored = || files.key().ok().flatten().map(PublicKey::from);
+    pair.map(|pair| pair.public_key()).or_else(stored)
 }
 
 /// The files in `dir` that keep what repairs have taken away.
