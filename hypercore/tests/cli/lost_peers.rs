@@ -84,6 +84,11 @@ fn nobody_listens() {
         // Were the key wrong, it would be in the way of the right one.
         assert!(!scene.path("copy").exists());
     }
+    std::fs::create_dir(scene.path("here")).unwrap();
+    let deep = ["clone", KEY, "here/a/b", "--connect", &a];
+    scene.run(deep).fails(1, &words[..2]);
+    assert!(scene.path("here").exists());
+    assert!(!scene.path("here/a").exists());
 }
 
 /// One that is not there does not keep the others from being used.

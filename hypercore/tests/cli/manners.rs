@@ -106,6 +106,30 @@ fn a_failed_append_says_what_is_there() {
     limited.end().fails(1, &["`data`", words, tail]);
 }
 
+/// Of a core that could not be made nothing is left: its key was told to nobody.
+#[test]
+fn a_full_disk_takes_no_half_of_a_core() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("empty")).unwrap();
+    for dir in ["new", "a/b", "empty"] {
+        let clone = ["clone", KEY, dir, "--connect", "127.0.0.1:9"];
+        for args in [&["create", dir][..], &clone] {
+            let limited = scene.start_with(args, |command| {
+                in_shell(command, r#"ulimit -f 0; exec "$@""#);
+            });
+            limited.end().fails(1, &["the file `", "`ulimit -f`"]);
+            assert!(!scene.path("new").exists() && !scene.path("a").exists());
+            assert_eq!(scene.files("empty").len(), 0);
+        }
+        scene.run(["create", dir]).ok();
+        let made = scene.files(dir);
+        scene.run(["create", dir]).fails(1, &["already"]);
+        assert_eq!(scene.files(dir), made);
+        fs::remove_dir_all(scene.path(dir)).unwrap();
+        let _ = fs::remove_dir(scene.path("a"));
+    }
+}
+
 /// A service that homes are closed to works without what is noted there.
 #[test]
 fn a_home_that_may_not_be_looked_into() {

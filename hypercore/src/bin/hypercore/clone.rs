@@ -3,14 +3,12 @@
 mod report;
 mod wanted;
 
-use std::{collections::HashSet, fs, io, ops::Range, path::Path, pin::Pin, time::Duration};
+use std::{collections::HashSet, io, ops::Range, pin::Pin, time::Duration};
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    CloseReason, Error, Event, Events, Hypercore, PeerId, PeerInfo,
-    storage::{self, Directory, FileName, Storage},
-    wire::StaticKeyPair,
+    Error, Event, Events, Hypercore, PeerId, PeerInfo, storage, wire::StaticKeyPair,
 };
 
 use self::{
@@ -23,6 +21,7 @@ use crate::{
     commands::{close, options, refuse_file, tell_recovery},
     errors::{Exit, Failure, Result, end_of, end_words, quoted, reason},
     identity,
+    origin::Origin,
     output::blocks,
     peers::{Ended, Gathering, Member, Peers},
     signals::Signals,
@@ -66,47 +65,12 @@ pub(crate) async fn download<F: Future<Output = Result<()>>>(
         job.report.tell_synced()?;
     }
     if !job.met {
-        origin.restore(&job.args.dir);
+        // If the key was wrong, what is there would be in the way of the right one.
+        origin.restore();
     }
     tasks.end().await;
     let told = job.report.output.finish().await;
     ended.and(closed).and(told)
-}
-
-/// What was there before this run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Nothing,
-    Directory,
-    Files,
-}
-
-impl Origin {
-    fn of(dir: &Path) -> Self {
-        match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
-            Ok(true) => Self::Directory,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Nothing,
-            _ => Self::Files,
-        }
-    }
-
-    /// Removes the files of a clone that nobody has helped to begin: they hold nothing but the
-    /// key, and if that was wrong they would be in the way of the right one.
-    fn restore(self, dir: &Path) {
-        if self == Self::Files {
-            return;
-        }
-        let files = Directory::new(dir);
-        for file in FileName::ALL {
-            if let Err(error) = files.remove(file) {
-                tracing::warn!(%error, "the file `{file}` of the empty clone stays");
-            }
-        }
-        if self == Self::Nothing {
-            // If somebody has put something else there meanwhile, it stays.
-            let _ = fs::remove_dir(dir);
-        }
-    }
 }
 
 /// Opens the copy, new or from an earlier run.
@@ -114,12 +78,14 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
     let dir = args.dir.as_path();
     refuse_file(dir)?;
     let origin = Origin::of(dir);
-    let core = options()
+    let opened = options()
         .key(args.key)
         .sparse(args.sparse)
         .eager_update(args.live)
         .open(dir)
-        .await
+        .await;
+    let core = opened
+        .inspect_err(|error| origin.restore_after(error))
         .map_err(|error| match (&error, &args.target) {
             // Nobody who asked for a file knows what else is made for it.
             (Error::Storage(storage::Error::Io { source, .. }), Some(target)) if !dir.exists() => {
@@ -350,17 +316,16 @@ impl Job {
         {
             self.peers.forget(*id);
             had_core = self.open.remove(id);
-            if let Ended::Failed(error) = ended {
-                if error.close_reason() == CloseReason::Internal {
-                    // Something is wrong here, as a full disk is, and no peer can help it.
-                    return Err(Failure::core_ref(error, &self.args.dir));
-                }
-                if *may_return {
-                    let reason = end_of(error);
-                    self.report.output.remark(format_args!(
-                        "{address} was lost ({reason}); calling again."
-                    ));
-                }
+            if let Some(error) = ended.fault_here() {
+                return Err(Failure::core_ref(error, &self.args.dir));
+            }
+            if let Ended::Failed(error) = ended
+                && *may_return
+            {
+                let reason = end_of(error);
+                self.report.output.remark(format_args!(
+                    "{address} was lost ({reason}); calling again."
+                ));
             }
             if had_core && self.open.is_empty() && self.args.live && matches!(ended, Ended::Closed)
             {

@@ -16,6 +16,7 @@ use crate::{
     },
     errors::{Exit, Failure, Result, quoted, reason, why},
     input::{self, Batches},
+    origin::Origin,
     output::{Output, blocks, bytes, complain},
     signals::Signals,
 };
@@ -169,11 +170,15 @@ pub(crate) async fn create(args: CreateArgs, manners: &Manners) -> Result<()> {
     if let Some(seed) = seed {
         options = options.key_pair(KeyPair::from_seed(&seed));
     }
-    let core = options
-        .open(&dir)
-        .await
-        .map_err(|error| Failure::core(error, &dir))?;
-    close(&core, &dir).await?;
+    let origin = Origin::of(&dir);
+    let made = async {
+        let core = options.open(&dir).await?;
+        core.close().await.map(|()| core)
+    };
+    let core = made.await.map_err(|error| {
+        origin.restore_after(&error);
+        Failure::core(error, &dir)
+    })?;
     Output::new(&format, manners).result(
         &[
             ("key", core.key().to_string().into()),

@@ -267,6 +267,7 @@ pub(crate) fn reason(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "access is denied".into(),
         io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
         io::ErrorKind::StorageFull => "the disk is full".into(),
+        io::ErrorKind::FileTooLarge => "no file may be so large".into(),
         io::ErrorKind::ConnectionRefused => "nobody listens there".into(),
         io::ErrorKind::TimedOut => "no answer".into(),
         io::ErrorKind::IsADirectory => "it is a directory".into(),
@@ -321,6 +322,7 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "run it as the owner of the files",
         io::ErrorKind::ReadOnlyFilesystem => "mount it for writing and try again",
         io::ErrorKind::StorageFull => "free some space and try again",
+        io::ErrorKind::FileTooLarge => "raise the limit (`ulimit -f`) and try again",
         _ => "check the disk and the path",
     }
 }

@@ -22,6 +22,7 @@ mod link;
 mod log;
 mod manual;
 mod net;
+mod origin;
 mod output;
 mod peers;
 mod read;
@@ -43,6 +44,7 @@ fn main() {
     let cli = args::parse();
     keep_no_core_file();
     room::ask_for_more();
+    signals::outlive_limits();
     if cli.manners.quiet {
         output::be_quiet();
     }

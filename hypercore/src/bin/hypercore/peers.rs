@@ -185,6 +185,14 @@ impl Peers {
 }
 
 impl Ended {
+    /// What is wrong here, as a full disk is: no peer can help it.
+    pub(crate) fn fault_here(&self) -> Option<&Error> {
+        match self {
+            Self::Failed(error) if error.close_reason() == CloseReason::Internal => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether the network is to blame, and not one of the peers.
     pub(crate) fn is_loss(&self) -> bool {
         let Self::Failed(error) = self else {

@@ -23,6 +23,16 @@ use crate::output;
 /// within this time after the first is the same.
 const ECHO: Duration = Duration::from_millis(500);
 
+/// A write beyond the limit for files (`ulimit -f`) fails, as on a full disk, and does not end the process.
+/// Where that is refused, it is no reason not to work.
+pub(crate) fn outlive_limits() {
+    #[cfg(unix)]
+    {
+        let nobody_asks = Arc::<AtomicBool>::default();
+        let _ = flag::register(signal_hook::consts::SIGXFSZ, nobody_asks);
+    }
+}
+
 /// Notices the first signal.
 #[derive(Debug, Clone)]
 pub(crate) struct Signals {
