@@ -2,6 +2,8 @@
 
 use serde_json::json;
 
+#[cfg(target_os = "linux")]
+use crate::process::in_shell;
 use crate::process::{KEY, Scene, many, names, part};
 
 #[test]
@@ -213,26 +215,28 @@ fn from_two_peers_that_have_a_half_each() {
 /// A disk that is full is not a peer's fault.
 #[cfg(target_os = "linux")]
 #[test]
-fn there_is_no_room_for_a_clone() {
+fn there_is_no_room_for_what_comes() {
     let scene = Scene::new();
     many(&scene, "log", 300, 1000);
     let (_server, address) = scene.serve("log", &[]);
+    part(&scene, "read", &address, "0..60");
     // No file may have more than 64 KiB.
-    let script = format!(
-        "trap '' XFSZ; ulimit -f 128; exec {} clone {KEY} copy --connect {address}",
-        env!("CARGO_BIN_EXE_hypercore")
-    );
-    let done = std::process::Command::new("sh")
-        .args(["-c", &script])
-        .current_dir(scene.path("."))
-        .env("XDG_STATE_HOME", scene.path("state"))
-        .env("XDG_CONFIG_HOME", scene.path("no-config"))
-        .output()
-        .unwrap();
-    let told = String::from_utf8(done.stderr).unwrap();
-    assert_eq!(done.status.code(), Some(1), "{told}");
-    assert!(told.contains("of the core in `copy`"), "{told}");
-    assert!(!told.contains("peer"), "{told}");
+    let small = r#"ulimit -f 128; exec "$@""#;
+    for (args, dir) in [
+        (&["clone", KEY, "copy"][..], "copy"),
+        (&["get", "read", "299"], "read"),
+        (&["cat", "read"], "read"),
+    ] {
+        let flags = ["--connect", &address];
+        let args = args.iter().chain(&flags);
+        let done = scene.start_with(args, |command| in_shell(command, small));
+        let place = format!("of the core in `{dir}`");
+        let told = done
+            .end()
+            .fails(1, &["the file `data`", &place, "`ulimit -f`"])
+            .stderr;
+        assert!(!told.contains("peer"), "{told}");
+    }
 }
 
 /// An interrupted clone says what is missing, and goes on later.

@@ -1,6 +1,9 @@
 //! `get` and `cat`: over the network, and of what another process writes.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -64,7 +67,7 @@ fn get_says_what_it_waits_for() {
         .run(["get", KEY, "3", "--connect", &address])
         .fails(6, &["block 3", "3 blocks", "--timeout"]);
     scene
-        .run(["get", KEY, "3", "--connect", &address, "--timeout", "0.2"])
+        .run(["get", KEY, "3", "--connect", &address, "--timeout", "1"])
         .fails(6, &["block 3 of", KEY, "in time", "3 blocks"]);
     // A block that is appended meanwhile.
     let reader = scene.start(["get", KEY, "3", "--connect", &address, "--timeout", "20"]);
@@ -74,6 +77,24 @@ fn get_says_what_it_waits_for() {
     scene
         .run(["get", KEY, "3", "--connect", &address, "--timeout", "soon"])
         .fails(2, &["seconds"]);
+}
+
+/// One that takes calls and says nothing is not waited for longer than a block.
+#[cfg(unix)]
+#[test]
+fn a_silent_peer_takes_no_longer_than_a_block() {
+    let scene = Scene::new();
+    scene.core("log", &["one", "two", "three"]);
+    let (server, address) = scene.serve("log", &[]);
+    server.signal("-STOP");
+    let words = [KEY, "within 500ms", &address, "no answer", "--timeout"];
+    for args in [&["get", KEY, "1"][..], &["cat", KEY]] {
+        let start = Instant::now();
+        let flags = ["--connect", &address, "--timeout", "0.5"];
+        scene.run(args.iter().chain(&flags)).fails(1, &words);
+        // The handshake has ten.
+        assert!(start.elapsed() < Duration::from_secs(8));
+    }
 }
 
 #[test]

@@ -253,6 +253,25 @@ impl Calls {
         reasons.join("; ")
     }
 
+    /// Blames those who were called and have not been heard of.
+    pub(crate) fn blame_silent(&mut self) {
+        let is_heard = |address| {
+            self.reasons
+                .iter()
+                .any(|(of, _)| of.as_ref() == Some(address))
+        };
+        let silent = self.known.iter().filter(|&address| !is_heard(address));
+        let mut silent: Vec<_> = silent.cloned().collect();
+        silent.sort();
+        for address in silent {
+            let words = format!("{address}: no answer");
+            self.blame(Some(address), words);
+        }
+        if self.reasons.is_empty() {
+            self.blame(None, "nobody on the local network has answered".to_owned());
+        }
+    }
+
     /// Nobody is at `address`: if somebody is found there later, it is called like a new one.
     fn forget(&mut self, address: &str) {
         if self.again != Again::Always {

@@ -2,7 +2,7 @@
 
 mod source;
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use futures_lite::future;
 use hypercore::Download;
@@ -27,7 +27,13 @@ pub(crate) async fn get(args: GetArgs, manners: &Manners) -> Result<()> {
         Some(limit) => Wait::For(limit),
     };
     let mut output = RawOutput::default();
+    let start = Instant::now();
     let read = async {
+        // The peers, too, took of that time.
+        let wait = match wait {
+            Wait::For(limit) => Wait::For(limit.saturating_sub(start.elapsed())),
+            wait => wait,
+        };
         let block = source.block(args.index, wait).await?;
         output.write(&block, b"").await?;
         output.flush().await.map(|_| ())
@@ -36,7 +42,7 @@ pub(crate) async fn get(args: GetArgs, manners: &Manners) -> Result<()> {
         read.await?;
         return source.close().await;
     }
-    let ended = source.read_from_peers(false, read).await;
+    let ended = source.read_from_peers(false, args.timeout, read).await;
     let written = output.finish().await;
     ended.and(written)
 }
@@ -69,7 +75,9 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
         work.await?;
         return source.close().await;
     }
-    let ended = source.read_from_peers(args.follow, work).await;
+    let ended = source
+        .read_from_peers(args.follow, args.timeout, work)
+        .await;
     let written = output.finish().await;
     ended.and(written)
 }
@@ -77,7 +85,7 @@ pub(crate) async fn cat(args: CatArgs, manners: &Manners) -> Result<()> {
 /// Writes what `args` ask for to standard output.
 async fn copy(source: &Source, args: &CatArgs, wait: Wait, output: &mut RawOutput) -> Result<()> {
     if wait != Wait::No {
-        source.update().await?;
+        source.update(wait).await?;
     }
     let mut span = Span::of(source, args, wait).await?;
     let end = args.end_of_block();

@@ -155,10 +155,12 @@ impl Source {
         close(&self.core, &self.name).await
     }
 
-    /// Does `work` while the core is exchanged with its peers, as soon as these are there.
+    /// Does `work` while the core is exchanged with its peers, as soon as these are there. They are waited
+    /// for no longer than `limit`.
     pub(super) async fn read_from_peers(
         &self,
         follow: bool,
+        limit: Option<Duration>,
         work: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
@@ -192,6 +194,8 @@ impl Source {
             opened: HashSet::new(),
             late: Timer::never(),
             is_late: false,
+            limit,
+            over: limit.map_or_else(Timer::never, Timer::after),
         };
         let work = async {
             // An error is the end of the watch, which then says more.
@@ -353,14 +357,26 @@ impl Source {
         )
     }
 
-    /// Asks connected peers how long the log is. Nothing is wrong if they do not know more.
-    pub(super) async fn update(&self) -> Result<()> {
+    /// Asks connected peers how long the log is. Nothing is wrong if they do not know more, unless they
+    /// leave open whether there is anything at all.
+    pub(super) async fn update(&self, wait: Wait) -> Result<()> {
         let mut options = UpdateOptions::default();
         options.if_available = true;
-        options.timeout = Some(HEAR_TIMEOUT);
+        options.timeout = Some(match wait {
+            Wait::For(limit) => limit.min(HEAR_TIMEOUT),
+            _ => HEAR_TIMEOUT,
+        });
         loop {
             match self.core.update_with(options).await {
                 Err(Error::NotAvailable) if self.is_alone() => Timer::after(ASK_AGAIN).await,
+                Err(Error::TimedOut) if self.core.length() == 0 && wait != Wait::ForEver => {
+                    let name = self.name.display();
+                    let words = format!(
+                        "no connected peer has told in time how long `{name}` is; wait longer with \
+                         --timeout, or name another peer with --connect"
+                    );
+                    return Err(Failure::new(Exit::Incomplete, words));
+                }
                 Ok(_) | Err(Error::NotAvailable | Error::TimedOut) => return Ok(()),
                 Err(error) => return Err(Failure::core(error, &self.name)),
             };

@@ -1,6 +1,9 @@
 //! What becomes of the calls, while something is read from peers.
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use async_channel::Sender;
 use async_io::Timer;
@@ -28,6 +31,10 @@ pub(super) struct Watch<'a> {
     /// Goes off when enough of them were waited for.
     pub(super) late: Timer,
     pub(super) is_late: bool,
+    /// How long anything is waited for.
+    pub(super) limit: Option<Duration>,
+    /// Goes off when nobody is waited for any more.
+    pub(super) over: Timer,
 }
 
 /// What a watch waits for.
@@ -35,6 +42,7 @@ enum Step {
     Event(Option<Event>),
     News(News),
     Late,
+    Over,
 }
 
 impl Watch<'_> {
@@ -52,7 +60,12 @@ impl Watch<'_> {
                 (&mut self.late).await;
                 Step::Late
             };
-            match future::or(event, future::or(told, timer)).await {
+            let over = async {
+                (&mut self.over).await;
+                Step::Over
+            };
+            let waited = future::or(timer, over);
+            match future::or(event, future::or(told, waited)).await {
                 Step::Event(None) => {
                     return Err(Failure::core(Error::Closed, &self.source.name));
                 }
@@ -62,8 +75,9 @@ impl Watch<'_> {
                     return Err(Failure::forked(length, dir));
                 }
                 Step::Event(Some(_)) => continue,
-                Step::News(news) => self.note(news),
+                Step::News(news) => self.note(news)?,
                 Step::Late => self.note_late(),
+                Step::Over => self.note_over()?,
             }
             if self.is_everybody_here() {
                 self.be_ready();
@@ -100,7 +114,12 @@ impl Watch<'_> {
     }
 
     /// Takes note of what became of a call, and tells what people should know about it.
-    fn note(&mut self, news: News) {
+    fn note(&mut self, news: News) -> Result<()> {
+        if let News::Lost { ended, .. } = &news
+            && let Some(error) = ended.fault_here()
+        {
+            return Err(Failure::core_ref(error, &self.source.name));
+        }
         if let News::Found { address } = &news {
             self.calls
                 .start(self.peers, vec![address.clone()], &self.member);
@@ -129,6 +148,7 @@ impl Watch<'_> {
             ));
         }
         self.source.has_hope.set(self.calls.has_hope());
+        Ok(())
     }
 
     fn tell_lost(&self, news: &News) {
@@ -157,6 +177,21 @@ impl Watch<'_> {
         } else {
             self.be_ready();
         }
+    }
+
+    /// Nobody else is waited for: they were given as long as a block is.
+    fn note_over(&mut self) -> Result<()> {
+        if !self.opened.is_empty() {
+            self.be_ready();
+            return Ok(());
+        }
+        self.calls.blame_silent();
+        Err(Failure::failed(format!(
+            "no peer with the core {} can be reached within {:?}: {}; wait longer with --timeout",
+            self.source.core.key(),
+            self.limit.unwrap_or_default(),
+            self.calls.take_reasons()
+        )))
     }
 
     /// Whether all who were named have answered, and have the core. Behind the first that is found there
