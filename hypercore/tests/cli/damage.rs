@@ -367,10 +367,47 @@ fn advice_about_damage_leads_somewhere() {
 
     std::fs::remove_file(scene.path("log/key")).unwrap();
     std::fs::remove_file(scene.path("log/secret_key")).unwrap();
-    for command in ["info", "audit", "cat", "repair"] {
+    for command in ["info", "audit", "cat", "repair", "verify"] {
         let done = scene.run([command, "log"]);
-        done.fails(3, &["put the file `key` back"]);
+        let done = done.fails(3, &["put the file `key` back"]);
+        assert!(!done.stderr.contains("repair"), "{}", done.stderr);
     }
+}
+
+/// The same of the key of a copy, which nothing else there tells.
+#[cfg(unix)]
+#[test]
+fn a_damaged_key_is_no_advice() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b"]);
+    let (server, address) = scene.serve("log", &[]);
+    let clone = ["clone", KEY, "copy", "--connect", &address];
+    scene.run(clone).ok();
+    let key = scene.path("copy/key");
+    let whole = std::fs::read(&key).unwrap();
+    for (len, words) in [(0, "is missing"), (16, "has 16 bytes instead of 32")] {
+        std::fs::write(&key, &whole[..len]).unwrap();
+        for command in ["info", "verify", "cat", "repair"] {
+            let done = scene.run([command, "copy"]);
+            let done = done.fails(3, &["put the file `key` back"]);
+            assert!(done.stderr.contains(words) || command == "verify");
+            assert!(!done.stderr.contains("`hypercore"), "{}", done.stderr);
+        }
+        // The one who types the key has it.
+        let done = scene.run(clone).fails(3, &[words, "another directory"]);
+        let (_, command) = done.stderr.split_once(", `").unwrap();
+        let (command, _) = command.split_once('`').unwrap();
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", command]).current_dir(scene.path("."));
+        assert!(shell.status().unwrap().success(), "{command}");
+        assert_eq!(std::fs::read(&key).unwrap(), whole);
+        scene.run(clone).ok();
+    }
+    scene.damage("copy/key", 3);
+    let done = scene.run(["repair", "copy", "--connect", &address]);
+    let words = ["the file `key` is damaged", "`hypercore clone KEY OTHERDIR"];
+    done.fails(3, &words);
+    server.stop().ok();
 }
 
 /// What people are told of damage, and what they can do about it.

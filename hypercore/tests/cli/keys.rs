@@ -50,6 +50,38 @@ fn a_key_pair_goes_to_a_file_and_into_a_clone() {
     assert_eq!(scene.run(["cat", "copy"]).ok().text(), "onetwothreefour");
 }
 
+/// It was here, so it is nowhere else.
+#[test]
+fn a_secret_key_that_is_lost() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    scene.run(["keys", "export", "log", "keys"]).ok();
+    for (empty, state) in [(true, "empty"), (false, "gone")] {
+        match empty {
+            true => std::fs::write(scene.path("log/secret_key"), "").unwrap(),
+            false => std::fs::remove_file(scene.path("log/secret_key")).unwrap(),
+        }
+        let state = format!("`secret_key` is {state}");
+        let words = [&state, "`hypercore keys import FILE log`"];
+        scene.run(["append", "log", "two"]).fails(1, &words);
+        scene.run(["serve", "log", "--lines"]).fails(1, &words);
+        scene
+            .run(["keys", "export", "log", "again"])
+            .fails(1, &words);
+        let verified = scene.run(["verify", "log", "--json"]).ok();
+        assert_eq!(verified.json()["ok"], true);
+        let info = scene.run(["info", "log"]).ok();
+        for words in words {
+            assert!(verified.stderr.contains(words), "{}", verified.stderr);
+            assert!(info.text().contains(words), "{}", info.text());
+        }
+    }
+    scene
+        .run(["keys", "import", "keys", "log", "--accept-fork-risk"])
+        .ok();
+    scene.run(["append", "log", "two"]).ok();
+}
+
 /// Its own keys are no news to an original, which goes on as it was.
 #[test]
 fn keys_that_are_there_already() {

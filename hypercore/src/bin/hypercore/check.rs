@@ -2,13 +2,16 @@
 
 use std::ops::ControlFlow;
 
-use hypercore::{Hypercore, Problem, storage::Directory};
+use hypercore::{
+    Hypercore, Problem,
+    storage::{Directory, FileName},
+};
 use serde_json::{Value, json};
 
 use crate::{
     args::{Manners, VerifyArgs},
     commands::require_directory,
-    errors::{Exit, Failure, Result, quoted},
+    errors::{Exit, Failure, Result, how_to_cure, how_to_replace_secret, is_secret_lost},
     output::{Output, blocks, bytes},
 };
 
@@ -27,7 +30,7 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
         json!({
             "file": problem.file.as_str(),
             "index": problem.index,
-            "problem": problem.problem,
+            "problem": bare(problem),
         })
     });
     let (whole, size) = (blocks(found.blocks), bytes(found.bytes));
@@ -54,15 +57,22 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
         fields.push(("unlisted", found.unlisted.into()));
     }
     output.result(&fields, people)?;
+    if is_secret_lost(dir) {
+        output.remark(format_args!(
+            "Nothing can be appended to `{}`: {}",
+            dir.display(),
+            how_to_replace_secret(dir)
+        ));
+    }
     let Some(first) = found.problems.first() else {
         return Ok(());
     };
-    let (shown, quoted) = (dir.display(), quoted(dir));
+    let cure = how_to_cure(first.file == FileName::Key, dir);
     Err(Failure::new(
         Exit::Damaged,
         format!(
-            "the core in `{shown}` is damaged, first {}; `hypercore repair {quoted}` puts right what \
-             can be, and with --connect ADDR:PORT fetches false blocks from a peer",
+            "the core in `{}` is damaged, first {}; {cure}",
+            dir.display(),
             words(first)
         ),
     ))
@@ -70,9 +80,13 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
 
 /// Where a problem is and what, to follow on the words that there is one.
 pub(crate) fn words(problem: &Problem) -> String {
+    format!("{}: {}", problem.file, bare(problem))
+}
+
+/// That it is damage goes without saying.
+fn bare(problem: &Problem) -> &str {
     let words = problem.problem.as_str();
-    let words = words.strip_prefix("the core is damaged: ").unwrap_or(words);
-    format!("{}: {words}", problem.file)
+    words.strip_prefix("the core is damaged: ").unwrap_or(words)
 }
 
 /// Draws how far a check has come. One that looks at everything twice begins anew.

@@ -19,7 +19,7 @@ use crate::{
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, options, refuse_file, tell_recovery},
-    errors::{Exit, Failure, Result, end_of, end_words, quoted, reason},
+    errors::{Exit, Failure, Result, end_of, end_words, is_of_key, quoted, reason},
     identity,
     origin::Origin,
     output::blocks,
@@ -105,6 +105,7 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
                     ),
                 })
             }
+            (error, None) if is_of_key(error) => without_key(args, error),
             _ => Failure::core(error, dir),
         })?;
     tell_recovery(&core, dir);
@@ -122,6 +123,18 @@ async fn open(args: &CloneArgs) -> Result<(Hypercore, Origin)> {
         }));
     }
     Ok((core, origin))
+}
+
+/// The file `key` is not there. Which one it is to be, somebody has typed.
+fn without_key(args: &CloneArgs, error: &Error) -> Failure {
+    let (dir, key) = (args.dir.as_path(), args.key);
+    let bytes = key.as_bytes().iter();
+    let bytes: String = bytes.map(|byte| format!(r"\{byte:03o}")).collect();
+    Failure::core_ref(error, dir).and(&format!(
+        "if these are blocks of {key}, `printf '{bytes}' > {}` writes it; or clone into another \
+         directory",
+        quoted(&dir.join("key"))
+    ))
 }
 
 /// What a job waits for.

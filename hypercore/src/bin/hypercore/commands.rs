@@ -14,7 +14,7 @@ use crate::{
         AppendArgs, AuditArgs, ClearArgs, CreateArgs, DEFAULT_BLOCK_SIZE, InfoArgs, Manners,
         SeekArgs, parse_key,
     },
-    errors::{Exit, Failure, Result, quoted, reason, why},
+    errors::{Exit, Failure, Result, how_to_replace_secret, is_secret_lost, quoted, reason, why},
     input::{self, Batches},
     origin::Origin,
     output::{Output, blocks, bytes, complain},
@@ -354,6 +354,7 @@ pub(crate) async fn info(args: InfoArgs, manners: &Manners) -> Result<()> {
         None if writable => "yes".into(),
         None => match core.check_writable() {
             Err(error) if core.is_original() => format!("no: {error}"),
+            _ if is_secret_lost(&args.dir) => format!("no: {}", how_to_replace_secret(&args.dir)),
             _ => "no, the secret key is not here".into(),
         },
     };

@@ -10,6 +10,10 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 pub(crate) const NO_REMEDY: &str = "nothing can join the two again: whoever writes it makes a new \
     core, and gives its readers the new key";
 
+/// What there is to do about a public key that is not there.
+const KEY_CURE: &str =
+    "put the file `key` back from a backup: it has the 32 bytes of the public key";
+
 /// How a command ended, if not well. The numbers are what scripts see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -88,18 +92,42 @@ impl Failure {
     /// What the library said when the core in `dir` was to be repaired.
     pub(crate) fn repair(error: Error, dir: &Path) -> Self {
         match error.cause() {
-            Error::Corrupt(Corruption::KeyMissing) => Self::core(error, dir),
+            cause if is_of_key(cause) => Self::without_key(dir),
+            // The secret key would show whether the public one is true.
+            Error::Corrupt(Corruption::Signature { .. }) if !has_secret(dir) => Self::new(
+                Exit::Damaged,
+                format!(
+                    "the core in `{}` cannot be repaired: {}, which may also be because the file `key` \
+                     is damaged; put that back from a backup, or make another copy of what peers have \
+                     with `hypercore clone KEY OTHERDIR --connect ADDR:PORT`",
+                    dir.display(),
+                    damage(error.cause()),
+                ),
+            ),
             cause if cause.is_corruption() || matches!(cause, Error::Merkle(_)) => Self::new(
                 Exit::Damaged,
                 format!(
                     "the core in `{}` cannot be repaired: {}; {}",
                     dir.display(),
                     damage(cause),
-                    how_to_replace(dir)
+                    how_to_replace(dir),
                 ),
             ),
             _ => Self::core(error, dir),
         }
+    }
+
+    /// The file `key` in `dir` is not whole, and nothing else says what is to be in it.
+    fn without_key(dir: &Path) -> Self {
+        let damage = match size(dir, "key") {
+            Some(len @ 1..32) => format!("the file `key` has {len} bytes instead of 32"),
+            _ => damage(&Error::Corrupt(Corruption::KeyMissing)),
+        };
+        let words = format!(
+            "the core in `{}` is damaged: {damage}; {KEY_CURE}",
+            dir.display()
+        );
+        Self::new(Exit::Damaged, words)
     }
 
     /// What the library said about the core in `dir`.
@@ -114,8 +142,8 @@ impl Failure {
     }
 
     /// The one table of messages.
-    fn sentence(error: &Error, dir: &Path) -> Self {
-        let (dir, quoted) = (dir.display(), quoted(dir));
+    fn sentence(error: &Error, place: &Path) -> Self {
+        let (dir, quoted) = (place.display(), quoted(place));
         match error {
             error if error.is_locked() => Self::new(
                 Exit::Locked,
@@ -134,6 +162,10 @@ impl Failure {
             Error::OtherCore { stored, requested } => Self::failed(format!(
                 "`{dir}` holds another core: its key is {stored}, not {requested}; choose another \
                  directory"
+            )),
+            Error::NotWritable if is_secret_lost(place) => Self::failed(format!(
+                "the core in `{dir}` is read-only now: {}",
+                how_to_replace_secret(place)
             )),
             Error::NotWritable => Self::failed(format!(
                 "the core in `{dir}` is read-only: its secret key is not there; append where the \
@@ -172,21 +204,16 @@ impl Failure {
                 reason(source),
                 advice(source)
             )),
-            Error::Corrupt(Corruption::KeyMissing) => Self::new(
-                Exit::Damaged,
-                format!(
-                    "the core in `{dir}` is damaged: {}; put the file `key` back from a backup: it \
-                     has the 32 bytes of the public key",
-                    damage(error)
-                ),
-            ),
+            Error::Corrupt(Corruption::KeyMissing) => Self::without_key(place),
+            // The public key is the half of a secret one.
+            error if is_of_key(error) && !has_secret(place) => Self::without_key(place),
             // Nodes and signatures that come from our own files and make no tree are damage, too.
             error if error.is_corruption() || matches!(error, Error::Merkle(_)) => Self::new(
                 Exit::Damaged,
                 format!(
-                    "the core in `{dir}` is damaged: {}; `hypercore repair {quoted}` puts right what \
-                     can be, and with --connect ADDR:PORT fetches false blocks from a peer",
-                    damage(error)
+                    "the core in `{dir}` is damaged: {}; {}",
+                    damage(error),
+                    how_to_cure(false, place)
                 ),
             ),
             error => Self::failed(format!("the core in `{dir}`: {error}")),
@@ -205,6 +232,54 @@ fn damage(error: &Error) -> String {
     let words = error.to_string();
     let inner = words.strip_prefix("the core is damaged: ");
     inner.map_or_else(|| words.clone(), str::to_owned)
+}
+
+/// Whether an error is that the public key is not there, or not all of it.
+pub(crate) fn is_of_key(error: &Error) -> bool {
+    use storage::{Error::Corrupt, FileName::Key};
+    matches!(
+        error.cause(),
+        Error::Corrupt(Corruption::KeyMissing) | Error::Storage(Corrupt { file: Key, .. })
+    )
+}
+
+/// What there is to do about damage in `dir`, which `is_of_key`, or is not.
+pub(crate) fn how_to_cure(is_of_key: bool, dir: &Path) -> String {
+    if is_of_key && !has_secret(dir) {
+        return KEY_CURE.into();
+    }
+    format!(
+        "`hypercore repair {}` puts right what can be, and with --connect ADDR:PORT fetches false \
+         blocks from a peer",
+        quoted(dir)
+    )
+}
+
+fn size(dir: &Path, file: &str) -> Option<u64> {
+    let metadata = fs::metadata(dir.join(file)).ok();
+    metadata.map(|metadata| metadata.len())
+}
+
+fn has_secret(dir: &Path) -> bool {
+    size(dir, "secret_key").is_some_and(|len| len > 0)
+}
+
+/// Whether the core in `dir` was written there, or where its files come from, and cannot be any more.
+pub(crate) fn is_secret_lost(dir: &Path) -> bool {
+    !has_secret(dir) && size(dir, "fork-guard").is_some_and(|len| len > 0)
+}
+
+/// To follow on the words that nothing can be appended in `dir`.
+pub(crate) fn how_to_replace_secret(dir: &Path) -> String {
+    let state = match size(dir, "secret_key") {
+        Some(_) => "empty",
+        None => "gone",
+    };
+    format!(
+        "blocks were signed in it, and the file `secret_key` is {state}; put that back from a backup, or \
+         with `hypercore keys import FILE {}` the key pair that `hypercore keys export` wrote",
+        quoted(dir)
+    )
 }
 
 /// Where a core comes from that cannot be repaired in `dir`.

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::{
     args::{Format, Manners},
     commands::{close, open, options},
-    errors::{Exit, Failure, NO_REMEDY, Result, quoted, reason, why},
+    errors::{Exit, Failure, NO_REMEDY, Result, is_secret_lost, quoted, reason, why},
     output::{Output, blocks},
 };
 
@@ -120,6 +120,9 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
         ));
     }
     // That of a damaged one is worth the more.
+    if !is_original && is_secret_lost(dir) {
+        return Err(Failure::core(Error::NotWritable, dir));
+    }
     if !is_original {
         return Err(Failure::failed(format!(
             "the core in `{}` is read-only: its secret key is not there; export it where the core \
@@ -208,6 +211,10 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
         options = options.signed_elsewhere(length);
     }
     let core = options.open(dir).await.map_err(failed)?;
+    if args.accept_fork_risk && matches!(core.append_lock(), Some(AppendLock::Copied)) {
+        // Where the secret key was lost, the new file looks like that of a copy.
+        core.accept_fork_risk().await.map_err(failed)?;
+    }
     close(&core, dir).await?;
     let (here, shown) = (core.length(), dir.display());
     let mut output = Output::new(&args.format, manners);
