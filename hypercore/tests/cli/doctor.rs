@@ -131,7 +131,7 @@ fn something_else_that_listens() {
     });
     let done = scene.run(["doctor", KEY, "--connect", &address, "--json"]);
     check(&done, "handshake", false);
-    done.fails(1, &["`handshake`", "something else"]);
+    done.fails(1, &["`handshake`", "something else", "as many peers as"]);
 }
 
 #[test]

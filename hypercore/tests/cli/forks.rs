@@ -94,6 +94,37 @@ fn a_directory_that_was_put_back_in_place_takes_no_appends() {
         .fails(1, &["2 blocks were signed", "1 of them"]);
 }
 
+/// It may have been done here, or there.
+#[test]
+fn a_server_hears_of_what_was_appended_elsewhere() {
+    let scene = Scene::new();
+    scene.core("log", &["a"]);
+    copy(&scene, "log", "other");
+    scene.run(["resume", "other", "--accept-fork-risk"]).ok();
+    scene.run(["append", "other", "b"]).ok();
+    let (other, address) = scene.serve("other", &[]);
+    let clone = |address| ["clone", KEY, "reader", "--connect", address];
+    scene.run(clone(&address)).ok();
+    other.stop().ok();
+    let (server, address) = scene.serve("log", &[]);
+    let reader = scene.start(clone(&address).iter().chain(&["--live"]));
+    assert_eq!(server.event("behind")["theirs"], 2);
+    let told = loop {
+        let told = server.complaint();
+        if told.contains("A peer has 2 blocks") {
+            break told;
+        }
+    };
+    for words in [
+        "or a copy of it was appended to",
+        "`hypercore resume log --from",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    reader.stop().ok();
+    server.stop().ok();
+}
+
 #[test]
 fn two_histories_end_a_clone_with_a_proof() {
     let scene = Scene::new();

@@ -155,7 +155,11 @@ fn so_many_peers_and_no_more() {
     let clone = |dir: &str| scene.run(["clone", KEY, dir, "--connect", &address]);
     let held = TcpStream::connect(&address).unwrap();
     clone("refused").fails(1, &[&address]);
-    assert!(server.complaint().contains("was refused"));
+    let told = server.complaint();
+    assert!(
+        told.contains("was refused: 1 peer is connected already"),
+        "{told}"
+    );
     drop(held);
     // The server notices the end in its own time.
     let tries = (0..100).map(|index| clone(&format!("copy{index}")).code);

@@ -292,9 +292,9 @@ fn follow_does_not_wait_for_what_is_rotten() {
         scene.damage(format!("{dir}/data"), offset);
         let block_words = format!("block {block} of the core in `{dir}` is damaged");
         let cure = format!("`hypercore repair {dir} --connect ADDR:PORT`");
-        scene
-            .run(["cat", dir, "--follow", "--start", block])
-            .fails(3, &[&block_words, &cure]);
+        let done = scene.run(["cat", dir, "--follow", "--start", block]);
+        let told = done.fails(3, &[&block_words, &cure]).stderr;
+        assert!(!told.contains("waiting"), "{told}");
         scene.damage(format!("{dir}/data"), offset);
     }
     clone.stop().ok();

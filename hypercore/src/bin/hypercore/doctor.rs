@@ -299,7 +299,9 @@ fn advice(step: &str) -> &'static str {
             "check that `hypercore serve` or `hypercore share` runs there, listens on an address that others can \
              reach (--listen 0.0.0.0:PORT), and that no firewall is in the way"
         }
-        "handshake" => "something else may be listening on that port",
+        "handshake" => {
+            "something else may be listening on that port, or it has as many peers as it takes"
+        }
         "capability" => "check the key: the peer has another core, or does not let you in",
         _ => "the connection works; another peer may have the blocks",
     }

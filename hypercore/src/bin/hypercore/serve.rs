@@ -11,14 +11,15 @@ use std::{
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
 use hypercore::{
-    Admission, AdmissionLimits, Error, Event, Hypercore, PublicKey, ReplicateOptions, Role,
+    Admission, AdmissionLimits, Error, Event, Hypercore, NotAdmitted, PublicKey, ReplicateOptions,
+    Role,
     wire::{Budget, Limits, StaticKeyPair},
 };
 
 use crate::{
     args::{Manners, ServeArgs},
     commands::{append_batch, close, open_to_append, require_writable},
-    errors::{Failure, NO_REMEDY, Result, end_words, reason},
+    errors::{Failure, NO_REMEDY, Result, end_words, quoted, reason},
     http, identity, input,
     net::{self, Listener},
     output::{Output, blocks, complain},
@@ -203,7 +204,10 @@ impl Service {
             accept(&listener, &door, &peers, &refusals, connections.member()),
             future::or(
                 append,
-                future::or(report(&core, &peers, output), future::or(status, page)),
+                future::or(
+                    report(&core, &dir, &peers, output),
+                    future::or(status, page),
+                ),
             ),
         );
         let ended = future::or(stop, work).await;
@@ -305,6 +309,10 @@ async fn accept(
         let admitted = match door.admission.admit(address.ip(), Instant::now()) {
             Ok(admitted) => admitted,
             Err(reason) => {
+                let reason = match reason {
+                    NotAdmitted::Full { max: 1 } => "1 peer is connected already".to_owned(),
+                    reason => reason.to_string(),
+                };
                 refusals.tell(format_args!("{address} was refused: {reason}"));
                 continue;
             }
@@ -371,7 +379,7 @@ async fn append_lines(core: &Hypercore, dir: &Path, wanted: bool) -> Result<()> 
 }
 
 /// Tells what happens.
-async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<()> {
+async fn report(core: &Hypercore, dir: &Path, peers: &Peers, output: &mut Output) -> Result<()> {
     let mut events = core.events();
     let mut has_missed = false;
     loop {
@@ -396,9 +404,11 @@ async fn report(core: &Hypercore, peers: &Peers, output: &mut Output) -> Result<
                     &[("ours", ours.into()), ("theirs", theirs.into())],
                 )?;
                 output.remark(format_args!(
-                    "A peer has {} of this core, and {ours} are here: it was restored from an old \
-                     copy, and nothing can be appended",
-                    blocks(theirs)
+                    "A peer has {} of this core, and {ours} are here: either this was restored from \
+                     an old copy, or a copy of it was appended to; nothing can be appended before \
+                     `hypercore resume {} --from ADDR:PORT` has fetched the rest from a peer",
+                    blocks(theirs),
+                    quoted(dir)
                 ));
             }
             Event::Forked { length } => {

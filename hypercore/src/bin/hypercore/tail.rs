@@ -72,18 +72,18 @@ async fn write_all(args: &CatArgs, manners: &Manners, output: &mut RawOutput) ->
             if !output.flush().await? {
                 return Ok(());
             }
-            if index < log.head.length && !told && !manners.quiet {
-                told = true;
-                complain(format_args!(
-                    "block {index} of {} is not stored in `{}` yet; waiting for it",
-                    blocks(log.head.length),
-                    dir.display()
-                ));
-            }
             if since.elapsed() >= PATIENCE {
                 if log.is_rotten(index).map_err(|error| failure(error, dir))? {
                     output.flush().await?;
                     return Err(rotten(index, dir));
+                }
+                if index < log.head.length && !told && !manners.quiet {
+                    told = true;
+                    complain(format_args!(
+                        "block {index} of {} is not stored in `{}` yet; waiting for it",
+                        blocks(log.head.length),
+                        dir.display()
+                    ));
                 }
                 since = Instant::now();
             }
