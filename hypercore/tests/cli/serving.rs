@@ -92,6 +92,33 @@ fn signals() {
     append.end_open().fails(6, &["interrupted"]);
 }
 
+/// It is told in words, and once, whoever asks for it and whatever else is to be said.
+#[test]
+fn a_damaged_block_is_told_once() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b", "c"]);
+    scene.damage("log/data", 1);
+    for flags in [&[][..], &["-q"]] {
+        let (server, address) = scene.serve("log", flags);
+        for _ in 0..2 {
+            let get = ["get", KEY, "1", "--connect", &address];
+            scene.run(get).fails(6, &["no connected peer"]);
+        }
+        let done = server.stop().ok();
+        let told = done.stderr.lines().filter(|line| line.contains("damaged"));
+        let told: Vec<_> = told.collect();
+        assert_eq!(told.len(), 1, "{}", done.stderr);
+        for words in [
+            "error: the core in `log`",
+            "block 1",
+            "`hypercore repair log`",
+        ] {
+            assert!(told[0].contains(words), "{told:?}");
+        }
+        assert!(flags.is_empty() || done.stderr.lines().count() == 1);
+    }
+}
+
 /// As many files as the system lets a process have are not all for those who call.
 #[cfg(target_os = "linux")]
 #[test]

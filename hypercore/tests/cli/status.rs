@@ -110,6 +110,24 @@ fn watching_ends_with_the_process() {
     scene.run(["peers", "log"]).ok();
 }
 
+/// `info` says to ask with `stats`.
+#[test]
+fn who_answers_no_questions() {
+    let scene = Scene::new();
+    scene.core("log", &["one"]);
+    let mut append = scene.start(["append", "log", "--lines", "--progress-json"]);
+    append.say("two\n");
+    append.event("ack");
+    scene
+        .run(["info", "log"])
+        .fails(5, &["hypercore stats log"]);
+    for command in ["stats", "peers"] {
+        let words = ["`log`", "in use", "answers no questions"];
+        scene.run([command, "log"]).fails(5, &words);
+    }
+    append.end().ok();
+}
+
 #[test]
 fn a_directory_is_asked_for() {
     let scene = Scene::new();

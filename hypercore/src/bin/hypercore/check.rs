@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     args::{Manners, VerifyArgs},
     commands::require_directory,
-    errors::{Exit, Failure, Result, how_to_cure, how_to_replace_secret, is_secret_lost},
+    errors::{Exit, Failure, Result, bare, how_to_cure, how_to_replace_secret, is_secret_lost},
     output::{Output, blocks, bytes},
 };
 
@@ -30,7 +30,7 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
         json!({
             "file": problem.file.as_str(),
             "index": problem.index,
-            "problem": bare(problem),
+            "problem": bare(&problem.problem),
         })
     });
     let (whole, size) = (blocks(found.blocks), bytes(found.bytes));
@@ -80,13 +80,7 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
 
 /// Where a problem is and what, to follow on the words that there is one.
 pub(crate) fn words(problem: &Problem) -> String {
-    format!("{}: {}", problem.file, bare(problem))
-}
-
-/// That it is damage goes without saying.
-fn bare(problem: &Problem) -> &str {
-    let words = problem.problem.as_str();
-    words.strip_prefix("the core is damaged: ").unwrap_or(words)
+    format!("{}: {}", problem.file, bare(&problem.problem))
 }
 
 /// Draws how far a check has come. One that looks at everything twice begins anew.

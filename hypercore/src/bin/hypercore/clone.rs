@@ -16,6 +16,7 @@ use self::{
     wanted::Wanted,
 };
 use crate::{
+    alarm,
     args::{CloneArgs, Manners},
     calls::{Again, Calls, News},
     commands::{close, options, refuse_file, tell_recovery},
@@ -44,6 +45,8 @@ pub(crate) async fn download<F: Future<Output = Result<()>>>(
     let signals = Signals::catch().map_err(|error| Failure::failed(error.to_string()))?;
     let identity = identity::load(args.identity.path.as_deref())?;
     let (core, origin) = open(&args).await?;
+    // What is here goes to peers, too.
+    alarm::watch_over(&args.dir);
     let mut job = Job::new(core, identity, args, manners);
     let tasks = Gathering::default();
     let stop = async {

@@ -229,9 +229,12 @@ impl fmt::Display for Failure {
 
 /// What is damaged, to follow on the words that something is.
 fn damage(error: &Error) -> String {
-    let words = error.to_string();
-    let inner = words.strip_prefix("the core is damaged: ");
-    inner.map_or_else(|| words.clone(), str::to_owned)
+    bare(&error.to_string()).to_owned()
+}
+
+/// What is damaged, of the words that the library has for it.
+pub(crate) fn bare(words: &str) -> &str {
+    words.strip_prefix("the core is damaged: ").unwrap_or(words)
 }
 
 /// Whether an error is that the public key is not there, or not all of it.

@@ -7,6 +7,7 @@
 // They panic where standard error cannot be written to; see `output::complain`.
 #![warn(clippy::print_stderr)]
 
+mod alarm;
 mod args;
 mod calls;
 mod check;
@@ -39,6 +40,12 @@ mod tail;
 
 use args::{Cli, Command, Manners};
 use errors::Result;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, filter_fn},
+    layer::{Layer, SubscriberExt},
+    util::SubscriberInitExt,
+};
 
 fn main() {
     let cli = args::parse();
@@ -122,11 +129,15 @@ fn start_logging(manners: &Manners) {
         2 => "hypercore=debug,info",
         _ => "trace",
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+    let is_verbose = manners.verbose > 0;
+    let is_shown = filter_fn(move |line| is_verbose || !alarm::is_told(line));
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(|| output::LogOutput)
         .with_ansi(output::has_colours())
         // That a line was not written would be told on standard error, and panic there.
         .log_internal_errors(false)
-        .init();
+        .with_filter(is_shown)
+        .with_filter(EnvFilter::new(level));
+    let alarm = alarm::Alarm::default().with_filter(LevelFilter::ERROR);
+    tracing_subscriber::registry().with(log).with(alarm).init();
 }

@@ -211,11 +211,19 @@ pub(crate) fn complain(text: impl Display) {
     }
 }
 
+/// An error that is no reason to end, also to whoever wants to hear of nothing else.
+pub(crate) fn alarm(text: impl Display) {
+    remarks::say(line_of(&error_prefix(), text));
+}
+
+fn error_prefix() -> String {
+    let style = error_style();
+    format!("{style}error:{style:#} ")
+}
+
 /// Says the last words on standard error: why the command failed, if it did.
 pub(crate) fn finish_remarks(failure: Option<&Failure>) {
-    let style = error_style();
-    let prefix = format!("{style}error:{style:#} ");
-    remarks::finish(failure.map(|failure| line_of(&prefix, failure)));
+    remarks::finish(failure.map(|failure| line_of(&error_prefix(), failure)));
 }
 
 fn line_of(prefix: &str, text: impl Display) -> String {

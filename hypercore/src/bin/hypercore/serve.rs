@@ -17,6 +17,7 @@ use hypercore::{
 };
 
 use crate::{
+    alarm,
     args::{Manners, ServeArgs},
     commands::{append_batch, close, open_to_append, require_writable},
     errors::{Failure, NO_REMEDY, Result, end_words, quoted, reason},
@@ -185,6 +186,7 @@ impl Service {
         };
         let identity = identity.map_err(|error| Failure::failed(error.to_string()))?;
         output.write_beside();
+        alarm::watch_over(&dir);
         let peers = Peers::new(&core, Some(identity));
         let refusals = Refusals::new(output.is_quiet());
         let connections = Gathering::default();

@@ -8,19 +8,23 @@
 
 use std::{
     convert::Infallible,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::Args;
 use futures_lite::future;
-use hypercore::{Goal, Hypercore};
+use hypercore::{
+    Goal, Hypercore,
+    storage::{Directory, FileName, Storage},
+};
 use serde_json::{Value, json};
 
 use crate::{
     args::{Format, Manners},
     commands::require_directory,
-    errors::{Failure, Result, quoted},
+    errors::{Exit, Failure, Result, quoted},
     output::{Output, blocks, bytes, is_deserted},
     peers::Peers,
 };
@@ -117,11 +121,28 @@ fn ask(whom: &Whom, manners: &Manners, tell: fn(&mut Output, &Change) -> Result<
 }
 
 fn not_running(dir: &Path) -> Failure {
+    let is_in_use = is_in_use(dir);
     let (dir, quoted) = (dir.display(), quoted(dir));
+    if is_in_use {
+        return Failure::new(
+            Exit::Locked,
+            format!(
+                "the core in `{dir}` is in use by a process that answers no questions, as `hypercore \
+                 append` is, or one of another user; wait until it ends, or stop it"
+            ),
+        );
+    }
     Failure::failed(format!(
         "nothing is known of a running `hypercore serve`, `clone`, `share` or `receive` that has \
          the core in `{dir}` open; start one, or see with `hypercore info {quoted}` what is stored"
     ))
+}
+
+/// Whether somebody has the core in `dir` open. This one has it for a moment then, as `hypercore info` does.
+fn is_in_use(dir: &Path) -> bool {
+    let file = Directory::new(dir).open(FileName::Bitfield);
+    let locked = file.and_then(|file| file.lock());
+    locked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// How long a process may take to say something: twice as long as it does.

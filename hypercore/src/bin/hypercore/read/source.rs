@@ -21,6 +21,7 @@ use hypercore::{
 
 use self::watch::Watch;
 use crate::{
+    alarm,
     args::{Identity, Manners, parse_key},
     calls::{Again, Calls},
     commands::{close, open},
@@ -173,6 +174,9 @@ impl Source {
             let words = format!("interrupted before all of `{name}` was read; run it again");
             Err(Failure::new(Exit::Incomplete, words))
         };
+        if !self.in_memory {
+            alarm::watch_over(&self.name);
+        }
         let peers = Peers::new(
             &self.core,
             self.identity.as_ref().map(StaticKeyPair::duplicate),
