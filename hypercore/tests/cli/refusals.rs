@@ -72,7 +72,51 @@ fn a_word_too_many() {
     }
     scene
         .run(["serve", "log", "--allow", KEY, "extra"])
-        .fails(2, &["invalid value 'extra'", "a key is"]);
+        .fails(2, &["invalid value 'extra' for '--allow <KEY>", "a key is"]);
+    let done = scene.run(["clone", KEY, "copy", "--connect", "127.0.0.1:9", "extra"]);
+    done.fails(2, &["invalid value 'extra' for '--connect <ADDR:PORT>"]);
+}
+
+/// What is not there has its reason.
+#[test]
+fn ranges_that_are_none() {
+    let scene = Scene::new();
+    scene.core("log", &["a", "b", "c"]);
+    let turned = "that ends before it begins";
+    let no_block = "there is no block 5: the core in `log` has 3 blocks";
+    let beyond = "blocks 1..9 do not lie within the core in `log`, which has 3 blocks";
+    for (args, words) in [
+        (&["clear", "log", "2", "1"][..], turned),
+        (&["clear", "log", "5"], no_block),
+        (&["clear", "log", "1", "9"], beyond),
+        (&["cat", "log", "--start", "2", "--end", "1"], turned),
+        (&["cat", "log", "--start", "5"], no_block),
+        (&["cat", "log", "--start", "1", "--end", "9"], beyond),
+        (&["log", "log", "--start", "2", "--end", "1"], turned),
+        (&["log", "log", "--start", "5"], no_block),
+        (&["log", "log", "--start", "1", "--end", "9"], beyond),
+        (
+            &["cat", "log", "--bytes", "100.."],
+            "there is no byte 100: the core in `log` has 3 bytes",
+        ),
+    ] {
+        scene.run(args).fails(1, &[words]);
+    }
+    let turned = scene.run(["cat", "log", "--bytes", "2..1"]);
+    turned.fails(2, &["2..1 ends before it begins"]);
+    for command in ["cat", "log"] {
+        let at_end = scene.run([command, "log", "--start", "3"]).ok();
+        assert_eq!(at_end.text(), "");
+    }
+}
+
+/// What is for people is read line by line.
+#[cfg(unix)]
+#[test]
+fn a_name_is_no_line() {
+    let scene = Scene::new();
+    let done = scene.run(["create", "odd\nname"]).ok();
+    assert!(done.text().starts_with("Created a core in `odd\\nname`.\n"));
 }
 
 #[test]

@@ -252,6 +252,11 @@ fn seek() {
     }
     let told = scene.run(["seek", "log", "4"]).ok();
     assert_eq!(told.text(), "Byte 4 is byte 1 of block 2.\n");
+    let told = scene.run(["seek", "log", "5"]).ok();
+    assert_eq!(
+        told.text(),
+        "Byte 5 is the end: the core has 3 blocks, 5 bytes.\n"
+    );
     scene
         .run(["seek", "log", "6"])
         .fails(1, &["no byte 6", "`log`", "5 bytes"]);
@@ -307,7 +312,7 @@ fn audit() {
     let before = scene.files("log");
     let audit = scene
         .run(["audit", "log", "--json"])
-        .fails(3, &["`log`", "1 do not match"]);
+        .fails(3, &["`log`", "damaged: block 1 does not match its hash;"]);
     assert_eq!(audit.json(), json!({"valid": 2, "invalid": 1}));
     scene
         .run(["get", "log", "1"])

@@ -61,26 +61,39 @@ pub(crate) fn parse() -> Cli {
     })
 }
 
-/// `error`, unless it is about what comes after an option that nobody gave: then one that says that there
-/// is a word too many.
-fn without_more(error: clap::Error) -> clap::Error {
+/// `error`, unless it is about what comes after an option: then one that names that, or if nobody gave it,
+/// says that there is a word too many.
+fn without_more(mut error: clap::Error) -> clap::Error {
     let is_more = matches!(
         error.get(ContextKind::InvalidArg),
         Some(ContextValue::String(name)) if name == "[MORE]..."
     );
-    let options = ["--connect", "--from", "--allow"];
-    let is_given = env::args_os().any(|word| {
+    if !is_more {
+        return error;
+    }
+    let options = [
+        ("--connect", "--connect <ADDR:PORT>..."),
+        ("--from", "--from <ADDR:PORT>..."),
+        ("--allow", "--allow <KEY>..."),
+    ];
+    let given = env::args_os().find_map(|word| {
         let word = word.to_string_lossy();
-        options.iter().any(|option| word.starts_with(option))
+        let mut options = options.iter();
+        options.find(|(option, _)| word.starts_with(option))
     });
+    if let Some((_, shown)) = given {
+        let shown = ContextValue::String((*shown).to_owned());
+        error.insert(ContextKind::InvalidArg, shown);
+        return error;
+    }
     match error.get(ContextKind::InvalidValue) {
-        Some(word) if is_more && !is_given => {
+        Some(word) => {
             let command = Cli::command();
             let mut other = clap::Error::new(ErrorKind::UnknownArgument).with_cmd(&command);
             other.insert(ContextKind::InvalidArg, word.clone());
             other
         }
-        _ => error,
+        None => error,
     }
 }
 
@@ -525,6 +538,7 @@ fn parse_range(text: &str) -> Result<Range<u64>, String> {
         .ok_or("a range is A..B, for example 0..10")?;
     match (number(start, 0), number(end, u64::MAX)) {
         (Ok(start), Ok(end)) if start < end => Ok(start..end),
+        (Ok(start), Ok(end)) if start > end => Err(format!("{start}..{end} ends before it begins")),
         (Ok(start), Ok(end)) => Err(format!("{start}..{end} is empty")),
         _ => Err("a range is A..B with numbers, for example 0..10".into()),
     }

@@ -2,6 +2,7 @@
 
 use std::{
     env, fs, io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Once,
 };
@@ -17,7 +18,7 @@ use crate::{
     errors::{Exit, Failure, Result, how_to_replace_secret, is_secret_lost, quoted, reason, why},
     input::{self, Batches},
     origin::Origin,
-    output::{Output, blocks, bytes, complain},
+    output::{Output, blocks, bytes, complain, on_one_line},
     signals::Signals,
 };
 
@@ -189,7 +190,7 @@ pub(crate) async fn create(args: CreateArgs, manners: &Manners) -> Result<()> {
         ],
         format_args!(
             "Created a core in `{}`.\nkey  {}",
-            dir.display(),
+            on_one_line(dir.display()),
             core.key()
         ),
     )
@@ -413,11 +414,32 @@ pub(crate) async fn seek(args: SeekArgs, manners: &Manners) -> Result<()> {
             ("index", position.index.into()),
             ("offset", position.offset.into()),
         ],
-        format_args!(
-            "Byte {offset} is byte {} of block {}.",
-            position.offset, position.index
-        ),
+        if offset == core.byte_length() {
+            format!(
+                "Byte {offset} is the end: the core has {}, {}.",
+                blocks(core.length()),
+                bytes(offset)
+            )
+        } else {
+            format!(
+                "Byte {offset} is byte {} of block {}.",
+                position.offset, position.index
+            )
+        },
     )
+}
+
+/// Why the core in `dir`, with so many blocks, does not have all of `range`.
+pub(crate) fn outside(range: &Range<u64>, length: u64, dir: &Path) -> Failure {
+    let Range { start, end } = range;
+    let (dir, all) = (dir.display(), blocks(length));
+    Failure::failed(if start > end {
+        format!("there are no blocks {start}..{end}: that ends before it begins")
+    } else if end - start <= 1 {
+        format!("there is no block {start}: the core in `{dir}` has {all}, counted from 0")
+    } else {
+        format!("blocks {start}..{end} do not lie within the core in `{dir}`, which has {all}")
+    })
 }
 
 // ---- looking after what is stored -------------------------------------------------------------
@@ -436,11 +458,7 @@ pub(crate) async fn clear(args: ClearArgs, manners: &Manners) -> Result<()> {
     let cleared = core.clear(start..end).await;
     let closed = close(&core, &dir).await;
     let downloaded = cleared.map_err(|error| match error {
-        Error::BadRange { length, .. } => Failure::failed(format!(
-            "blocks {start}..{end} do not lie within the core in `{}`, which has {}",
-            dir.display(),
-            blocks(length)
-        )),
+        Error::BadRange { length, .. } => outside(&(start..end), length, &dir),
         error => Failure::core(error, &dir),
     })?;
     closed?;
@@ -485,12 +503,15 @@ pub(crate) async fn audit(args: AuditArgs, manners: &Manners) -> Result<()> {
     )?;
     let first = audit.invalid.iter().take(10).map(ToString::to_string);
     let first = first.collect::<Vec<_>>().join(", ");
-    let more = if invalid > 10 { ", and more" } else { "" };
+    let words = match invalid {
+        1 => format!("block {first} does not match its hash"),
+        2..=10 => format!("blocks {first} do not match their hashes"),
+        _ => format!("blocks {first}, and more do not match their hashes"),
+    };
     Err(Failure::new(
         Exit::Damaged,
         format!(
-            "the core in `{}` is damaged: {first}{more} do not match their hashes; `hypercore \
-             repair {}` drops such blocks, and with --connect ADDR:PORT fetches them again",
+            "the core in `{}` is damaged: {words}; `hypercore repair {}` drops such blocks, and with --connect ADDR:PORT fetches them again",
             dir.display(),
             quoted(dir)
         ),

@@ -377,7 +377,9 @@ pub(crate) fn end_words(reason: &str) -> String {
     let number = reason.rsplit_once(" (os error ");
     let number = number.and_then(|(_, number)| number.strip_suffix(')')?.parse().ok());
     match number.map(io::Error::from_raw_os_error) {
-        Some(error) => end_of(&Error::Transport(error)),
+        Some(error) if is_cut(error.kind()) => end_of(&Error::Transport(error)),
+        // It may be of a file.
+        Some(_) => plain(reason).to_owned(),
         None if reason == wire::Error::UnexpectedEnd.to_string() => {
             end_of(&Error::Wire(wire::Error::UnexpectedEnd))
         }
@@ -438,6 +440,9 @@ mod tests {
         assert_eq!(end_words(reset), "the connection was cut off");
         let down = "the connection failed: Host is down (os error 112)";
         assert_eq!(end_words(down), "the connection failed: Host is down");
+        let full =
+            "could not write the file `data` at byte 0: No space left on device (os error 28)";
+        assert_eq!(end_words(full), plain(full));
         let closed = "the connection was closed";
         assert_eq!(end_words(closed), closed);
     }

@@ -24,7 +24,7 @@ use crate::{
     args::{Format, Manners},
     commands::{close, open, options},
     errors::{Exit, Failure, NO_REMEDY, Result, is_secret_lost, quoted, reason, why},
-    output::{Output, blocks},
+    output::{Output, blocks, on_one_line},
 };
 
 /// No file of keys is larger.
@@ -169,7 +169,7 @@ async fn export(args: &ExportArgs, manners: &Manners) -> Result<()> {
             ("file", shown.to_string().into()),
             ("length", length.into()),
         ],
-        format_args!("Wrote the key pair of {key} to `{shown}`."),
+        format_args!("Wrote the key pair of {key} to `{}`.", on_one_line(shown)),
     )?;
     output.remark("Whoever reads that file can append to the log. Keep it where nobody else does.");
     Ok(())
@@ -226,7 +226,8 @@ async fn import(args: &ImportArgs, manners: &Manners) -> Result<()> {
             ("locked", (!args.accept_fork_risk).into()),
         ],
         format_args!(
-            "The key pair of {key} is in `{shown}`, with {}.",
+            "The key pair of {key} is in `{}`, with {}.",
+            on_one_line(&shown),
             blocks(here)
         ),
     )?;

@@ -8,9 +8,9 @@ use hypercore::{Error, Hypercore, merkle::Node};
 
 use crate::{
     args::{Format, Manners, parse_number},
-    commands::{close, open},
+    commands::{close, open, outside},
     errors::{Failure, Result},
-    output::{Output, blocks, bytes},
+    output::{Output, bytes},
 };
 
 #[derive(Debug, Args)]
@@ -34,13 +34,8 @@ pub(crate) async fn log(args: LogArgs, manners: &Manners) -> Result<()> {
     let core = open(dir).await?;
     let length = core.length();
     let end = args.end.unwrap_or_else(|| length.max(args.start));
-    if args.start > end || end > length.max(args.start) {
-        return Err(Failure::failed(format!(
-            "blocks {}..{end} do not lie within the core in `{}`, which has {}",
-            args.start,
-            dir.display(),
-            blocks(length)
-        )));
+    if args.start > end || end > length {
+        return Err(outside(&(args.start..end), length, dir));
     }
     let mut output = Output::new(&args.format, manners);
     for index in args.start..end {

@@ -268,6 +268,11 @@ fn escaped(text: &str, kept: &str) -> String {
     safe
 }
 
+/// `text` as a part of a line, whatever a name in it may be.
+pub(crate) fn on_one_line(text: impl Display) -> String {
+    escaped(&text.to_string(), "")
+}
+
 /// How often somebody who has nothing to write looks whether they are read.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -9,8 +9,9 @@ use hypercore::Download;
 
 use crate::{
     args::{CatArgs, GetArgs, Manners},
+    commands::outside,
     errors::{Failure, Result},
-    output::{RawOutput, blocks, bytes, deserted},
+    output::{RawOutput, bytes, deserted},
     tail,
 };
 use source::{Source, Wait, parse_name};
@@ -131,7 +132,14 @@ impl Span {
                 u64::MAX => byte_length,
                 end => end,
             };
-            if range.start > end || end > byte_length {
+            if range.start > byte_length {
+                return Err(Failure::failed(format!(
+                    "there is no byte {}: the core in `{name}` has {}",
+                    range.start,
+                    bytes(byte_length)
+                )));
+            }
+            if end > byte_length {
                 return Err(Failure::failed(format!(
                     "bytes {}..{end} do not lie within the core in `{name}`, which has {}",
                     range.start,
@@ -152,11 +160,7 @@ impl Span {
             None => length.max(args.start),
         };
         if args.start > end || (end > length && !args.follow) {
-            return Err(Failure::failed(format!(
-                "blocks {}..{end} do not lie within the core in `{name}`, which has {}",
-                args.start,
-                blocks(length)
-            )));
+            return Err(outside(&(args.start..end), length, &source.name));
         }
         Ok(Self {
             blocks: args.start..end,

@@ -23,7 +23,7 @@ use crate::{
     errors::{Failure, NO_REMEDY, Result, end_words, quoted, reason},
     http, identity, input,
     net::{self, Listener},
-    output::{Output, blocks, complain},
+    output::{Output, blocks, complain, on_one_line},
     peers::{Ended, Gathering, Member, Peers},
     room,
     signals::Signals,
@@ -85,7 +85,7 @@ pub(crate) async fn serve(args: ServeArgs, manners: &Manners) -> Result<()> {
             "Serving {} of `{}` on {address}; stop with Ctrl-C. {where_to}:\n  hypercore clone {} \
              DIR{connect}",
             blocks(core.length()),
-            dir.display(),
+            on_one_line(dir.display()),
             core.key(),
         ),
     )?;

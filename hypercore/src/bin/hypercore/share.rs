@@ -24,7 +24,7 @@ use crate::{
     identity,
     link::{Facts, Kind, Link},
     net::{self, Listener},
-    output::{Output, bytes},
+    output::{Output, bytes, on_one_line},
     serve::{Door, Service, listen_on, reachable, where_to},
     share::{archive::Archive, note::Note},
     signals::Signals,
@@ -137,10 +137,10 @@ pub(crate) async fn share(args: ShareArgs, manners: &Manners) -> Result<()> {
         format_args!(
             "Sharing `{}`: {}{so_far}. {}:\n\n  hypercore receive '{link}'\n\nWhat is \
              shared is copied to `{}`.{without} Stop with Ctrl-C.",
-            source.name,
+            on_one_line(&source.name),
             bytes(core.byte_length()),
             where_to(address),
-            source.dir.display(),
+            on_one_line(source.dir.display()),
         ),
     )?;
     if is_alone && !args.format.json {

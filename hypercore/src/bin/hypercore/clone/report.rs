@@ -15,7 +15,7 @@ use super::wanted::Wanted;
 use crate::{
     args::{CloneArgs, Manners},
     errors::Result,
-    output::{Output, blocks, bytes},
+    output::{Output, blocks, bytes, on_one_line},
 };
 
 /// How often progress is told.
@@ -231,7 +231,7 @@ impl Report {
             return self.output.event("synced", &fields[1..]);
         }
         let name = self.name().to_owned();
-        let dir = name.display();
+        let dir = on_one_line(name.display());
         let total = format!("{}, {}", blocks(length), bytes(byte_length));
         if downloaded == length {
             self.output
