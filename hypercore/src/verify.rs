@@ -113,8 +113,8 @@ impl Hypercore {
 
     /// Puts right what can be put right in a storage that [`verify_storage`](Self::verify_storage)
     /// finds damaged: computes parts of the tree and the bitfield anew, takes each key from the
-    /// other, makes lost signatures again where the secret key is, and drops blocks that are not
-    /// what they should be. These can be downloaded again. What is right is never touched, and what
+    /// other, makes lost signatures again where the secret key is, and drops blocks that cannot be
+    /// read. These can be downloaded again. What is right is never touched, and what
     /// is written over or cut off is copied to a
     /// [quarantine](hypercore_storage::Storage::new_quarantine) before.
     ///

@@ -3,9 +3,10 @@
 //! What is signed decides. From the newest length whose roots a signature vouches for, the tree is
 //! followed downwards: two nodes that make up the hash of their parent are right, and so is
 //! everything below them in turn. Where they do not, they are computed anew from what stands below,
-//! in the end from the blocks themselves. What cannot be shown to be right is dropped: its bits are
-//! cleared, and peers that have it are asked for it. Everything that is written over or cut off is
-//! copied to a quarantine before, and that copy is durable before the first byte is written.
+//! in the end from the blocks themselves. Where that leads nowhere, what can be read is kept as it is.
+//! Blocks that cannot be read are dropped: their bits are cleared, and peers that have them are asked
+//! for them. Everything that is written over or cut off is copied to a quarantine before, and that copy
+//! is durable before the first byte is written.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,8 +32,8 @@ use crate::error::{Corruption, Error, Result};
 pub struct Repair {
     /// How many things were put right: keys, headers, nodes, signatures, and the bitfield.
     pub repaired: u64,
-    /// The blocks that were dropped, because what was stored of them is false. They can be
-    /// downloaded again.
+    /// The blocks that were dropped, because they could not be read: they do not match their hashes, or
+    /// those are lost. They can be downloaded again.
     pub dropped: Vec<u64>,
     /// What could not be put right.
     pub remaining: Verification,
@@ -554,13 +555,14 @@ impl Work<'_> {
     /// blocks that match their leaves, and the nodes that these make up. Returns the node at `index`, if
     /// it is kept.
     fn salvage(&mut self, index: NodeIndex) -> Result<Option<Node>> {
-        let nodes = index.left_span().get()..index.right_span().get() + 1;
         let Some((left, right)) = index.children() else {
             return self.salvage_leaf(index);
         };
+        let nodes = index.left_span().get()..index.right_span().get() + 1;
+        let blocks = nodes.start / 2..index.end();
         // Of a sparse clone most is not here.
-        if self.claims.tree_runs(nodes.clone()).next().is_none()
-            && self.claims.next_set(nodes.start / 2) >= Some(index.end())
+        if self.claims.tree_runs(nodes).next().is_none()
+            && self.claims.runs(blocks).next().is_none()
         {
             return Ok(None);
         }

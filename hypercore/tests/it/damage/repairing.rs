@@ -144,6 +144,28 @@ fn blocks_of_one_size_make_lost_leaves_anew() {
     }
 }
 
+/// A clone of one block of 2^36, of which a node high above that is lost in part.
+#[test]
+fn a_block_is_kept_below_a_false_node() {
+    let key_pair = key_pair("damage");
+    let proof = proof_of(0, &key_pair, 36);
+    let storage = Memory::new();
+    block_on(async {
+        let options = Hypercore::options().key(key_pair.public_key()).sparse(true);
+        let core = options.open_storage(storage.clone()).await.unwrap();
+        core.put(0, Some("x".into()), &proof).await.unwrap();
+        core.close().await.unwrap();
+    });
+    let node = (3 << 33) - 1;
+    let tree = storage.open(FileName::Tree).unwrap();
+    tree.write_at(32 + 40 * node, &[0; 8]).unwrap();
+    assert!(!verify(&storage).is_ok());
+    let repair = block_on(Hypercore::repair_storage(storage.clone())).unwrap();
+    assert_eq!(repair.dropped, [0; 0]);
+    assert_eq!(repair.remaining.problems, []);
+    assert_eq!(verify(&storage).blocks, 1);
+}
+
 /// The file `tree` of a clone ends with the last node that it knows.
 #[test]
 fn a_clone_without_the_last_leaf_is_repaired() {
