@@ -28,7 +28,7 @@ use crate::{
     commands::{close, has_core, open},
     errors::{Exit, Failure, Result, quoted, reason},
     link::{Kind, Link},
-    output::{Output, bytes, deserted},
+    output::{Output, bytes, deserted, on_one_line},
     signals::Signals,
 };
 
@@ -129,7 +129,11 @@ pub(crate) async fn receive(args: ReceiveArgs, manners: &Manners) -> Result<()> 
             ("length", length.into()),
             ("byteLength", byte_length.into()),
         ],
-        format_args!("Received `{shown}`: {}, verified.", bytes(byte_length)),
+        format_args!(
+            "Received `{}`: {}, verified.",
+            on_one_line(&shown),
+            bytes(byte_length)
+        ),
     )
 }
 

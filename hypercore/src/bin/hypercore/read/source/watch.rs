@@ -105,11 +105,13 @@ impl Watch<'_> {
         self.opened.insert(peer);
         if self.source.met.get().is_none() {
             self.source.met.set(Some(Instant::now()));
-            self.late.set_after(if self.source.peers.is_empty() {
-                COMPANY_TIMEOUT
-            } else {
-                CALL_TIMEOUT
-            });
+            let others = match self.source.peers.is_empty() {
+                true => COMPANY_TIMEOUT,
+                false => CALL_TIMEOUT,
+            };
+            // Some of the time is left for what this one has.
+            let limit = self.limit.unwrap_or(Duration::MAX);
+            self.late.set_after(others.min(limit / 2));
         }
     }
 
