@@ -8,7 +8,7 @@
 //! for them. Everything that is written over or cut off is copied to a quarantine before, and that copy
 //! is durable before the first byte is written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{
@@ -89,6 +89,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
         signatures: BTreeMap::new(),
         quarantine,
         repair,
+        tries: Cell::new(0),
     };
     let roots = work.find_roots()?;
     work.check_tree(&roots)?;
@@ -176,6 +177,8 @@ struct Work<'a> {
     signatures: BTreeMap<u64, Option<[u8; 64]>>,
     quarantine: Quarantine<'a>,
     repair: Repair,
+    /// How many nodes may still be computed in the search at hand.
+    tries: Cell<u64>,
 }
 
 impl Work<'_> {
@@ -243,6 +246,7 @@ impl Work<'_> {
             if found.is_some() {
                 break;
             }
+            self.begin_search(length);
             let mut possible = vec![Vec::new()];
             let mut offset = 0_u64;
             for (&root, size) in wanted.iter().zip(sizes) {
@@ -407,8 +411,9 @@ impl Work<'_> {
         if let Some((left, right)) = self.stored_children(parent)? {
             return Ok(Some((left, right)));
         }
+        self.begin_search(right.right_span().get() - left.left_span().get());
         for size in self.left_sizes(parent.size, left, right)? {
-            let rights = self.candidates(right, offset + size, parent.size - size)?;
+            let rights = self.candidates(right, offset.saturating_add(size), parent.size - size)?;
             for left in self.candidates(left, offset, size)? {
                 for &right in &rights {
                     if Node::parent(&left, &right).as_ref() == Some(parent) {
@@ -434,6 +439,11 @@ impl Work<'_> {
         })
     }
 
+    /// Where sizes contradict each other on every level, twice as many ways are open on each of them.
+    fn begin_search(&self, nodes: u64) {
+        self.tries.set(nodes.saturating_mul(TRIES));
+    }
+
     /// What the node at `index` could be that has `size` bytes from `offset` on.
     fn candidates(&self, index: NodeIndex, offset: u64, size: u64) -> Result<Vec<Node>> {
         let stored = self.files.node(index)?;
@@ -444,8 +454,13 @@ impl Work<'_> {
             {
                 return Ok(candidates);
             }
+            let Some(tries) = self.tries.get().checked_sub(1) else {
+                return Ok(candidates);
+            };
+            self.tries.set(tries);
             for left_size in self.left_sizes(size, left, right)? {
-                let rights = self.candidates(right, offset + left_size, size - left_size)?;
+                let rights =
+                    self.candidates(right, offset.saturating_add(left_size), size - left_size)?;
                 for left in self.candidates(left, offset, left_size)? {
                     candidates.extend(rights.iter().filter_map(|right| Node::parent(&left, right)));
                 }
@@ -762,6 +777,9 @@ impl Work<'_> {
 fn is_possible(leaf: &Node) -> bool {
     leaf.size <= MAX_BLOCK_SIZE && (leaf.size > 0 || leaf.hash == leaf_hash(&[]))
 }
+
+/// How many nodes are computed for each that is looked for.
+const TRIES: u64 = 16;
 
 /// So many possibilities for one node are tried.
 const MAX_CANDIDATES: usize = 8;

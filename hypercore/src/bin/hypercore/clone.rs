@@ -7,9 +7,7 @@ use std::{collections::HashSet, io, ops::Range, pin::Pin, time::Duration};
 
 use async_io::Timer;
 use futures_lite::{StreamExt, future};
-use hypercore::{
-    Error, Event, Events, Hypercore, PeerId, PeerInfo, storage, wire::StaticKeyPair,
-};
+use hypercore::{Error, Event, Events, Hypercore, PeerId, PeerInfo, storage, wire::StaticKeyPair};
 
 use self::{
     report::{PROGRESS, Report},
