@@ -405,7 +405,10 @@ fn a_damaged_key_is_no_advice() {
     }
     scene.damage("copy/key", 3);
     let done = scene.run(["repair", "copy", "--connect", &address]);
-    let words = ["the file `key` is damaged", "`hypercore clone KEY OTHERDIR"];
+    let words = [
+        "if the file `key` is damaged",
+        "`hypercore clone KEY OTHERDIR",
+    ];
     done.fails(3, &words);
     server.stop().ok();
 }

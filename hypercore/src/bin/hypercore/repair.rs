@@ -57,12 +57,21 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
             Ok(found) if found.is_ok() => {}
             // A repair can do more, or says what it cannot.
             _ if connect.is_empty() => {}
-            _ => {
+            found => {
                 let stop = async {
                     signals.stopped().await;
                     Err(unrepaired(Error::Cancelled))
                 };
-                future::or(stop, require_peer(&connect, &dir)).await?;
+                let reach = async {
+                    let reached = require_peer(&connect, &dir).await;
+                    reached.map_err(|failure| match found.as_ref().map(last_signature) {
+                        Ok(Some(problem)) if !is_original(&dir) => {
+                            suspect_key(problem, &failure, &dir)
+                        }
+                        _ => failure,
+                    })
+                };
+                future::or(stop, reach).await?;
             }
         }
     }
@@ -157,15 +166,9 @@ fn is_original(dir: &Path) -> bool {
 /// Fails where whole blocks of a clone would be dropped for want of a signature alone, and nobody is
 /// named to fetch them from again: it may be the last copy.
 fn require_signature(found: &Verification, dir: &Path) -> Result<()> {
-    let is_last = |problem: &&Problem| {
-        problem.file == FileName::Signatures && problem.index.saturating_add(1) >= found.blocks
-    };
-    let Some(problem) = found.problems.iter().find(is_last) else {
+    let Some(problem) = last_signature(found) else {
         return Ok(());
     };
-    if found.blocks == 0 {
-        return Ok(());
-    }
     let quoted = quoted(dir);
     Err(Failure::new(
         Exit::Damaged,
@@ -176,6 +179,32 @@ fn require_signature(found: &Verification, dir: &Path) -> Result<()> {
             words(problem),
         ),
     ))
+}
+
+/// The problem of the signature over all blocks, if it has one.
+fn last_signature(found: &Verification) -> Option<&Problem> {
+    let is_last = |problem: &&Problem| {
+        problem.file == FileName::Signatures && problem.index.saturating_add(1) >= found.blocks
+    };
+    found
+        .problems
+        .iter()
+        .find(is_last)
+        .filter(|_| found.blocks > 0)
+}
+
+/// No peer has a core of this key, by which no signature is right either.
+fn suspect_key(problem: &Problem, failure: &Failure, dir: &Path) -> Failure {
+    Failure::new(
+        Exit::Damaged,
+        format!(
+            "nothing was changed in `{}`: {}, and {failure}; if the file `key` is damaged, that explains \
+             both: put it back from a backup, or make another copy of what peers have with `hypercore \
+             clone KEY OTHERDIR --connect ADDR:PORT`",
+            dir.display(),
+            words(problem),
+        ),
+    )
 }
 
 /// Fails where no peer with the core can be reached: nothing is dropped that is not fetched again then.
