@@ -1,4 +1,12 @@
 //! Proof that one key signed two histories.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use std::{fmt, str::FromStr};
 
@@ -173,7 +181,7 @@ impl<'a> Lines<'a> {
     fn take(&mut self, word: &str) -> Option<&'a str> {
         let rest = self.rest.front()?.strip_prefix(word)?;
         self.rest.pop_front();
-        self.line += 1;
+        self.line = self.line.saturating_add(1);
         Some(rest)
     }
 
@@ -205,7 +213,7 @@ impl<'a> Lines<'a> {
 /// `N` bytes in hexadecimal digits.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
-    if text.len() != 2 * N {
+    if text.len() != N.saturating_mul(2) {
         return None;
     }
     for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {

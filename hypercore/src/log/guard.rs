@@ -21,6 +21,14 @@
 //! was seen, or 0. `appends` says what a loss of power may take ([`Appends`]), and has a checksum of
 //! all before it of its own, because versions that do not know of it leave zeros there. So has
 //! `resumed`, which is there while a resume has not ended: from this block on some may be missing.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 use std::{fmt, io, sync::Arc};
 
@@ -139,7 +147,9 @@ impl Record {
             bytes.extend(leaf_hash(&bytes));
         }
         let mut slot = [0; SLOT];
-        slot[..bytes.len()].copy_from_slice(&bytes);
+        for (to, from) in slot.iter_mut().zip(bytes) {
+            *to = from;
+        }
         slot
     }
 
@@ -155,7 +165,8 @@ impl Record {
         let later = |end: usize| {
             let (known, rest) = slot.split_at_checked(end)?;
             let is_there = rest.starts_with(&leaf_hash(known));
-            number(end - 8).filter(|_| is_there)
+            let number = known.last_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+            number.filter(|_| is_there)
         };
         Some(Self {
             sequence,
@@ -227,7 +238,7 @@ impl Slots {
         let mut newest: Option<Record> = None;
         for slot in 0..2 {
             let mut bytes = [0; SLOT];
-            match file.access.read_at(slot * SLOT as u64, &mut bytes) {
+            match file.access.read_at(place(slot), &mut bytes) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(failed(&file.name, error)),
@@ -249,9 +260,11 @@ impl Slots {
     /// What fails may leave the record all the same.
     fn write(&mut self, record: Record) -> Result<()> {
         self.make_room()?;
-        let sequence = self.newest.map_or(0, |newest| newest.sequence + 1);
+        let sequence = self
+            .newest
+            .map_or(0, |newest| newest.sequence.saturating_add(1));
         let record = Record { sequence, ..record };
-        self.write_at((sequence % 2) * SLOT as u64, &record.encode())?;
+        self.write_at(place(sequence % 2), &record.encode())?;
         self.newest = Some(record);
         Ok(())
     }
@@ -260,6 +273,11 @@ impl Slots {
         let written = self.file.access.write_at(offset, bytes);
         written.map_err(|error| failed(&self.file.name, error))
     }
+}
+
+/// Where a slot begins, which is the first or the second.
+const fn place(slot: u64) -> u64 {
+    slot.saturating_mul(SLOT as u64)
 }
 
 /// Whether the log in `files`, which was not closed, may lack more than one append that returned.
