@@ -127,7 +127,7 @@ fn push_each(roots: &Roots, blocks: &[Block], finished: &mut Vec<Node>) -> Resul
 /// The sizes of the blocks must be known to add up.
 fn push_all(roots: &Roots, blocks: &[Block], finished: &mut Vec<Node>) -> Result<Roots> {
     let start = roots.length();
-    let length = start + blocks.len() as u64;
+    let length = start.saturating_add(blocks.len() as u64);
     let root_at = |depth| {
         roots
             .nodes()
@@ -160,10 +160,12 @@ fn push_all(roots: &Roots, blocks: &[Block], finished: &mut Vec<Node>) -> Result
         .zip(&levels)
         .map(|(depth, level)| level.iter().skip(usize::from(root_at(depth).is_some())))
         .collect();
-    finished.reserve(2 * blocks.len());
+    finished.reserve(blocks.len().saturating_mul(2));
     for number in start..length {
-        let climb = 1 + number.trailing_ones() as usize;
-        finished.extend(levels.iter_mut().take(climb).filter_map(Iterator::next));
+        // Its leaf, and a parent for each of the trailing ones.
+        let climb = number.trailing_ones().saturating_add(1);
+        let levels = levels.iter_mut().take(climb as usize);
+        finished.extend(levels.filter_map(Iterator::next));
     }
     Roots::from_nodes(length, new_roots)
 }

@@ -19,13 +19,13 @@ const ROOT: u8 = 2;
 #[must_use]
 pub fn leaf_hash(value: &[u8]) -> Hash {
     let mut bytes = [LEAF; ONE_BLOCK];
-    let len = PREFIX_SIZE + value.len();
-    if len > ONE_BLOCK {
+    let Some(bytes) = bytes.get_mut(..prefixed_len(value)) else {
         return finish(leaf_state(value).update(value));
-    }
-    bytes[..PREFIX_SIZE].copy_from_slice(&leaf_prefix(value));
-    bytes[PREFIX_SIZE..len].copy_from_slice(value);
-    hash(&bytes[..len])
+    };
+    let (prefix, rest) = bytes.split_at_mut(PREFIX_SIZE);
+    prefix.copy_from_slice(&leaf_prefix(value));
+    rest.copy_from_slice(value);
+    hash(bytes)
 }
 
 /// The hash of two siblings, in either order: `H(1, size of both, left hash, right hash)`.
@@ -51,7 +51,7 @@ pub(crate) fn parents(children: &[Node]) -> Vec<Node> {
         many::hash_many(&mut jobs);
         parents.extend(group.iter().zip(&jobs).map(|([left, right], job)| Node {
             index: left.index.parent(),
-            size: left.size + right.size,
+            size: left.size.saturating_add(right.size),
             hash: to_hash(job.to_hash()),
         }));
     }
@@ -61,8 +61,8 @@ pub(crate) fn parents(children: &[Node]) -> Vec<Node> {
 /// The hash of a whole tree, given its roots from left to right: `H(2, (hash, index, size)*)`.
 #[must_use]
 pub fn tree_hash(roots: &[Node]) -> Hash {
-    let mut bytes = Vec::with_capacity(1 + ROOT_SIZE * roots.len());
-    bytes.push(ROOT);
+    let mut bytes = vec![ROOT];
+    bytes.reserve(roots.len().saturating_mul(ROOT_SIZE));
     for root in roots {
         bytes.extend_from_slice(&root.hash);
         bytes.extend_from_slice(&root.index.get().to_be_bytes());
@@ -154,20 +154,17 @@ const MAX_COPY: usize = 64 * 1024;
 
 fn hash_copies(values: &[Bytes], bytes: &mut Vec<u8>, hashes: &mut Vec<Hash>) {
     bytes.clear();
-    bytes.reserve(values.iter().map(|value| PREFIX_SIZE + value.len()).sum());
-    let mut ends = Vec::with_capacity(values.len());
+    bytes.reserve(values.iter().map(|value| prefixed_len(value)).sum());
     for value in values {
         bytes.extend_from_slice(&leaf_prefix(value));
         bytes.extend_from_slice(value);
-        ends.push(bytes.len());
     }
     let params = params();
-    let mut start = 0;
-    let mut jobs: Vec<HashManyJob<'_>> = Vec::with_capacity(values.len());
-    for end in ends {
-        jobs.push(HashManyJob::new(&params, &bytes[start..end]));
-        start = end;
-    }
+    let mut rest = bytes.as_slice();
+    let copies = values
+        .iter()
+        .map_while(|value| rest.split_off(..prefixed_len(value)));
+    let mut jobs: Vec<_> = copies.map(|copy| HashManyJob::new(&params, copy)).collect();
     many::hash_many(&mut jobs);
     hashes.extend(jobs.iter().map(|job| to_hash(job.to_hash())));
 }
@@ -231,6 +228,10 @@ fn leaf_prefix(value: &[u8]) -> [u8; PREFIX_SIZE] {
 }
 
 const PREFIX_SIZE: usize = 9;
+
+fn prefixed_len(value: &[u8]) -> usize {
+    PREFIX_SIZE.saturating_add(value.len())
+}
 
 fn leaf_state(value: &[u8]) -> State {
     let mut state = params().to_state();

@@ -70,17 +70,38 @@
 //! [Hypercore 9]: https://github.com/holepunchto/hypercore/tree/v9
 
 #![forbid(unsafe_code)]
+// Whatever comes from a peer or from a file: no index or sum of it may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod append;
 mod change_set;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub mod fuzzing;
 mod hash;
 mod node;
 pub mod proof;
 #[cfg(any(test, feature = "fuzzing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 mod reference;
 mod roots;
 mod seek;

@@ -44,7 +44,7 @@ impl NodeIndex {
     #[must_use]
     pub const fn leaf(block: u64) -> Option<Self> {
         if block < MAX_LENGTH {
-            Some(Self(2 * block))
+            Some(Self(block << 1))
         } else {
             None
         }
@@ -120,13 +120,16 @@ impl NodeIndex {
 
     /// The next node of the same depth to the right.
     pub(crate) fn next(self) -> Self {
-        Self(flat_tree::index(self.depth(), self.offset() + 1))
+        Self(flat_tree::index(
+            self.depth(),
+            self.offset().saturating_add(1),
+        ))
     }
 
     /// The length of the shortest log that has this node: that of the blocks up to its right span.
     #[must_use]
     pub fn end(self) -> u64 {
-        self.right_span().get() / 2 + 1
+        (self.right_span().get() / 2).saturating_add(1)
     }
 }
 
@@ -146,15 +149,17 @@ impl fmt::Display for NodeIndex {
 /// assert_eq!(roots, [7, 17, 20]);
 /// ```
 pub fn full_roots(length: u64) -> impl Iterator<Item = NodeIndex> {
-    let mut first = 0;
-    let mut rest = if length <= MAX_LENGTH { length } else { 0 };
+    let length = if length <= MAX_LENGTH { length } else { 0 };
+    let mut rest = length;
     iter::from_fn(move || {
         // One root for every one bit of the length, the highest bit first.
-        let blocks = 1 << rest.checked_ilog2()?;
-        let root = NodeIndex(2 * first + blocks - 1);
-        first += blocks;
-        rest -= blocks;
-        Some(root)
+        let depth = rest.checked_ilog2()?;
+        let blocks_before = length ^ rest;
+        rest ^= 1 << depth;
+        Some(NodeIndex(flat_tree::index(
+            u64::from(depth),
+            blocks_before >> depth,
+        )))
     })
 }
 

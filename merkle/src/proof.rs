@@ -1,12 +1,4 @@
 //! Which nodes prove a node to a peer (Hypercore 9 `lib/tree-index.js` proof).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use std::collections::BTreeSet;
 

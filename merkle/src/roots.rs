@@ -109,7 +109,7 @@ impl Roots {
     /// # Errors
     /// If the log would become too long or too large.
     pub fn push(&mut self, size: u64, hash: Hash, finished: &mut Vec<Node>) -> Result<()> {
-        let length = self.length + 1;
+        let length = self.length.saturating_add(1);
         let index = NodeIndex::leaf(self.length).ok_or(Error::LogTooLong { length })?;
         let byte_length =
             checked_size(self.byte_length, size).ok_or(Error::LogTooLarge { length })?;

@@ -109,26 +109,25 @@ impl Seek {
 
     /// The node that [`step`](Self::step) asked for. Any other is ignored.
     pub fn supply(&mut self, node: Node) {
-        let inside = node.size > self.rest;
+        // What is left of the offset behind the node; nothing, if it is inside.
+        let behind = self.rest.checked_sub(node.size);
         match self.state {
             State::Root(n) if full_roots(self.length).nth(n) == Some(node.index) => {
-                if inside {
+                if let Some(rest) = behind {
+                    self.rest = rest;
+                    self.state = State::Root(n.saturating_add(1));
+                } else {
                     self.nearest = node.index;
                     self.state = State::Inside(node.index);
-                } else {
-                    self.rest -= node.size;
-                    self.state = State::Root(n + 1);
                 }
             }
             State::Left(index) if index == node.index => {
-                let next = if inside { index } else { index.sibling() };
+                let next = behind.map_or(index, |_| index.sibling());
                 // In the right half of the nearest node: that is as near as the half itself.
-                if inside || index.parent() == self.nearest {
+                if behind.is_none() || index.parent() == self.nearest {
                     self.nearest = next;
                 }
-                if !inside {
-                    self.rest -= node.size;
-                }
+                self.rest = behind.unwrap_or(self.rest);
                 self.state = State::Inside(next);
             }
             _ => {}

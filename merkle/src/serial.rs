@@ -15,7 +15,7 @@ impl<const N: usize> Visitor<'_> for BytesOrDigits<N> {
     type Value = [u8; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{N} bytes, or {} hexadecimal digits", 2 * N)
+        write!(f, "{N} bytes, or two hexadecimal digits for each")
     }
 
     fn visit_str<E: de::Error>(self, digits: &str) -> Result<[u8; N], E> {

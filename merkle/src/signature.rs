@@ -193,6 +193,10 @@ impl KeyPair {
             .finalize();
         let k = Scalar::from_bytes_mod_order_wide(&digest.into());
         let a = Zeroizing::new(self.0.copy.to_scalar());
+        #[expect(
+            clippy::arithmetic_side_effects,
+            reason = "arithmetic of scalars is modulo the order of the group"
+        )]
         let nonce = Zeroizing::new(s - k * *a);
         EdwardsPoint::mul_base(&nonce).compress().as_bytes() == signature.r_bytes()
     }
@@ -322,14 +326,14 @@ impl FromStr for DiscoveryKey {
 }
 
 pub(crate) fn parse_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
-    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let digit = |digit: u8| Some(char::from(digit).to_digit(16)? as u8);
     let (pairs, rest) = digits.as_bytes().as_chunks();
     let mut bytes = [0; N];
     if pairs.len() != bytes.len() || !rest.is_empty() {
         return None;
     }
     for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = (16 * digit(high)? + digit(low)?) as u8;
+        *byte = digit(high)? << 4 | digit(low)?;
     }
     Some(bytes)
 }

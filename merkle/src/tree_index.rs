@@ -51,7 +51,7 @@ pub fn digest(set: &impl NodeSet, node: NodeIndex) -> u64 {
     }
     let mut sibling = node.sibling();
     let mut parent = node.parent();
-    let beyond = sibling.get() + 2;
+    let beyond = sibling.get().saturating_add(2);
     // Where the log ends is looked for only where it matters.
     let end = LazyCell::new(|| capacity(set).max(beyond));
     let mut digest = 0_u64;
@@ -62,11 +62,12 @@ pub fn digest(set: &impl NodeSet, node: NodeIndex) -> u64 {
             digest |= bit;
         }
         if set.has(parent) {
-            digest |= (2 * bit) | 1;
+            digest |= bit << 1 | 1;
             // All ones: every sibling up to a known ancestor is here.
-            return if digest + 1 == 4 * bit { 1 } else { digest };
+            let is_all = digest.saturating_add(1) == bit << 2;
+            return if is_all { 1 } else { digest };
         }
-        bit *= 2;
+        bit <<= 1;
         sibling = parent.sibling();
         parent = parent.parent();
     }
@@ -148,7 +149,7 @@ pub fn verified_by(set: &impl NodeSet, node: NodeIndex) -> u64 {
         }
     }
     if set.has(top) {
-        top.get() + 2
+        top.get().saturating_add(2)
     } else {
         top.get()
     }
@@ -242,7 +243,7 @@ impl NodeSetMut for RemoteTree {
         if let Some(word) = self.pages.entry(page).or_default().get_mut(word) {
             *word |= bit;
         }
-        self.bound = self.bound.max(node.get() + 1);
+        self.bound = self.bound.max(node.get().saturating_add(1));
         true
     }
 }
@@ -253,7 +254,7 @@ impl NodeSet for BTreeSet<NodeIndex> {
     }
 
     fn bound(&self) -> u64 {
-        self.last().map_or(0, |node| node.get() + 1)
+        self.last().map_or(0, |node| node.get().saturating_add(1))
     }
 }
 

@@ -38,15 +38,6 @@
 //! Nodes left over when the check has ended are ignored. They are normal: an answer may tell more
 //! than we need by the time it arrives. They are neither used nor written.
 
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 use crate::change_set::ChangeSet;
 use crate::error::{Error, Result};
 use crate::hash::Block;

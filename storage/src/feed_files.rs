@@ -227,7 +227,7 @@ impl FeedFiles {
             let header = header::encode(file.name, self.page_size);
             let mut found = Header::default();
             if file.content_len()? == 0
-                || file.read_up_to(0, &mut found)? < found.len()
+                || file.read_up_to(0, &mut found)?.len() < found.len()
                 || found != header
             {
                 self.write(file, 0, &header)?;
@@ -414,9 +414,11 @@ const ERASED: [u8; 64] = *b"This key is erased. What is left of its log is to be
 
 /// The length of a node in `tree`: its hash, then its size as a big endian number.
 pub(crate) const RECORD: usize = 40;
+pub(crate) const RECORD_LEN: u64 = RECORD as u64;
 
 /// The length of a slot in `signatures`.
 pub(crate) const SIGNATURE: usize = 64;
+pub(crate) const SIGNATURE_LEN: u64 = SIGNATURE as u64;
 
 /// How much one read fetches at most, except of a block: 64 KiB, where longer reads are no faster.
 pub(crate) const CHUNK: usize = 1 << 16;
@@ -424,12 +426,27 @@ pub(crate) const CHUNK: usize = 1 << 16;
 /// Positions that no log has share the place behind all that logs have, where nothing is ever
 /// written.
 pub(crate) fn node_offset(index: NodeIndex) -> u64 {
-    header::LEN + RECORD as u64 * index.get().min(2 * MAX_LENGTH)
+    record_offset(index.get())
+}
+
+fn record_offset(position: u64) -> u64 {
+    let before = position.min(2 * MAX_LENGTH);
+    before
+        .saturating_mul(RECORD_LEN)
+        .saturating_add(header::LEN)
+}
+
+/// How many records a log of `length` blocks has: up to its last leaf.
+fn records(length: u64) -> u64 {
+    length.min(MAX_LENGTH).saturating_mul(2).saturating_sub(1)
 }
 
 /// Blocks that no log has share a place behind all others, as [nodes](node_offset) do.
 pub(crate) fn signature_offset(block: u64) -> u64 {
-    header::LEN + SIGNATURE as u64 * block.min(MAX_LENGTH)
+    let before = block.min(MAX_LENGTH);
+    before
+        .saturating_mul(SIGNATURE_LEN)
+        .saturating_add(header::LEN)
 }
 
 fn within(file: FileName, position: u64, max: u64) -> Result<()> {

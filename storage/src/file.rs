@@ -82,7 +82,7 @@ impl File {
     pub(crate) fn header(&self) -> Result<Option<u16>> {
         let mut found = Header::default();
         if self.content_len()? == 0 {
-            let complete = self.read_up_to(0, &mut found)? == found.len();
+            let complete = self.read_up_to(0, &mut found)?.len() as u64 == header::LEN;
             return Ok(header::check(self.name, &found).ok().filter(|_| complete));
         }
         self.read_up_to(0, &mut found)?;
@@ -100,12 +100,12 @@ impl File {
         self.access.read_at(offset, buffer)
     }
 
-    /// Fills `buffer` as far as the file goes, the rest with zeros; how far it went.
-    pub(crate) fn read_up_to(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    /// Fills `buffer` as far as the file goes, which is returned, and the rest with zeros.
+    pub(crate) fn read_up_to<'a>(&self, offset: u64, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         let read = |buffer: &mut [u8]| self.access.read_at(offset, buffer);
         let failed = |error| self.error(Operation::Read, offset, error);
         match read(buffer) {
-            Ok(()) => return Ok(buffer.len()),
+            Ok(()) => return Ok(buffer),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Err(error) => return Err(failed(error)),
         }
@@ -115,12 +115,13 @@ impl File {
         if !stored.is_empty() {
             read(stored).map_err(failed)?;
         }
-        Ok(rest)
+        Ok(stored)
     }
 
     /// Reads a whole key into `key`; false if the file is empty or does not exist.
     pub(crate) fn read_key(&self, key: &mut [u8]) -> Result<bool> {
-        let (len, expected) = (self.read_up_to(0, key)? as u64, key.len() as u64);
+        let expected = key.len() as u64;
+        let len = self.read_up_to(0, key)?.len() as u64;
         match len {
             0 => Ok(false),
             _ if len == expected => Ok(true),
@@ -146,7 +147,7 @@ impl File {
 
     /// Makes these bytes read as zeros, and gives their space back where the storage can do that.
     pub(crate) fn punch_hole(&self, Range { start, end }: Range<u64>) -> Result<()> {
-        let punched = self.access.punch_hole(start, end - start);
+        let punched = self.access.punch_hole(start, end.saturating_sub(start));
         self.distrust();
         punched.map_err(|error| self.error(Operation::PunchHole, start, error))
     }

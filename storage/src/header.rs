@@ -7,14 +7,6 @@
 //! +---------+------+---------+------------+----------+-------+--------+
 //! ```
 //! From the SLEEP format, as in Hypercore 9 `lib/storage.js` `open` and `header`.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::{Error, FileName, error::Result};
 

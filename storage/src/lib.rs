@@ -51,8 +51,15 @@
 //! It never hashes, never verifies and never decides what is true: it knows offsets, headers and
 //! absent records. It knows nothing of the regions within a page. It starts no thread that
 //! outlives a call, and repairs nothing.
-
-#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+// Whatever comes from a peer or from a file: no index or sum of it may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod directory;
 mod error;
@@ -71,8 +78,20 @@ struct Readme;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub mod fuzzing;
 #[cfg(any(test, feature = "testing"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub mod testing;
 
 pub use directory::Directory;

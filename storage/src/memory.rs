@@ -30,6 +30,18 @@ impl Memory {
         }
     }
 
+    fn file(&self, file: FileName) -> &Arc<Shared> {
+        let [key, secret_key, tree, data, bitfield, signatures] = &self.files;
+        match file {
+            FileName::Key => key,
+            FileName::SecretKey => secret_key,
+            FileName::Tree => tree,
+            FileName::Data => data,
+            FileName::Bitfield => bitfield,
+            FileName::Signatures => signatures,
+        }
+    }
+
     /// All bytes of `file`, holes included, whether or not a log has it open.
     ///
     /// # Panics
@@ -37,12 +49,12 @@ impl Memory {
     /// When the file does not fit into memory.
     #[must_use]
     pub fn read(&self, file: FileName) -> Vec<u8> {
-        self.files[file as usize].content()
+        self.file(file).content()
     }
 
     /// Replaces all bytes of `file`, whether or not a log has it open.
     pub fn write(&self, file: FileName, bytes: &[u8]) {
-        self.files[file as usize].replace(bytes);
+        self.file(file).replace(bytes);
     }
 
     /// All files that were opened, by their names.
@@ -60,7 +72,7 @@ impl Memory {
     pub(crate) fn write_named(&self, name: &str, bytes: &[u8]) {
         let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = match FileName::ALL.iter().find(|file| file.as_str() == name) {
-            Some(&file) => &self.files[file as usize],
+            Some(&file) => self.file(file),
             None => beside.entry(name.to_owned()).or_default(),
         };
         shared.replace(bytes);
@@ -69,13 +81,13 @@ impl Memory {
     /// Writes into `file`, whether or not a log has it open: damage, or a hole.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn write_at(&self, file: FileName, offset: u64, bytes: &[u8]) {
-        self.files[file as usize].pages_mut().write(offset, bytes);
+        self.file(file).pages_mut().write(offset, bytes);
     }
 }
 
 impl Storage for Memory {
     fn open(&self, file: FileName) -> io::Result<Arc<dyn RandomAccess>> {
-        Ok(Arc::new(MemoryFile::of(&self.files[file as usize])))
+        Ok(Arc::new(MemoryFile::of(self.file(file))))
     }
 
     fn beside(&self, name: &str) -> io::Result<Option<Arc<dyn RandomAccess>>> {
@@ -179,22 +191,23 @@ impl RandomAccess for MemoryFile {
             // Nor is there a page behind the last one.
             return Ok(());
         }
-        let first = offset.div_ceil(PAGE as u64);
-        let end = offset.saturating_add(len) / PAGE as u64;
+        let first = offset.div_ceil(PAGE_LEN);
+        let end = offset.saturating_add(len) / PAGE_LEN;
         if first < end {
             let pages = &mut self.shared.pages_mut().pages;
             pages.retain(|number, _| !(first..end).contains(number));
         }
         // The ends of the range, and nothing but zeros read back from the pages just dropped.
-        let head = first.saturating_mul(PAGE as u64);
+        let head = first.saturating_mul(PAGE_LEN);
         let head = head.min(offset.saturating_add(len));
-        random_access::write_zeros(self, offset, head - offset)?;
-        let tail = (end * PAGE as u64).max(head);
+        random_access::write_zeros(self, offset, head.saturating_sub(offset))?;
+        let tail = end.saturating_mul(PAGE_LEN).max(head);
         random_access::write_zeros(self, tail, offset.saturating_add(len).saturating_sub(tail))
     }
 
     fn allocated(&self) -> io::Result<u64> {
-        Ok((self.shared.pages().pages.len() * PAGE) as u64)
+        let count = self.shared.pages().pages.len() as u64;
+        Ok(count.saturating_mul(PAGE_LEN))
     }
 
     fn lock(&self) -> io::Result<()> {
@@ -236,6 +249,7 @@ impl Drop for MemoryFile {
 }
 
 const PAGE: usize = 4096;
+const PAGE_LEN: u64 = PAGE as u64;
 
 /// The content of a file. Pages that are not there are zeros; bytes of a page beyond `len` are zero.
 #[derive(Default)]
@@ -248,10 +262,13 @@ struct Pages {
 
 impl Pages {
     fn read(&self, offset: u64, buffer: &mut [u8]) {
-        for (number, within, part) in parts(offset, buffer.len()) {
-            let to = &mut buffer[part];
-            match self.pages.get(&number) {
-                Some(page) => to.copy_from_slice(&page[within..within + to.len()]),
+        let mut rest = buffer;
+        for (number, within) in parts(offset, rest.len()) {
+            let Some(to) = rest.split_off_mut(..within.len()) else {
+                return;
+            };
+            match self.pages.get(&number).and_then(|page| page.get(within)) {
+                Some(bytes) => to.copy_from_slice(bytes),
                 None => to.fill(0),
             }
         }
@@ -259,23 +276,28 @@ impl Pages {
 
     /// The first byte at or after `offset` that is on a page, or else the end of the file.
     fn next_data(&self, offset: u64) -> u64 {
-        let next = self.pages.range(offset / PAGE as u64..).next();
-        let start = next.map_or(self.len, |(&number, _)| number * PAGE as u64);
+        let next = self.pages.range(offset / PAGE_LEN..).next();
+        let start = next.map_or(self.len, |(&number, _)| number.saturating_mul(PAGE_LEN));
         start.max(offset)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
         self.exists = true;
-        for (number, within, part) in parts(offset, data.len()) {
+        if data.is_empty() {
+            return;
+        }
+        let mut rest = data;
+        for (number, within) in parts(offset, rest.len()) {
             let page = self
                 .pages
                 .entry(number)
                 .or_insert_with(|| Box::new([0; PAGE]));
-            page[within..within + part.len()].copy_from_slice(&data[part]);
+            let from = rest.split_off(..within.len());
+            if let (Some(to), Some(from)) = (page.get_mut(within), from) {
+                to.copy_from_slice(from);
+            }
         }
-        if !data.is_empty() {
-            self.len = self.len.max(offset + data.len() as u64);
-        }
+        self.len = self.len.max(offset.saturating_add(data.len() as u64));
     }
 
     fn truncate(&mut self, len: u64) {
@@ -283,9 +305,10 @@ impl Pages {
             return;
         }
         self.len = len;
-        self.pages.split_off(&len.div_ceil(PAGE as u64));
-        if let Some(last) = self.pages.get_mut(&(len / PAGE as u64)) {
-            last[(len % PAGE as u64) as usize..].fill(0);
+        self.pages.split_off(&len.div_ceil(PAGE_LEN));
+        let last = self.pages.get_mut(&(len / PAGE_LEN));
+        if let Some(beyond) = last.and_then(|last| last.get_mut((len % PAGE_LEN) as usize..)) {
+            beyond.fill(0);
         }
     }
 }
@@ -299,17 +322,12 @@ impl fmt::Debug for Pages {
     }
 }
 
-/// Cuts a range at the borders of pages: page number, offset within it, range within the buffer.
-fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let position = offset + done as u64;
-        let within = (position % PAGE as u64) as usize;
-        let start = done;
-        done += (PAGE - within).min(len - done);
-        Some((position / PAGE as u64, within, start..done))
+/// Cuts a range at the borders of pages: page number, range within it.
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>)> {
+    let end = offset.saturating_add(len as u64);
+    (offset / PAGE_LEN..end.div_ceil(PAGE_LEN)).map(move |number| {
+        let start = number.saturating_mul(PAGE_LEN);
+        let within = offset.saturating_sub(start)..end.saturating_sub(start).min(PAGE_LEN);
+        (number, within.start as usize..within.end as usize)
     })
 }

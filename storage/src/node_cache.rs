@@ -129,7 +129,7 @@ impl NodeCache {
             let depth = root.depth();
             let known = if depth < near { None } else { inner.node(root) };
             match known {
-                Some(node) => place.offset += node.size,
+                Some(node) => place.offset = place.offset.saturating_add(node.size),
                 None => place.unknown |= 1 << depth,
             }
         }
@@ -188,7 +188,7 @@ impl NodeCache {
     /// These nodes are in the file now, and no others from position `start` on.
     pub(crate) fn written_from(&self, start: u64, nodes: &[Node]) {
         let mut inner = self.lock();
-        inner.generation += 1;
+        inner.begin_generation();
         if start < inner.end {
             inner.forget_from(start);
         }
@@ -198,7 +198,7 @@ impl NodeCache {
     /// Nobody knows what the file holds now.
     pub(crate) fn forget(&self) {
         let mut inner = self.lock();
-        inner.generation += 1;
+        inner.begin_generation();
         inner.high = Nodes::default();
         inner.low = Vec::new();
         inner.end = 0;
@@ -222,6 +222,10 @@ const fn low_slot(node: NodeIndex) -> usize {
 }
 
 impl Inner {
+    fn begin_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
     fn find(&self, index: NodeIndex, pending: impl Fn(NodeIndex) -> Option<Node>) -> Option<Node> {
         pending(index).or_else(|| self.node(index))
     }
@@ -256,9 +260,11 @@ impl Inner {
             if self.is_one_of_many() {
                 return;
             }
-            self.low.resize(slot + 1, None);
+            self.low.resize(slot.saturating_add(1), None);
         }
-        self.low[slot] = Some(node);
+        if let Some(kept) = self.low.get_mut(slot) {
+            *kept = Some(node);
+        }
     }
 
     /// As many are kept as the log has blocks, unless many logs are open.
@@ -268,15 +274,17 @@ impl Inner {
             if self.is_one_of_many() {
                 return;
             }
-            self.places.resize(slot + 1, None);
+            self.places.resize(slot.saturating_add(1), None);
             self.count();
         }
-        self.places[slot] = Some(place);
+        if let Some(kept) = self.places.get_mut(slot) {
+            *kept = Some(place);
+        }
     }
 
     fn insert(&mut self, nodes: impl IntoIterator<Item = Node>) {
         for node in nodes {
-            self.end = self.end.max(node.index.get() + 1);
+            self.end = self.end.max(node.index.get().saturating_add(1));
             if node.index.depth() < HIGH {
                 self.keep_low(node);
                 continue;
@@ -297,17 +305,20 @@ impl Inner {
     /// Forgets the high nodes that do not fit into half of `capacity`, the lowest first: they are the
     /// first to be of no use.
     fn make_room(&mut self, capacity: usize) {
-        let mut by_depth = [0; 65];
+        let mut by_depth = [0_usize; 65];
         for node in self.high.values() {
-            by_depth[node.index.depth() as usize] += 1;
+            if let Some(count) = by_depth.get_mut(node.index.depth() as usize) {
+                *count = count.saturating_add(1);
+            }
         }
-        let mut kept = 0;
-        let fits = |&depth: &usize| {
-            kept += by_depth[depth];
-            kept <= capacity / 2
+        let mut room = capacity / 2;
+        let fits = |&&count: &&usize| {
+            let rest = room.checked_sub(count);
+            room = rest.unwrap_or(room);
+            rest.is_some()
         };
-        let depths = (0..by_depth.len()).rev().take_while(fits);
-        let lowest = depths.last().unwrap_or(by_depth.len()) as u64;
+        let kept = by_depth.iter().rev().take_while(fits).count();
+        let lowest = by_depth.len().saturating_sub(kept) as u64;
         // Another table: one out of which nodes were taken may grow before it is full.
         let mut high = Nodes::with_capacity_and_hasher(capacity, BuildHasherDefault::default());
         let nodes = self.high.drain();
@@ -317,11 +328,18 @@ impl Inner {
 
     /// Tells the other caches for how many nodes and places there is room in this one.
     fn count(&mut self) {
-        let room = self.high.capacity() + self.low.capacity() + self.places.capacity();
+        let room = [
+            self.high.capacity(),
+            self.low.capacity(),
+            self.places.capacity(),
+        ];
+        let room: usize = room.into_iter().sum();
         if room > self.counted {
-            self.held.fetch_add(room - self.counted, Ordering::Relaxed);
+            self.held
+                .fetch_add(room.saturating_sub(self.counted), Ordering::Relaxed);
         } else if room < self.counted {
-            self.held.fetch_sub(self.counted - room, Ordering::Relaxed);
+            self.held
+                .fetch_sub(self.counted.saturating_sub(room), Ordering::Relaxed);
         }
         self.counted = room;
     }

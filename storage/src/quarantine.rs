@@ -5,7 +5,7 @@ use hypercore_merkle::NodeIndex;
 use crate::{
     FeedFiles, FileName, Operation, RandomAccess,
     error::Result,
-    feed_files::{CHUNK, RECORD, SIGNATURE, node_offset, signature_offset},
+    feed_files::{CHUNK, RECORD_LEN, SIGNATURE_LEN, node_offset, signature_offset},
     file::File,
 };
 
@@ -46,7 +46,7 @@ impl<'a> Quarantine<'a> {
     /// As [`add`](Self::add).
     pub fn add_node(&mut self, index: NodeIndex) -> Result<()> {
         let start = node_offset(index);
-        self.add(FileName::Tree, start..start + RECORD as u64)
+        self.add(FileName::Tree, start..start.saturating_add(RECORD_LEN))
     }
 
     /// Adds the signature made when `block` was the last one.
@@ -56,7 +56,8 @@ impl<'a> Quarantine<'a> {
     /// As [`add`](Self::add).
     pub fn add_signature(&mut self, block: u64) -> Result<()> {
         let start = signature_offset(block);
-        self.add(FileName::Signatures, start..start + SIGNATURE as u64)
+        let end = start.saturating_add(SIGNATURE_LEN);
+        self.add(FileName::Signatures, start..end)
     }
 
     /// Adds bytes of a file, as far as the file goes.
@@ -70,17 +71,17 @@ impl<'a> Quarantine<'a> {
         let mut buffer = vec![0; CHUNK];
         let mut offset = bytes.start;
         while offset < end {
-            let wanted = (end - offset).min(CHUNK as u64) as usize;
-            let piece = &mut buffer[..wanted];
-            file.read_up_to(offset, piece)?;
-            offset += if piece.iter().any(|&byte| byte != 0) {
-                self.write(file, offset, piece)?;
-                wanted as u64
+            let wanted = end.saturating_sub(offset).min(CHUNK as u64);
+            buffer.truncate(wanted as usize);
+            file.read_up_to(offset, &mut buffer)?;
+            let next = offset.saturating_add(wanted);
+            if buffer.iter().any(|&byte| byte != 0) {
+                self.write(file, offset, &buffer)?;
+                offset = next;
             } else {
                 // A file with a hole of a terabyte is not worth an hour.
-                file.next_data(offset + wanted as u64)?
-                    .saturating_sub(offset)
-            };
+                offset = file.next_data(next)?.max(next);
+            }
         }
         Ok(())
     }
@@ -100,7 +101,7 @@ impl<'a> Quarantine<'a> {
         };
         if let Some(to) = &copy.file {
             let title = format!("{} {offset} {}\n", file.name, piece.len());
-            let end = copy.end + title.len() as u64;
+            let end = copy.end.saturating_add(title.len() as u64);
             let written = to
                 .write_at(copy.end, title.as_bytes())
                 .and_then(|()| to.write_at(end, piece));
@@ -111,9 +112,9 @@ impl<'a> Quarantine<'a> {
                 let _ = to.truncate(copy.end);
                 return Err(failed(error));
             }
-            copy.end = end + piece.len() as u64;
+            copy.end = end.saturating_add(piece.len() as u64);
         }
-        self.bytes += piece.len() as u64;
+        self.bytes = self.bytes.saturating_add(piece.len() as u64);
         Ok(())
     }
 

@@ -280,27 +280,28 @@ impl RandomAccess for DiskFile {
 
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
         let end = offset.saturating_add(len).min(self.len()?);
-        if offset >= end {
+        let Some(len) = end.checked_sub(offset).filter(|&len| len > 0) else {
             return Ok(());
-        }
+        };
         #[cfg(target_os = "linux")]
         {
             use rustix::fs::{FallocateFlags, fallocate};
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match self.change(|file| Ok(fallocate(file, flags, offset, end - offset)?)) {
+            match self.change(|file| Ok(fallocate(file, flags, offset, len)?)) {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 done => return done,
             }
         }
-        crate::random_access::write_zeros(self, offset, end - offset)
+        crate::random_access::write_zeros(self, offset, len)
     }
 
     #[cfg(unix)]
     fn allocated(&self) -> io::Result<u64> {
         use std::os::unix::fs::MetadataExt;
         // POSIX does not say how large a block is, but everywhere it is 512 bytes.
-        self.existing()?
-            .map_or(Ok(0), |handle| Ok(handle.file.metadata()?.blocks() * 512))
+        self.existing()?.map_or(Ok(0), |handle| {
+            Ok(handle.file.metadata()?.blocks().saturating_mul(512))
+        })
     }
 
     fn lock(&self) -> io::Result<()> {

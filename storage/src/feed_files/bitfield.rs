@@ -25,29 +25,30 @@ impl FeedFiles {
     /// When the storage fails.
     pub fn pages(&self, mut visit: impl FnMut(u64, &[u8])) -> Result<()> {
         let size = usize::from(self.page_size);
-        let mut rest = self.bitfield.content_len()?;
-        let mut buffer = vec![0; size * PAGES_PER_READ];
-        let mut page = 0;
-        while rest > 0 {
-            let wanted = rest.min(buffer.len() as u64) as usize;
-            let read = self
-                .bitfield
-                .read_up_to(self.page_offset(page), &mut buffer[..wanted])?;
-            let is_blank = buffer[..read].iter().all(|&byte| byte == 0);
-            for bytes in buffer[..read].chunks(size) {
-                visit(page, bytes);
-                page += 1;
-            }
-            if read < wanted {
+        let len = self.bitfield.len()?;
+        let mut buffer = vec![0; size.saturating_mul(PAGES_PER_READ)];
+        let mut page = 0_u64;
+        loop {
+            let here = self.page_offset(page);
+            let wanted = len.saturating_sub(here).min(buffer.len() as u64);
+            if wanted == 0 {
                 break;
             }
-            rest -= wanted as u64;
-            if is_blank {
+            buffer.truncate(wanted as usize);
+            let read = self.bitfield.read_up_to(here, &mut buffer)?;
+            for bytes in read.chunks(size) {
+                visit(page, bytes);
+                page = page.saturating_add(1);
+            }
+            if (read.len() as u64) < wanted {
+                break;
+            }
+            if read.iter().all(|&byte| byte == 0) {
                 // A file with a hole of a terabyte is not worth an hour.
                 let here = self.page_offset(page);
-                let skipped = self.bitfield.next_data(here)?.saturating_sub(here) / size as u64;
-                page += skipped;
-                rest = rest.saturating_sub(skipped * size as u64);
+                let hole = self.bitfield.next_data(here)?.saturating_sub(here);
+                let skipped = hole.checked_div(self.page_size.into());
+                page = page.saturating_add(skipped.unwrap_or(0));
             }
         }
         Ok(())
@@ -95,8 +96,9 @@ impl FeedFiles {
             return Ok(());
         }
         // What lies before becomes a hole, and that shows zeros.
-        let zeros = vec![0; page.min(end - len) as usize];
-        self.write(&self.bitfield, end - zeros.len() as u64, &zeros)?;
+        let zeros = vec![0; page.min(end.saturating_sub(len)) as usize];
+        let start = end.saturating_sub(zeros.len() as u64);
+        self.write(&self.bitfield, start, &zeros)?;
         self.sync_bitfield()?;
         self.room.store(end, Ordering::Release);
         Ok(())
@@ -113,7 +115,8 @@ impl FeedFiles {
     }
 
     fn page_offset(&self, page: u64) -> u64 {
-        header::LEN + page * u64::from(self.page_size)
+        let before = page.saturating_mul(self.page_size.into());
+        before.saturating_add(header::LEN)
     }
 }
 

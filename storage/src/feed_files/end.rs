@@ -2,8 +2,8 @@
 
 use hypercore_merkle::MAX_LENGTH;
 
-use super::{FeedFiles, RECORD, SIGNATURE, signature_offset, within};
-use crate::{FileName, Quarantine, error::Result, file::File, header};
+use super::{FeedFiles, SIGNATURE, record_offset, records, signature_offset, within};
+use crate::{FileName, Quarantine, error::Result, file::File};
 
 impl FeedFiles {
     /// Says that the pages of the bitfield may be behind, or torn, with a blank slot after the last
@@ -19,7 +19,7 @@ impl FeedFiles {
         within(FileName::Signatures, length, MAX_LENGTH - 1)?;
         // First the mark, then the cut: there is no moment without either.
         self.write(&self.signatures, signature_offset(length), &[0; SIGNATURE])?;
-        self.clear_signatures(length + 1..MAX_LENGTH)
+        self.clear_signatures(length.saturating_add(1)..MAX_LENGTH)
     }
 
     /// Takes back the signatures of an append to a log of `length` blocks that failed. Where the
@@ -100,10 +100,9 @@ impl FeedFiles {
 
     /// Those of our files that grow with the log, and where each ends.
     fn ends(&self, length: u64, byte_length: u64) -> impl Iterator<Item = (&File, u64)> {
-        let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
         [
             (&self.data, byte_length),
-            (&self.tree, header::LEN + RECORD as u64 * records),
+            (&self.tree, record_offset(records(length))),
             (&self.signatures, signature_offset(length)),
         ]
         .into_iter()

@@ -2,8 +2,8 @@
 
 use hypercore_merkle::{MAX_LENGTH, Node, NodeIndex, full_roots};
 
-use super::{CHUNK, FeedFiles, RECORD, node_offset, within};
-use crate::{Error, FileName, error::Result, header, node_cache::Place};
+use super::{CHUNK, FeedFiles, RECORD, RECORD_LEN, node_offset, record_offset, records, within};
+use crate::{Error, FileName, error::Result, node_cache::Place};
 
 impl FeedFiles {
     /// The node at `index`, if it is stored.
@@ -17,7 +17,8 @@ impl FeedFiles {
             return Ok(None);
         }
         let read = self.tree.read_up_to(node_offset(index), &mut record)?;
-        Ok(Node::from_record(index, &record).filter(|_| read == RECORD))
+        let is_whole = read.len() == RECORD;
+        Ok(Node::from_record(index, &record).filter(|_| is_whole))
     }
 
     /// The nodes at `indexes`, in the same order. Neighbours are read in one go.
@@ -38,28 +39,33 @@ impl FeedFiles {
         while let [(first, _), ..] = *rest {
             let (group, others) = rest.split_at(near(rest));
             rest = others;
-            let record = |index: NodeIndex| (index.get() - first.get()) as usize;
-            buffer.clear();
-            buffer.resize(RECORD * (record(group[group.len() - 1].0) + 1), 0);
-            let records = self.read_records(first, &mut buffer)?;
+            let last = group.last().map_or(first, |&(last, _)| last);
+            let records = self.read_records(first, last, &mut buffer)?;
             for &(index, at) in group {
-                nodes[at] = Node::from_record(index, &records[record(index)]);
+                if let Some(node) = nodes.get_mut(at) {
+                    *node = records.node(index);
+                }
             }
         }
         Ok(())
     }
 
-    /// The records from that of `first` on, for which `buffer` has room. Those that are not there are
-    /// zeros.
+    /// The records from that of `first` to that of `last`, as far as they are there.
     fn read_records<'a>(
         &self,
         first: NodeIndex,
-        buffer: &'a mut [u8],
-    ) -> Result<&'a [[u8; RECORD]]> {
+        last: NodeIndex,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Records<'a>> {
+        let count = distance(first, last).saturating_add(1) as usize;
+        let wanted = count.saturating_mul(RECORD);
+        // What is longer stays so: only what is new would have to be cleared.
+        buffer.resize(buffer.len().max(wanted), 0);
+        let (buffer, _) = buffer.split_at_mut(wanted);
         let read = self.tree.read_up_to(node_offset(first), buffer)?;
         // A record that the end of the file cuts is none.
-        buffer[read - read % RECORD..].fill(0);
-        Ok(buffer.as_chunks().0)
+        let (records, _) = read.as_chunks();
+        Ok(Records { first, records })
     }
 
     /// Where block `block` begins in the data, and its leaf, if the tree is right: behind all that stands
@@ -89,7 +95,7 @@ impl FeedFiles {
             let node = self.node(root)?;
             let node = node.ok_or(Error::MissingNode { node: root })?;
             self.known.learn([node], generation);
-            offset += node.size;
+            offset = offset.saturating_add(node.size);
         }
         let first = roots().find(is_near);
         if let (Some(leaf), None) = (known, first) {
@@ -99,15 +105,10 @@ impl FeedFiles {
         // again is served by what is found. Not who reads the next one: it would stand elsewhere than if it
         // was looked for alone, where a size is wrong.
         let first = first.unwrap_or(leaf);
-        let record = |index: NodeIndex| (index.get() - first.get()) as usize;
-        buffer.resize(RECORD * NEAR_RECORDS, 0);
-        let records = self.read_records(first, &mut buffer[..RECORD * (record(leaf) + 1)])?;
-        let node = |node: NodeIndex| {
-            let found = Node::from_record(node, &records[record(node)]);
-            found.ok_or(Error::MissingNode { node })
-        };
+        let records = self.read_records(first, leaf, &mut buffer)?;
+        let node = |node| records.node(node).ok_or(Error::MissingNode { node });
         for root in roots().filter(is_near) {
-            offset += node(root)?.size;
+            offset = offset.saturating_add(node(root)?.size);
         }
         let leaf = node(leaf)?;
         self.known.found(offset, leaf, buffer, generation);
@@ -146,7 +147,7 @@ impl FeedFiles {
         if nodes.iter().any(Option::is_none) {
             let missing = missing(indexes, &nodes);
             self.fill(&missing, &mut nodes)?;
-            let read = missing.iter().filter_map(|&(_, at)| nodes[at]);
+            let read = missing.iter().filter_map(|&(_, at)| *nodes.get(at)?);
             self.known.learn(read, generation);
         }
         if let Some((&node, _)) = indexes.iter().zip(&nodes).find(|(_, node)| node.is_none()) {
@@ -170,13 +171,14 @@ impl FeedFiles {
     }
 
     fn write_sorted(&self, nodes: &[Node]) -> Result<()> {
-        let adjacent = |a: &Node, b: &Node| b.index.get() - a.index.get() == 1;
-        let mut buffer = Vec::new();
+        let adjacent = |a: &Node, b: &Node| distance(a.index, b.index) == 1;
+        let mut records = Vec::new();
         for run in nodes.chunk_by(adjacent).flat_map(|run| run.chunks(RUN)) {
-            buffer.clear();
-            run.iter()
-                .for_each(|node| buffer.extend_from_slice(&node.to_record()));
-            self.write(&self.tree, node_offset(run[0].index), &buffer)?;
+            records.clear();
+            records.extend(run.iter().map(Node::to_record));
+            if let Some(first) = run.first() {
+                self.write(&self.tree, node_offset(first.index), records.as_flattened())?;
+            }
         }
         Ok(())
     }
@@ -203,7 +205,7 @@ impl FeedFiles {
         within(FileName::Tree, new_length, MAX_LENGTH)?;
         nodes.iter().try_for_each(fits)?;
         self.write_leaves_and_between(old_length, new_length, nodes)
-            .inspect(|()| self.known.written_from(2 * old_length, nodes))
+            .inspect(|()| self.known.written_from(old_length.saturating_mul(2), nodes))
             .inspect_err(|_| self.known.forget())
     }
 
@@ -213,30 +215,31 @@ impl FeedFiles {
         new_length: u64,
         nodes: &[Node],
     ) -> Result<()> {
-        let (leaf, end) = (2 * old_length, 2 * new_length - 1);
+        let (leaf, end) = (old_length.saturating_mul(2), records(new_length));
         let position = |node: &Node| node.index.get();
-        let joins = nodes.iter().any(|node| position(node) + 1 == leaf);
-        let start = leaf - u64::from(joins);
+        let joins = |&before: &u64| nodes.iter().any(|node| position(node) == before);
+        let start = leaf.checked_sub(1).filter(joins).unwrap_or(leaf);
         let is_inside = |node: &Node| (start..end).contains(&position(node));
         let (mut inside, elsewhere): (Vec<_>, Vec<_>) = nodes.iter().copied().partition(is_inside);
         let elsewhere = sorted(&elsewhere);
         // In the order of the writes; within one they stand in any.
-        inside.sort_by_key(|node| (position(node) - start) / RUN as u64);
+        inside.sort_by_key(|node| position(node).saturating_sub(start) / RUN_LEN);
         let mut inside = &inside[..];
-        let mut buffer = Vec::new();
-        let mut first = start;
-        while first < end {
-            let records = (end - first).min(RUN as u64);
-            buffer.clear();
-            buffer.resize(records as usize * RECORD, 0);
-            let here = inside.partition_point(|node| position(node) < first + records);
-            for node in &inside[..here] {
-                let at = (position(node) - first) as usize * RECORD;
-                buffer[at..at + RECORD].copy_from_slice(&node.to_record());
+        let mut records = Vec::new();
+        for first in (start..end).step_by(RUN) {
+            let behind = first.saturating_add(RUN_LEN).min(end);
+            records.clear();
+            records.resize(behind.saturating_sub(first) as usize, [0; RECORD]);
+            let count = inside.partition_point(|node| position(node) < behind);
+            let (here, others) = inside.split_at(count);
+            inside = others;
+            for node in here {
+                let at = position(node).saturating_sub(first) as usize;
+                if let Some(record) = records.get_mut(at) {
+                    *record = node.to_record();
+                }
             }
-            inside = &inside[here..];
-            self.write(&self.tree, header::LEN + RECORD as u64 * first, &buffer)?;
-            first += records;
+            self.write(&self.tree, record_offset(first), records.as_flattened())?;
         }
         self.write_sorted(&elsewhere)
     }
@@ -248,7 +251,7 @@ impl FeedFiles {
     /// As [`write_key`](Self::write_key).
     pub fn clear_node(&self, index: NodeIndex) -> Result<()> {
         let start = node_offset(index);
-        let cleared = self.clear(&self.tree, start, start + RECORD as u64);
+        let cleared = self.clear(&self.tree, start, start.saturating_add(RECORD_LEN));
         self.known.forget();
         cleared
     }
@@ -259,7 +262,7 @@ impl FeedFiles {
     ///
     /// When the storage fails.
     pub fn tree_blocks(&self) -> Result<u64> {
-        Ok((self.tree.content_len()? / RECORD as u64).div_ceil(2))
+        Ok((self.tree.content_len()? / RECORD_LEN).div_ceil(2))
     }
 
     /// Cuts `tree` behind the last leaf of a log of `length` blocks.
@@ -268,8 +271,7 @@ impl FeedFiles {
     ///
     /// As [`write_key`](Self::write_key).
     pub fn truncate_tree(&self, length: u64) -> Result<()> {
-        let records = (2 * length.min(MAX_LENGTH)).saturating_sub(1);
-        self.truncate(&self.tree, header::LEN + RECORD as u64 * records)
+        self.truncate(&self.tree, record_offset(records(length)))
     }
 }
 
@@ -280,29 +282,49 @@ const NEAR: u64 = 100;
 /// it, and those above stand alone.
 const NEAR_DEPTH: u64 = 7;
 
-/// How many records there are at most from such a root to the leaf, both included: half of those of its
-/// blocks, and those of as many blocks that follow, of which the leaf is the last.
-const NEAR_RECORDS: usize = 3 << (NEAR_DEPTH - 1);
-
 /// How many nodes one write covers at most: 1 MiB.
 const RUN: usize = (1 << 20) / RECORD;
+const RUN_LEN: u64 = RUN as u64;
+
+/// Records that were read, from that of `first` on.
+struct Records<'a> {
+    first: NodeIndex,
+    records: &'a [[u8; RECORD]],
+}
+
+impl Records<'_> {
+    fn node(&self, index: NodeIndex) -> Option<Node> {
+        let at = distance(self.first, index) as usize;
+        Node::from_record(index, self.records.get(at)?)
+    }
+}
+
+/// How many positions there are from `a` to `b`, which is not before it.
+const fn distance(a: NodeIndex, b: NodeIndex) -> u64 {
+    b.get().saturating_sub(a.get())
+}
 
 /// Those of `indexes` whose nodes are missing, in the order of the file, and which they are.
 fn missing(indexes: &[NodeIndex], nodes: &[Option<Node>]) -> Vec<(NodeIndex, usize)> {
-    let all = indexes.iter().copied().zip(0..);
+    let all = indexes.iter().copied().zip(nodes).zip(0..);
     let mut missing: Vec<_> = all
-        .filter(|&(index, at)| nodes[at].is_none() && !is_beyond(index))
+        .filter(|&((index, node), _)| node.is_none() && !is_beyond(index))
+        .map(|((index, _), at)| (index, at))
         .collect();
     missing.sort_unstable();
     missing
 }
 
-/// How many of the sorted nodes, which are at least one, are worth one read.
+/// How many of the sorted nodes are worth one read.
 fn near(sorted: &[(NodeIndex, usize)]) -> usize {
-    let distance = |a: usize, b: usize| sorted[b].0.get() - sorted[a].0.get();
-    let far =
-        |&at: &usize| distance(at - 1, at) > NEAR || distance(0, at) >= (CHUNK / RECORD) as u64;
-    (1..sorted.len()).find(far).unwrap_or(sorted.len())
+    let Some(&(first, _)) = sorted.first() else {
+        return 0;
+    };
+    let others = sorted.iter().zip(sorted.iter().skip(1));
+    let is_near = |&(&(before, _), &(node, _)): &(&(NodeIndex, _), &(NodeIndex, _))| {
+        distance(before, node) <= NEAR && distance(first, node) < (CHUNK / RECORD) as u64
+    };
+    others.take_while(is_near).count().saturating_add(1)
 }
 
 /// Whether no log has this node: climbing leads above every root.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use hypercore_merkle::MAX_LENGTH;
 
-use super::{CHUNK, FeedFiles, SIGNATURE, signature_offset, within};
+use super::{CHUNK, FeedFiles, SIGNATURE, SIGNATURE_LEN, signature_offset, within};
 use crate::{FileName, error::Result, header};
 
 impl FeedFiles {
@@ -21,7 +21,7 @@ impl FeedFiles {
         let read = self
             .signatures
             .read_up_to(signature_offset(block), &mut signature)?;
-        Ok((read == SIGNATURE && is_set(&signature)).then_some(signature))
+        Ok((read.len() == SIGNATURE && is_set(&signature)).then_some(signature))
     }
 
     /// The first signature at or after `block`, and its block.
@@ -33,24 +33,26 @@ impl FeedFiles {
         let mut first = block;
         let mut buffer = vec![0; 8 * SIGNATURE];
         while first < MAX_LENGTH {
+            let wanted = buffer.len();
             let read = self
                 .signatures
                 .read_up_to(signature_offset(first), &mut buffer)?;
-            let (slots, _) = buffer[..read].as_chunks();
-            if let Some(at) = slots.iter().position(is_set) {
-                return Ok(Some((first + at as u64, slots[at])));
+            let is_last = read.len() < wanted;
+            let (slots, _) = read.as_chunks();
+            if let Some((block, signature)) = (first..).zip(slots).find(|(_, slot)| is_set(slot)) {
+                return Ok(Some((block, *signature)));
             }
-            if read < buffer.len() {
+            if is_last {
                 return Ok(None);
             }
-            first += slots.len() as u64;
-            if buffer.len() == CHUNK {
+            first = first.saturating_add(slots.len() as u64);
+            if wanted == CHUNK {
                 // A file with a hole of a terabyte is not worth an hour.
                 let data = self.signatures.next_data(signature_offset(first))?;
-                first = first.max(data.saturating_sub(header::LEN) / SIGNATURE as u64);
+                first = first.max(data.saturating_sub(header::LEN) / SIGNATURE_LEN);
             }
             // Usually the next slot or two have one; a long search is worth longer reads.
-            buffer.resize((2 * buffer.len()).min(CHUNK), 0);
+            buffer.resize(wanted.saturating_mul(2).min(CHUNK), 0);
         }
         Ok(None)
     }
@@ -61,22 +63,22 @@ impl FeedFiles {
     ///
     /// When the storage fails.
     pub fn previous_signature(&self, block: u64) -> Result<Option<(u64, [u8; 64])>> {
-        let stored = self.signatures.content_len()? / SIGNATURE as u64;
+        let stored = self.signatures.content_len()? / SIGNATURE_LEN;
         let mut end = block.min(stored).min(MAX_LENGTH);
         let mut buffer = Vec::new();
-        let mut slots = 8;
+        let mut slots = 8_u64;
         while end > 0 {
             let first = end.saturating_sub(slots);
             buffer.clear();
-            buffer.resize((end - first) as usize * SIGNATURE, 0);
+            buffer.resize(end.saturating_sub(first) as usize, [0; SIGNATURE]);
             self.signatures
-                .read_up_to(signature_offset(first), &mut buffer)?;
-            let (found, _) = buffer.as_chunks();
-            if let Some(at) = found.iter().rposition(is_set) {
-                return Ok(Some((first + at as u64, found[at])));
+                .read_up_to(signature_offset(first), buffer.as_flattened_mut())?;
+            let mut found = (first..end).rev().zip(buffer.iter().rev());
+            if let Some((block, signature)) = found.find(|(_, slot)| is_set(slot)) {
+                return Ok(Some((block, *signature)));
             }
             end = first;
-            slots = (2 * slots).min((CHUNK / SIGNATURE) as u64);
+            slots = slots.saturating_mul(2).min((CHUNK / SIGNATURE) as u64);
             if slots == (CHUNK / SIGNATURE) as u64 {
                 end = self.before_hole(end)?;
             }
