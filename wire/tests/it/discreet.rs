@@ -135,6 +135,49 @@ fn a_log_that_is_here_looks_like_one_that_is_not() {
     }
 }
 
+/// The nth capability of somebody who does not know the key: none, noise, what the responder itself
+/// would prove, those of another connection in both directions, and the right one with a bit changed.
+fn capability_of_a_stranger(n: u32, scene: &Scene, other: &Scene) -> Option<[u8; 32]> {
+    match n % 6 {
+        0 => None,
+        1 => Some(std::array::from_fn(|at| (n >> (at % 4 * 8)) as u8)),
+        2 => scene.stranger.capability(&KEY, Direction::Receive),
+        3 => other.stranger.capability(&KEY, Direction::Send),
+        4 => other.stranger.capability(&KEY, Direction::Receive),
+        _ => {
+            let mut right = scene.stranger.capability(&KEY, Direction::Send)?;
+            let bit = n as usize % 256;
+            right[bit / 8] ^= 1 << (bit % 8);
+            Some(right)
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_capabilities_prove_nothing() {
+    let mut limits = Limits::default();
+    limits.unmatched_opens = u32::MAX;
+    let mut scenes = [[KEY], [[1; 32]]].map(|keys| Scene::with_limits(&keys, limits.clone()));
+    let other = Scene::new(&[KEY]);
+    for number in 1..=10_000 {
+        let [here, not_here] = scenes.each_mut().map(|scene| {
+            let capability = capability_of_a_stranger(number, scene, &other);
+            scene.open(2 * number, discovery_key(&KEY), capability);
+            let opened = (scene.carry(), scene.events());
+            scene.close(2 * number);
+            let closed = (scene.carry(), scene.events());
+            assert_eq!(opened.0, (0, Ok(())), "{capability:02x?}");
+            assert_eq!(closed.0, (0, Ok(())), "{capability:02x?}");
+            (opened.1, closed.1)
+        });
+        assert_eq!(here, not_here);
+    }
+    let [mut scene, _] = scenes;
+    let capability = scene.stranger.capability(&KEY, Direction::Send);
+    scene.open(1, discovery_key(&KEY), capability);
+    assert!(scene.carry().0 > 0, "the right one is answered");
+}
+
 #[test]
 fn who_knows_the_key_is_let_in() {
     let mut scene = Scene::new(&[KEY, [1; 32]]);
@@ -252,9 +295,17 @@ fn a_log_that_is_here_takes_as_much_work_as_one_that_is_not() {
 
 /// The time itself: half of the tries are as quick as half of the others.
 #[test]
-#[ignore = "measures time"]
 fn a_log_that_is_here_takes_as_long_as_one_that_is_not() {
-    const TRIES: usize = 2000;
+    // A difference that is there is there each time; one that the machine makes is not.
+    let medians = (0..3).map(|_| medians());
+    let difference = |(here, not_here): (f64, f64)| (here / not_here - 1.0).abs();
+    let smallest = medians.map(difference).min_by(f64::total_cmp);
+    assert!(smallest < Some(0.05), "{smallest:?} of the time");
+}
+
+/// How many nanoseconds it takes to answer for a log that is here, and for one that is not.
+fn medians() -> (f64, f64) {
+    const TRIES: usize = 10_000;
     let mut times = [[KEY], [[1; 32]]].map(|keys| {
         let mut limits = Limits::default();
         limits.unmatched_opens = u32::MAX;
@@ -280,8 +331,5 @@ fn a_log_that_is_here_takes_as_long_as_one_that_is_not() {
         times[TRIES / 2].as_nanos() as f64
     });
     println!("medians: {here} ns for a log that is here, {not_here} ns for one that is not");
-    assert!(
-        (here / not_here - 1.0).abs() < 0.15,
-        "{here} ns and {not_here} ns"
-    );
+    (here, not_here)
 }
