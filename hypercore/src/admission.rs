@@ -228,12 +228,12 @@ impl Admission {
         if state.handshakes.len() >= max && !state.evict(limits.handshake_age, now) {
             return Err(NotAdmitted::Handshakes { max });
         }
-        state.last += 1;
-        state.connections += 1;
+        state.last = state.last.saturating_add(1);
+        state.connections = state.connections.saturating_add(1);
         if let Some(address) = address {
             let known = state.addresses.entry(address).or_default();
-            known.connections += 1;
-            known.handshakes += 1;
+            known.connections = known.connections.saturating_add(1);
+            known.handshakes = known.handshakes.saturating_add(1);
         }
         let (id, eviction) = (state.last, Arc::<Eviction>::default());
         state.handshakes.push_back(Handshake {

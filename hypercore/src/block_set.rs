@@ -4,6 +4,16 @@ use std::ops::Range;
 
 use hypercore_bitfield::Bitfield;
 
+/// Block `index` and no other.
+pub(crate) const fn one_block(index: u64) -> Range<u64> {
+    index..index.saturating_add(1)
+}
+
+/// How many blocks, or bytes, lie in a range.
+pub(crate) const fn length_of(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
+}
+
 /// Blocks: runs in order, with gaps between them.
 #[derive(Debug, Clone)]
 pub(crate) struct BlockSet(Vec<Range<u64>>);
@@ -18,9 +28,9 @@ impl FromIterator<u64> for BlockSet {
     fn from_iter<I: IntoIterator<Item = u64>>(blocks: I) -> Self {
         let mut blocks: Vec<_> = blocks.into_iter().collect();
         blocks.sort_unstable();
-        let runs = blocks.chunk_by(|a, b| b - a <= 1);
-        let run = |run: &[u64]| run[0]..run.last().map_or(0, |last| last.saturating_add(1));
-        Self(runs.map(run).collect())
+        let runs = blocks.chunk_by(|a, b| b.abs_diff(*a) <= 1);
+        let run = |run: &[u64]| Some(*run.first()?..run.last()?.saturating_add(1));
+        Self(runs.filter_map(run).collect())
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hypercore_merkle::{ChangeSet, Proof, TreeHead};
 
 use crate::{
+    block_set::one_block,
     error::{Error, Result},
     event::{Event, PeerId, Publisher},
     fork::ForkProof,
@@ -34,7 +35,7 @@ impl Core {
     /// Takes appended blocks, written and as durable as was asked for, into the log, and tells
     /// everybody.
     pub(crate) fn finish_append(&mut self, change: &ChangeSet, durable: Durable) -> Range<u64> {
-        let blocks = change.start_block()..change.start_block() + change.blocks().len() as u64;
+        let blocks = appended_blocks(change);
         self.log.finish_append(change, durable);
         self.replicator.demand.hashes.proven(&self.log);
         for (block, index) in change.blocks().iter().zip(blocks.clone()) {
@@ -84,9 +85,10 @@ impl Core {
                         self.received(peer, index, value, *is_new);
                     }
                     if *is_new {
+                        let block = one_block(index);
                         match new.last_mut().filter(|run| run.end == index) {
-                            Some(run) => run.end += 1,
-                            None => new.push(index..index + 1),
+                            Some(run) => run.end = block.end,
+                            None => new.push(block),
                         }
                     }
                 }
@@ -235,6 +237,12 @@ impl Core {
             }
         });
     }
+}
+
+/// The blocks that an append adds.
+pub(crate) fn appended_blocks(change: &ChangeSet) -> Range<u64> {
+    let start = change.start_block();
+    start..start.saturating_add(change.blocks().len() as u64)
 }
 
 #[cfg(test)]

@@ -181,7 +181,7 @@ impl Publisher {
         self.each(|queue| {
             if queue.events.len() == CAPACITY {
                 queue.events.pop_front();
-                queue.missed += 1;
+                queue.missed = queue.missed.saturating_add(1);
             }
             queue.events.push_back(event.clone());
         });

@@ -105,7 +105,8 @@ impl Hypercore {
         // Otherwise every connection would fail to declare it.
         let limits = hypercore_wire::Limits::default();
         let (names, length) = (limits.extension_names, limits.extension_name);
-        if registered.len() + OWN.len() >= names || name.len() > length {
+        let declared = registered.len().saturating_add(OWN.len());
+        if declared >= names || name.len() > length {
             return Err(hypercore_wire::Error::TooManyExtensions { names, length }.into());
         }
         let (inbox, messages) = async_channel::bounded(INBOX);

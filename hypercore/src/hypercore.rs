@@ -196,9 +196,9 @@ impl Hypercore {
     /// When the core is closed or the storage fails.
     pub fn disk_usage(&self) -> Result<u64> {
         let files = Arc::clone(self.shared.lock().log.files()?);
-        let mut sum = 0;
+        let mut sum = 0u64;
         for file in hypercore_storage::FileName::ALL {
-            sum += files.allocated(file)?;
+            sum = sum.saturating_add(files.allocated(file)?);
         }
         Ok(sum)
     }
@@ -211,9 +211,9 @@ impl Hypercore {
     /// As [`disk_usage`](Self::disk_usage).
     pub fn apparent_size(&self) -> Result<u64> {
         let files = Arc::clone(self.shared.lock().log.files()?);
-        let mut sum = 0;
+        let mut sum = 0u64;
         for file in hypercore_storage::FileName::ALL {
-            sum += files.len(file)?;
+            sum = sum.saturating_add(files.len(file)?);
         }
         Ok(sum)
     }
@@ -476,7 +476,7 @@ impl Hypercore {
             if run.is_empty() {
                 run.push(self.get_with(rest.start, options).await?);
             }
-            rest.start += run.len() as u64;
+            rest.start = rest.start.saturating_add(run.len() as u64);
             batch.append(&mut run);
         }
         Ok(batch)
@@ -555,7 +555,8 @@ impl Hypercore {
             let mut core = self.shared.lock();
             core.log.files()?;
             let length = core.log.length();
-            let min_length = options.min_length.unwrap_or(length + 1);
+            let longer = length.saturating_add(1);
+            let min_length = options.min_length.unwrap_or(longer);
             if length >= min_length {
                 return Ok(length);
             }

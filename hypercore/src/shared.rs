@@ -25,10 +25,10 @@ use hypercore_storage::FeedFiles;
 use self::checkpoint::{Checkpoint, Pages};
 use crate::{
     Durability,
-    core::Core,
+    core::{Core, appended_blocks},
     error::{Error, Result},
     event::PeerId,
-    log::{self, Appends, Durable, GuardFile, Log},
+    log::{self, Appends, Durable, GuardFile, Log, Unsynced},
     options::OnWrite,
     signer::{Author, Checking},
     turns::Turns,
@@ -147,8 +147,9 @@ impl Shared {
                 tracing::warn!(%error, "the bitfield could not be written");
             }
             let mut pages = lock(&self.pages);
-            pages.unsynced.blocks += change.blocks().len() as u64;
-            pages.unsynced.bytes += change.blocks().iter().map(Block::size).sum::<u64>();
+            let Unsynced { blocks, bytes } = &mut pages.unsynced;
+            *blocks = blocks.saturating_add(change.blocks().len() as u64);
+            *bytes = bytes.saturating_add(change.blocks().iter().map(Block::size).sum());
         }
         Ok(appended)
     }
@@ -164,7 +165,7 @@ impl Shared {
             .log
             .check_lock()
             .map_err(FailedWrite::harmless)?;
-        let length = change.start_block() + change.blocks().len() as u64;
+        let length = appended_blocks(&change).end;
         if !self.durability.waits() {
             self.expect_loss().map_err(FailedWrite::harmless)?;
         }
@@ -448,7 +449,8 @@ impl Shared {
             // A piece at a time: everybody else waits for the lock.
             while !run.is_empty() {
                 let core = self.lock();
-                let end = run.end.min(run.start + blocks_of_a_piece(&core.log));
+                let most = blocks_of_a_piece(&core.log);
+                let end = run.end.min(run.start.saturating_add(most));
                 // Some may be here again meanwhile, and no more may come while the space is freed.
                 let missing = core.log.missing(run.start..end);
                 log::drop_blocks(&files, &missing)?;
@@ -462,11 +464,16 @@ impl Shared {
 /// So many bytes of cleared blocks are freed at a time, where blocks are of the usual size.
 const PIECE: u64 = 16 << 20;
 
+/// And at most so many blocks.
+const MOST_BLOCKS: u64 = 65_536;
+
 /// How many blocks may be freed at a time. Each is looked at as long as all are empty, and a piece that is
 /// small would leave much of what the file system frees as a whole.
 fn blocks_of_a_piece(log: &Log) -> u64 {
-    let size = log.byte_length() / log.length().max(1);
-    (PIECE / size.max(1)).clamp(1, 65_536)
+    let size = log.byte_length().checked_div(log.length());
+    let fitting = size.and_then(|size| PIECE.checked_div(size));
+    // Any number of blocks without bytes fits.
+    fitting.map_or(MOST_BLOCKS, |blocks| blocks.clamp(1, MOST_BLOCKS))
 }
 
 /// Makes the log ready to end with `roots` instead of after `old` blocks. Its pages may be torn from

@@ -17,6 +17,7 @@ use hypercore_merkle::MAX_BLOCK_SIZE;
 
 use crate::{
     Hypercore,
+    block_set::length_of,
     error::Result,
     hypercore::resolve,
     request::{Download, GetOptions, Position, SeekOptions, setters},
@@ -315,7 +316,7 @@ impl Reader {
             self.ahead.reach(&self.blocks.core, self.index..end);
         }
         let block = self.blocks.next(self.index..end, self.options).await?;
-        self.index += 1;
+        self.index = self.index.saturating_add(1);
         self.ahead.pass(self.index);
         Ok(Some((block, self)))
     }
@@ -377,7 +378,8 @@ impl Lookahead {
         let wanted = blocks.start.saturating_add(self.window).min(blocks.end);
         // Renewed when half of it is used up, so that peers always have something to do, and to the end.
         let is_last = wanted == blocks.end;
-        if wanted > self.end && (is_last || wanted - self.end > self.window / 2) {
+        let more = wanted.saturating_sub(self.end);
+        if more > 0 && (is_last || more > self.window / 2) {
             self.request = Some(core.download(blocks.start..wanted));
             self.end = wanted;
         }
@@ -408,7 +410,7 @@ struct ByteReader {
 
 impl ByteReader {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
-        let rest = self.bytes.end - self.bytes.start;
+        let rest = length_of(&self.bytes);
         if rest == 0 {
             return Ok(None);
         }
@@ -430,13 +432,14 @@ impl ByteReader {
         if self.options.wait {
             self.ahead.reach(core, index..core.length());
         }
-        let wanted = index..core.length().max(index + 1);
+        let next = index.saturating_add(1);
+        let wanted = index..core.length().max(next);
         let mut chunk = self.blocks.next(wanted, self.options).await?;
         chunk.advance(skip.min(chunk.len()));
         chunk.truncate(usize::try_from(rest).unwrap_or(usize::MAX));
-        self.bytes.start += chunk.len() as u64;
-        self.index = Some(index + 1);
-        self.ahead.pass(index + 1);
+        self.bytes.start = self.bytes.start.saturating_add(chunk.len() as u64);
+        self.index = Some(next);
+        self.ahead.pass(next);
         Ok(Some((chunk, self)))
     }
 }
@@ -513,9 +516,10 @@ pub struct WriteStream {
 
 impl fmt::Debug for WriteStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buffered = self.buffered.saturating_add(self.partial.len());
         f.debug_struct("WriteStream")
             .field("block_size", &self.block_size)
-            .field("buffered", &(self.buffered + self.partial.len()))
+            .field("buffered", &buffered)
             .finish_non_exhaustive()
     }
 }
@@ -545,7 +549,7 @@ impl WriteStream {
     }
 
     fn cut(&mut self) {
-        self.buffered += self.partial.len();
+        self.buffered = self.buffered.saturating_add(self.partial.len());
         self.blocks.push(self.partial.split().freeze());
     }
 }
@@ -567,7 +571,7 @@ impl AsyncWrite for WriteStream {
         if this.poll_append(cx)?.is_pending() && this.buffered >= WRITE_BUFFER {
             return Poll::Pending;
         }
-        let room = this.block_size - this.partial.len();
+        let room = this.block_size.saturating_sub(this.partial.len());
         let taken = bytes.get(..room).unwrap_or(bytes);
         this.partial.extend_from_slice(taken);
         if this.partial.len() == this.block_size {

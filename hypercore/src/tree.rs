@@ -53,7 +53,8 @@ impl Hypercore {
         let Some(index) = found else {
             return Ok(None);
         };
-        let signature = self.shared().lock().log.signature(index + 1)?;
+        let length = index.saturating_add(1);
+        let signature = self.shared().lock().log.signature(length)?;
         Ok(signature.map(|signature| (index, signature)))
     }
 

@@ -177,7 +177,7 @@ impl Shared {
         match self.commit(blocks) {
             Ok(mut next) => {
                 for size in sizes {
-                    let end = next.start + size;
+                    let end = next.start.saturating_add(size);
                     results.push(Ok(next.start..end));
                     next.start = end;
                 }
@@ -214,7 +214,7 @@ impl Shared {
                     false
                 }
                 None => {
-                    next += append.blocks.len() as u64;
+                    next = next.saturating_add(append.blocks.len() as u64);
                     true
                 }
             }

@@ -8,6 +8,7 @@ use hypercore_wire::{Data, DataNode, Have, Message, Request, Unhave, Want};
 
 use super::{peer::Peer, questions::Question};
 use crate::{
+    block_set::one_block,
     core::Core,
     error::Result,
     event::{Event, PeerId},
@@ -96,12 +97,12 @@ impl Answers {
             Found::Nothing(request) => refuse(state, request, messages, now),
             Found::Block(request, proof) => {
                 let index = request.index;
+                let mut run = one_block(index);
                 // Counting the run costs something, and is of use only if it is read now.
-                let more = match self.is_read_ahead(index) {
-                    true => 0,
-                    false => state.requested_run(index + 1, Self::AHEAD),
-                };
-                let run = index..index + 1 + more;
+                if !self.is_read_ahead(index) {
+                    let more = state.requested_run(run.end, Self::AHEAD);
+                    run.end = run.end.saturating_add(more);
+                }
                 drop(core);
                 if let Some(value) = self.read(shared, run)? {
                     self.uploads.push((index, value.len() as u64));
@@ -118,7 +119,7 @@ impl Answers {
     /// of them for the next call. `None` if it is not stored, or not what it should be.
     fn read(&mut self, shared: &SharedCore, run: Range<u64>) -> Result<Option<Bytes>> {
         if !self.is_read_ahead(run.start) {
-            let first = run.start..run.start + 1;
+            let first = one_block(run.start);
             let read = shared
                 .read_run(run)
                 // Another one of them may be the damaged one.
@@ -133,7 +134,7 @@ impl Answers {
                 Err(error) => return Err(error),
             };
         }
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         Ok(self.ahead.pop_front())
     }
 
@@ -146,8 +147,7 @@ impl Answers {
     pub(super) fn note_uploads(&mut self, core: &mut Core, peer: PeerId) {
         for (index, bytes) in self.uploads.drain(..) {
             if let Some(state) = core.replicator.peer(peer) {
-                state.stats.uploaded_blocks += 1;
-                state.stats.uploaded_bytes += bytes;
+                state.stats.count_upload(bytes);
             }
             core.events.emit(Event::Upload { index, bytes, peer });
         }

@@ -50,7 +50,7 @@ impl AskedBlocks {
     pub(super) fn bounds(&self) -> Option<Range<u64>> {
         let (&first, _) = self.blocks.first_key_value()?;
         let (&last, _) = self.blocks.last_key_value()?;
-        Some(first..last + 1)
+        Some(first..last.saturating_add(1))
     }
 
     #[cfg(any(test, feature = "fuzzing"))]
@@ -68,7 +68,7 @@ impl AskedBlocks {
             if asked != index {
                 break;
             }
-            index += 1;
+            index = asked.saturating_add(1);
         }
         index
     }
@@ -81,7 +81,7 @@ impl AskedBlocks {
             last: peer,
             stamp,
         });
-        request.peers += 1;
+        request.peers = request.peers.saturating_add(1);
         request.last = peer;
         request.stamp = stamp;
     }
@@ -91,8 +91,9 @@ impl AskedBlocks {
         let Entry::Occupied(mut request) = self.blocks.entry(index) else {
             return false;
         };
-        request.get_mut().peers -= 1;
-        if request.get().peers > 0 {
+        let peers = &mut request.get_mut().peers;
+        *peers = peers.saturating_sub(1);
+        if *peers > 0 {
             return false;
         }
         request.remove();
@@ -105,7 +106,7 @@ impl AskedBlocks {
         while let Some((&index, _)) = self.blocks.range(blocks.clone()).next() {
             self.blocks.remove(&index);
             self.late.remove(&index);
-            self.received += 1;
+            self.received = self.received.saturating_add(1);
         }
     }
 
@@ -139,10 +140,10 @@ impl AskedBlocks {
 
     /// Whether a block may be asked of a second peer although the first is not late.
     pub(super) const fn has_spare(&self) -> bool {
-        self.spent < SPARE + self.received / RECEIVED_FOR_A_SPARE
+        self.spent < SPARE.saturating_add(self.received / RECEIVED_FOR_A_SPARE)
     }
 
     pub(super) const fn spend(&mut self) {
-        self.spent += 1;
+        self.spent = self.spent.saturating_add(1);
     }
 }

@@ -452,7 +452,7 @@ impl Connection {
             self.wake.wake();
         }
         self.close_by = if self.has_nothing_left() {
-            self.close_by.or(Some(now + CLOSE_TIMEOUT))
+            self.close_by.or_else(|| now.checked_add(CLOSE_TIMEOUT))
         } else {
             // A core may have been added meanwhile.
             None

@@ -14,7 +14,7 @@ use hypercore_bitfield::Bitfield;
 
 use super::{downloads::Downloads, hashes::HashDownloads};
 use crate::{
-    block_set::BlockSet,
+    block_set::{BlockSet, one_block},
     error::{Error, Result},
     log::Log,
     request::Order,
@@ -104,7 +104,7 @@ pub(crate) struct Demand {
 
 impl Demand {
     fn waiter<T>(&mut self, if_available: bool) -> (Waiter<T>, Awaited<T>) {
-        self.last_serial += 1;
+        self.last_serial = self.next_serial();
         let (sender, receiver) = async_channel::bounded(1);
         let waiter = Waiter {
             serial: self.last_serial,
@@ -122,9 +122,9 @@ impl Demand {
         }
     }
 
-    /// How many requests there were, to see whether there are new ones.
-    pub(crate) const fn last_serial(&self) -> u64 {
-        self.last_serial
+    /// The number that the next request gets, to see then whether there are new ones.
+    pub(crate) const fn next_serial(&self) -> u64 {
+        self.last_serial.saturating_add(1)
     }
 
     /// Wants block `index`; [`Self::enqueue`] follows if no peer was asked for it.
@@ -254,7 +254,7 @@ impl Demand {
                 waiter.answer(Ok(value.clone()));
             }
         }
-        self.downloads.stored(&(index..index + 1), bitfield);
+        self.downloads.stored(&one_block(index), bitfield);
     }
 
     /// The log has this length now.
@@ -334,7 +334,7 @@ impl Demand {
     /// The lowest length that would satisfy somebody who waits for growth.
     pub(crate) fn wanted_length(&self, length: u64) -> Option<u64> {
         if self.newest_length {
-            return Some(length + 1);
+            return Some(length.saturating_add(1));
         }
         self.wanted_lengths().next()
     }

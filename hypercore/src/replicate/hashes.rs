@@ -103,7 +103,7 @@ impl HashDownloads {
                         block = unproven;
                         continue;
                     }
-                    block = found + 1;
+                    block = found.saturating_add(1);
                     if !is_asked(peer, found) {
                         peer.hash_scan = HashScan {
                             download: serial,
@@ -117,7 +117,7 @@ impl HashDownloads {
         // What comes later has a greater number; what is announced or given up rewinds.
         let last = self.0.last_key_value().map_or(0, |(&serial, _)| serial);
         peer.hash_scan = HashScan {
-            download: from.download.max(last + 1),
+            download: from.download.max(last.saturating_add(1)),
             block: 0,
         };
         None

@@ -107,13 +107,11 @@ pub(crate) struct Part {
 impl Part {
     /// Changes the part, and returns the sum.
     pub(crate) fn set(&mut self, amount: usize) -> usize {
-        let (total, before) = (&self.tally.0, self.amount);
-        self.amount = amount;
-        if amount >= before {
-            total.fetch_add(amount - before, Ordering::Relaxed) + (amount - before)
-        } else {
-            total.fetch_sub(before - amount, Ordering::Relaxed) - (before - amount)
-        }
+        let before = std::mem::replace(&mut self.amount, amount);
+        // The sum wraps around, too, so that it may become smaller.
+        let change = amount.wrapping_sub(before);
+        let total = self.tally.0.fetch_add(change, Ordering::Relaxed);
+        total.wrapping_add(change)
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -140,10 +138,12 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     pub(crate) fn new(burst: u32, per_second: u32, now: Instant) -> Self {
-        let interval = Duration::from_secs(1) / per_second;
+        // With none in a second the next one is never.
+        let interval = Duration::from_secs(1).checked_div(per_second);
+        let interval = interval.unwrap_or(Duration::MAX);
         Self {
             interval,
-            tolerance: interval * (burst - 1),
+            tolerance: interval.saturating_mul(burst.saturating_sub(1)),
             full_at: now,
         }
     }
@@ -157,11 +157,13 @@ impl Bucket {
 
     /// Takes one if that is allowed.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let allowed = self.ready_at() <= now;
-        if allowed {
-            self.full_at = self.full_at.max(now) + self.interval;
+        match self.full_at.max(now).checked_add(self.interval) {
+            Some(full_at) if self.ready_at() <= now => {
+                self.full_at = full_at;
+                true
+            }
+            _ => false,
         }
-        allowed
     }
 }
 

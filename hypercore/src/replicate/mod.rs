@@ -47,6 +47,7 @@ pub use stream::{Replication, ReplicationHandle};
 pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 
 use crate::{
+    block_set::one_block,
     error::Result,
     event::{Event, PeerId},
     extension::{EXACT_DIGESTS, Extensions, NEXT_BLOCK},
@@ -125,7 +126,7 @@ impl Replicator {
         channel: ChannelId,
         now: Instant,
     ) -> PeerId {
-        self.last_peer += 1;
+        self.last_peer = self.last_peer.saturating_add(1);
         let id = PeerId(self.last_peer);
         let peer = Peer::new(id, options, wake, channel, now);
         let tell_by = [self.tell_by, peer.tell_deadline()];
@@ -314,7 +315,7 @@ impl Replicator {
         if request.is_none() {
             if bytes.is_some() && !log.has(index) {
                 // So that it does not think we have it now (`ondata`).
-                peer.withdraw(index..index + 1);
+                peer.withdraw(one_block(index));
             }
             peer.unrequested()?;
         }
@@ -554,11 +555,15 @@ impl Replicator {
             );
         }
         for (&index, id) in &self.hashes_asked {
-            let asked = self.peers[id].is_asked_for_hash(index);
-            assert!(asked, "the proof of block {index}");
+            let peer = self.peers.get(id);
+            assert!(
+                peer.is_some_and(|peer| peer.is_asked_for_hash(index)),
+                "the proof of block {index}"
+            );
         }
         if let Some(id) = self.update_from {
-            assert!(self.peers[&id].is_asked_for(Wanted::Proof));
+            let peer = self.peers.get(&id);
+            assert!(peer.is_some_and(|peer| peer.is_asked_for(Wanted::Proof)));
         }
     }
 }

@@ -1,6 +1,9 @@
 //! How fast a peer answers, and how much to ask of it at one time.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
 
 /// A peer is asked for no more than it answers in this time, or in two round trips if those take
 /// longer: enough that it never waits for us, little enough that what it holds is soon here.
@@ -22,7 +25,7 @@ const MIN_REQUESTS: u64 = 2;
 pub(super) const MAX_REQUESTS: usize = 512;
 
 /// What an answer costs beside its block: headers, nodes, a signature.
-const OVERHEAD: u64 = 100;
+const OVERHEAD: NonZeroU64 = NonZeroU64::new(100).unwrap();
 
 /// The round trip that counts is the shortest of the last 10 to 20 seconds: the present period and the one
 /// before.
@@ -38,12 +41,15 @@ const UNKNOWN: Duration = Duration::from_millis(500);
 /// What a peer does is late if it takes twice as long as expected and this.
 const LATE: Duration = Duration::from_millis(250);
 
+/// In microseconds.
+const SECOND: u64 = 1_000_000;
+
 /// What is known when a request is sent, to learn from its answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stamp {
     pub(super) sent: Instant,
-    /// When the answer is expected.
-    pub(super) expected: Instant,
+    /// How long the answer is expected to take.
+    expected: Duration,
     delivered: u64,
     /// As much was in flight as may be, so that the answer tells how fast the peer can be.
     full: bool,
@@ -52,15 +58,16 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// From when on the answer is late.
-    pub(super) fn late_at(&self) -> Instant {
-        self.expected + (self.expected - self.sent) + LATE
+    /// From when on the answer is late; `None` if no clock shows so late a time.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        let late = self.expected.saturating_mul(2).saturating_add(LATE);
+        self.sent.checked_add(late)
     }
 
     /// How much longer the answer will take. What is overdue takes as long again.
     pub(super) fn remaining(&self, now: Instant) -> Duration {
-        let left = self.expected.saturating_duration_since(now);
-        left.max(now.saturating_duration_since(self.expected))
+        let taken = now.saturating_duration_since(self.sent);
+        self.expected.abs_diff(taken)
     }
 }
 
@@ -108,9 +115,9 @@ impl Pace {
         let requests = if self.rate == 0 {
             FIRST_REQUESTS
         } else {
-            let horizon = (self.round_trip() * 2).clamp(HORIZON, MAX_HORIZON);
-            let bytes = u128::from(self.rate) * horizon.as_micros() / 1_000_000;
-            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).min(MAX_BYTES);
+            let horizon = self.round_trip().saturating_mul(2);
+            let horizon = micros(horizon.clamp(HORIZON, MAX_HORIZON));
+            let bytes = (self.rate.saturating_mul(horizon) / SECOND).min(MAX_BYTES);
             let requests = (bytes / self.answer_size()).max(MIN_REQUESTS);
             if self.probing {
                 requests.min(MAX_REQUESTS as u64).div_ceil(PROBE)
@@ -125,28 +132,31 @@ impl Pace {
     pub(super) fn sent(&self, in_flight: usize, now: Instant) -> Stamp {
         Stamp {
             sent: now,
-            expected: now + self.expected(in_flight),
+            expected: self.expected(in_flight),
             delivered: self.delivered,
-            full: !self.probing && in_flight + 1 >= self.window(),
+            full: !self.probing && in_flight.saturating_add(1) >= self.window(),
             probe: self.probing && in_flight < self.window(),
         }
     }
 
     /// How long an answer will take that comes after `in_flight` others.
     pub(super) fn expected(&self, in_flight: usize) -> Duration {
-        if self.rate == 0 {
+        let answers = (in_flight as u64).saturating_add(1);
+        let bytes = answers.saturating_mul(self.answer_size().get());
+        let Some(micros) = bytes.saturating_mul(SECOND).checked_div(self.rate) else {
             return UNKNOWN;
-        }
-        let bytes = (in_flight as u64 + 1) * self.answer_size();
-        self.round_trip() + Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate)
+        };
+        self.round_trip()
+            .saturating_add(Duration::from_micros(micros))
     }
 
     /// A request was answered, with a block of so many bytes or without one.
     pub(super) fn answered(&mut self, stamp: &Stamp, bytes: Option<u64>, now: Instant) {
-        self.delivered += bytes.unwrap_or(0) + OVERHEAD;
+        let size = OVERHEAD.saturating_add(bytes.unwrap_or(0));
+        self.delivered = self.delivered.saturating_add(size.get());
         if let Some(bytes) = bytes {
             let mean = self.block_size.unwrap_or(bytes);
-            self.block_size = Some((7 * mean + bytes) / 8);
+            self.block_size = Some(mean.saturating_mul(7).saturating_add(bytes) / 8);
         }
         let took = now.saturating_duration_since(stamp.sent);
         if now.saturating_duration_since(self.round_trips_since) >= ROUND_TRIP_MEMORY {
@@ -158,13 +168,14 @@ impl Pace {
         let shortest = &mut self.round_trips[0];
         *shortest = Some(shortest.map_or(took, |shortest| shortest.min(took)));
 
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let delivered = self.delivered - stamp.delivered;
-        let rate = (delivered.saturating_mul(1_000_000) / micros).max(1);
+        let micros = NonZeroU64::new(micros(took)).unwrap_or(NonZeroU64::MIN);
+        let delivered = self.delivered.saturating_sub(stamp.delivered);
+        let rate = (delivered.saturating_mul(SECOND) / micros).max(1);
         if rate > self.rate {
             self.rate = rate;
         } else if stamp.full {
-            self.rate -= (self.rate - rate) / 8;
+            let surplus = self.rate.saturating_sub(rate);
+            self.rate = self.rate.saturating_sub(surplus / 8);
         }
         self.window = self.measured_window();
     }
@@ -179,13 +190,18 @@ impl Pace {
         self.round_trips.iter().flatten().min().copied()
     }
 
-    fn answer_size(&self) -> u64 {
-        self.block_size.unwrap_or(0) + OVERHEAD
+    fn answer_size(&self) -> NonZeroU64 {
+        OVERHEAD.saturating_add(self.block_size.unwrap_or(0))
     }
 
     fn round_trip(&self) -> Duration {
         self.delay().unwrap_or(UNKNOWN)
     }
+}
+
+/// A time in microseconds.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

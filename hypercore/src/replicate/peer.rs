@@ -31,7 +31,7 @@ use super::{
     stats::Stats,
     unproven::Unproven,
 };
-use crate::event::PeerId;
+use crate::{block_set::length_of, event::PeerId};
 use extensions::ExtensionOutbox;
 pub(super) use remote::REMOTE_BITFIELD_BYTES;
 use remote::RegionsAsked;
@@ -67,8 +67,8 @@ enum News {
     None,
     /// Of blocks that it does not have.
     Told,
-    /// Of such blocks, and this is how long it has to answer.
-    AnswerBy(Instant),
+    /// Of such blocks, and its time to answer runs since then.
+    Answering(Instant),
 }
 
 /// One remote, as one core sees it.
@@ -295,8 +295,8 @@ impl Peer {
     pub(crate) fn poll_end(&mut self, now: Instant) -> bool {
         let is_done = !self.downloading && !self.remote_downloading && self.is_idle();
         self.news = match self.news {
-            News::Told if is_done => News::AnswerBy(now + NEWS_TIMEOUT),
-            News::AnswerBy(_) if !is_done => News::Told,
+            News::Told if is_done => News::Answering(now),
+            News::Answering(_) if !is_done => News::Told,
             news => news,
         };
         is_done && self.news_deadline().is_none_or(|by| by <= now)
@@ -304,7 +304,7 @@ impl Peer {
 
     fn news_deadline(&self) -> Option<Instant> {
         match self.news {
-            News::AnswerBy(by) if self.stage == Stage::Open => Some(by),
+            News::Answering(since) if self.stage == Stage::Open => since.checked_add(NEWS_TIMEOUT),
             _ => None,
         }
     }
@@ -399,15 +399,15 @@ impl Peer {
         if is_news && self.news == News::None {
             self.news = News::Told;
         }
+        let length = length_of(&blocks);
         if let Some(Message::Have(have)) = self.outbox.last_mut()
             && have.bitfield.is_none()
             && !have.ack
-            && have.start + have.length == blocks.start
+            && have.start.saturating_add(have.length) == blocks.start
         {
-            have.length = blocks.end - have.start;
+            have.length = have.length.saturating_add(length);
             return;
         }
-        let length = blocks.end - blocks.start;
         self.tell(Message::Have(Have {
             start: blocks.start,
             length,
@@ -418,7 +418,7 @@ impl Peer {
 
     pub(crate) fn withdraw(&mut self, blocks: Range<u64>) {
         if self.remote_wants {
-            let length = blocks.end - blocks.start;
+            let length = length_of(&blocks);
             self.tell(Message::Unhave(Unhave {
                 start: blocks.start,
                 length,

@@ -161,7 +161,7 @@ impl Questions {
     }
 
     fn count(&self) -> usize {
-        self.queue.len() + self.refused.len()
+        self.queue.len().saturating_add(self.refused.len())
     }
 
     /// Counts them among those of the connection.
@@ -190,7 +190,7 @@ impl Questions {
             Question::Request(_) | Question::Cancel(_) | Question::Refusal(_) => return None,
         };
         let told = self.told.iter().find(|(told, _)| told == want);
-        let again = told.map(|(_, at)| *at + WANT_PAUSE);
+        let again = told.and_then(|(_, at)| at.checked_add(WANT_PAUSE));
         Some(self.wants.ready_at()).max(again)
     }
 }

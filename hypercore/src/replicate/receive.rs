@@ -91,7 +91,7 @@ fn put(core: &mut Core, peer: PeerId, answers: Vec<(InFlight, Answer)>) -> Resul
     let (taken, result) = core.put(peer, answers);
     let all_stored = taken.iter().all(|it| matches!(it, Taken::Stored { .. }));
     let false_one = requests.get(taken.len());
-    let useless = requests.len() - taken.len();
+    let useless = requests.len().saturating_sub(taken.len());
     let is_unsure = !all_stored || false_one.is_some_and(|(request, ..)| request.unsure);
     let (mut taken, mut noted) = (taken.into_iter(), Ok(()));
     for (request, index, block) in requests {

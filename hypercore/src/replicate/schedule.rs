@@ -105,7 +105,9 @@ impl Scan {
     /// Nothing is left of the range at hand.
     fn pass_range(&mut self) {
         match self.range {
-            RangeScan::Download(serial) => self.enter(RangeScan::Download(serial + 1)),
+            RangeScan::Download(serial) => {
+                self.enter(RangeScan::Download(serial.saturating_add(1)))
+            }
             RangeScan::Everything | RangeScan::Done => self.range = RangeScan::Done,
         }
     }
@@ -234,7 +236,7 @@ impl Replicator {
             });
             peer.scan.get = match found {
                 Some(_) => passed,
-                None => self.demand.last_serial() + 1,
+                None => self.demand.next_serial(),
             };
             let Some((_, index)) = found else {
                 return;
@@ -366,7 +368,7 @@ impl Replicator {
     fn next_of_everything(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
         let peer = self.peers.get(&id)?;
         let (start, end) = peer.scan.rare;
-        let (first, rare) = match next_to_ask(peer, stored, &self.asked, start..end) {
+        let (first, mut rare) = match next_to_ask(peer, stored, &self.asked, start..end) {
             Some(found) => (peer.scan.block, found..end),
             None => {
                 let all = peer.scan.block..u64::MAX;
@@ -374,10 +376,11 @@ impl Replicator {
                 (first, self.rarest_run(peer, first, stored))
             }
         };
+        let found = rare.next();
         let scan = &mut self.peers.get_mut(&id)?.scan;
         scan.block = first;
-        scan.rare = (rare.start + 1, rare.end);
-        Some(rare.start)
+        scan.rare = (rare.start, rare.end);
+        found
     }
 
     /// Of the runs of blocks from `first` on that this peer can be asked for and that have the same
@@ -392,10 +395,10 @@ impl Replicator {
             let Some(start) = next else {
                 break;
             };
-            let (mut holders, mut end) = (0, peer.remote.next_clear(start));
+            let (mut holders, mut end) = (0usize, peer.remote.next_clear(start));
             for other in &others {
                 let changes = if other.remote.get(start) {
-                    holders += 1;
+                    holders = holders.saturating_add(1);
                     Some(other.remote.next_clear(start))
                 } else {
                     other.remote.next_set(start)
@@ -599,21 +602,21 @@ impl Replicator {
 /// Whether a block that comes in `remaining` from one peer should be asked of another one that
 /// sends it in `expected`.
 fn is_worthwhile(remaining: Duration, expected: Duration) -> bool {
-    remaining > expected * 2 + WORTHWHILE
+    remaining > expected.saturating_mul(2).saturating_add(WORTHWHILE)
 }
 
 /// Asks what the remote has wherever somebody looks for something (`_sendWants`).
 fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     // This is how the remote learns that we listen.
     peer.want(0);
-    let from = std::mem::replace(&mut peer.scan.seen, demand.last_serial() + 1);
+    let from = std::mem::replace(&mut peer.scan.seen, demand.next_serial());
     if !matches!(peer.scan.range, RangeScan::Download(_))
         && let Some((serial, _)) = demand.downloads.next(from)
     {
         peer.scan.enter(RangeScan::Download(serial));
     }
     let from = if peer.take_wants_due(length) { 0 } else { from };
-    if from > demand.last_serial() {
+    if from >= demand.next_serial() {
         return;
     }
     for (_, index) in demand.queue(from) {
@@ -628,7 +631,7 @@ fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     let mut next = from;
     while let Some((serial, download)) = demand.downloads.next(next) {
         peer.want_blocks(&download.blocks, length);
-        next = serial + 1;
+        next = serial.saturating_add(1);
     }
     if demand.everything {
         peer.want_blocks(&(0..u64::MAX).into(), length);
@@ -653,13 +656,14 @@ fn next_of(
     match download.order {
         Order::Linear => {
             let found = first_from(peer.scan.block)?;
-            peer.scan.block = found + 1;
+            peer.scan.block = found.saturating_add(1);
             Some(found)
         }
         Order::Random => {
             let Range { start, end } = blocks.bounds();
-            let end = end.min(bound).max(start + 1);
-            let middle = start + runtime::random() % (end - start);
+            let length = end.min(bound).saturating_sub(start);
+            let offset = runtime::random().checked_rem(length).unwrap_or(0);
+            let middle = start.saturating_add(offset);
             first_from(middle).or_else(|| first_from(start))
         }
     }

@@ -235,7 +235,7 @@ impl Replication {
         } = self;
         let mut connection = lock(inner);
         let connection = &mut *connection;
-        let (mut all_sent, mut all_received) = (0, 0);
+        let (mut all_sent, mut all_received) = (0usize, 0usize);
         for _ in 0..FAIR_ROUNDS {
             wake.register(cx.waker());
             let now = runtime::now();
@@ -264,8 +264,8 @@ impl Replication {
                 }
                 return Poll::Pending;
             }
-            all_sent += sent;
-            all_received += bytes;
+            all_sent = all_sent.saturating_add(sent);
+            all_received = all_received.saturating_add(bytes);
             if all_sent >= FAIR_BYTES || all_received >= TOGETHER {
                 break;
             }
@@ -284,7 +284,7 @@ fn send_out(
     unflushed: &mut bool,
     gone: &mut Option<io::Error>,
 ) -> Result<usize> {
-    let mut sent = 0;
+    let mut sent = 0usize;
     while gone.is_none() && !connection.outgoing().is_empty() {
         match Pin::new(&mut *transport).poll_write(cx, connection.outgoing()) {
             Poll::Ready(Ok(0)) => {
@@ -293,7 +293,7 @@ fn send_out(
             Poll::Ready(Ok(count)) => {
                 connection.sent(count, now);
                 *unflushed = true;
-                sent += count;
+                sent = sent.saturating_add(count);
             }
             Poll::Ready(Err(error)) => *gone = Some(hung_up(error)?),
             Poll::Pending => break,
@@ -325,7 +325,7 @@ fn read_in(
     connection: &mut Connection,
     gone: &mut Option<io::Error>,
 ) -> Result<TakenIn> {
-    let (mut bytes, mut ended) = (0, false);
+    let (mut bytes, mut ended) = (0usize, false);
     let together = TOGETHER.min(connection.longest_frame());
     while bytes < together && connection.may_receive() {
         let buffer = connection.receive_buffer();
@@ -333,7 +333,7 @@ fn read_in(
         match Pin::new(&mut *transport).poll_read(cx, buffer) {
             Poll::Ready(Ok(0)) => ended = true,
             Poll::Ready(Ok(count)) => {
-                bytes += count;
+                bytes = bytes.saturating_add(count);
                 connection.received(count, runtime::now())?;
                 // Most likely there is more, and blocks that come together cost less.
                 if count == room {

@@ -15,6 +15,7 @@ use super::{
     peer::{InFlight, Peer, Wanted},
 };
 use crate::{
+    block_set::one_block,
     error::Result,
     event::PeerId,
     log::{Answer, Log},
@@ -137,7 +138,7 @@ impl Peer {
         if self.unproven.blocks.len() < MAX_UNPROVEN {
             self.unproven.blocks.insert(index);
         }
-        self.set_remote(index..index + 1, false)
+        self.set_remote(one_block(index), false)
     }
 
     /// It counts as having those of `blocks` again that it could not prove. Returns the first.
@@ -146,7 +147,7 @@ impl Peer {
         while let Some(&block) = self.unproven.blocks.range(blocks.clone()).next() {
             self.unproven.blocks.remove(&block);
             // Without memory for it, it is not asked.
-            if self.set_remote(block..block + 1, true).is_ok() {
+            if self.set_remote(one_block(block), true).is_ok() {
                 first = first.or(Some(block));
             }
         }

@@ -6,7 +6,7 @@ use super::{
     Replicator,
     peer::{InFlight, Peer, Wanted},
 };
-use crate::{event::PeerId, log::Log};
+use crate::{block_set::length_of, event::PeerId, log::Log};
 
 /// Something that is waited for: see [`Hypercore::waiting`](crate::Hypercore::waiting).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Progress {
         }
         Self {
             downloaded: stored.count(blocks.clone()),
-            length: blocks.end - blocks.start,
+            length: length_of(&blocks),
             missing,
         }
     }
@@ -138,20 +138,20 @@ impl Progress {
 /// "3 of 10 blocks are missing: 1..3, 9..10", or that none is.
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (length, missing) = (self.length, self.length - self.downloaded);
+        let (length, missing) = (self.length, self.length.saturating_sub(self.downloaded));
         match missing {
             0 => return write!(f, "nothing is missing of {length} blocks"),
             1 => write!(f, "1 block of {length} is missing")?,
             missing => write!(f, "{missing} blocks of {length} are missing")?,
         }
-        let mut shown = 0;
+        let mut shown = 0u64;
         for (run, separator) in self
             .missing
             .iter()
             .zip([": "].into_iter().chain(std::iter::repeat(", ")))
         {
             write!(f, "{separator}{}..{}", run.start, run.end)?;
-            shown += run.end - run.start;
+            shown = shown.saturating_add(length_of(run));
         }
         if shown < missing {
             f.write_str(", ...")
@@ -224,7 +224,7 @@ impl Replicator {
                 blocks: hashes.blocks.bounds(),
                 missing: hashes.missing,
             },
-            on: beyond(hashes.missing + 1, Wanted::Hash),
+            on: beyond(hashes.missing.saturating_add(1), Wanted::Hash),
         });
         let blocks = downloads.chain(hashes);
         gets.chain(lengths).chain(seeks).chain(blocks).collect()

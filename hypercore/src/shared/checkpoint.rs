@@ -84,22 +84,22 @@ impl Shared {
             self.sync(|| files.sync_content())?;
             self.lock().announce(&head);
         }
-        let mut written = 0;
+        let mut unwritten = &pages[..];
         let mut write = || {
             if !pages.is_empty() {
                 // A writer has done that before.
                 files.reserve_pages(head.length)?;
             }
-            for (page, bytes) in &pages {
+            while let [(page, bytes), rest @ ..] = unwritten {
                 files.write_page(*page, bytes)?;
-                written += 1;
+                unwritten = rest;
             }
             Ok(())
         };
         if let Err(error) = self.sync(&mut write) {
             let mut core = self.lock();
-            core.log.put_back_pages(&pages[written..]);
-            state.failures += 1;
+            core.log.put_back_pages(unwritten);
+            state.failures = state.failures.saturating_add(1);
             if state.failures >= MAX_PAGE_FAILURES {
                 core.log.poison();
             }
@@ -127,7 +127,7 @@ impl Shared {
     pub(crate) fn sync_pages_if_due(&self) -> Result<()> {
         let state = lock(&self.pages);
         let Unsynced { blocks, bytes } = state.unsynced;
-        let late = runtime::now() >= state.synced + PAGES_TIME;
+        let late = runtime::now().saturating_duration_since(state.synced) >= PAGES_TIME;
         drop(state);
         if blocks >= CHECKPOINT_BLOCKS || bytes >= PAGES_BYTES || (blocks > 0 && late) {
             self.sync_pages(None)
@@ -163,13 +163,15 @@ impl Shared {
             return None;
         }
         let checkpoint = lock(&self.checkpoint);
-        (unsynced.blocks > 0 && !checkpoint.running).then_some(checkpoint.last + CHECKPOINT_TIME)
+        let deadline = checkpoint.last.checked_add(CHECKPOINT_TIME);
+        deadline.filter(|_| unsynced.blocks > 0 && !checkpoint.running)
     }
 
     /// Starts to make the newest downloads durable if it is time.
     pub(crate) fn checkpoint_if_due(self: &Arc<Self>, unsynced: Unsynced, now: Instant) {
         let enough = unsynced.blocks >= CHECKPOINT_BLOCKS || unsynced.bytes >= CHECKPOINT_BYTES;
-        let late = now >= lock(&self.checkpoint).last + CHECKPOINT_TIME;
+        let last = lock(&self.checkpoint).last;
+        let late = now.saturating_duration_since(last) >= CHECKPOINT_TIME;
         if enough || late {
             self.checkpoint(unsynced);
         }

@@ -72,10 +72,10 @@ impl Shared {
                 return Err(Error::Cancelled);
             }
             match log::read_block(&files, index) {
-                Ok(_) => audit.valid += 1,
+                Ok(_) => audit.valid = audit.valid.saturating_add(1),
                 Err(error) if is_unreadable(&error) => match self.is_damaged(&files, index)? {
                     Some(true) => audit.invalid.push(index),
-                    Some(false) => audit.valid += 1,
+                    Some(false) => audit.valid = audit.valid.saturating_add(1),
                     None => {}
                 },
                 Err(error) => return Err(error),

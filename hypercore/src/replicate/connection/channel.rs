@@ -39,7 +39,7 @@ impl Connection {
             return Ok(());
         };
         let (shared, peer) = (Arc::clone(core), *peer);
-        let enough = self.session.buffered() + PORTION;
+        let enough = self.session.buffered().saturating_add(PORTION);
         let mut answers = Answers::default();
         let mut messages = Vec::new();
         // Nothing is read for a remote that has closed the core, which nobody was told yet.

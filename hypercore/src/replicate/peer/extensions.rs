@@ -16,13 +16,13 @@ pub(super) struct ExtensionOutbox {
 
 /// The memory of a message that waits to be sent.
 const fn cost(payload: &Bytes) -> usize {
-    payload.len() + size_of::<(Arc<str>, Bytes)>()
+    payload.len().saturating_add(size_of::<(Arc<str>, Bytes)>())
 }
 
 impl ExtensionOutbox {
     /// Queues a message; false if too much waits already.
     pub(super) fn push(&mut self, name: &Arc<str>, payload: Bytes) -> bool {
-        let waiting = self.bytes + cost(&payload);
+        let waiting = self.bytes.saturating_add(cost(&payload));
         if waiting > OUTBOX {
             return false;
         }
@@ -34,7 +34,7 @@ impl ExtensionOutbox {
     /// Takes out the message that has waited longest.
     pub(super) fn pop(&mut self) -> Option<(Arc<str>, Bytes)> {
         let message = self.queue.pop_front()?;
-        self.bytes -= cost(&message.1);
+        self.bytes = self.bytes.saturating_sub(cost(&message.1));
         Some(message)
     }
 

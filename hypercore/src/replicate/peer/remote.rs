@@ -5,7 +5,11 @@ use std::{collections::BTreeSet, ops::Range, time::Instant};
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
 use super::{InFlight, News, OPEN_TIMEOUT, Peer, Stage, Wanted};
-use crate::{block_set::BlockSet, error::Result, log::Log};
+use crate::{
+    block_set::{BlockSet, length_of},
+    error::Result,
+    log::Log,
+};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
 const REGION: u64 = 1024 * 1024;
@@ -60,7 +64,7 @@ impl RegionsAsked {
     /// The first region that was not asked about.
     fn first_not_asked(&mut self) -> u64 {
         while self.regions.contains(&self.next) {
-            self.next += 1;
+            self.next = self.next.saturating_add(1);
         }
         self.next
     }
@@ -94,7 +98,7 @@ impl Peer {
         if let Some(bitfield) = &have.bitfield {
             let window = window(length, REMOTE_BITFIELD_BYTES);
             let covered = self.remote.apply_rle(have.start, bitfield, window)?;
-            blocks.end = have.start + covered;
+            blocks.end = have.start.saturating_add(covered);
         } else {
             self.remote.set_range(blocks.clone(), true)?;
         }
@@ -111,7 +115,7 @@ impl Peer {
         self.set_remote(blocks.clone(), false)?;
         // A proof may be here without the block, and a byte in another: they are refused by the name
         // of that block alone.
-        let is_of_one = blocks.end - blocks.start == 1;
+        let is_of_one = length_of(&blocks) == 1;
         let refused = |request: &InFlight| {
             let is_refusable = is_of_one || request.wanted.is_of_block();
             is_refusable && blocks.contains(&request.index)
@@ -177,7 +181,7 @@ impl Peer {
     /// Whether the connection to `other` has to wait for what this one tells. Those that come later do not
     /// hold it up: there may always be another.
     pub(crate) fn may_hold_up(&self, other: Instant) -> bool {
-        !self.has_told() && self.attached <= other + OPEN_TIMEOUT
+        !self.has_told() && self.attached.saturating_duration_since(other) <= OPEN_TIMEOUT
     }
 
     /// When it is to be given up on that it opens the core and tells what it has.
@@ -238,10 +242,10 @@ impl Peer {
         if asked.in_flight >= MAX_WANTS || !asked.has_room() || !asked.regions.insert(region) {
             return;
         }
-        asked.in_flight += 1;
+        asked.in_flight = asked.in_flight.saturating_add(1);
         self.account_questions();
         self.outbox.push(Message::Want(Want {
-            start: region * REGION,
+            start: region.saturating_mul(REGION),
             length: REGION,
         }));
     }
@@ -262,11 +266,11 @@ impl Peer {
         while self.regions_asked.in_flight < MAX_WANTS
             && self.regions_asked.has_room()
             && self.options.load.room() > 0
-            && let Some(run) = blocks.runs_from(region * REGION).next()
+            && let Some(run) = blocks.runs_from(region.saturating_mul(REGION)).next()
             && run.start < bound
         {
             self.want(run.start);
-            region = run.start / REGION + 1;
+            region = (run.start / REGION).saturating_add(1);
         }
     }
 

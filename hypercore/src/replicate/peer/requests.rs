@@ -82,7 +82,9 @@ impl Peer {
         let bytes = match wanted {
             // The same byte twice in a row is answered once (`_onbytes`). If that answer was of no
             // use, the byte before it is asked for: it is in the same block or the one before.
-            Wanted::Byte(offset) if offset == self.last_bytes_asked && offset > 1 => offset - 1,
+            Wanted::Byte(offset) if offset == self.last_bytes_asked && offset > 1 => {
+                offset.saturating_sub(1)
+            }
             Wanted::Byte(offset) => offset,
             Wanted::Block | Wanted::Proof | Wanted::Hash | Wanted::Head => 0,
         };
@@ -157,8 +159,8 @@ impl Peer {
     /// that is too many: a liar can see to that by answering in another order, so it is done for as many
     /// as were of use, and some more.
     pub(in crate::replicate) fn forgive(&mut self, useless: usize) -> bool {
-        self.forgiven += useless as u64;
-        self.forgiven <= MAX_FORGIVEN + self.stats.downloaded_blocks
+        self.forgiven = self.forgiven.saturating_add(useless as u64);
+        self.forgiven <= MAX_FORGIVEN.saturating_add(self.stats.downloaded_blocks)
     }
 
     /// How many more requests may be sent for ranges.
@@ -169,7 +171,8 @@ impl Peer {
 
     /// How many more requests may be sent for what somebody waits for.
     pub(crate) fn urgent_window(&self) -> usize {
-        let window = (self.pace.window() + URGENT).saturating_sub(self.in_flight.len());
+        let most = self.pace.window().saturating_add(URGENT);
+        let window = most.saturating_sub(self.in_flight.len());
         window.min(self.options.load.room())
     }
 
@@ -179,8 +182,9 @@ impl Peer {
     }
 
     pub(super) fn account_questions(&mut self) {
+        let wants = self.regions_asked.in_flight;
         self.our_questions
-            .set(self.in_flight.len() + self.regions_asked.in_flight);
+            .set(self.in_flight.len().saturating_add(wants));
     }
 
     /// Whether it was asked for blocks, or what it has, and has not answered.
@@ -271,7 +275,7 @@ impl Peer {
             self.given_up = fewer;
             return Ok(());
         }
-        self.unrequested += 1;
+        self.unrequested = self.unrequested.saturating_add(1);
         if self.unrequested > MAX_UNREQUESTED {
             return Err(Error::UnrequestedData);
         }
@@ -279,8 +283,7 @@ impl Peer {
     }
 
     pub(crate) fn received(&mut self, bytes: u64) {
-        self.stats.downloaded_blocks += 1;
-        self.stats.downloaded_bytes += bytes;
+        self.stats.count_download(bytes);
     }
 
     pub(crate) fn take_in_flight(&mut self) -> Vec<InFlight> {
@@ -305,13 +308,13 @@ impl Peer {
     /// So many requests were given up and may be answered all the same.
     pub(in crate::replicate) fn gave_up(&mut self, requests: usize) {
         // Most are refused for good, so that this would grow with every one of them.
-        self.given_up = (self.given_up + requests).min(MAX_REQUESTS);
+        self.given_up = self.given_up.saturating_add(requests).min(MAX_REQUESTS);
     }
 
     /// When something is to be done about what the remote leaves unanswered.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let next = self.in_flight.iter().find(|request| !request.offered);
-        let late = next.map(|request| request.stamp.late_at());
+        let late = next.and_then(|request| request.stamp.late_at());
         let deadlines = [
             late,
             self.timeout_at(),
@@ -358,10 +361,11 @@ impl Peer {
 
     /// The requests that have become late.
     pub(in crate::replicate) fn take_late(&mut self, now: Instant) -> Vec<InFlight> {
+        let is_late = |stamp: &Stamp| stamp.late_at().is_some_and(|at| at <= now);
         let late = self
             .in_flight
             .iter_mut()
-            .filter(|request| !request.offered && request.stamp.late_at() <= now);
+            .filter(|request| !request.offered && is_late(&request.stamp));
         let take = |request: &mut InFlight| {
             request.offered = true;
             *request
@@ -373,9 +377,13 @@ impl Peer {
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
         if self.is_overrun {
-            let max = MAX_OUTBOX * size_of::<Message>();
-            let buffered = max + size_of::<Message>();
-            return Err(hypercore_wire::Error::SendBufferFull { buffered, max }.into());
+            const MAX: usize = MAX_OUTBOX * size_of::<Message>();
+            const BUFFERED: usize = MAX + size_of::<Message>();
+            return Err(hypercore_wire::Error::SendBufferFull {
+                buffered: BUFFERED,
+                max: MAX,
+            }
+            .into());
         }
         let last = self.last_sign();
         let timeout = self.options.timeout;
