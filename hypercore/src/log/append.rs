@@ -119,7 +119,7 @@ pub(super) fn write_signature(files: &FeedFiles, change: &ChangeSet) -> Result<(
 /// The signature of a change as it is stored, and the block it belongs to.
 fn signature_slot(change: &ChangeSet) -> Option<(u64, &[u8; 64])> {
     let (length, signature) = change.signature()?;
-    Some((length - 1, signature.as_bytes()))
+    Some((length.checked_sub(1)?, signature.as_bytes()))
 }
 
 /// Runs of small blocks are gathered up to this many bytes and written together.
@@ -133,8 +133,8 @@ pub(super) fn write_blocks<'a>(
     let mut gathered = Vec::new();
     let mut start = 0;
     for (offset, value) in blocks {
-        let follows = start + gathered.len() as u64 == offset;
-        if !follows || gathered.len() + value.len() > GATHER {
+        let follows = offset.checked_sub(start) == Some(gathered.len() as u64);
+        if !follows || gathered.len().saturating_add(value.len()) > GATHER {
             write_gathered(files, start, &mut gathered)?;
             start = offset;
         }
@@ -162,7 +162,7 @@ pub(super) fn placed(change: &ChangeSet) -> impl Iterator<Item = (u64, &Bytes)> 
         .iter()
         .scan(change.byte_offset(), |offset, block| {
             let start = *offset;
-            *offset += block.size();
+            *offset = start.saturating_add(block.size());
             Some((start, block.value()))
         })
 }
@@ -170,5 +170,5 @@ pub(super) fn placed(change: &ChangeSet) -> impl Iterator<Item = (u64, &Bytes)> 
 /// The numbers of the blocks of a change.
 pub(super) fn blocks_of(change: &ChangeSet) -> Range<u64> {
     let start = change.start_block();
-    start..start + change.blocks().len() as u64
+    start..start.saturating_add(change.blocks().len() as u64)
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Node, NodeIndex, leaf_hash};
 use hypercore_storage::FeedFiles;
 
+use super::{append::placed, span::one_block};
 use crate::error::{Corruption, Error, Result};
 
 /// Where a block stands in `data`, and the hash it must have.
@@ -31,29 +32,32 @@ pub(crate) fn read_block(files: &FeedFiles, index: u64) -> Result<Bytes> {
 ///
 /// Stops short of `blocks.end` when that would be much to hold in memory.
 pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>) -> Result<Vec<Bytes>> {
-    if blocks.end - blocks.start == 1 {
+    if blocks == one_block(blocks.start) {
         return Ok(vec![read_block(files, blocks.start)?]);
     }
     let Located { offset, leaf } = locate(files, blocks.start)?;
     // No more leaves than are needed if all blocks are as large as the first.
-    let count = (RUN_BYTES / leaf.size.max(1)).clamp(1, RUN_BLOCKS);
+    let count = RUN_BYTES.checked_div(leaf.size).unwrap_or(RUN_BLOCKS);
+    let count = count.clamp(1, RUN_BLOCKS);
     let end = blocks.end.min(blocks.start.saturating_add(count));
-    let others: Vec<_> = (blocks.start + 1..end)
-        .filter_map(NodeIndex::leaf)
-        .collect();
+    let others = (blocks.start..end).skip(1);
+    let others: Vec<_> = others.filter_map(NodeIndex::leaf).collect();
     let mut leaves = files.required_nodes(&others)?;
     leaves.insert(0, leaf);
-    let mut total = 0;
+    let mut total = 0_u64;
     let fits = leaves.iter().take_while(|leaf| {
-        total += leaf.size.min(MAX_BLOCK_SIZE);
+        total = total.saturating_add(leaf.size);
         total <= RUN_BYTES
     });
     let count = fits.count().max(1);
     leaves.truncate(count);
 
+    let damaged = |at: usize| {
+        let index = blocks.start.saturating_add(at as u64);
+        Error::Corrupt(Corruption::Block { index })
+    };
     if let Some(at) = leaves.iter().position(is_too_large) {
-        let index = blocks.start + at as u64;
-        return Err(Error::Corrupt(Corruption::Block { index }));
+        return Err(damaged(at));
     }
     let size = leaves.iter().map(|leaf| leaf.size).sum();
     let mut bytes = match files.read_data(offset, size) {
@@ -71,8 +75,7 @@ pub(crate) fn read_run(files: &FeedFiles, blocks: Range<u64>) -> Result<Vec<Byte
     let read = Block::hash_many(values);
     let is_damaged = |(block, leaf): (&Block, &Node)| *block.leaf_hash() != leaf.hash;
     if let Some(at) = read.iter().zip(&leaves).position(is_damaged) {
-        let index = blocks.start + at as u64;
-        return Err(Error::Corrupt(Corruption::Block { index }));
+        return Err(damaged(at));
     }
     Ok(read.into_iter().map(Block::into_value).collect())
 }
@@ -111,14 +114,12 @@ fn read_located(files: &FeedFiles, index: u64, offset: u64, leaf: &Node) -> Resu
 
 /// Checks that the blocks of an append stand in `data` already, where somebody else wrote them.
 pub(super) fn find_blocks(files: &FeedFiles, change: &ChangeSet) -> Result<()> {
-    let mut offset = change.byte_offset();
-    for (index, block) in (change.start_block()..).zip(change.blocks()) {
-        let found = files.read_data(offset, block.size());
+    for (index, (offset, value)) in (change.start_block()..).zip(placed(change)) {
+        let found = files.read_data(offset, value.len() as u64);
         let found = found.map_err(|error| missing(index, error))?;
-        if found != *block.value() {
+        if found != *value {
             return Err(Corruption::Block { index }.into());
         }
-        offset += block.size();
     }
     Ok(())
 }
@@ -148,7 +149,7 @@ pub(crate) fn drop_blocks(files: &FeedFiles, runs: &[Range<u64>]) -> Result<()> 
             }
             (Err(error), _) | (_, Err(error)) => return Err(error),
         };
-        files.clear_data(place.start, place.end - place.start)?;
+        files.clear_data(place.start, place.end.saturating_sub(place.start))?;
     }
     Ok(())
 }
@@ -157,5 +158,5 @@ pub(crate) fn drop_blocks(files: &FeedFiles, runs: &[Range<u64>]) -> Result<()> 
 fn check_place(files: &FeedFiles, index: u64) -> Result<Option<Range<u64>>> {
     let Located { offset, leaf } = locate(files, index)?;
     let bytes = read_located(files, index, offset, &leaf)?;
-    Ok((!bytes.is_empty()).then(|| offset..offset + leaf.size))
+    Ok((!bytes.is_empty()).then(|| offset..offset.saturating_add(leaf.size)))
 }

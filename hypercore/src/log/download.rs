@@ -14,7 +14,7 @@ use hypercore_storage::FeedFiles;
 
 use super::{
     Log, TreeBits, Vouched,
-    append::{placed, write_blocks, write_signature},
+    append::{blocks_of, placed, write_blocks, write_signature},
 };
 use crate::{
     error::{Corruption, Error, Result},
@@ -92,10 +92,12 @@ impl Log {
             self.undo(batch, &files);
             return (Vec::new(), Err(error));
         }
+        let unsynced = &mut self.unsynced;
         for block in batch.changes.iter().flat_map(ChangeSet::blocks) {
-            self.unsynced.bytes += block.size();
+            unsynced.bytes = unsynced.bytes.saturating_add(block.size());
         }
-        self.unsynced.blocks += batch.changes.len() as u64;
+        let count = batch.changes.len() as u64;
+        unsynced.blocks = unsynced.blocks.saturating_add(count);
         (taken, result)
     }
 
@@ -275,8 +277,9 @@ impl Batch {
         let [block] = change.blocks() else {
             return None;
         };
-        let follows = change.start_block() + 1 == index;
-        follows.then(|| change.byte_offset() + block.size())
+        let follows = blocks_of(change).end == index;
+        let end = change.byte_offset().checked_add(block.size());
+        end.filter(|_| follows)
     }
 
     fn write(&self, files: &FeedFiles) -> Result<()> {

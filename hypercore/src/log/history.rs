@@ -239,7 +239,7 @@ impl Log {
     /// From now on the writer takes in what peers have of its log. Returns from where on blocks may be
     /// missing: a call that was dropped may have left holes behind it.
     pub(crate) fn start_resuming(&mut self) -> u64 {
-        self.resuming += 1;
+        self.resuming = self.resuming.saturating_add(1);
         let length = self.head.length;
         self.resumed_from.map_or(length, |from| from.min(length))
     }
@@ -277,7 +277,7 @@ impl Log {
 
     /// Takes back one call of [`start_resuming`](Self::start_resuming).
     pub(crate) fn end_resuming(&mut self) {
-        self.resuming -= 1;
+        self.resuming = self.resuming.saturating_sub(1);
     }
 
     /// Lets appends go on from here, which was [noted](Self::note_end), unless more was taken in since.

@@ -12,7 +12,12 @@
 //!      a window             the next one
 //! ```
 
-use std::{collections::BTreeSet, fmt, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use hypercore_bitfield::Bitfield;
 use hypercore_merkle::{
@@ -24,6 +29,7 @@ use hypercore_storage::{FeedFiles, FileName, Storage};
 use super::{
     TreeBits, open,
     recover::{self, Examined, PAGE_BLOCKS, load_bitfield, verifies},
+    span::{length_with, nodes_of},
     torn,
 };
 use crate::error::{Corruption, Error, Result};
@@ -61,7 +67,7 @@ impl Verification {
                 problem,
             });
         } else {
-            self.unlisted += 1;
+            self.unlisted = self.unlisted.saturating_add(1);
         }
     }
 }
@@ -131,7 +137,8 @@ pub(super) fn verify_files(files: &FeedFiles, watch: Watch<'_>) -> Result<Verifi
             let length = content.roots.length();
             for page in torn::contradictory_pages(files, &content.bitfield, length)? {
                 let problem = format!("page {page} contradicts itself");
-                report.add(FileName::Bitfield, page * PAGE_BLOCKS, problem);
+                let first_block = page.saturating_mul(PAGE_BLOCKS);
+                report.add(FileName::Bitfield, first_block, problem);
             }
             (content.bitfield, length)
         }
@@ -179,7 +186,7 @@ pub(super) fn probable_length(
     let claimed = tree_index::length(&TreeBits(bitfield));
     let room = files.tree_blocks()?;
     let last_signature = files.previous_signature(MAX_LENGTH)?;
-    let signed = last_signature.map_or(0, |(block, _)| block + 1);
+    let signed = last_signature.map_or(0, |(block, _)| length_with(block));
     if claimed == room || claimed == signed {
         Ok(claimed)
     } else if room == signed {
@@ -323,12 +330,13 @@ impl Checked<'_> {
         let mut parents = BTreeSet::new();
         let mut next = 0;
         while let Some(number) = self.next_window(next, &signatures, &parents) {
-            go_on(watch(number * WINDOW, self.length))?;
-            let window = Window::load(self, number)?;
+            let blocks = blocks_of_window(number);
+            go_on(watch(blocks.start, self.length))?;
+            let window = Window::load(self, blocks)?;
             self.check_nodes(&window, &mut suspects, &mut report)?;
             self.check_blocks(&window, &mut suspects, is_stored, &mut report)?;
             self.check_signatures(&window, &suspects, &mut signatures, &mut report)?;
-            next = number + 1;
+            next = number.saturating_add(1);
             parents.retain(|&parent| parent >= next);
             parents.extend(self.window_of_parent(number));
         }
@@ -348,8 +356,8 @@ impl Checked<'_> {
         signatures: &Signatures,
         parents: &BTreeSet<u64>,
     ) -> Option<u64> {
-        let first = from * WINDOW;
-        let mut nodes = self.bitfield.tree_runs(2 * first..2 * self.length);
+        let first = blocks_of_window(from).start;
+        let mut nodes = self.bitfield.tree_runs(nodes_of(first..self.length));
         let node = nodes.next().map(|run| run.start / 2);
         let block = self.bitfield.next_set(first);
         let signature = signatures.next.map(|(block, _)| block);
@@ -363,7 +371,8 @@ impl Checked<'_> {
     /// The window of the parent of the last node of window `number`, if that node is known and its
     /// parent stands right of it. All other nodes have their parents in the same window.
     fn window_of_parent(&self, number: u64) -> Option<u64> {
-        let last = NodeIndex::new(2 * (number + 1) * WINDOW - 1)?;
+        let mut nodes = nodes_of(blocks_of_window(number));
+        let last = nodes.next_back().and_then(NodeIndex::new)?;
         let parent = last.parent();
         let is_due = self.is_known(last) && parent > last && parent.end() <= self.length;
         is_due.then_some(parent.get() / (2 * WINDOW))
@@ -375,13 +384,16 @@ impl Checked<'_> {
 
     /// The bits beyond the end of the log.
     fn check_bounds(&self, report: &mut Verification) {
-        if self.bitfield.bound() > self.length {
+        let last = self.bitfield.bound().checked_sub(1);
+        if let Some(last) = last.filter(|&block| block >= self.length) {
             let problem = format!("it claims blocks beyond the {} there are", self.length);
-            report.add(FileName::Bitfield, self.bitfield.bound() - 1, problem);
+            report.add(FileName::Bitfield, last, problem);
         }
         let nodes = self.bitfield.tree_bound();
-        if nodes >= 2 * self.length && nodes > 0 {
-            let problem = format!("it claims node {}, which the log does not have", nodes - 1);
+        if let Some(last) = nodes.checked_sub(1)
+            && nodes / 2 >= self.length
+        {
+            let problem = format!("it claims node {last}, which the log does not have");
             report.add(FileName::Bitfield, nodes / 2, problem);
         }
     }
@@ -400,7 +412,7 @@ impl Checked<'_> {
                 None
             };
             if self.is_known(index) && index.end() > self.length {
-                if index.get() < 2 * self.length {
+                if index.get() / 2 < self.length {
                     let problem = format!("it claims node {index}, which the log does not have");
                     report.add(FileName::Bitfield, index.get() / 2, problem);
                 }
@@ -439,7 +451,7 @@ impl Checked<'_> {
         is_stored: &dyn Fn(u64) -> bool,
         report: &mut Verification,
     ) -> Result<()> {
-        let blocks = window.first_block..(window.first_block + WINDOW).min(self.length);
+        let blocks = window.blocks.start..window.blocks.end.min(self.length);
         for block in self.bitfield.runs(blocks).flatten() {
             let Some(index) = NodeIndex::leaf(block) else {
                 continue;
@@ -465,8 +477,8 @@ impl Checked<'_> {
             };
             let hash = bytes.as_deref().map(leaf_hash);
             if hash == Some(leaf.hash) {
-                report.blocks += 1;
-                report.bytes += leaf.size;
+                report.blocks = report.blocks.saturating_add(1);
+                report.bytes = report.bytes.saturating_add(leaf.size);
             } else if !is_stored(block) {
                 // Cleared meanwhile.
             } else if suspects.contains(&index.parent())
@@ -489,7 +501,8 @@ impl Checked<'_> {
         if full_roots(length).last() != Some(leaf.index) {
             return Ok(false);
         }
-        let (Some(hash), Some(signature)) = (hash, self.files.signature(length - 1)?) else {
+        let signature = self.files.signature(leaf.index.get() / 2)?;
+        let (Some(hash), Some(signature)) = (hash, signature) else {
             return Ok(false);
         };
         let Some(roots) = window.roots(self, length, Some(Node { hash, ..*leaf }))? else {
@@ -506,9 +519,9 @@ impl Checked<'_> {
         count: &mut Signatures,
         report: &mut Verification,
     ) -> Result<()> {
-        let end = (window.first_block + WINDOW).min(self.length);
+        let end = window.blocks.end.min(self.length);
         while let Some((block, signature)) = count.next.filter(|&(block, _)| block < end) {
-            let length = block + 1;
+            let length = length_with(block);
             // It may be far away, and is looked for once.
             count.next = self.files.next_signature(length)?;
             let is_unsure = |root| !self.is_known(root) || suspects.contains(&root);
@@ -521,9 +534,9 @@ impl Checked<'_> {
                 continue;
             };
             if verifies(self.verifier, &roots.head(), &signature) {
-                count.valid += 1;
+                count.valid = count.valid.saturating_add(1);
             } else {
-                count.wrong += 1;
+                count.wrong = count.wrong.saturating_add(1);
                 report.blame(Corruption::Signature { length }.into())?;
             }
         }
@@ -568,44 +581,52 @@ struct Signatures {
 /// Blocks of a window; their nodes are 80 KiB.
 const WINDOW: u64 = 1024;
 
+fn blocks_of_window(number: u64) -> Range<u64> {
+    let first = number.saturating_mul(WINDOW);
+    first..first.saturating_add(WINDOW)
+}
+
 /// The nodes of some neighbouring blocks, and what stands left of them.
 struct Window {
-    first_block: u64,
-    /// The first has the index `2 * first_block`.
+    blocks: Range<u64>,
+    /// Those [of the blocks](nodes_of), one for each index.
     nodes: Vec<Option<Node>>,
     /// The roots of the blocks before; `None` for one that is not known.
     left: Vec<Option<Node>>,
 }
 
 impl Window {
-    fn load(log: &Checked<'_>, number: u64) -> Result<Self> {
-        let first_block = number * WINDOW;
-        let nodes = 2 * first_block..2 * (first_block + WINDOW);
-        let indexes: Vec<_> = nodes.filter_map(NodeIndex::new).collect();
-        let mut nodes = log.files.nodes(&indexes)?;
+    fn load(log: &Checked<'_>, blocks: Range<u64>) -> Result<Self> {
+        let left: Vec<_> = full_roots(blocks.start).collect();
+        let left = left.into_iter().map(|root| log.far_node(root));
+        let indexes = nodes_of(blocks.clone()).filter_map(NodeIndex::new);
+        let mut window = Self {
+            left: left.collect::<Result<_>>()?,
+            nodes: log.files.nodes(&indexes.collect::<Vec<_>>())?,
+            blocks,
+        };
         for node in log.overlay {
-            let at = node.index.get().checked_sub(2 * first_block);
-            if let Some(slot) = at.and_then(|at| nodes.get_mut(usize::try_from(at).ok()?)) {
+            let at = window.position(node.index);
+            if let Some(slot) = at.and_then(|at| window.nodes.get_mut(at)) {
                 *slot = Some(*node);
             }
         }
-        let left: Vec<_> = full_roots(first_block).collect();
-        let left = left.into_iter().map(|root| log.far_node(root));
-        Ok(Self {
-            first_block,
-            left: left.collect::<Result<_>>()?,
-            nodes,
-        })
+        Ok(window)
     }
 
     fn indexes(&self) -> impl Iterator<Item = NodeIndex> {
-        let first = 2 * self.first_block;
-        (first..first + 2 * WINDOW).filter_map(NodeIndex::new)
+        nodes_of(self.blocks.clone()).filter_map(NodeIndex::new)
+    }
+
+    /// Where in `nodes` the one at `index` is, unless that is left of the window or right of it.
+    fn position(&self, index: NodeIndex) -> Option<usize> {
+        let first = nodes_of(self.blocks.clone()).start;
+        let at = index.get().checked_sub(first)?;
+        usize::try_from(at).ok()
     }
 
     fn node(&self, log: &Checked<'_>, index: NodeIndex) -> Result<Option<Node>> {
-        let at = index.get().checked_sub(2 * self.first_block);
-        let here = at.and_then(|at| self.nodes.get(usize::try_from(at).ok()?));
+        let here = self.position(index).and_then(|at| self.nodes.get(at));
         match here {
             Some(node) => Ok(*node),
             None => log.far_node(index),

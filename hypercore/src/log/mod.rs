@@ -13,6 +13,7 @@ mod inspect;
 mod open;
 mod recover;
 mod repair;
+mod span;
 mod torn;
 mod tree;
 mod witness;
@@ -202,7 +203,7 @@ impl Log {
     /// The blocks from `blocks.start` on that are stored without a gap.
     pub(crate) fn stored_run(&self, blocks: Range<u64>) -> Range<u64> {
         let end = self.bitfield.next_clear(blocks.start);
-        blocks.start..end.clamp(blocks.start, blocks.end)
+        blocks.start..end.min(blocks.end)
     }
 
     /// Goes up whenever blocks are taken out: as long as it stays the same, what was stored is.
@@ -346,7 +347,7 @@ impl Log {
         if !runs.is_empty() {
             self.prepare_write()?;
         }
-        self.cleared += 1;
+        self.cleared = self.cleared.wrapping_add(1);
         self.bitfield.set_range(blocks, false);
         Ok(runs)
     }

@@ -32,6 +32,7 @@ pub(super) use self::search::MAX_WRONG_SIGNATURES;
 use self::search::{Found, Search};
 use super::{
     TreeBits, Vouched, guard,
+    span::{length_with, one_block},
     torn::{mend_closed, restore_nodes, write_pages},
 };
 use crate::error::{Corruption, Error, Result};
@@ -234,7 +235,7 @@ fn lost_end(files: &FeedFiles, bitfield: &Bitfield, length: u64) -> Result<Optio
     };
     let is_left = bitfield.bound() >= noted
         || files.tree_blocks()? >= noted
-        || files.signature(noted - 1)?.is_some();
+        || files.signature(noted.saturating_sub(1))?.is_some();
     Ok(is_left.then_some(Corruption::Signature { length: noted }))
 }
 
@@ -297,7 +298,7 @@ fn is_beyond_all(files: &FeedFiles, bitfield: &Bitfield) -> Result<bool> {
     let length = tree_index::length(&TreeBits(bitfield));
     let is_a_log = leading_leaves(bitfield) == length
         && bitfield.bound() <= length
-        && bitfield.tree_bound() <= 2 * length;
+        && bitfield.tree_bound().div_ceil(2) <= length;
     let room = files.tree_blocks()?;
     Ok(length > room && !is_a_log && files.surplus(room, u64::MAX)? == 0)
 }
@@ -320,16 +321,14 @@ fn has_lost_nodes(files: &FeedFiles, bitfield: &Bitfield) -> Result<bool> {
 /// grown may claim the block in whose place that is.
 fn has_mark(files: &FeedFiles) -> Result<bool> {
     let newest = files.previous_signature(MAX_LENGTH)?;
-    Ok(files.is_marked(newest.map_or(0, |(block, _)| block + 1))?)
+    Ok(files.is_marked(newest.map_or(0, |(block, _)| length_with(block)))?)
 }
 
 /// How many blocks have their leaf in the bitfield, from the first one on.
 fn leading_leaves(bitfield: &Bitfield) -> u64 {
-    let mut block = 0;
-    while block < MAX_LENGTH && bitfield.tree_get(2 * block) {
-        block += 1;
-    }
-    block
+    let bits = TreeBits(bitfield);
+    let without = (0..MAX_LENGTH).find(|&block| !bits.has_leaf(block));
+    without.unwrap_or(MAX_LENGTH)
 }
 
 /// Where a log ends, and what is to be put right.
@@ -373,7 +372,7 @@ impl End {
         super::open::write_headers(files)?;
         files.quarantine_end(length, byte_length, &mut quarantine)?;
         for length in &self.torn_signatures {
-            quarantine.add_signature(length - 1)?;
+            quarantine.add_signature(length.saturating_sub(1))?;
         }
         let dropped_bytes = quarantine.finish()?;
         files.write_nodes(&self.nodes)?;
@@ -384,7 +383,7 @@ impl End {
         }
         files.cut(length, byte_length)?;
         for length in &self.torn_signatures {
-            files.clear_signatures(length - 1..*length)?;
+            files.clear_signatures(one_block(length.saturating_sub(1)))?;
         }
         files.sync_content()?;
         files.reserve_pages(length)?;

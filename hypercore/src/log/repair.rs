@@ -24,7 +24,9 @@ use super::{
     inspect::{Verification, Watch, probable_length, verify_files},
     open,
     recover::{self, End, Examined, MAX_WRONG_SIGNATURES, load_bitfield, verifies},
+    span::{blocks_below, length_with, nodes_below, nodes_of, one_block},
     torn::restore_nodes,
+    tree::placed_roots,
 };
 use crate::error::{Corruption, Error, Result};
 use search::MAX_CANDIDATES;
@@ -40,6 +42,13 @@ pub struct Repair {
     pub dropped: Vec<u64>,
     /// What could not be put right.
     pub remaining: Verification,
+}
+
+impl Repair {
+    /// One more thing is put right.
+    fn count(&mut self) {
+        self.repaired = self.repaired.saturating_add(1);
+    }
 }
 
 /// Repairs the log in `storage`.
@@ -63,7 +72,7 @@ pub(crate) fn repair_storage(storage: Arc<dyn Storage>, watch: Watch<'_>) -> Res
     keys.restore(&files, &mut repair)?;
     if damage.is_some() {
         super::open::write_headers(&files)?;
-        repair.repaired += 1;
+        repair.count();
     }
     let found = verify_files(&files, watch)?;
     let verifier = Verifier::new(&keys.public);
@@ -120,11 +129,11 @@ impl Keys {
     fn restore(&self, files: &FeedFiles, repair: &mut Repair) -> Result<()> {
         if let Some(pair) = self.pair.as_ref().filter(|_| self.is_secret_new) {
             files.write_secret_key(&pair.to_bytes())?;
-            repair.repaired += 1;
+            repair.count();
         }
         if self.is_public_new {
             files.write_key(self.public.as_bytes())?;
-            repair.repaired += 1;
+            repair.count();
         }
         Ok(files.sync_keys()?)
     }
@@ -194,7 +203,7 @@ impl Work<'_> {
             let Some((block, signature)) = self.files.previous_signature(below)? else {
                 break;
             };
-            signed = self.signed_roots(block + 1, &signature)?;
+            signed = self.signed_roots(length_with(block), &signature)?;
             if signed.is_some() {
                 break;
             }
@@ -214,7 +223,8 @@ impl Work<'_> {
             return match newest {
                 // To start anew would be to forget everything, or to sign another history.
                 Some((block, _)) if roots.length() == 0 => {
-                    Err(Corruption::Signature { length: block + 1 }.into())
+                    let length = length_with(block);
+                    Err(Corruption::Signature { length }.into())
                 }
                 _ => Ok(roots),
             };
@@ -297,7 +307,7 @@ impl Work<'_> {
             return Ok(self.end_at(roots, probable));
         };
         let signature = pair.sign_checked(&end.head())?;
-        self.replace_signature(probable - 1, Some(signature.into()))?;
+        self.replace_signature(probable.saturating_sub(1), Some(signature.into()))?;
         for node in nodes {
             self.take(node)?;
         }
@@ -307,7 +317,7 @@ impl Work<'_> {
     fn replace_signature(&mut self, block: u64, signature: Option<[u8; 64]>) -> Result<()> {
         self.quarantine.add_signature(block)?;
         self.signatures.insert(block, signature);
-        self.repair.repaired += 1;
+        self.repair.count();
         Ok(())
     }
 
@@ -339,7 +349,7 @@ impl Work<'_> {
         if self.files.node(node.index)? != Some(node) {
             self.quarantine.add_node(node.index)?;
             self.nodes.insert(node.index, node);
-            self.repair.repaired += 1;
+            self.repair.count();
         }
         self.bitfield.tree_set(node.index.get());
         Ok(())
@@ -347,12 +357,7 @@ impl Work<'_> {
 
     /// Everything below `roots`, which are right.
     fn check_tree(&mut self, roots: &Roots) -> Result<()> {
-        let mut offset = 0;
-        let mut below = Vec::new();
-        for &root in roots.nodes() {
-            below.push((root, offset));
-            offset += root.size;
-        }
+        let mut below: Vec<_> = placed_roots(roots).collect();
         while let Some((parent, offset)) = below.pop() {
             let Some((left, right)) = parent.index.children() else {
                 continue;
@@ -361,7 +366,7 @@ impl Work<'_> {
             if let Some((left, right)) = found {
                 self.take(left)?;
                 self.take(right)?;
-                below.push((right, offset + left.size));
+                below.push((right, offset.saturating_add(left.size)));
                 below.push((left, offset));
             } else if !self.claims.tree_get(left.get()) || !self.claims.tree_get(right.get()) {
                 // A clone that knows no more of this part, or nodes of an older length.
@@ -376,9 +381,8 @@ impl Work<'_> {
 
     /// Below a node of which the children are not both known, nothing can be recomputed.
     fn keep_below(&mut self, top: NodeIndex) -> Result<()> {
-        let nodes = top.left_span().get()..top.right_span().get() + 1;
         // Above what is known there may be 2^50 nodes that are not.
-        let claimed = self.claims.tree_runs(nodes).flatten();
+        let claimed = self.claims.tree_runs(nodes_below(top)).flatten();
         for index in claimed.filter_map(NodeIndex::new) {
             if index != top && self.files.node(index)?.is_some() {
                 self.bitfield.tree_set(index.get());
@@ -394,11 +398,9 @@ impl Work<'_> {
         let Some((left, right)) = index.children() else {
             return self.salvage_leaf(index);
         };
-        let nodes = index.left_span().get()..index.right_span().get() + 1;
-        let blocks = nodes.start / 2..index.end();
         // Of a sparse clone most is not here.
-        if self.claims.tree_runs(nodes).next().is_none()
-            && self.claims.runs(blocks).next().is_none()
+        if self.claims.tree_runs(nodes_below(index)).next().is_none()
+            && self.claims.runs(blocks_below(index)).next().is_none()
         {
             return Ok(None);
         }
@@ -454,7 +456,8 @@ impl Work<'_> {
     /// Claims the blocks that are whole.
     fn check_blocks(&mut self, roots: &Roots) -> Result<()> {
         // Blocks without their leaves are nothing, and of a sparse clone most are without.
-        let nodes: Vec<_> = self.bitfield.tree_runs(0..2 * roots.length()).collect();
+        let nodes = nodes_of(0..roots.length());
+        let nodes: Vec<_> = self.bitfield.tree_runs(nodes).collect();
         let nodes = nodes.into_iter().flatten().filter_map(NodeIndex::new);
         for index in nodes.filter(|index| index.is_leaf()) {
             let block = index.get() / 2;
@@ -474,7 +477,7 @@ impl Work<'_> {
             }
         }
         if self.distrust_bits {
-            self.repair.repaired += 1;
+            self.repair.count();
         }
         Ok(())
     }
@@ -488,10 +491,10 @@ impl Work<'_> {
     }
 
     fn place(&self, index: NodeIndex) -> Result<Option<(Node, u64)>> {
-        let mut offset = 0;
+        let mut offset = 0_u64;
         for root in full_roots(index.get() / 2) {
             match self.node(root)? {
-                Some(root) => offset += root.size,
+                Some(root) => offset = offset.saturating_add(root.size),
                 None => return Ok(None),
             }
         }
@@ -510,7 +513,7 @@ impl Work<'_> {
     fn check_signatures(&mut self, end: &Roots) -> Result<()> {
         let mut next = 0;
         while let Some((block, signature)) = self.files.next_signature(next)? {
-            next = block + 1;
+            next = length_with(block);
             if next >= end.length() {
                 break;
             }
@@ -552,7 +555,8 @@ impl Work<'_> {
         const SLOT: u64 = 64;
         let size = self.files.len(FileName::Signatures)?.saturating_sub(HEADER);
         let block = size / SLOT;
-        let is_followed = self.signatures.range(block + 1..).next().is_some();
+        let last = self.signatures.keys().next_back();
+        let is_followed = last.is_some_and(|&last| last > block);
         if !size.is_multiple_of(SLOT) && is_followed {
             self.quarantine.add_signature(block)?;
             self.signatures.insert(block, None);
@@ -584,7 +588,7 @@ impl Work<'_> {
         for (block, signature) in self.signatures {
             match signature {
                 Some(signature) => self.files.write_signature(block, &signature)?,
-                None => self.files.clear_signatures(block..block + 1)?,
+                None => self.files.clear_signatures(one_block(block))?,
             }
         }
         end.adopt(self.files, self.quarantine)?;

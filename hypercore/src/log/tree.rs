@@ -8,7 +8,12 @@ use hypercore_merkle::{
     Signature, full_roots, proof, tree_index,
 };
 
-use super::{Log, Vouched, append::blocks_of, torn::is_half};
+use super::{
+    Log, Vouched,
+    append::blocks_of,
+    span::{blocks_below, nodes_of, one_block},
+    torn::is_half,
+};
 use crate::{
     block_set::BlockSet,
     error::{Corruption, Error, Result},
@@ -17,6 +22,13 @@ use crate::{
 
 /// The tree bits of a bitfield, as the maths wants to see them.
 pub(super) struct TreeBits<'a>(pub(super) &'a Bitfield);
+
+impl TreeBits<'_> {
+    /// Whether the leaf of `block` is known.
+    pub(super) fn has_leaf(&self, block: u64) -> bool {
+        NodeIndex::leaf(block).is_some_and(|leaf| self.has(leaf))
+    }
+}
 
 impl NodeSet for TreeBits<'_> {
     fn has(&self, node: NodeIndex) -> bool {
@@ -90,13 +102,12 @@ fn insert_each(bitfield: &mut Bitfield, change: &ChangeSet, added: &mut Vec<Node
     }
 }
 
-/// The same for more than one block, which only an append has: from its first leaf to its last all
-/// nodes are there but those that reach over the end. An append is not undone, so nobody asks which of
-/// them were not known before.
+/// The same for more than one block, which only an append has: of their nodes all are there but those
+/// that reach over the end. An append is not undone, so nobody asks which of them were not known before.
 fn set_bits_of_append(bitfield: &mut Bitfield, change: &ChangeSet) {
     let Range { start, end } = blocks_of(change);
     bitfield.set_range(start..end, true);
-    bitfield.tree_set_range(2 * start..2 * end - 1);
+    bitfield.tree_set_range(nodes_of(start..end));
     let first = change.leaf();
     for node in tree_index::unfinished(end).filter(|&node| node > first) {
         bitfield.tree_clear(node.get());
@@ -104,6 +115,15 @@ fn set_bits_of_append(bitfield: &mut Bitfield, change: &ChangeSet) {
     for node in change.nodes().iter().filter(|node| node.index < first) {
         bitfield.tree_set(node.index.get());
     }
+}
+
+/// The roots, and where in `data` the blocks below each begin.
+pub(super) fn placed_roots(roots: &Roots) -> impl Iterator<Item = (Node, u64)> {
+    roots.nodes().iter().scan(0_u64, |end, root| {
+        let offset = *end;
+        *end = offset.saturating_add(root.size);
+        Some((*root, offset))
+    })
 }
 
 /// Where a byte is.
@@ -121,8 +141,8 @@ impl Sought {
     /// Whether a byte that was not found can be in one of `blocks`, of a log of `length` blocks.
     pub(crate) fn may_be_in(self, blocks: &Range<u64>, length: u64) -> bool {
         let possible = match self {
-            Self::Found { index, .. } => index..index + 1,
-            Self::Below(node) => node.left_span().get() / 2..node.end(),
+            Self::Found { index, .. } => one_block(index),
+            Self::Below(node) => blocks_below(node),
             Self::Beyond => length..u64::MAX,
         };
         blocks.start.max(possible.start) < blocks.end.min(possible.end)

@@ -13,7 +13,13 @@ use super::{
     CHECKPOINT_BLOCKS, End, PAGE_BLOCKS, TreeBits, leading_leaves, load_bitfield, restore_nodes,
     verifies,
 };
-use crate::error::{Corruption, Result};
+use crate::{
+    error::{Corruption, Result},
+    log::{
+        span::{blocks_below, length_with, nodes_below, nodes_of},
+        tree::placed_roots,
+    },
+};
 
 /// So many signatures can be wrong one after the other, before a log counts as damaged. An append
 /// that was not finished leaves one; each costs a check of some 60 us.
@@ -125,7 +131,7 @@ impl<'a> Search<'a> {
         if self.is_blank(whole)?
             && let Found::End(end) = self.reader_end(false)?
             // Its leaf belongs to the log, and says how long it was.
-            && end.bitfield.tree_get(2 * broken)
+            && TreeBits(&end.bitfield).has_leaf(broken)
         {
             return Ok(Found::End(end));
         }
@@ -194,12 +200,7 @@ impl<'a> Search<'a> {
     /// The tree is followed downwards, from `roots`, which are signed, as far as each node is the
     /// parent of two that are stored: of a long log of which little is here, little is read.
     fn claim_whole(&self, bitfield: &mut Bitfield, roots: &Roots, from: u64) -> Result<()> {
-        let mut below = Vec::new();
-        let mut offset = 0;
-        for &root in roots.nodes() {
-            below.push((root, offset));
-            offset += root.size;
-        }
+        let mut below: Vec<_> = placed_roots(roots).collect();
         while let Some((parent, offset)) = below.pop() {
             let index = parent.index;
             if index.end() <= from || is_all_claimed(bitfield, index) {
@@ -217,7 +218,7 @@ impl<'a> Search<'a> {
             if Node::parent(&left, &right) == Some(parent) {
                 bitfield.tree_set(left.index.get());
                 bitfield.tree_set(right.index.get());
-                below.push((right, offset + left.size));
+                below.push((right, offset.saturating_add(left.size)));
                 below.push((left, offset));
             }
         }
@@ -232,7 +233,7 @@ impl<'a> Search<'a> {
             let Some((block, signature)) = self.files.previous_signature(below)? else {
                 return Ok(Some(Roots::new()));
             };
-            if let Some(roots) = self.signed_roots(block + 1, &signature)? {
+            if let Some(roots) = self.signed_roots(length_with(block), &signature)? {
                 return Ok(Some(roots));
             }
             below = block;
@@ -251,14 +252,15 @@ impl<'a> Search<'a> {
     /// The lengths in a range, ends excluded, with a signature that is none.
     fn torn_signatures(&self, lengths: Range<u64>) -> Result<Vec<u64>> {
         let mut torn = Vec::new();
-        let mut next = lengths.start;
-        while let Some((block, signature)) = self.files.next_signature(next)?
-            && block + 1 < lengths.end
-        {
-            if self.signed_roots(block + 1, &signature)?.is_none() {
-                torn.push(block + 1);
+        let mut length = lengths.start;
+        while let Some((block, signature)) = self.files.next_signature(length)? {
+            length = length_with(block);
+            if length >= lengths.end {
+                break;
             }
-            next = block + 1;
+            if self.signed_roots(length, &signature)?.is_none() {
+                torn.push(length);
+            }
         }
         Ok(torn)
     }
@@ -270,7 +272,7 @@ impl<'a> Search<'a> {
             match self.newest_signed(limit)? {
                 None => return Ok(2),
                 Some(roots) if roots.length() <= length => return Ok(count),
-                Some(roots) => limit = roots.length() - 1,
+                Some(roots) => limit = roots.length().saturating_sub(1),
             }
         }
         Ok(2)
@@ -287,7 +289,7 @@ impl<'a> Search<'a> {
             let group = (roots.length()..MAX_LENGTH).take(GROUP);
             let leaves: Vec<_> = group.filter_map(NodeIndex::leaf).collect();
             for leaf in files.nodes(&leaves)? {
-                let offset = roots.byte_length();
+                let (block, offset) = (roots.length(), roots.byte_length());
                 let whole = match leaf {
                     Some(leaf) if self.is_whole(offset, &leaf)? => {
                         roots.push(leaf.size, leaf.hash, &mut unsigned).is_ok()
@@ -303,7 +305,7 @@ impl<'a> Search<'a> {
                         torn_signatures,
                     });
                 }
-                let Some(signature) = files.signature(roots.length() - 1)? else {
+                let Some(signature) = files.signature(block)? else {
                     continue;
                 };
                 if !verifies(self.verifier, &roots.head(), &signature) {
@@ -354,7 +356,7 @@ impl<'a> Search<'a> {
         }
         let before = checkpoint.saturating_sub(1);
         let before = self.files.previous_signature(before)?;
-        let written = before.map_or(0, |(block, _)| block + 1);
+        let written = before.map_or(0, |(block, _)| length_with(block));
         Ok(written.saturating_sub(CHECKPOINT_BLOCKS))
     }
 
@@ -369,13 +371,13 @@ impl<'a> Search<'a> {
     ) -> Result<()> {
         // The nodes above block `from`, and what stands right of its leaf.
         let above = std::iter::successors(NodeIndex::leaf(from), |node| Some(node.parent()))
-            .map(|node| (node.get(), node.right_span().get()))
-            .take_while(|&(_, right)| right < 2 * length);
-        for (node, _) in above {
-            bitfield.tree_set(node);
+            .take_while(|node| node.end() <= length);
+        for node in above {
+            bitfield.tree_set(node.get());
         }
-        for root in full_roots(length) {
-            for node in root.left_span().get().max(2 * from)..=root.right_span().get() {
+        let first = nodes_of(from..length).start;
+        for nodes in full_roots(length).map(nodes_below) {
+            for node in nodes.start.max(first)..nodes.end {
                 bitfield.tree_set(node);
             }
         }
@@ -388,7 +390,7 @@ impl<'a> Search<'a> {
                 Err(error) if error.is_corruption() => false,
                 Err(error) => return Err(error.into()),
             };
-            block = bitfield.next_clear(block + 1);
+            block = bitfield.next_clear(block.saturating_add(1));
         }
         Ok(())
     }
@@ -397,10 +399,10 @@ impl<'a> Search<'a> {
 /// Drops the last page of a log of `length` blocks if it claims more than these: it had grown when
 /// the power went, shows what the disk had there before, and never was durable.
 fn drop_grown_page(bitfield: &mut Bitfield, length: u64) {
-    let start = length - length % PAGE_BLOCKS;
-    if claims_within(bitfield, length..start + PAGE_BLOCKS) {
-        bitfield.set_range(start..length, false);
-        for node in 2 * start..2 * length {
+    let page = last_page(length);
+    if claims_within(bitfield, length..page.end) {
+        bitfield.set_range(page.start..length, false);
+        for node in nodes_of(page.start..length) {
             bitfield.tree_clear(node);
         }
     }
@@ -409,22 +411,27 @@ fn drop_grown_page(bitfield: &mut Bitfield, length: u64) {
 /// Drops the pages after the one where a log of `length` blocks ends, if that page claims no more: an
 /// append that was to go on there had made room for them when the power went, and they show anything.
 fn drop_room_for_pages(bitfield: &mut Bitfield, length: u64) {
-    let next = (length / PAGE_BLOCKS + 1) * PAGE_BLOCKS;
+    let next = last_page(length).end;
     if !claims_within(bitfield, length..next) {
         bitfield.truncate(next);
     }
+}
+
+/// The blocks of the page where a log of `length` blocks ends.
+fn last_page(length: u64) -> Range<u64> {
+    let first = length.saturating_sub(length % PAGE_BLOCKS);
+    first..first.saturating_add(PAGE_BLOCKS)
 }
 
 /// Whether any of these blocks, or a node right of the ones before them, is claimed.
 fn claims_within(bitfield: &Bitfield, blocks: Range<u64>) -> bool {
     let claimed = bitfield.next_set(blocks.start);
     claimed.is_some_and(|block| block < blocks.end)
-        || (2 * blocks.start..2 * blocks.end).any(|node| bitfield.tree_get(node))
+        || nodes_of(blocks).any(|node| bitfield.tree_get(node))
 }
 
 /// Whether all blocks below a node are claimed, and all nodes.
 fn is_all_claimed(bitfield: &Bitfield, top: NodeIndex) -> bool {
-    let nodes = top.left_span().get()..top.right_span().get() + 1;
-    bitfield.has_all(nodes.start / 2..top.end())
-        && bitfield.tree_runs(nodes.clone()).next() == Some(nodes)
+    let nodes = nodes_below(top);
+    bitfield.has_all(blocks_below(top)) && bitfield.tree_runs(nodes.clone()).next() == Some(nodes)
 }

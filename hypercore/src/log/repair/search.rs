@@ -1,6 +1,8 @@
 //! What lost nodes of a tree may be: what is stored, or what the nodes and blocks below make up. Which of them is
 //! right is decided by a parent or a signature, so that a wrong guess costs time and nothing else.
 
+use std::num::NonZeroU64;
+
 use hypercore_merkle::{MAX_BLOCK_SIZE, Node, NodeIndex, leaf_hash};
 
 use super::Work;
@@ -23,6 +25,16 @@ struct Measure {
     unknown: u64,
 }
 
+impl Measure {
+    /// What is known of these blocks and those of `other`.
+    const fn with(&self, other: &Self) -> Self {
+        Self {
+            size: self.size.saturating_add(other.size),
+            unknown: self.unknown.saturating_add(other.unknown),
+        }
+    }
+}
+
 impl Work<'_> {
     /// How many bytes the blocks below each of these roots could have: as many as their leaves say,
     /// but below one of them what the others leave of the data.
@@ -41,7 +53,8 @@ impl Work<'_> {
         let with_rest = |at: usize| {
             let mut sizes = sizes.clone();
             let size = sizes.get_mut(at)?;
-            *size = data.checked_sub(all - *size)?;
+            let others = all.checked_sub(*size)?;
+            *size = data.checked_sub(others)?;
             Some(sizes)
         };
         let Some(unknown) = unknown else {
@@ -64,10 +77,11 @@ impl Work<'_> {
         if let Some((left, right)) = self.stored_children(parent)? {
             return Ok(Some((left, right)));
         }
-        self.begin_search(right.right_span().get() - left.left_span().get());
-        for size in self.left_sizes(parent.size, left, right)? {
-            let rights = self.candidates(right, offset.saturating_add(size), parent.size - size)?;
-            for left in self.candidates(left, offset, size)? {
+        let (first, last) = (left.left_span(), right.right_span());
+        self.begin_search(last.get().saturating_sub(first.get()));
+        for (left_size, right_size) in self.splits(parent.size, left, right)? {
+            let rights = self.candidates(right, offset.saturating_add(left_size), right_size)?;
+            for left in self.candidates(left, offset, left_size)? {
                 for &right in &rights {
                     if Node::parent(&left, &right).as_ref() == Some(parent) {
                         return Ok(Some((left, right)));
@@ -111,9 +125,9 @@ impl Work<'_> {
                 return Ok(candidates);
             };
             self.tries.set(tries);
-            for left_size in self.left_sizes(size, left, right)? {
+            for (left_size, right_size) in self.splits(size, left, right)? {
                 let rights =
-                    self.candidates(right, offset.saturating_add(left_size), size - left_size)?;
+                    self.candidates(right, offset.saturating_add(left_size), right_size)?;
                 for left in self.candidates(left, offset, left_size)? {
                     candidates.extend(rights.iter().filter_map(|right| Node::parent(&left, right)));
                 }
@@ -133,7 +147,7 @@ impl Work<'_> {
     }
 
     /// How many of `size` bytes the node at `left` could have, and that at `right` the others.
-    fn left_sizes(&self, size: u64, left: NodeIndex, right: NodeIndex) -> Result<Vec<u64>> {
+    fn splits(&self, size: u64, left: NodeIndex, right: NodeIndex) -> Result<Vec<(u64, u64)>> {
         let (left_known, right_known) = (self.measure(left)?, self.measure(right)?);
         let mut sizes = Vec::new();
         if left_known.unknown == 0 {
@@ -146,9 +160,9 @@ impl Work<'_> {
             sizes.extend(self.files.node(left)?.map(|left| left.size));
             let right = self.files.node(right)?;
             sizes.extend(right.and_then(|right| size.checked_sub(right.size)));
-            let rest = size.checked_sub(left_known.size.saturating_add(right_known.size));
-            let unknown = left_known.unknown + right_known.unknown;
-            if let Some(rest) = rest.filter(|_| unknown <= MAX_UNKNOWN) {
+            let both = left_known.with(&right_known);
+            let unknown = NonZeroU64::new(both.unknown).filter(|count| count.get() <= MAX_UNKNOWN);
+            if let (Some(rest), Some(unknown)) = (size.checked_sub(both.size), unknown) {
                 let each = self.probable_size(left, rest, unknown)?;
                 sizes.push(
                     left_known
@@ -157,16 +171,18 @@ impl Work<'_> {
                 );
             }
         }
-        sizes.retain(|&left| left <= size);
-        sizes.dedup();
-        Ok(sizes)
+        let with_rest = |left| Some((left, size.checked_sub(left)?));
+        let mut splits: Vec<_> = sizes.into_iter().filter_map(with_rest).collect();
+        splits.dedup();
+        Ok(splits)
     }
 
     /// How large each of `count` blocks may be that have `size` bytes together. Of what was cut into
     /// blocks all have the same size but the last.
-    fn probable_size(&self, first: NodeIndex, size: u64, count: u64) -> Result<u64> {
-        if size.is_multiple_of(count) {
-            return Ok(size / count);
+    fn probable_size(&self, first: NodeIndex, size: u64, count: NonZeroU64) -> Result<u64> {
+        let each = size / count;
+        if size.is_multiple_of(count.get()) {
+            return Ok(each);
         }
         let before = first
             .left_span()
@@ -174,7 +190,7 @@ impl Work<'_> {
             .checked_sub(2)
             .and_then(NodeIndex::new);
         let before = before.map(|leaf| self.files.node(leaf)).transpose()?;
-        Ok(before.flatten().map_or(size / count, |leaf| leaf.size))
+        Ok(before.flatten().map_or(each, |leaf| leaf.size))
     }
 
     /// What is known of the sizes of the blocks below a node.
@@ -199,11 +215,7 @@ impl Work<'_> {
         if left.unknown > MAX_UNKNOWN {
             return Ok(left);
         }
-        let right = self.measure(right)?;
-        Ok(Measure {
-            size: left.size.saturating_add(right.size),
-            unknown: left.unknown + right.unknown,
-        })
+        Ok(left.with(&self.measure(right)?))
     }
 }
 
