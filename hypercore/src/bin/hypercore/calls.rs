@@ -157,7 +157,7 @@ impl Calls {
             if !self.known.insert(address.clone()) {
                 continue;
             }
-            self.calling += 1;
+            self.calling = self.calling.saturating_add(1);
             let (peers, sender, member) = (peers.clone(), self.sender.clone(), member.clone());
             let again = self.again;
             net::spawn(async move {
@@ -184,19 +184,19 @@ impl Calls {
                 }
             }
             News::Connected { first, returned } => {
-                self.calling -= usize::from(first);
-                self.missed -= usize::from(returned);
-                self.connected += 1;
+                self.calling = self.calling.saturating_sub(first.into());
+                self.missed = self.missed.saturating_sub(returned.into());
+                self.connected = self.connected.saturating_add(1);
             }
             News::Unreachable { address, reason } => {
-                self.calling -= 1;
+                self.calling = self.calling.saturating_sub(1);
                 let words = format!("{address}: {reason}");
                 self.unreached.push(words.clone());
                 self.forget(&address);
                 self.blame(Some(address), words);
             }
             News::GivenUp { address, reason } => {
-                self.missed -= 1;
+                self.missed = self.missed.saturating_sub(1);
                 self.forget(&address);
                 let words = format!("{address}: {reason}");
                 self.blame(Some(address), words);
@@ -207,8 +207,8 @@ impl Calls {
                 may_return,
                 ..
             } => {
-                self.connected -= 1;
-                self.missed += usize::from(may_return);
+                self.connected = self.connected.saturating_sub(1);
+                self.missed = self.missed.saturating_add(may_return.into());
                 let words = match ended {
                     // Who does not have it, or lets nobody in, hangs up without a word.
                     Ended::Failed(Error::Transport(_)) | Ended::Closed if !had_core => {
@@ -421,7 +421,7 @@ impl Line<'_> {
         } else {
             LAST_RETRY
         };
-        self.pause = (self.pause * 2).min(longest);
+        self.pause = self.pause.saturating_mul(2).min(longest);
     }
 }
 

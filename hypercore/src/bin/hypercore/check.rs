@@ -34,7 +34,7 @@ pub(crate) async fn verify(args: VerifyArgs, manners: &Manners) -> Result<()> {
         })
     });
     let (whole, size) = (blocks(found.blocks), bytes(found.bytes));
-    let count = found.problems.len() as u64 + found.unlisted;
+    let count = found.unlisted.saturating_add(found.problems.len() as u64);
     let mut people = if found.is_ok() {
         format!("{whole} with {size} checked, no damage.")
     } else {

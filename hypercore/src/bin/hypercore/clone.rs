@@ -30,6 +30,9 @@ use crate::{
 /// How long the end of a clone waits for what peers say about their history.
 const HEARING: Duration = Duration::from_secs(2);
 
+/// How often the peers are looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
+
 pub(crate) async fn clone(args: CloneArgs, manners: &Manners) -> Result<()> {
     download(args, manners, |_| future::pending()).await
 }
@@ -304,7 +307,7 @@ impl Job {
         let is_asked = |peer: &PeerInfo| peer.opened && peer.remote_length > 0 && !peer.compared;
         let heard = async {
             while self.core.length() > 0 && self.core.peers().iter().any(is_asked) {
-                Timer::after(HEARING / 200).await;
+                Timer::after(LOOK).await;
             }
         };
         let limit = async {

@@ -225,7 +225,8 @@ pub(crate) async fn append(args: AppendArgs, manners: &Manners) -> Result<()> {
     output.done();
     let (length, byte_length) = (core.length(), core.byte_length());
     // What was appended before a failure stays.
-    let (count, size) = (length - before.0, byte_length - before.1);
+    let count = length.saturating_sub(before.0);
+    let size = byte_length.saturating_sub(before.1);
     let keeping = |failure: Failure, words: &str| match count {
         0 => failure,
         _ => failure.and(words),
@@ -279,7 +280,7 @@ fn kept(args: &AppendArgs, count: u64, size: u64) -> (String, String) {
     if path.is_file() {
         rest += &format!(
             ", and `tail -c +{} {} | hypercore append {} --file -{}` appends it",
-            size + 1,
+            size.saturating_add(1),
             quoted(path),
             quoted(&args.dir),
             match args.block_size {
@@ -435,7 +436,7 @@ pub(crate) fn outside(range: &Range<u64>, length: u64, dir: &Path) -> Failure {
     let (dir, all) = (dir.display(), blocks(length));
     Failure::failed(if start > end {
         format!("there are no blocks {start}..{end}: that ends before it begins")
-    } else if end - start <= 1 {
+    } else if end.saturating_sub(*start) <= 1 {
         format!("there is no block {start}: the core in `{dir}` has {all}, counted from 0")
     } else {
         format!("blocks {start}..{end} do not lie within the core in `{dir}`, which has {all}")

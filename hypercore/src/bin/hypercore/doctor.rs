@@ -185,7 +185,7 @@ async fn fetch(core: &Hypercore) -> Outcome<()> {
     }
     let mut options = GetOptions::default();
     options.if_available = true;
-    for index in [0, core.length() - 1] {
+    for index in [0, core.length().saturating_sub(1)] {
         match core.get_with(index, options).await {
             Ok(block) => {
                 let size = bytes(block.len() as u64);

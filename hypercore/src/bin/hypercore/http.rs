@@ -13,15 +13,19 @@
 //! other than `localhost` are refused, so that no page of somebody else can read this one by letting
 //! its own name point here.
 
-use std::{convert::Infallible, io, net::IpAddr, ops::Range, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, ops::Range, sync::Arc, time::Duration};
 
 use async_io::Timer;
-use futures_lite::{AsyncReadExt, AsyncWrite, AsyncWriteExt, future, io::split};
+use futures_lite::{
+    AsyncReadExt, AsyncWrite, AsyncWriteExt, future,
+    io::{self, split},
+};
 use hypercore::{GetOptions, Hypercore, SeekOptions};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     net::{self, Listener, Tcp},
+    parts::{share_of, split_bytes},
     peers::Peers,
     status,
 };
@@ -43,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 
 /// What is read and dropped of somebody who sends too much, so that they see the answer.
-const MAX_REST: usize = 256 * 1024;
+const MAX_REST: u64 = 256 * 1024;
 
 /// How often the page is told what is new.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -110,7 +114,7 @@ async fn handle(mut tcp: Tcp, core: &Hypercore, peers: &Peers) -> io::Result<()>
         }
         "/events" => answer.events(core, peers).await,
         "/metrics" => {
-            let figures = metrics(&status::snapshot(core, peers));
+            let figures = metrics(&status::snapshot(core, peers).into());
             let kind = "text/plain; version=0.0.4";
             answer.say(OK, kind, figures.as_bytes()).await
         }
@@ -129,15 +133,8 @@ async fn refuse(tcp: Tcp, status: &str) -> io::Result<()> {
     answer.say_status(status).await?;
     // Bytes that nobody has read reset the connection, and the answer with it.
     let rest = async {
-        let mut piece = [0; 4096];
-        let mut count = 0;
-        while count < MAX_REST {
-            match answer.tcp.read(&mut piece).await? {
-                0 => break,
-                more => count += more,
-            }
-        }
-        Ok(())
+        let unread = answer.tcp.take(MAX_REST);
+        io::copy(unread, io::sink()).await.map(|_| ())
     };
     let late = async {
         Timer::after(INTERVAL).await;
@@ -165,13 +162,13 @@ async fn read_head(tcp: &mut Tcp) -> io::Result<Option<String>> {
     let mut piece = [0; 1024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         let count = tcp.read(&mut piece).await?;
-        if count == 0 {
+        let Some(more @ [_, ..]) = piece.get(..count) else {
             return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if head.len() + count > MAX_HEAD {
+        };
+        head.extend_from_slice(more);
+        if head.len() > MAX_HEAD {
             return Ok(None);
         }
-        head.extend_from_slice(&piece[..count]);
     }
     String::from_utf8(head).map(Some).map_err(io::Error::other)
 }
@@ -328,10 +325,11 @@ impl Answer {
         loop {
             let mut now = status::snapshot(core, peers);
             // Whoever sees the page need not be one who may read the log elsewhere.
-            now["key"] = Value::Null;
-            now["discoveryKey"] = json!(core.discovery_key().to_string());
-            now["held"] = json!(held(core));
-            let event = format!("data: {now}\n\n");
+            now.insert("key".into(), Value::Null);
+            let discovery_key = core.discovery_key().to_string();
+            now.insert("discoveryKey".into(), discovery_key.into());
+            now.insert("held".into(), held(core).into());
+            let event = format!("data: {}\n\n", Value::Object(now));
             send(&mut self.tcp, event.as_bytes(), STALL).await?;
             Timer::after(INTERVAL).await;
         }
@@ -364,10 +362,10 @@ impl Answer {
         let mut head = head(status, "application/octet-stream");
         head += "Content-Disposition: attachment\r\nAccept-Ranges: bytes\r\n";
         if status == PARTIAL {
-            let (start, last) = (range.start, range.end - 1);
+            let (start, last) = (range.start, range.end.saturating_sub(1));
             head += &format!("Content-Range: bytes {start}-{last}/{length}\r\n");
         }
-        let mut rest = range.end - range.start;
+        let mut rest = range.end.saturating_sub(range.start);
         head += &format!("Content-Length: {rest}\r\n\r\n");
         if !self.begin(&head).await? {
             return self.tcp.close().await;
@@ -375,11 +373,12 @@ impl Answer {
         let (mut index, mut skip) = (position.index, position.offset as usize);
         while rest > 0 {
             let block = core.get_with(index, GetOptions::local()).await;
-            let block = block.map_err(io::Error::other)?.slice(skip..);
-            let count = rest.min(block.len() as u64);
-            send(&mut self.tcp, &block[..count as usize], STALL).await?;
-            rest -= count;
-            (index, skip) = (index + 1, 0);
+            let block = block.map_err(io::Error::other)?;
+            let part = block.get(skip..).ok_or(io::ErrorKind::InvalidData)?;
+            let (part, _) = split_bytes(part, rest);
+            send(&mut self.tcp, part, STALL).await?;
+            rest = rest.saturating_sub(part.len() as u64);
+            (index, skip) = (index.saturating_add(1), 0);
         }
         self.tcp.close().await
     }
@@ -428,7 +427,7 @@ async fn send(
         if count == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        bytes = &bytes[count..];
+        bytes = bytes.get(count..).ok_or(io::ErrorKind::InvalidData)?;
     }
     Ok(())
 }
@@ -437,10 +436,13 @@ async fn send(
 fn held(core: &Hypercore) -> Vec<u64> {
     let length = core.length();
     let cells = length.min(CELLS);
-    let start = |cell: u64| (u128::from(cell) * u128::from(length) / u128::from(cells)) as u64;
-    let parts = (0..cells).map(|cell| start(cell)..start(cell + 1));
+    let start = |cell| share_of(length, cell, cells);
+    let parts = (0..cells).map(|cell| start(cell)..start(cell.saturating_add(1)));
     parts
-        .map(|blocks| core.downloaded(blocks.clone()) * 100 / (blocks.end - blocks.start).max(1))
+        .map(|blocks| {
+            let count = blocks.end.saturating_sub(blocks.start);
+            share_of(100, core.downloaded(blocks), count)
+        })
         .collect()
 }
 
@@ -494,7 +496,7 @@ fn is_held(core: &Hypercore, first: u64, range: &Range<u64>) -> bool {
     options.wait = false;
     let last = future::block_on(core.seek_with(range.end, options));
     let end = match last {
-        Ok(last) => last.index + u64::from(last.offset > 0),
+        Ok(last) => last.index.saturating_add(u64::from(last.offset > 0)),
         Err(_) => core.length(),
     };
     core.has_all(first..end)

@@ -96,23 +96,20 @@ fn read(path: &Path) -> Result<Option<StaticKeyPair>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(cannot(error)),
     };
-    // One byte more than there should be, so that a longer file is noticed.
-    let mut text = Zeroizing::new([0; DIGITS + 2]);
-    let mut length = 0;
-    while length < text.len() {
-        match file.read(&mut text[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(cannot(error)),
-        }
-    }
-    let digits = text[..length]
-        .strip_suffix(b"\n")
-        .unwrap_or(&text[..length]);
+    let mut digits = Zeroizing::new([0; DIGITS]);
+    let mut end = Vec::new();
+    let read = file.read_exact(&mut *digits).and_then(|()| {
+        // One byte more than there should be, so that a longer file is noticed.
+        (&file).take(2).read_to_end(&mut end)
+    });
+    let is_whole = match read {
+        Ok(_) => matches!(&*end, b"" | b"\n"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        Err(error) => return Err(cannot(error)),
+    };
     let mut secret = Zeroizing::new([0; 32]);
-    let decoded = digits.len() == DIGITS && HEXLOWER.decode_mut(digits, &mut *secret).is_ok();
-    if !decoded {
+    let decoded = HEXLOWER.decode_mut(&*digits, &mut *secret);
+    if !is_whole || decoded.is_err() {
         return Err(Failure::failed(format!(
             "`{shown}` is not an identity: that is a file of {DIGITS} hex digits; `hypercore \
              identity` makes one"
@@ -135,7 +132,8 @@ fn create(path: &Path) -> Result<StaticKeyPair> {
     let mut secret = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *secret).map_err(|error| Failure::failed(error.to_string()))?;
     let mut text = Zeroizing::new([b'\n'; DIGITS + 1]);
-    HEXLOWER.encode_mut(&*secret, &mut text[..DIGITS]);
+    let [digits @ .., _] = &mut *text;
+    HEXLOWER.encode_mut(&*secret, digits);
 
     if let Some(directory) = path.parent() {
         let mut builder = fs::DirBuilder::new();

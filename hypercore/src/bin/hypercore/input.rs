@@ -79,7 +79,7 @@ fn read_lines(input: &mut impl BufRead, batches: &Sender<Result<Vec<Bytes>>>) ->
                 break;
             }
             if ended {
-                number += 1;
+                number = number.saturating_add(1);
                 batch.push(Bytes::from(std::mem::take(&mut line)));
             }
         }
@@ -104,25 +104,25 @@ pub(crate) fn pieces(path: &Path) -> Batches {
     let (sender, batches) = async_channel::bounded(AHEAD);
     thread::spawn(move || {
         let mut input = match open(&path, 0) {
-            Ok(input) => input,
+            Ok(input) => BufReader::with_capacity(READ, input),
             Err(error) => {
                 let _ = sender.send_blocking(Err(unreadable(&name, &error)));
                 return;
             }
         };
-        let mut buffer = vec![0; READ];
         loop {
-            let batch = match input.read(&mut buffer) {
-                Ok(0) if path == Path::new("-") => return,
-                Ok(0) => {
+            let batch = match input.fill_buf() {
+                Ok([]) if path == Path::new("-") => return,
+                Ok([]) => {
                     // Others may open a pipe that has a name, and write to it, too.
                     thread::sleep(PAUSE);
                     continue;
                 }
-                Ok(count) => Ok(vec![Bytes::copy_from_slice(&buffer[..count])]),
+                Ok(piece) => Ok(vec![Bytes::copy_from_slice(piece)]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(unreadable(&name, &error)),
             };
+            input.consume(input.buffer().len());
             let is_last = batch.is_err();
             if sender.send_blocking(batch).is_err() || is_last {
                 return;
@@ -195,7 +195,8 @@ pub(crate) fn open_file(
 
 /// Sends the pieces of `input` until it ends, or until nobody takes them.
 fn cut(input: &mut impl Read, name: &str, block_size: u64, batches: &Sender<Result<Vec<Bytes>>>) {
-    let blocks = (FILE_BATCH_BYTES / block_size).clamp(1, FILE_BATCH as u64);
+    let blocks = FILE_BATCH_BYTES.checked_div(block_size);
+    let blocks = blocks.map_or(1, |blocks| blocks.clamp(1, FILE_BATCH as u64));
     loop {
         let batch = match read_batch(input, block_size, blocks) {
             Ok(batch) if batch.is_empty() => return,

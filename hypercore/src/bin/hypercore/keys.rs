@@ -182,7 +182,7 @@ fn stored_pair(dir: &Path) -> Result<(KeyPair, u64)> {
     let secret = secret.ok_or_else(|| Failure::core(Error::NotWritable, dir))?;
     let pair = KeyPair::from_bytes(&secret).map_err(|error| Failure::core(error.into(), dir))?;
     let last = files.previous_signature(MAX_LENGTH).map_err(failed)?;
-    Ok((pair, last.map_or(0, |(block, _)| block + 1)))
+    Ok((pair, last.map_or(0, |(block, _)| block.saturating_add(1))))
 }
 
 /// Makes `path`, which must not exist, for its owner alone.

@@ -67,7 +67,7 @@ impl Link {
             } else {
                 '_'
             };
-            if safe.len() + c.len_utf8() > MAX_NAME {
+            if safe.len().saturating_add(c.len_utf8()) > MAX_NAME {
                 break;
             }
             safe.push(c);
@@ -182,10 +182,10 @@ fn decode(text: &str) -> Option<String> {
             bytes.push(first);
             continue;
         }
-        let digits = rest.get(..2)?;
+        let (digits, after) = rest.split_first_chunk::<2>()?;
+        rest = after;
         let digits = std::str::from_utf8(digits).ok()?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = &rest[2..];
     }
     String::from_utf8(bytes).ok()
 }

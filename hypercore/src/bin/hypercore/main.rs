@@ -25,6 +25,7 @@ mod manual;
 mod net;
 mod origin;
 mod output;
+mod parts;
 mod peers;
 mod read;
 mod receive;

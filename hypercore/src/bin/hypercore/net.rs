@@ -158,7 +158,8 @@ async fn first_of<T, F: Future<Output = io::Result<T>>>(
     let start = Instant::now();
     let mut reasons = Vec::new();
     for (&address, left) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
-        let share = limit.saturating_sub(start.elapsed()) / left;
+        let rest = limit.saturating_sub(start.elapsed());
+        let share = rest.checked_div(left).unwrap_or(MIN_SHARE);
         let called = timeout(share.max(MIN_SHARE), call(address)).await;
         match called.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(answer) => return Ok((answer, address)),

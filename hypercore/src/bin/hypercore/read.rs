@@ -2,7 +2,7 @@
 
 mod source;
 
-use std::{ops::Range, time::Instant};
+use std::{mem, ops::Range, time::Instant};
 
 use futures_lite::future;
 use hypercore::Download;
@@ -12,6 +12,7 @@ use crate::{
     commands::outside,
     errors::{Failure, Result},
     output::{RawOutput, bytes, deserted},
+    parts::split_bytes,
     tail,
 };
 use source::{Source, Wait, parse_name};
@@ -106,7 +107,7 @@ async fn copy(source: &Source, args: &CatArgs, wait: Wait, output: &mut RawOutpu
         if !output.write(span.cut(&block), end).await? {
             return Ok(());
         }
-        if args.follow && !source.core.has(index + 1) && !output.flush().await? {
+        if args.follow && !source.core.has(index.saturating_add(1)) && !output.flush().await? {
             return Ok(());
         }
     }
@@ -150,7 +151,7 @@ impl Span {
             return Ok(Self {
                 blocks: first..u64::MAX,
                 skip,
-                rest: end - range.start,
+                rest: end.saturating_sub(range.start),
             });
         }
         let length = core.length();
@@ -178,12 +179,10 @@ impl Span {
 
     /// What is wanted of the block that came.
     fn cut<'a>(&mut self, block: &'a [u8]) -> &'a [u8] {
-        let size = block.len() as u64;
-        let from = std::mem::take(&mut self.skip).min(size);
-        let until = from + self.rest.min(size - from);
-        self.rest -= until - from;
-        // Both lie within the block, whose length is a usize.
-        &block[from as usize..until as usize]
+        let (_, part) = split_bytes(block, mem::take(&mut self.skip));
+        let (part, _) = split_bytes(part, self.rest);
+        self.rest = self.rest.saturating_sub(part.len() as u64);
+        part
     }
 }
 
@@ -198,8 +197,10 @@ impl Ahead {
     /// Block `index` is read next, and nothing beyond `end`.
     async fn reach(&mut self, source: &Source, index: u64, end: u64) {
         let core = &source.core;
-        let mean = core.byte_length() / core.length().max(1);
-        let window = (AHEAD / mean.max(1)).clamp(2, 4096);
+        let mean = core.byte_length().checked_div(core.length());
+        let window = mean.and_then(|mean| AHEAD.checked_div(mean));
+        // As many as one likes have room if they are empty.
+        let window = window.unwrap_or(u64::MAX).clamp(2, 4096);
         if index.saturating_add(window / 2) < self.asked.end {
             return;
         }

@@ -29,6 +29,7 @@ use crate::{
     errors::{Exit, Failure, Result, quoted, reason},
     link::{Kind, Link},
     output::{Output, bytes, deserted, on_one_line},
+    parts::split_bytes,
     signals::Signals,
 };
 
@@ -438,16 +439,15 @@ async fn append_to(core: &Hypercore, dir: &Path, target: &Path) -> Result<()> {
     let mut file = file.map_err(failure)?;
     let len = |file: &File| file.metadata().map(|found: Metadata| found.len());
     let before = len(&file).map_err(failure)?;
-    let (mut position, mut there) = (0, Vec::new());
+    let (mut position, mut there) = (0_u64, Vec::new());
     for index in 0.. {
         // After a crash the core may know less than was written: this waits until it knows it again.
         let Some(block) = block(core, index, dir).await? else {
             return future::pending().await;
         };
-        let size = block.len() as u64;
-        let known = size.min(before.saturating_sub(position)) as usize;
-        there.resize(known, 0);
-        let is_same = file.read_exact(&mut there).is_ok() && there == block[..known];
+        let (known, new) = split_bytes(&block, before.saturating_sub(position));
+        there.resize(known.len(), 0);
+        let is_same = file.read_exact(&mut there).is_ok() && there == known;
         let expected = before.max(position);
         if !is_same || len(&file).map_err(failure)? != expected {
             return Err(Failure::failed(format!(
@@ -456,8 +456,8 @@ async fn append_to(core: &Hypercore, dir: &Path, target: &Path) -> Result<()> {
                 target.display()
             )));
         }
-        file.write_all(&block[known..]).map_err(failure)?;
-        position += size;
+        file.write_all(new).map_err(failure)?;
+        position = position.saturating_add(block.len() as u64);
     }
     Ok(())
 }

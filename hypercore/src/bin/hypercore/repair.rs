@@ -103,7 +103,7 @@ pub(crate) async fn repair(args: RepairArgs, manners: &Manners) -> Result<()> {
         missing.retain(|&index| !core.has(index));
         close(&core, &dir).await?;
     }
-    let fetched = dropped - missing.len() as u64;
+    let fetched = dropped.saturating_sub(missing.len() as u64);
     output.result(
         &[
             ("repaired", repair.repaired.into()),

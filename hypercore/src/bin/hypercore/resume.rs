@@ -62,16 +62,17 @@ pub(crate) async fn resume(args: ResumeArgs, manners: &Manners) -> Result<()> {
         writable?;
     }
     let length = core.length();
+    let fetched = length.saturating_sub(before);
     Output::new(&format, manners).result(
         &[
             ("length", length.into()),
             ("byteLength", core.byte_length().into()),
-            ("fetched", (length - before).into()),
+            ("fetched", fetched.into()),
             ("writable", true.into()),
         ],
         format_args!(
             "Fetched {}; the core has {} and can be appended to.",
-            blocks(length - before),
+            blocks(fetched),
             blocks(length)
         ),
     )

@@ -30,7 +30,8 @@ pub(crate) fn for_peers(connections: usize) -> usize {
 
 /// What is left of `limit`: one at least, or nobody would be served at all.
 fn left(limit: u64, connections: usize) -> usize {
-    let peers = limit.saturating_sub(KEPT + connections as u64).max(1);
+    let others = KEPT.saturating_add(connections as u64);
+    let peers = limit.saturating_sub(others).max(1);
     usize::try_from(peers).unwrap_or(usize::MAX)
 }
 

@@ -475,22 +475,20 @@ impl Source {
     /// How the folder looks, if its archive is still what the core has.
     async fn same_archive(&self, core: &Hypercore) -> Result<Option<String>> {
         let archive = Archive::of(self.path.clone());
-        let mut next = 0;
+        let mut blocks = 0..core.length();
         while let Ok(batch) = archive.batches.recv().await {
             for now in batch? {
-                if next == core.length() {
+                let Some(index) = blocks.next() else {
                     return Ok(None);
-                }
-                let block = core.get_with(next, GetOptions::local()).await;
+                };
+                let block = core.get_with(index, GetOptions::local()).await;
                 if block.map_err(|error| Failure::core(error, &self.dir))? != now {
                     return Ok(None);
                 }
-                next += 1;
             }
             future::yield_now().await;
         }
-        let is_whole = next == core.length();
-        Ok(archive.state.try_recv().ok().filter(|_| is_whole))
+        Ok(archive.state.try_recv().ok().filter(|_| blocks.is_empty()))
     }
 
     /// Whether `file` begins with all that the core has from byte `start` on.

@@ -19,7 +19,7 @@ use hypercore::{
     Goal, Hypercore,
     storage::{Directory, FileName, Storage},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     args::{Format, Manners},
@@ -88,8 +88,7 @@ impl Change {
 
     /// The peers of now, each with itself as it was before.
     fn peers(&self) -> impl Iterator<Item = (&Value, &Value)> {
-        let before = self.before["peers"].as_array();
-        let now = self.now["peers"].as_array();
+        let [before, now] = [&self.before, &self.now].map(|value| value["peers"].as_array());
         now.into_iter().flatten().map(move |peer| {
             let mut before = before.into_iter().flatten();
             let same = before.find(|before| before["id"] == peer["id"]);
@@ -160,9 +159,8 @@ fn silent(dir: &Path) -> Failure {
 }
 
 fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
-    let mut count = 0;
+    let now = &change.now;
     for (before, peer) in change.peers() {
-        count += 1;
         let [down, up] = ["downloadedBytes", "uploadedBytes"].map(|name| {
             (
                 peer[name].as_u64().unwrap_or(0),
@@ -174,10 +172,8 @@ fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
         let has = match peer["opened"].as_bool() {
             // A clone does not tell what it has of what it gets from us.
             Some(true) if sent > 0 => {
-                format!(
-                    "sent {sent} of {}",
-                    blocks(change.now["length"].as_u64().unwrap_or(0))
-                )
+                let length = now["length"].as_u64().unwrap_or(0);
+                format!("sent {sent} of {}", blocks(length))
             }
             Some(true) => format!("has {}", blocks(peer["remoteLength"].as_u64().unwrap_or(0))),
             _ => "has not shown the key yet".into(),
@@ -213,7 +209,7 @@ fn tell_peers(output: &mut Output, change: &Change) -> Result<()> {
             ),
         )?;
     }
-    if count == 0 {
+    if change.peers().next().is_none() {
         output.remark("Nobody is connected.");
     }
     Ok(())
@@ -279,7 +275,7 @@ pub(crate) async fn answer(dir: PathBuf, core: Hypercore, peers: Peers) -> Infal
 }
 
 /// What there is to tell of a core and its peers at this moment.
-pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
+pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Map<String, Value> {
     let total = core.stats();
     let each = core.peers().into_iter().map(|peer| {
         json!({
@@ -296,26 +292,26 @@ pub(crate) fn snapshot(core: &Hypercore, peers: &Peers) -> Value {
             "uploadedBlocks": peer.stats.uploaded_blocks,
         })
     });
-    let each: Vec<_> = each.collect();
-    json!({
-        "key": core.key().to_string(),
-        "length": core.length(),
-        "byteLength": core.byte_length(),
-        "downloaded": core.downloaded(..),
-        "downloadedBytes": total.downloaded_bytes,
-        "uploadedBytes": total.uploaded_bytes,
-        "waiting": waiting(core),
-        "lastError": peers.last_error(),
-        "peers": each,
-    })
+    let snapshot = [
+        ("key", core.key().to_string().into()),
+        ("length", core.length().into()),
+        ("byteLength", core.byte_length().into()),
+        ("downloaded", core.downloaded(..).into()),
+        ("downloadedBytes", total.downloaded_bytes.into()),
+        ("uploadedBytes", total.uploaded_bytes.into()),
+        ("waiting", waiting(core).into()),
+        ("lastError", peers.last_error().into()),
+        ("peers", each.collect()),
+    ];
+    Map::from_iter(snapshot.map(|(name, value)| (name.to_owned(), value)))
 }
 
 /// The first runs of some blocks, each as its start and its end.
 fn runs(blocks: &[u64]) -> Vec<[u64; 2]> {
     let mut blocks = blocks.to_vec();
     blocks.sort_unstable();
-    let runs = blocks.chunk_by(|a, b| b - a <= 1);
-    let ends = runs.filter_map(|run| Some([*run.first()?, run.last()? + 1]));
+    let runs = blocks.chunk_by(|a, b| b.saturating_sub(*a) <= 1);
+    let ends = runs.filter_map(|run| Some([*run.first()?, run.last()?.saturating_add(1)]));
     ends.take(SHOWN_RUNS).collect()
 }
 
@@ -428,7 +424,7 @@ mod socket {
                 let (core, peers) = (core.clone(), peers.clone());
                 net::spawn(async move {
                     loop {
-                        let line = format!("{}\n", snapshot(&core, &peers));
+                        let line = format!("{}\n", Value::Object(snapshot(&core, &peers)));
                         if stream.write_all(line.as_bytes()).await.is_err() {
                             return;
                         }

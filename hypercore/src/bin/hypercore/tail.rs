@@ -215,9 +215,10 @@ impl Glimpse {
                 return Ok(());
             }
             before = block;
-            let wanted: Vec<_> = full_roots(block + 1).collect();
+            let length = block.saturating_add(1);
+            let wanted: Vec<_> = full_roots(length).collect();
             let nodes: Option<Vec<_>> = self.files.nodes(&wanted)?.into_iter().collect();
-            let Some(Ok(roots)) = nodes.map(|nodes| Roots::from_nodes(block + 1, nodes)) else {
+            let Some(Ok(roots)) = nodes.map(|nodes| Roots::from_nodes(length, nodes)) else {
                 continue;
             };
             let head = roots.head();

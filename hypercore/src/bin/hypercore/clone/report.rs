@@ -16,6 +16,7 @@ use crate::{
     args::{CloneArgs, Manners},
     errors::Result,
     output::{Output, blocks, bytes, on_one_line},
+    parts::share_of,
 };
 
 /// How often progress is told.
@@ -130,7 +131,7 @@ impl Report {
         while let Some(index) = self.behind
             && self.output.has_room()
         {
-            self.behind = (index < self.core.length()).then_some(index + 1);
+            self.behind = (index < self.core.length()).then_some(index.saturating_add(1));
             if self.core.has(index) {
                 self.tell_download(index)?;
             }
@@ -150,7 +151,8 @@ impl Report {
         } = self.core.progress(..);
         let received = self.core.stats().downloaded_bytes;
         let (last, last_downloaded, last_received) = self.progress;
-        let speed = (received - last_received) as f64 / last.elapsed().as_secs_f64().max(0.001);
+        let came = received.saturating_sub(last_received);
+        let speed = came as f64 / last.elapsed().as_secs_f64().max(0.001);
         self.progress = (Instant::now(), downloaded, received);
         let bar = self.output.bar();
         // Of a length that is not known yet nothing is here, and not all.
@@ -312,30 +314,5 @@ impl Report {
         let size = self.core.byte_length();
         let here = share_of(size, self.core.downloaded(..), self.core.length());
         format!("{} of {}", bytes(here), bytes(size))
-    }
-}
-
-/// How many of `size` bytes are in `downloaded` of `length` blocks that are as long as each other.
-fn share_of(size: u64, downloaded: u64, length: u64) -> u64 {
-    let share = u128::from(size) * u128::from(downloaded) / u128::from(length.max(1));
-    // Not more than all, unless a block came meanwhile.
-    u64::try_from(share).map_or(size, |share| share.min(size))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_of_blocks_that_are_here() {
-        for (size, downloaded, length, expected) in [
-            (1_000_000, 6, 16, 375_000),
-            (1_000_000, 16, 16, 1_000_000),
-            (0, 0, 0, 0),
-            (1 << 52, 1 << 40, 1 << 40, 1 << 52),
-            (10, 3, 2, 10),
-        ] {
-            assert_eq!(share_of(size, downloaded, length), expected);
-        }
     }
 }

@@ -104,10 +104,11 @@ impl Wanted {
         let mut wanted = Progress::default();
         for range in &self.ranges {
             let part = self.core.progress(range.clone());
-            wanted.downloaded += part.downloaded;
-            wanted.length += part.length;
+            wanted.downloaded = wanted.downloaded.saturating_add(part.downloaded);
+            wanted.length = wanted.length.saturating_add(part.length);
             wanted.missing.extend(part.missing);
         }
+        let missing = wanted.length.saturating_sub(wanted.downloaded);
         let end = self.at_least.saturating_sub(wanted.length);
         if end > 0 {
             let words = format!(
@@ -115,13 +116,13 @@ impl Wanted {
                 wanted.length,
                 blocks(self.at_least)
             );
-            return (wanted.length - wanted.downloaded + end, words);
+            return (missing.saturating_add(end), words);
         }
         wanted.missing.truncate(Progress::SHOWN_RUNS);
         if wanted.is_complete() {
             return (0, "peers may have more than is known here".into());
         }
-        (wanted.length - wanted.downloaded, wanted.to_string())
+        (missing, wanted.to_string())
     }
 }
 

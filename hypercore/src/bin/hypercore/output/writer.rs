@@ -105,7 +105,7 @@ impl Writer {
     }
 
     fn unwritten(&self) -> usize {
-        self.backlog.len() + self.queue.len()
+        self.backlog.len().saturating_add(self.queue.len())
     }
 
     /// What became of the thread, which has ended.

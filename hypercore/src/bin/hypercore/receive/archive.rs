@@ -14,6 +14,8 @@ use std::{
 
 use tar::{Entries, Entry, EntryType};
 
+use crate::parts::split_bytes;
+
 /// A path or the target of a link: no system takes a longer one.
 const MAX_PATH: usize = 4096;
 
@@ -86,7 +88,7 @@ fn check_name(name: &[u8]) -> io::Result<()> {
     if name.len() <= MAX_PATH {
         return Ok(());
     }
-    let start = String::from_utf8_lossy(&name[..32]);
+    let start = String::from_utf8_lossy(split_bytes(name, 32).0);
     Err(io::Error::other(format!(
         "`{start}...` is a name of {} bytes, and {MAX_PATH} are the limit",
         name.len()
@@ -124,10 +126,8 @@ impl<R: Read> Read for Counted<R> {
                 MAX_HEAD / 1024
             )));
         }
-        let wanted = usize::try_from(room).unwrap_or(usize::MAX);
-        let wanted = wanted.min(buffer.len());
-        let count = self.archive.read(&mut buffer[..wanted])?;
-        self.room.set(Some(room - count as u64));
+        let count = self.archive.by_ref().take(room).read(buffer)?;
+        self.room.set(Some(room.saturating_sub(count as u64)));
         Ok(count)
     }
 }

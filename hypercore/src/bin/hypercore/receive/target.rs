@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Cursor, Read, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -328,7 +328,7 @@ fn sync_name(_: &Path) -> io::Result<()> {
 struct Content {
     core: Hypercore,
     next: u64,
-    block: Bytes,
+    block: Cursor<Bytes>,
 }
 
 impl Content {
@@ -336,24 +336,22 @@ impl Content {
         Self {
             core,
             next: 0,
-            block: Bytes::new(),
+            block: Cursor::default(),
         }
     }
 }
 
 impl Read for Content {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.block.is_empty() {
-            if self.next == self.core.length() {
-                return Ok(0);
+        loop {
+            let count = self.block.read(buffer)?;
+            if count > 0 || buffer.is_empty() || self.next == self.core.length() {
+                return Ok(count);
             }
             let read = self.core.get_with(self.next, GetOptions::local());
-            self.block = future::block_on(read).map_err(io::Error::other)?;
-            self.next += 1;
+            self.block = Cursor::new(future::block_on(read).map_err(io::Error::other)?);
+            self.next = self.next.saturating_add(1);
         }
-        let count = self.block.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.block.split_to(count));
-        Ok(count)
     }
 }
 

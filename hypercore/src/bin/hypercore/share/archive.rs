@@ -15,7 +15,7 @@ use super::{
     state::{self, State, Walk, is_gone},
     unreadable,
 };
-use crate::{errors::Result, input::Batches};
+use crate::{errors::Result, input::Batches, parts::split_bytes};
 
 /// An archive that is being made.
 pub(super) struct Archive {
@@ -85,9 +85,9 @@ fn write(
             File::open(&entry.path).and_then(|file| {
                 metadata = file.metadata()?;
                 header.set_metadata(&metadata);
-                let mut content = Exactly::of(file, metadata.len());
+                let mut content = Padded::of(file).take(metadata.len());
                 builder.append_data(&mut header, &entry.name, &mut content)?;
-                if content.has_changed(&metadata)? {
+                if content.get_ref().has_changed(&metadata)? {
                     remark(format!("`{shown}` was written to while it was read."));
                 }
                 Ok(())
@@ -105,19 +105,17 @@ fn write(
     Ok(state.finish())
 }
 
-/// As much of a file as its header says, whatever becomes of the file meanwhile: what was more or
-/// less would spoil everything after it.
-struct Exactly {
+/// A file with zeros after it, of which as much is taken as its header says, whatever becomes of the
+/// file meanwhile: what was more or less would spoil everything after it.
+struct Padded {
     file: File,
-    left: u64,
     padded: bool,
 }
 
-impl Exactly {
-    fn of(file: File, size: u64) -> Self {
+impl Padded {
+    fn of(file: File) -> Self {
         Self {
             file,
-            left: size,
             padded: false,
         }
     }
@@ -129,17 +127,15 @@ impl Exactly {
     }
 }
 
-impl Read for Exactly {
+impl Read for Padded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = usize::try_from(self.left).unwrap_or(usize::MAX);
-        let wanted = wanted.min(buffer.len());
-        let mut count = self.file.read(&mut buffer[..wanted])?;
-        if count == 0 && wanted > 0 {
-            buffer[..wanted].fill(0);
-            (count, self.padded) = (wanted, true);
+        let count = self.file.read(buffer)?;
+        if count > 0 || buffer.is_empty() {
+            return Ok(count);
         }
-        self.left -= count as u64;
-        Ok(count)
+        self.padded = true;
+        buffer.fill(0);
+        Ok(buffer.len())
     }
 }
 
@@ -159,10 +155,10 @@ impl BlockWriter {
 
 impl Write for BlockWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = BLOCK_SIZE as usize - self.buffer.len();
-        let part = &bytes[..bytes.len().min(room)];
+        let room = BLOCK_SIZE.saturating_sub(self.buffer.len() as u64);
+        let (part, _) = split_bytes(bytes, room);
         self.buffer.extend_from_slice(part);
-        if part.len() == room {
+        if part.len() as u64 == room {
             self.send()?;
         }
         Ok(part.len())
@@ -218,11 +214,11 @@ mod tests {
                 thread::sleep(Duration::from_millis(20));
                 fs::write(&path, now).unwrap();
             }
-            let mut content = Exactly::of(file, 3);
+            let mut content = Padded::of(file).take(3);
             let mut read = String::new();
             content.read_to_string(&mut read).unwrap();
             assert_eq!(read, expected);
-            let has_changed = content.has_changed(&before).unwrap();
+            let has_changed = content.get_ref().has_changed(&before).unwrap();
             assert_eq!(has_changed, now != "abc", "{now}");
         }
     }

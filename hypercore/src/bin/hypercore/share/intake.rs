@@ -62,7 +62,7 @@ impl Source {
         output.bar().inc(there);
         // A log may be written to faster than it is read: the rest comes while it is served.
         let end = match self.kind {
-            Kind::Log => note.start + before.len(),
+            Kind::Log => note.start.saturating_add(before.len()),
             _ => u64::MAX,
         };
         append_all(core, &self.dir, &batches, end, output).await?;

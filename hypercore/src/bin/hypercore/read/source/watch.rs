@@ -110,8 +110,9 @@ impl Watch<'_> {
                 false => CALL_TIMEOUT,
             };
             // Some of the time is left for what this one has.
-            let limit = self.limit.unwrap_or(Duration::MAX);
-            self.late.set_after(others.min(limit / 2));
+            let half = self.limit.and_then(|limit| limit.checked_div(2));
+            let late = half.map_or(others, |half| half.min(others));
+            self.late.set_after(late);
         }
     }
 
@@ -175,7 +176,8 @@ impl Watch<'_> {
         if is_search && !known.any(|peer| peer.remote_length > 0) {
             // One without blocks is not whom we are looking for.
             self.is_late = true;
-            self.late.set_after(SEARCH_TIMEOUT - COMPANY_TIMEOUT);
+            let rest = SEARCH_TIMEOUT.saturating_sub(COMPANY_TIMEOUT);
+            self.late.set_after(rest);
         } else {
             self.be_ready();
         }
