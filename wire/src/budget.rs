@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 ///
 /// Nobody has to ask for memory first. Each connection says what it holds, and once all of them
 /// hold more than the limit, those that hold more than an equal part have to wait: there always is
-/// one. Who holds little goes on, so that remotes who hoard do not stop those who do not.
+/// one. Who holds little goes on, so that remotes who hoard do not stop those who do not. Whoever came
+/// early may have had a larger part; so that those who come later cannot add theirs without end, it is
+/// no longer a part of the limit but of what is left of twice the limit, down to 4 KiB.
 ///
 /// What is held of an unfinished frame is of no use before the rest comes, and all who wait may hold
 /// nothing else. So one of them has a turn: it is read to the end of its frame, and then another. If
@@ -27,8 +29,7 @@ use std::time::{Duration, Instant};
 /// being slow or silent before it was read for a tenth of a second. A session that is not driven for a
 /// second loses its turn.
 ///
-/// So all together hold the limit of what came, one frame more, and from each connection one read. Their
-/// buffers, which grow by doubling, may have as much free space again.
+/// So all together hold twice the limit at most, one frame more, and from each connection one read.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<State>);
 
@@ -144,10 +145,24 @@ impl Share {
         }
     }
 
-    /// Whether memory is short, and the connection holds more than an equal part.
+    /// Whether memory is short, and the connection holds more than it may.
     pub(crate) fn is_over(&self) -> bool {
+        if !self.is_short() {
+            return false;
+        }
+        let twice = self.budget.0.limit.saturating_mul(2);
+        let left = self.equal_part(twice.saturating_sub(self.budget.held()));
+        self.held > left.max(SMALL).min(self.part())
+    }
+
+    /// An equal part of the budget.
+    pub(crate) fn part(&self) -> usize {
+        self.equal_part(self.budget.0.limit)
+    }
+
+    fn equal_part(&self, bytes: usize) -> usize {
         let shares = self.budget.0.shares.load(Ordering::Relaxed);
-        self.is_short() && self.held.saturating_mul(shares) > self.budget.0.limit
+        bytes.checked_div(shares).unwrap_or(bytes)
     }
 
     /// Whether all connections together hold more than they should.
@@ -155,6 +170,9 @@ impl Share {
         self.budget.is_exhausted()
     }
 }
+
+/// What a connection may hold however short memory is, if that is an equal part.
+const SMALL: usize = 4096;
 
 /// The time after which a turn is taken from a connection that has not looked after it.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
@@ -185,6 +203,22 @@ mod tests {
         assert!(!shares[0].is_over());
         drop(shares);
         assert_eq!(budget.held(), 0);
+    }
+
+    /// Each takes what it may and keeps it, and then another comes.
+    #[test]
+    fn whoever_comes_later_finds_less() {
+        let budget = Budget::new(16 << 20);
+        let mut shares = Vec::new();
+        for _ in 0..1024 {
+            let mut share = Share::of(&budget);
+            while !share.is_over() && share.held < 1 << 18 {
+                share.hold(share.held + 1024);
+            }
+            shares.push(share);
+        }
+        assert!(budget.held() < (32 << 20) + 1024 * (SMALL + 1024));
+        assert!(shares.iter().all(|share| share.held > SMALL));
     }
 
     #[test]

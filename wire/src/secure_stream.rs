@@ -10,9 +10,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::buffer::Inbox;
+use crate::buffer::{Buffer, Inbox};
 use crate::cipher::Cipher;
 use crate::handshake::{Agreement, Handshake};
 use crate::mux::MessageStream;
@@ -34,7 +34,7 @@ pub struct SecureStream {
     phase: Phase,
     identity: Option<Identity>,
     inbox: Inbox,
-    outbox: BytesMut,
+    outbox: Buffer,
     finished: bool,
     // Boxed: their key streams are long, and an unfinished handshake has none.
     decrypt: Option<Box<Cipher>>,
@@ -91,7 +91,7 @@ impl SecureStream {
             phase: Phase::Frames,
             identity: None,
             inbox: Inbox::new(),
-            outbox: BytesMut::new(),
+            outbox: Buffer::default(),
             finished: false,
             decrypt: None,
             encrypt: None,
@@ -113,17 +113,20 @@ impl SecureStream {
 
     /// Free space to read the transport into; then call [`SecureStream::received`], and nothing else before.
     pub fn receive_buffer(&mut self) -> &mut [u8] {
-        self.receive_buffer_of(self.limits.read)
+        self.inbox.spare(self.longest_read())
     }
 
-    /// Free space of at most about `max` bytes.
-    pub(crate) fn receive_buffer_of(&mut self, max: usize) -> &mut [u8] {
-        let read = match self.phase {
+    /// The same while memory is short.
+    pub(crate) fn short_receive_buffer(&mut self) -> &mut [u8] {
+        self.inbox.spare_little(self.longest_read().min(SHORT_READ))
+    }
+
+    fn longest_read(&self) -> usize {
+        match self.phase {
             Phase::Handshake(_) => HANDSHAKE_READ,
             Phase::Frames if !self.trusted => UNVERIFIED_READ,
             Phase::Frames => self.limits.read,
-        };
-        self.inbox.spare(max.min(read))
+        }
     }
 
     /// `n` bytes were read into the start of [`SecureStream::receive_buffer`].
@@ -199,9 +202,9 @@ impl SecureStream {
         &self.limits
     }
 
-    /// The memory held by what was received and not yet taken.
-    pub(crate) fn received_memory(&self) -> usize {
-        self.inbox.memory()
+    /// The memory held by what was received, of which `queued` bytes were polled and are still there.
+    pub(crate) fn received_memory(&self, queued: usize) -> usize {
+        self.inbox.memory(queued)
     }
 
     /// Gives back what [`SecureStream::receive_buffer`] offered.
@@ -237,9 +240,19 @@ impl SecureStream {
     /// The transport took the first `n` bytes of [`SecureStream::outgoing`].
     pub fn sent(&mut self, n: usize) {
         self.outbox.advance(n.min(self.outbox.len()));
-        if self.outbox.is_empty() && self.outbox.capacity() > KEPT_OUTBOX {
-            self.outbox = BytesMut::new();
+        self.keep_outbox(KEPT_OUTBOX);
+    }
+
+    /// Gives the send buffer back if it is empty and larger than `max`.
+    pub(crate) fn keep_outbox(&mut self, max: usize) {
+        if self.outbox.is_empty() && self.outbox.memory() > max {
+            self.outbox = Buffer::default();
         }
+    }
+
+    /// The memory held by what is to be sent, free space included.
+    pub(crate) fn outbox_memory(&self) -> usize {
+        self.outbox.memory()
     }
 
     /// Which side we are.
@@ -289,8 +302,10 @@ impl SecureStream {
             return Ok(None);
         };
         if let Some(message) = handshake.write()? {
-            varint::write(message.len() as u64, &mut self.outbox);
-            self.outbox.put_slice(&message);
+            self.outbox.grow(|out| {
+                varint::write(message.len() as u64, out);
+                out.put_slice(&message);
+            });
         }
         let Some(agreement) = handshake.agreement()? else {
             return Ok(None);
@@ -319,8 +334,10 @@ impl SecureStream {
 
     fn push(&mut self, length: usize, write: &mut dyn FnMut(&mut BytesMut)) {
         let start = self.outbox.len();
-        self.outbox.reserve(length);
-        write(&mut self.outbox);
+        self.outbox.grow(|out| {
+            out.reserve(length);
+            write(out);
+        });
         if let Some(cipher) = &mut self.encrypt {
             let (_, new) = self.outbox.split_at_mut(start);
             cipher.apply(new);
@@ -382,6 +399,9 @@ const HANDSHAKE_READ: usize = 512;
 
 /// Free space for a read while no channel is verified.
 const UNVERIFIED_READ: usize = 16 << 10;
+
+/// Free space for a read while memory is short.
+const SHORT_READ: usize = 4096;
 
 /// An empty send buffer larger than this is given back.
 const KEPT_OUTBOX: usize = 1 << 20;

@@ -239,7 +239,7 @@ impl Session {
     /// before, as other calls may give the space back. It is small at first and grows with the reads.
     pub fn receive_buffer(&mut self) -> &mut [u8] {
         if self.received_share.is_short() {
-            self.stream.receive_buffer_of(SHORT_READ)
+            self.stream.short_receive_buffer()
         } else {
             self.stream.receive_buffer()
         }
@@ -351,6 +351,7 @@ impl Session {
         if n > 0 {
             self.bytes_sent = self.bytes_sent.saturating_add(n as u64);
             self.stream.sent(n);
+            self.stream.keep_outbox(self.kept_outbox());
             self.blocked_since = None;
             self.account();
             self.begin_wait();
@@ -628,10 +629,20 @@ impl Session {
 
     /// Says what we hold.
     fn account(&mut self) {
-        let received = self.stream.received_memory();
-        let received = received.saturating_add(self.mux.queued_bytes());
+        let received = self.stream.received_memory(self.mux.queued_bytes());
         self.received_share.hold(received);
-        self.share.hold(received.saturating_add(self.buffered()));
+        let outgoing = self.stream.outbox_memory();
+        let outgoing = outgoing.saturating_add(self.mux.buffered());
+        self.share.hold(received.saturating_add(outgoing));
+    }
+
+    /// How large a send buffer is kept for what will be sent: all connections together could keep as much.
+    fn kept_outbox(&self) -> usize {
+        if self.share.is_short() {
+            0
+        } else {
+            self.share.part() / 4
+        }
     }
 
     /// Bytes that were queued since the last call that told the time begin to wait now.
@@ -675,9 +686,6 @@ pub const KEEP_ALIVE_WINDOW: Duration = Duration::from_secs(10);
 
 /// The time in which [`Limits::unmatched_opens`] are counted.
 pub const UNMATCHED_WINDOW: Duration = Duration::from_secs(60);
-
-/// Free space for a read while memory is short.
-const SHORT_READ: usize = 4096;
 
 /// How many events are decoded before they are polled: fewer, if their frames have more than
 /// [`Limits::frame`] bytes together.

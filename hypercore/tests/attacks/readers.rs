@@ -16,7 +16,7 @@ use hypercore::{
 use crate::{
     attacker::Attacker,
     scaled,
-    victim::{BLOCKS, GROWTH_OF_MANY, Victim},
+    victim::{BLOCKS, Victim},
 };
 
 /// How many messages of a flood are sent at once.
@@ -151,7 +151,7 @@ fn bitfields_of_noise() {
 
 #[test]
 fn requests_of_one_who_reads_nothing() {
-    Victim::new().suffers_within(GROWTH_OF_MANY, |victim| {
+    Victim::new().suffers(|victim| {
         let mut attackers: Vec<_> = (0..scaled(10).min(100))
             .map(|_| Attacker::reader(victim.address()))
             .collect();
@@ -163,6 +163,30 @@ fn requests_of_one_who_reads_nothing() {
             attacker.flush();
         }
         thread::sleep(Duration::from_secs(2));
+    });
+}
+
+/// One after the other asks for much, lets it wait, takes it, and stays.
+#[test]
+fn readers_who_have_all_and_stay() {
+    Victim::new().suffers(|victim| {
+        let staying: Vec<_> = (0..scaled(40).min(400))
+            .map(|_| {
+                let mut attacker = Attacker::reader(victim.address());
+                for index in 0..BLOCKS {
+                    attacker.queue(1, Body::Message(request(index)));
+                }
+                attacker.flush();
+                thread::sleep(Duration::from_millis(20));
+                let mut came = 0;
+                while came < BLOCKS {
+                    let body = attacker.receive().expect("it answers");
+                    came += u64::from(matches!(body, Body::Message(Message::Data(_))));
+                }
+                attacker
+            })
+            .collect();
+        drop(staying);
     });
 }
 
@@ -261,7 +285,7 @@ fn long_messages_of_extensions() {
 /// More than one who only asks has reason to send, and never all of it.
 #[test]
 fn long_frames_that_never_end() {
-    Victim::new().suffers_within(GROWTH_OF_MANY, |victim| {
+    Victim::new().suffers(|victim| {
         let holding: Vec<_> = (0..scaled(100).min(900))
             .map(|_| {
                 let mut attacker = Attacker::reader(victim.address());

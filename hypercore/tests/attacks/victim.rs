@@ -26,10 +26,6 @@ const LATENCY: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1000
 /// By how much an attack may make the server grow, unless it says otherwise.
 pub(crate) const GROWTH: usize = 64 << 20;
 
-/// The same for an attack with as many connections as there may be: all of the server then stays
-/// below 128 MiB.
-pub(crate) const GROWTH_OF_MANY: usize = 112 << 20;
-
 /// What the server is given to settle after an attack.
 const PATIENCE: Duration = Duration::from_secs(20);
 

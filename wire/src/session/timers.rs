@@ -44,6 +44,7 @@ impl Session {
         if self.received_share.is_short() {
             self.stream.release();
         }
+        self.stream.keep_outbox(self.kept_outbox());
         self.account();
         let result = self.wait_for_memory(now).and_then(|()| self.expire(now));
         // A keep-alive begins to wait, too.
