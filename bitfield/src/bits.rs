@@ -89,7 +89,7 @@ impl Bits {
             return Change::Nothing;
         }
         let offset = within(at);
-        self.assign(at / CHUNK_BITS, offset..offset + 1, bit).1
+        self.assign(at / CHUNK_BITS, offset..offset.saturating_add(1), bit)
     }
 
     /// How many bits changed.
@@ -98,24 +98,25 @@ impl Bits {
         if range.start >= end {
             return 0;
         }
+        let before = self.ones;
         let (first, head) = (range.start / CHUNK_BITS, within(range.start));
         let (last, tail) = (end / CHUNK_BITS, within(end));
         if first == last {
-            return u64::from(self.assign(first, head..tail, bit).0);
+            self.assign(first, head..tail, bit);
+        } else {
+            if head > 0 {
+                self.assign(first, head..WORDS * 64, bit);
+            }
+            let whole = range.start.div_ceil(CHUNK_BITS)..last;
+            if !whole.is_empty() {
+                self.fill(whole, bit);
+            }
+            if tail > 0 {
+                self.assign(last, 0..tail, bit);
+            }
         }
-        let mut changed = 0;
-        let mut whole = first..last;
-        if head > 0 {
-            changed += u64::from(self.assign(first, head..WORDS * 64, bit).0);
-            whole.start += 1;
-        }
-        if !whole.is_empty() {
-            changed += self.fill(whole, bit);
-        }
-        if tail > 0 {
-            changed += u64::from(self.assign(last, 0..tail, bit).0);
-        }
-        changed
+        // All changes went the same way.
+        self.ones.abs_diff(before)
     }
 
     /// Sets 8 bits with each of `bytes`, from the multiple of 8 `start`.
@@ -123,9 +124,11 @@ impl Bits {
         let mut at = start;
         while !bytes.is_empty() && at < MAX_BITS {
             let offset = within(at) / 8;
-            let (now, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - offset));
-            self.write_in_chunk(at / CHUNK_BITS, offset, now);
-            at += 8 * now.len() as u64;
+            let room = CHUNK_BYTES.saturating_sub(offset);
+            let (now, rest) = bytes.split_at(bytes.len().min(room));
+            let chunk = at / CHUNK_BITS;
+            self.write_in_chunk(chunk, offset, now);
+            at = first_bit(chunk.saturating_add(1));
             bytes = rest;
         }
     }
@@ -140,7 +143,9 @@ impl Bits {
 
     /// At most the memory in use, for a limit.
     pub(crate) fn memory(&self) -> usize {
-        self.mixed * size_of::<Chunk>() + self.segments.len() * SEGMENT_BYTES
+        let chunks = self.mixed.saturating_mul(size_of::<Chunk>());
+        let segments = self.segments.len().saturating_mul(SEGMENT_BYTES);
+        chunks.saturating_add(segments)
     }
 
     pub(crate) fn count(&self, range: Range<u64>) -> u64 {
@@ -154,22 +159,10 @@ impl Bits {
             .range(..=first)
             .next_back()
             .map_or(first, |(&start, _)| start);
-        let mut ones = 0;
-        for (&start, segment) in self.segments.range(from..=(range.end - 1) / CHUNK_BITS) {
-            let (begin, end) = (start * CHUNK_BITS, segment.end(start) * CHUNK_BITS);
-            let cut = range.start.max(begin)..range.end.min(end);
-            if cut.is_empty() {
-                continue;
-            }
-            ones += match segment {
-                Segment::Full(_) => cut.end - cut.start,
-                Segment::Mixed(chunk) if cut == (begin..end) => u64::from(chunk.ones),
-                Segment::Mixed(chunk) => {
-                    u64::from(chunk.count((cut.start - begin) as usize..(cut.end - begin) as usize))
-                }
-            };
-        }
-        ones
+        self.segments
+            .range(from..range.end.div_ceil(CHUNK_BITS))
+            .map(|(&start, segment)| segment.count(start, &range))
+            .sum()
     }
 
     /// The first set bit at or after `from`.
@@ -179,31 +172,32 @@ impl Bits {
             Some(Segment::Full(_)) => return Some(from),
             Some(Segment::Mixed(mixed)) => {
                 if let Some(offset) = mixed.next(within(from), true) {
-                    return Some(chunk * CHUNK_BITS + offset);
+                    return Some(position(chunk, offset));
                 }
             }
             None => {}
         }
-        let (start, segment) = self.segments.range(chunk.checked_add(1)?..).next()?;
+        let (&start, segment) = self.segments.range(chunk.checked_add(1)?..).next()?;
         let offset = match segment {
             Segment::Full(_) => 0,
             Segment::Mixed(mixed) => mixed.next(0, true)?,
         };
-        Some(start * CHUNK_BITS + offset)
+        Some(position(start, offset))
     }
 
     /// The first clear bit at or after `from`.
     pub(crate) fn next_clear(&self, mut from: u64) -> u64 {
         loop {
             let chunk = from / CHUNK_BITS;
-            from = match self.segment(chunk) {
-                None => return from,
-                Some(Segment::Full(end)) => end * CHUNK_BITS,
-                Some(Segment::Mixed(mixed)) => match mixed.next(within(from), false) {
-                    Some(offset) => return chunk * CHUNK_BITS + offset,
-                    None => (chunk + 1) * CHUNK_BITS,
-                },
+            let Some(segment) = self.segment(chunk) else {
+                return from;
             };
+            if let Segment::Mixed(mixed) = segment
+                && let Some(offset) = mixed.next(within(from), false)
+            {
+                return position(chunk, offset);
+            }
+            from = first_bit(segment.end(chunk));
         }
     }
 
@@ -214,20 +208,16 @@ impl Bits {
             let chunk = from / CHUNK_BITS;
             let words = match self.segment(chunk) {
                 Some(Segment::Full(end)) => {
-                    from = end * CHUNK_BITS;
+                    from = first_bit(*end);
                     continue;
                 }
                 Some(Segment::Mixed(mixed)) => &mixed.words,
                 None => &[0; WORDS],
             };
-            let mut before = u64::MAX >> (from % 64);
-            for (number, &word) in (0..).zip(words).skip(within(from) / 64) {
-                let found = sought(word) & std::mem::replace(&mut before, u64::MAX);
-                if found != 0 {
-                    return chunk * CHUNK_BITS + 64 * number + u64::from(found.leading_zeros());
-                }
+            if let Some(offset) = first_in(words, within(from), &mut sought) {
+                return position(chunk, offset);
             }
-            from = (chunk + 1) * CHUNK_BITS;
+            from = first_bit(chunk.saturating_add(1));
         }
     }
 
@@ -235,8 +225,8 @@ impl Bits {
     pub(crate) fn bound(&self) -> u64 {
         match self.segments.last_key_value() {
             None => 0,
-            Some((_, Segment::Full(end))) => end * CHUNK_BITS,
-            Some((start, Segment::Mixed(chunk))) => start * CHUNK_BITS + chunk.bound(),
+            Some((_, Segment::Full(end))) => first_bit(*end),
+            Some((&start, Segment::Mixed(chunk))) => position(start, chunk.bound()),
         }
     }
 
@@ -251,6 +241,15 @@ impl Bits {
             Summary::Some
         } else {
             Summary::None
+        }
+    }
+
+    /// What the bits of a chunk have in common.
+    pub(crate) fn chunk_summary(&self, chunk: u64) -> Summary {
+        match self.segment(chunk) {
+            None => Summary::None,
+            Some(Segment::Full(_)) => Summary::All,
+            Some(Segment::Mixed(_)) => Summary::Some,
         }
     }
 
@@ -271,36 +270,29 @@ impl Bits {
         let mut at = range.start & !7;
         while at < end & !7 {
             let chunk = at / CHUNK_BITS;
-            let stop = |chunk: u64| (chunk * CHUNK_BITS).min(end & !7);
-            let next = match self.segment(chunk) {
-                Some(Segment::Full(until)) => {
-                    let next = stop(*until);
-                    with(Stretch::Fill(true, (next - at) / 8));
-                    next
-                }
-                Some(Segment::Mixed(mixed)) => {
-                    let next = stop(chunk + 1);
-                    let from = within(at) / 8;
-                    let until = from + ((next - at) / 8) as usize;
-                    with(Stretch::Bytes(&to_bytes(&mixed.words)[from..until]));
-                    next
-                }
-                None => {
-                    let next = self
-                        .segments
-                        .range(chunk..)
-                        .next()
-                        .map_or(end & !7, |(&start, _)| stop(start));
-                    with(Stretch::Fill(false, (next - at) / 8));
-                    next
-                }
+            let segment = self.segment(chunk);
+            let until = match segment {
+                Some(segment) => Some(segment.end(chunk)),
+                None => self.segments.range(chunk..).next().map(|(&start, _)| start),
             };
+            let next = until.map_or(end, first_bit).min(end & !7);
+            let len = next.saturating_sub(at) / 8;
+            match segment {
+                Some(Segment::Full(_)) => with(Stretch::Fill(true, len)),
+                Some(Segment::Mixed(mixed)) => {
+                    let bytes = to_bytes(&mixed.words);
+                    let (_, bytes) = bytes.split_at(within(at) / 8);
+                    let (bytes, _) = bytes.split_at(len as usize);
+                    with(Stretch::Bytes(bytes));
+                }
+                None => with(Stretch::Fill(false, len)),
+            }
             at = next;
         }
         if at < end {
             let mut last = 0;
-            for bit in at..end {
-                last |= u8::from(self.get(bit)) << (7 - bit % 8);
+            for bit in (at..end).filter(|&bit| self.get(bit)) {
+                last |= 0x80 >> (bit % 8);
             }
             with(Stretch::Bytes(&[last]));
         }
@@ -317,15 +309,10 @@ impl Bits {
     /// Replaces a whole chunk.
     pub(crate) fn put(&mut self, chunk: u64, words: Words) {
         let ones = words.iter().map(|word| word.count_ones()).sum();
-        match ones {
-            0 => self.fill(chunk..chunk + 1, false),
-            FULL => self.fill(chunk..chunk + 1, true),
-            _ => {
-                let changed = self.fill(chunk..chunk + 1, false);
-                self.insert_mixed(chunk, Chunk { ones, words });
-                changed
-            }
-        };
+        self.fill_chunk(chunk, ones == FULL);
+        if !matches!(ones, 0 | FULL) {
+            self.insert_mixed(chunk, Chunk { ones, words });
+        }
     }
 
     fn segment(&self, chunk: u64) -> Option<&Segment> {
@@ -341,76 +328,74 @@ impl Bits {
     fn write_in_chunk(&mut self, chunk: u64, offset: usize, bytes: &[u8]) {
         // A peer may send each byte on its own, so what is mixed already is changed where it is.
         let Some(Segment::Mixed(mixed)) = self.segments.get_mut(&chunk) else {
-            let mut all = to_bytes(&self.words(chunk));
-            all[offset..offset + bytes.len()].copy_from_slice(bytes);
-            self.put(chunk, from_bytes(&all));
+            let mut new = Chunk::filled(self.segment(chunk).is_some());
+            new.write(offset, bytes);
+            self.put(chunk, new.words);
             return;
         };
         let before = mixed.ones;
         mixed.write(offset, bytes);
         let after = mixed.ones;
-        self.ones = self.ones - u64::from(before) + u64::from(after);
-        if matches!(after, 0 | FULL) {
-            self.fill(chunk..chunk + 1, after == FULL);
-        }
+        self.recount(chunk, before, after);
     }
 
     /// Sets some but not all bits of one chunk.
-    fn assign(&mut self, chunk: u64, range: Range<usize>, bit: bool) -> (u32, Change) {
+    fn assign(&mut self, chunk: u64, range: Range<usize>, bit: bool) -> Change {
         // As in `segment`: what is mixed comes most often, and is found at a third of the cost.
         if let Some(Segment::Mixed(mixed)) = self.segments.get_mut(&chunk) {
-            let changed = mixed.assign(range, bit);
-            let ones = mixed.ones;
-            if bit {
-                self.ones += u64::from(changed);
-            } else {
-                self.ones -= u64::from(changed);
-            }
-            if matches!(ones, 0 | FULL) {
-                self.fill(chunk..chunk + 1, bit);
-                return (changed, Change::Summary);
-            }
-            let change = if changed == 0 {
-                Change::Nothing
-            } else {
-                Change::Bit
-            };
-            return (changed, change);
+            let before = mixed.ones;
+            mixed.assign(range, bit);
+            let after = mixed.ones;
+            return self.recount(chunk, before, after);
         }
-        let (mut new, changed) = match self.segments.range(..=chunk).next_back() {
-            Some((_, Segment::Full(end))) if chunk < *end => {
-                if bit {
-                    return (0, Change::Nothing);
-                }
-                self.fill(chunk..chunk + 1, false);
-                (Chunk::filled(true), range)
-            }
-            _ if !bit => return (0, Change::Nothing),
-            _ => (Chunk::filled(false), range),
-        };
-        let changed = new.assign(changed, bit);
-        if changed == 0 {
-            return (0, Change::Nothing);
+        let full = self.segment(chunk).is_some();
+        if full == bit {
+            return Change::Nothing;
         }
+        if full {
+            self.fill_chunk(chunk, false);
+        }
+        let mut new = Chunk::filled(full);
+        new.assign(range, bit);
         self.insert_mixed(chunk, new);
-        (changed, Change::Summary)
+        Change::Summary
+    }
+
+    /// Takes note that a mixed chunk, which had `before` ones, has `after` now.
+    fn recount(&mut self, chunk: u64, before: u32, after: u32) -> Change {
+        self.ones = self
+            .ones
+            .saturating_sub(before.into())
+            .saturating_add(after.into());
+        if matches!(after, 0 | FULL) {
+            self.fill_chunk(chunk, after == FULL);
+            Change::Summary
+        } else if before == after {
+            Change::Nothing
+        } else {
+            Change::Bit
+        }
     }
 
     /// Inserts where nothing is.
     fn insert_mixed(&mut self, chunk: u64, new: Chunk) {
-        self.ones += u64::from(new.ones);
-        self.mixed += 1;
+        self.ones = self.ones.saturating_add(new.ones.into());
+        self.mixed = self.mixed.saturating_add(1);
         self.segments.insert(chunk, Segment::Mixed(Box::new(new)));
     }
 
-    /// Makes whole chunks all ones or all zeros; how many bits changed.
-    fn fill(&mut self, chunks: Range<u64>, bit: bool) -> u64 {
-        let removed = self.remove(chunks.clone());
+    /// Makes one whole chunk all ones or all zeros.
+    fn fill_chunk(&mut self, chunk: u64, bit: bool) {
+        self.fill(chunk..chunk.saturating_add(1), bit);
+    }
+
+    /// Makes whole chunks all ones or all zeros.
+    fn fill(&mut self, chunks: Range<u64>, bit: bool) {
+        self.remove(chunks.clone());
         if !bit {
-            return removed;
+            return;
         }
-        let ones = (chunks.end - chunks.start) * CHUNK_BITS;
-        self.ones += ones;
+        self.ones = self.ones.saturating_add(bits_of(&chunks));
         let (mut start, mut end) = (chunks.start, chunks.end);
         if let Some((&before, Segment::Full(until))) = self.segments.range(..start).next_back()
             && *until == start
@@ -422,39 +407,36 @@ impl Bits {
             end = until;
         }
         self.segments.insert(start, Segment::Full(end));
-        ones - removed
     }
 
-    /// Takes whole chunks out of the map; how many set bits went.
-    fn remove(&mut self, chunks: Range<u64>) -> u64 {
-        let mut removed = 0;
+    /// Takes whole chunks out of the map.
+    fn remove(&mut self, chunks: Range<u64>) {
         if let Some((_, Segment::Full(end))) = self.segments.range_mut(..chunks.start).next_back()
             && *end > chunks.start
         {
             let until = std::mem::replace(end, chunks.start);
-            removed += (until.min(chunks.end) - chunks.start) * CHUNK_BITS;
-            if until > chunks.end {
-                self.segments.insert(chunks.end, Segment::Full(until));
-            }
+            self.cut(chunks.start..until, chunks.end);
         }
         // Each turn removes what an earlier change inserted, so the loop is paid for.
         while let Some((&start, _)) = self.segments.range(chunks.clone()).next() {
             match self.segments.remove(&start) {
-                Some(Segment::Full(until)) => {
-                    removed += (until.min(chunks.end) - start) * CHUNK_BITS;
-                    if until > chunks.end {
-                        self.segments.insert(chunks.end, Segment::Full(until));
-                    }
-                }
+                Some(Segment::Full(until)) => self.cut(start..until, chunks.end),
                 Some(Segment::Mixed(mixed)) => {
-                    removed += u64::from(mixed.ones);
-                    self.mixed -= 1;
+                    self.ones = self.ones.saturating_sub(mixed.ones.into());
+                    self.mixed = self.mixed.saturating_sub(1);
                 }
                 None => break,
             }
         }
-        self.ones -= removed;
-        removed
+    }
+
+    /// Completes the removal of a full run from the map: what of it is from chunk `end` on comes back.
+    fn cut(&mut self, run: Range<u64>, end: u64) {
+        let gone = run.start..run.end.min(end);
+        self.ones = self.ones.saturating_sub(bits_of(&gone));
+        if run.end > end {
+            self.segments.insert(end, Segment::Full(run.end));
+        }
     }
 }
 
@@ -472,7 +454,20 @@ impl Segment {
     fn end(&self, start: u64) -> u64 {
         match self {
             Self::Full(end) => *end,
-            Self::Mixed(_) => start + 1,
+            Self::Mixed(_) => start.saturating_add(1),
+        }
+    }
+
+    /// How many bits of a range are set in this segment, which begins with chunk `start`.
+    fn count(&self, start: u64, range: &Range<u64>) -> u64 {
+        let all = first_bit(start)..first_bit(self.end(start));
+        let cut = range.start.max(all.start)..range.end.min(all.end);
+        let offset = |at: u64| at.saturating_sub(all.start) as usize;
+        match self {
+            _ if cut.is_empty() => 0,
+            Self::Full(_) => cut.end.saturating_sub(cut.start),
+            Self::Mixed(chunk) if cut == all => chunk.ones.into(),
+            Self::Mixed(chunk) => chunk.count(offset(cut.start)..offset(cut.end)).into(),
         }
     }
 }
@@ -499,75 +494,113 @@ impl Chunk {
     }
 
     fn get(&self, at: usize) -> bool {
-        self.words[at / 64] << (at % 64) >> 63 == 1
+        let word = self.words.get(at / 64);
+        word.is_some_and(|word| word << (at % 64) >> 63 == 1)
     }
 
-    fn assign(&mut self, range: Range<usize>, bit: bool) -> u32 {
-        let mut changed = 0;
-        for (n, mask) in masks(range) {
-            let word = &mut self.words[n];
+    fn assign(&mut self, range: Range<usize>, bit: bool) {
+        let mut changed = 0_u32;
+        let (_, words) = self.words.split_at_mut(range.start / 64);
+        for (word, mask) in words.iter_mut().zip(masks(range)) {
             let flips = mask & if bit { !*word } else { *word };
             *word ^= flips;
-            changed += flips.count_ones();
+            changed = changed.saturating_add(flips.count_ones());
         }
-        if bit {
-            self.ones += changed;
+        self.ones = if bit {
+            self.ones.saturating_add(changed)
         } else {
-            self.ones -= changed;
-        }
-        changed
+            self.ones.saturating_sub(changed)
+        };
     }
 
     /// Overwrites the bytes from number `offset` on.
-    fn write(&mut self, offset: usize, mut bytes: &[u8]) {
-        for n in offset / 8..(offset + bytes.len()).div_ceil(8) {
-            let word = &mut self.words[n];
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let mut bytes = bytes.iter();
+        let mut before = offset % 8;
+        let (_, words) = self.words.split_at_mut(offset / 8);
+        for word in words {
             let mut eight = word.to_be_bytes();
-            let from = offset.saturating_sub(8 * n);
-            let (now, rest) = bytes.split_at(bytes.len().min(8 - from));
-            eight[from..from + now.len()].copy_from_slice(now);
+            let places = eight.iter_mut().skip(std::mem::take(&mut before));
+            for (place, &byte) in places.zip(&mut bytes) {
+                *place = byte;
+            }
             let new = u64::from_be_bytes(eight);
-            self.ones = self.ones - word.count_ones() + new.count_ones();
+            self.ones = self
+                .ones
+                .saturating_sub(word.count_ones())
+                .saturating_add(new.count_ones());
             *word = new;
-            bytes = rest;
+            if bytes.as_slice().is_empty() {
+                break;
+            }
         }
     }
 
     fn count(&self, range: Range<usize>) -> u32 {
-        masks(range)
-            .map(|(n, mask)| (self.words[n] & mask).count_ones())
+        let (_, words) = self.words.split_at(range.start / 64);
+        words
+            .iter()
+            .zip(masks(range))
+            .map(|(word, mask)| (word & mask).count_ones())
             .sum()
     }
 
     /// The first `bit` at or after `from`.
-    fn next(&self, from: usize, bit: bool) -> Option<u64> {
-        let mut mask = u64::MAX >> (from % 64);
-        for n in from / 64..WORDS {
-            let word = mask & if bit { self.words[n] } else { !self.words[n] };
-            if word != 0 {
-                return Some(64 * n as u64 + u64::from(word.leading_zeros()));
-            }
-            mask = u64::MAX;
-        }
-        None
+    fn next(&self, from: usize, bit: bool) -> Option<usize> {
+        first_in(&self.words, from, |word| if bit { word } else { !word })
     }
 
     /// One past the last set bit.
-    fn bound(&self) -> u64 {
-        let last = self.words.iter().rposition(|&word| word != 0);
-        last.map_or(0, |n| {
-            64 * (n as u64 + 1) - u64::from(self.words[n].trailing_zeros())
+    fn bound(&self) -> usize {
+        let mut words = self.words.iter().enumerate();
+        words.rfind(|(_, word)| **word != 0).map_or(0, |(n, word)| {
+            bit_of_word(n, u64::BITS.saturating_sub(word.trailing_zeros()))
         })
     }
 }
 
-/// The words that a non-empty range touches, with a mask of its bits in each.
-fn masks(range: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
-    (range.start / 64..range.end.div_ceil(64)).map(move |n| {
-        let start = range.start.saturating_sub(64 * n);
-        let end = (range.end - 64 * n).min(64);
-        (n, u64::MAX >> start & u64::MAX << (64 - end))
+/// The bits of a non-empty range in each word that it touches.
+fn masks(range: Range<usize>) -> impl Iterator<Item = u64> {
+    let first_bits = (range.start & !63..range.end).step_by(64);
+    first_bits.map(move |first| {
+        let before = range.start.saturating_sub(first);
+        let after = first.saturating_add(64).saturating_sub(range.end);
+        u64::MAX >> before & u64::MAX << after
     })
+}
+
+/// The first bit at or after `from` that `sought` gives for the word that it lies in.
+fn first_in(words: &Words, from: usize, mut sought: impl FnMut(u64) -> u64) -> Option<usize> {
+    let (_, words) = words.split_at(from / 64);
+    let mut mask = u64::MAX >> (from % 64);
+    for (n, &word) in (from / 64..WORDS).zip(words) {
+        let found = sought(word) & mask;
+        if found != 0 {
+            return Some(bit_of_word(n, found.leading_zeros()));
+        }
+        mask = u64::MAX;
+    }
+    None
+}
+
+/// Where in its chunk a bit of word `n` is.
+fn bit_of_word(n: usize, bit: u32) -> usize {
+    n.saturating_mul(64).saturating_add(bit as usize)
+}
+
+/// Where a chunk begins.
+fn first_bit(chunk: u64) -> u64 {
+    chunk.saturating_mul(CHUNK_BITS)
+}
+
+/// Where the bit `offset` of a chunk is.
+fn position(chunk: u64, offset: usize) -> u64 {
+    first_bit(chunk).saturating_add(offset as u64)
+}
+
+/// How many bits whole chunks have.
+fn bits_of(chunks: &Range<u64>) -> u64 {
+    first_bit(chunks.end).saturating_sub(first_bit(chunks.start))
 }
 
 fn within(at: u64) -> usize {
@@ -584,10 +617,12 @@ pub(crate) fn to_bytes(words: &Words) -> [u8; CHUNK_BYTES] {
 
 /// The words of at most 512 bytes; what is missing is zero.
 pub(crate) fn from_bytes(bytes: &[u8]) -> Words {
+    let mut all = [0; CHUNK_BYTES];
+    for (to, &byte) in all.iter_mut().zip(bytes) {
+        *to = byte;
+    }
     let mut words = [0; WORDS];
-    for (word, from) in words.iter_mut().zip(bytes.chunks(8)) {
-        let mut eight = [0; 8];
-        eight[..from.len()].copy_from_slice(from);
+    for (word, &eight) in words.iter_mut().zip(all.as_chunks().0) {
         *word = u64::from_be_bytes(eight);
     }
     words

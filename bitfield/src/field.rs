@@ -11,6 +11,8 @@ const PAGE_BLOCKS: u64 = 8192;
 const PAGE_NODES: u64 = 16384;
 const DATA_BYTES: usize = 1024;
 const TREE_BYTES: usize = 2048;
+const DATA_CHUNKS: u64 = PAGE_BLOCKS / CHUNK_BITS;
+const TREE_CHUNKS: u64 = PAGE_NODES / CHUNK_BITS;
 /// Pages end where positions do.
 const MAX_PAGES: u64 = MAX_BITS / PAGE_NODES;
 
@@ -38,13 +40,24 @@ impl PageSize {
     /// The size in bytes.
     #[must_use]
     pub const fn bytes(self) -> usize {
-        DATA_BYTES + TREE_BYTES + self.index_bytes()
+        match self {
+            Self::Current => 3584,
+            Self::Legacy => 3328,
+        }
     }
 
-    const fn index_bytes(self) -> usize {
+    const fn index_bytes(self) -> u64 {
         match self {
             Self::Current => 512,
             Self::Legacy => 256,
+        }
+    }
+
+    /// The page that an index byte is in.
+    const fn page_of(self, node: u64) -> u64 {
+        match self {
+            Self::Current => node / 512,
+            Self::Legacy => node / 256,
         }
     }
 }
@@ -106,7 +119,7 @@ impl Bitfield {
         }
         let page = block / PAGE_BLOCKS;
         self.touch(page);
-        self.touch_index(page..page + 1);
+        self.touch_index(page..page.saturating_add(1));
         if change == Change::Summary {
             self.touch_above(page);
         }
@@ -115,28 +128,24 @@ impl Bitfield {
 
     /// Says whether the blocks of a range are here; how many changed.
     pub fn set_range(&mut self, blocks: Range<u64>, here: bool) -> u64 {
-        let end = blocks.end.min(MAX_BLOCKS);
-        let start = if here {
-            Some(self.data.next_clear(blocks.start))
+        let (start, end) = if here {
+            (Some(self.data.next_clear(blocks.start)), MAX_BLOCKS)
         } else {
-            self.data.next_set(blocks.start)
+            (self.data.next_set(blocks.start), self.data.bound())
         };
+        let end = blocks.end.min(end);
         let Some(start) = start.filter(|&start| start < end) else {
             return 0;
         };
-        let (first, last) = (start / PAGE_BLOCKS, (end - 1) / PAGE_BLOCKS);
-        let last = if here {
-            last
-        } else {
-            last.min((self.data.bound() - 1) / PAGE_BLOCKS)
-        };
+        let pages = start / PAGE_BLOCKS..end.div_ceil(PAGE_BLOCKS);
+        let (first, last) = (pages.start, pages.end.saturating_sub(1));
         let before = (self.halves(first), self.halves(last));
         let changed = self.data.set_range(start..end, here);
-        self.grow(last);
-        self.dirty.set_range(first..last + 1, true);
-        self.touch_index(first..last + 1);
+        self.grow(pages.end);
+        self.dirty.set_range(pages.clone(), true);
+        self.touch_index(pages);
         // What is above a page between these two is in one of the pages, or above both.
-        let between = last - first > 1;
+        let between = first.abs_diff(last) > 1;
         if between || self.halves(first) != before.0 {
             self.touch_above(first);
         }
@@ -226,9 +235,9 @@ impl Bitfield {
         if start >= end {
             return 0;
         }
-        let (first, last) = (start / PAGE_NODES, (end - 1) / PAGE_NODES);
-        self.grow(last);
-        self.dirty.set_range(first..last + 1, true);
+        let pages = start / PAGE_NODES..end.div_ceil(PAGE_NODES);
+        self.grow(pages.end);
+        self.dirty.set_range(pages, true);
         self.tree.set_range(start..end, true)
     }
 
@@ -250,9 +259,9 @@ impl Bitfield {
     /// Forgets all tree nodes right of those before block `length`.
     pub fn tree_truncate(&mut self, length: u64) {
         let end = self.tree.bound();
-        if let Some(start) = self.tree.next_set(length.saturating_mul(2)) {
+        if let Some(start) = self.tree.next_set(leaf(length)) {
             self.tree.set_range(start..end, false);
-            let pages = start / PAGE_NODES..(end - 1) / PAGE_NODES + 1;
+            let pages = start / PAGE_NODES..end.div_ceil(PAGE_NODES);
             self.dirty.set_range(pages, true);
         }
     }
@@ -269,7 +278,7 @@ impl Bitfield {
         if block >= MAX_BLOCKS {
             return block;
         }
-        self.tree.next_in_words(2 * block, unproven_leaves) / 2
+        self.tree.next_in_words(leaf(block), unproven_leaves) / 2
     }
 
     /// The blocks that are here while the tree node of their leaf is not: a page was torn while it was
@@ -278,14 +287,16 @@ impl Bitfield {
         let blocks = self.data.runs(0..MAX_BLOCKS);
         let pieces = blocks.flat_map(|run| {
             let starts = run.clone().step_by(PAGE_BLOCKS as usize);
-            starts.map(move |start| start..run.end.min(start + PAGE_BLOCKS))
+            starts.map(move |start| start..run.end.min(start.saturating_add(PAGE_BLOCKS)))
         });
         // Where a tree is whole there is nothing to look for.
-        let suspects =
-            pieces.filter(|piece| !self.tree.has_all(2 * piece.start..2 * piece.end - 1));
+        let suspects = pieces.filter(|piece| {
+            let leaves = leaf(piece.start)..leaf(piece.end).saturating_sub(1);
+            !self.tree.has_all(leaves)
+        });
         suspects
             .flatten()
-            .filter(|&block| !self.tree.get(2 * block))
+            .filter(|&block| !self.tree.get(leaf(block)))
     }
 
     /// The tree nodes that are here while their parent is not: roots, those of shorter logs, and what
@@ -302,7 +313,7 @@ impl Bitfield {
             gap
         });
         gaps.flat_map(parents_of_others)
-            .flat_map(|(parent, half)| [parent - half, parent + half])
+            .flat_map(|(parent, half)| [parent.saturating_sub(half), parent.saturating_add(half)])
             .filter(|&child| self.tree.get(child))
     }
 
@@ -314,9 +325,9 @@ impl Bitfield {
             return;
         }
         let (data, tree) = bytes.split_at(bytes.len().min(DATA_BYTES));
-        load(&mut self.data, 2 * page, 2, data);
-        load(&mut self.tree, 4 * page, 4, tree);
-        self.pages = self.pages.max(page + 1);
+        load(&mut self.data, chunks(page, DATA_CHUNKS), data);
+        load(&mut self.tree, chunks(page, TREE_CHUNKS), tree);
+        self.pages = self.pages.max(page.saturating_add(1));
     }
 
     /// How many pages the file has: one more than the last that was ever loaded or changed.
@@ -332,9 +343,7 @@ impl Bitfield {
         }
         self.truncate(count.saturating_mul(PAGE_BLOCKS));
         self.pages = count;
-        if let Some(last) = count.checked_sub(1) {
-            self.touch_above_end(last);
-        }
+        self.touch_above_end(count);
         self.dirty.set_range(count..MAX_PAGES, false);
         self.touched = None;
     }
@@ -358,13 +367,14 @@ impl Bitfield {
         let (blocks, rest) = out.split_at_mut(DATA_BYTES);
         let (tree, index) = rest.split_at_mut(TREE_BYTES);
         blocks.copy_from_slice(&data);
-        store(&self.tree, page * 4, tree);
+        store(&self.tree, chunks(page, TREE_CHUNKS), tree);
         match self.page_size {
             PageSize::Current => index.copy_from_slice(&self.index(page, &data)),
             // Half a tree does not fit, so that page p has one half of the tree of page p / 2.
             PageSize::Legacy => {
                 let tree = self.index(page / 2, &self.data_bytes(page / 2));
-                index.copy_from_slice(&tree.as_chunks::<256>().0[(page % 2) as usize]);
+                let (even, odd) = tree.split_at(256);
+                index.copy_from_slice(if page.is_multiple_of(2) { even } else { odd });
             }
         }
     }
@@ -377,9 +387,7 @@ impl Bitfield {
     /// Says that the file has a page for each of `length` blocks, if only a blank one: then some of them
     /// have index bytes, though no bits.
     pub fn reserve(&mut self, length: u64) {
-        if let Some(last) = length.min(MAX_BITS / 2).checked_sub(1) {
-            self.grow(last / PAGE_BLOCKS);
-        }
+        self.grow(length.min(MAX_BLOCKS).div_ceil(PAGE_BLOCKS));
     }
 
     /// Says that a page must be written again, because writing it failed.
@@ -402,7 +410,7 @@ impl Bitfield {
     /// The data bits of a page, as the file stores them.
     fn data_bytes(&self, page: u64) -> [u8; DATA_BYTES] {
         let mut data = [0; DATA_BYTES];
-        store(&self.data, page * 2, &mut data);
+        store(&self.data, chunks(page, DATA_CHUNKS), &mut data);
         data
     }
 
@@ -410,68 +418,69 @@ impl Bitfield {
     fn index(&self, page: u64, data: &[u8; DATA_BYTES]) -> [u8; 512] {
         let mut tree = index::page_tree(data);
         if page < self.pages {
-            for node in [255, 511] {
-                tree[node] = index::node(512 * page + node as u64, self.index_end(), |blocks| {
-                    self.data.summary(blocks)
-                });
-            }
+            let (first, end) = (page.saturating_mul(512), self.index_end());
+            let node = |node| {
+                let summary = |blocks| self.data.summary(blocks);
+                index::node(first.saturating_add(node), end, summary)
+            };
+            tree[255] = node(255);
+            tree[511] = node(511);
         }
         tree
     }
 
     /// How many index bytes are stored.
     fn index_end(&self) -> u64 {
-        self.pages * self.page_size.index_bytes() as u64
+        self.pages.saturating_mul(self.page_size.index_bytes())
     }
 
     fn halves(&self, page: u64) -> [Summary; 2] {
-        [2 * page, 2 * page + 1].map(|half| {
-            self.data
-                .summary(half * CHUNK_BITS..(half + 1) * CHUNK_BITS)
-        })
+        let first = page.saturating_mul(DATA_CHUNKS);
+        [first, first | 1].map(|chunk| self.data.chunk_summary(chunk))
     }
 
     fn touch(&mut self, page: u64) {
         if self.touched.replace(page) == Some(page) {
             return;
         }
-        self.grow(page);
+        self.grow(page.saturating_add(1));
         self.dirty.set(page, true);
     }
 
     /// A page of a legacy file has its index bytes in two others, as far as those exist.
     fn touch_index(&mut self, pages: Range<u64>) {
         if self.page_size == PageSize::Legacy {
-            self.dirty
-                .set_range(2 * pages.start..self.pages.min(2 * pages.end), true);
+            let start = pages.start.saturating_mul(2);
+            let end = self.pages.min(pages.end.saturating_mul(2));
+            self.dirty.set_range(start..end, true);
         }
     }
 
     /// The index bytes above a page are in pages of their own.
     fn touch_above(&mut self, page: u64) {
         for node in index::above_page(page, self.index_end()) {
-            self.dirty
-                .set(node / self.page_size.index_bytes() as u64, true);
+            self.dirty.set(self.page_size.page_of(node), true);
         }
     }
 
-    /// Makes room for a page. This lets index bytes of old data be stored, and those above see more.
-    fn grow(&mut self, page: u64) {
-        if page < self.pages {
+    /// Makes room for so many pages. This lets index bytes of old data be stored, and those above see more.
+    fn grow(&mut self, pages: u64) {
+        if pages <= self.pages {
             return;
         }
-        let old = std::mem::replace(&mut self.pages, page + 1);
-        if old == 0 {
-            return;
-        }
-        self.touch_above_end(old - 1);
+        let old = std::mem::replace(&mut self.pages, pages);
+        self.touch_above_end(old);
         if self.page_size == PageSize::Legacy {
-            self.dirty.set_range(old..self.pages.min(2 * old), true);
+            let end = self.pages.min(old.saturating_mul(2));
+            self.dirty.set_range(old..end, true);
         }
     }
 
-    /// What is above the last page is stored as far as there are pages for it.
-    fn touch_above_end(&mut self, last: u64) {
+    /// What is above the last of `pages` pages is stored as far as there are pages for it.
+    fn touch_above_end(&mut self, pages: u64) {
+        let Some(last) = pages.checked_sub(1) else {
+            return;
+        };
         self.touch_above(last);
         if self.page_size == PageSize::Legacy {
             self.touch_above(last / 2);
@@ -495,15 +504,26 @@ impl PartialEq for Bitfield {
 
 impl Eq for Bitfield {}
 
-fn load(bits: &mut Bits, first: u64, chunks: usize, bytes: &[u8]) {
+/// The leaf of a block, in the tree.
+fn leaf(block: u64) -> u64 {
+    block.saturating_mul(2)
+}
+
+/// The chunks of a page's bits, of which every page has so many.
+fn chunks(page: u64, of_page: u64) -> Range<u64> {
+    let first = page.saturating_mul(of_page);
+    first..first.saturating_add(of_page)
+}
+
+fn load(bits: &mut Bits, chunks: Range<u64>, bytes: &[u8]) {
     let mut pieces = bytes.chunks(CHUNK_BYTES);
-    for chunk in (first..).take(chunks) {
+    for chunk in chunks {
         bits.put(chunk, from_bytes(pieces.next().unwrap_or_default()));
     }
 }
 
-fn store(bits: &Bits, first: u64, out: &mut [u8]) {
-    for (chunk, to) in (first..).zip(out.chunks_exact_mut(CHUNK_BYTES)) {
+fn store(bits: &Bits, chunks: Range<u64>, out: &mut [u8]) {
+    for (chunk, to) in chunks.zip(out.chunks_exact_mut(CHUNK_BYTES)) {
         to.copy_from_slice(&to_bytes(&bits.words(chunk)));
     }
 }
@@ -511,14 +531,22 @@ fn store(bits: &Bits, first: u64, out: &mut [u8]) {
 /// The tree nodes of a range that have a child outside of it, and how far away their children are.
 fn parents_of_others(range: Range<u64>) -> impl Iterator<Item = (u64, u64)> {
     let Range { start, end } = range;
-    let halves = (0..u64::BITS - 2).map(|depth| 1_u64 << depth);
-    let halves = halves.take_while(move |half| half * 2 <= end && start < end);
-    halves.flat_map(move |half| {
-        // At this height they stand at 2 half - 1, and then every 4 half.
-        let next = |from: u64| from + (4 * half - (from + 1 + 2 * half) % (4 * half)) % (4 * half);
+    let depths = 1..u64::BITS - 1;
+    let depths = depths.take_while(move |depth| start < end && 1 << depth <= end);
+    depths.flat_map(move |depth| {
+        let half = (1 << depth) / 2;
+        // At this depth they stand four times as far apart.
+        let next = |from: u64| {
+            let near = index::node_at(depth, from);
+            if near < from {
+                near.saturating_add(2 << depth)
+            } else {
+                near
+            }
+        };
         let left = next(start);
         let right = next(start.max(end.saturating_sub(half)));
-        let left = (left < end.min(start + half)).then_some(left);
+        let left = (left < end.min(start.saturating_add(half))).then_some(left);
         let right = (right < end && left != Some(right)).then_some(right);
         left.into_iter()
             .chain(right)

@@ -20,21 +20,28 @@ use crate::bits::Summary;
 /// Most of it is all ones or all zeros, which is not looked at in parts.
 pub(crate) fn page_tree(data: &[u8; 1024]) -> [u8; 512] {
     let mut tree = [0; 512];
-    for (leaf, &four) in data.as_chunks().0.iter().enumerate() {
-        tree[2 * leaf] = match u32::from_ne_bytes(four) {
+    let leaves = tree.as_chunks_mut().0.iter_mut();
+    for ([leaf, _], &four) in leaves.zip(data.as_chunks().0) {
+        *leaf = match u32::from_ne_bytes(four) {
             0 => 0,
             u32::MAX => 0xff,
             _ => above(four, 0xff),
         };
     }
-    for depth in 1..=7 {
-        let half = 1 << (depth - 1);
-        for node in (2 * half - 1..511).step_by(4 * half) {
-            tree[node] = match (tree[node - half], tree[node + half]) {
-                (0, 0) => 0,
-                (0xff, 0xff) => 0xff,
-                (left, right) => above([left >> 4, left & 15, right >> 4, right & 15], 15),
-            };
+    for half in [1, 2, 4, 8, 16, 32, 64] {
+        // Of four stretches as long as this, the first ends with a child, the second with its parent, and the third
+        // with the other child.
+        for four in tree.chunks_exact_mut(half << 2) {
+            let (first, rest) = four.split_at_mut(half);
+            let (second, rest) = rest.split_at_mut(half);
+            let (third, _) = rest.split_at_mut(half);
+            if let ([.., left], [.., parent], [.., right]) = (first, second, third) {
+                *parent = match (*left, *right) {
+                    (0, 0) => 0,
+                    (0xff, 0xff) => 0xff,
+                    (left, right) => above([left >> 4, left & 15, right >> 4, right & 15], 15),
+                };
+            }
         }
     }
     tree
@@ -53,21 +60,23 @@ fn above(four: [u8; 4], all: u8) -> u8 {
 pub(crate) fn node(node: u64, end: u64, summary: impl Fn(Range<u64>) -> Summary) -> u8 {
     let depth = node.trailing_ones();
     // A leaf has 32 bits and is two numbers wide.
-    let first = 16 * (node + 1 - (1 << depth));
-    let quarter = 8 << depth;
+    let bits_before = |number: u64| number.saturating_mul(16);
+    let first = bits_before(node >> depth << depth);
+    let quarter = 8_u64 << depth;
     // Down the right side: all bits to the left of the last node that is stored can be seen.
-    let (mut last, mut depth) = (node, depth);
-    while depth > 0 && last + (1 << (depth - 1)) < end {
-        depth -= 1;
-        last += 1 << depth;
+    let mut seen = first.saturating_add(32 << depth);
+    let mut last = node;
+    for depth in (0..depth).rev() {
+        let right = last.saturating_add(1 << depth);
+        if right >= end {
+            seen = bits_before(last.saturating_add(1));
+            break;
+        }
+        last = right;
     }
-    let seen = if depth == 0 {
-        first + 4 * quarter
-    } else {
-        16 * (last + 1)
-    };
     (0..4).fold(0, |byte, n| {
-        let bits = first + n * quarter..first + (n + 1) * quarter;
+        let start = first.saturating_add(quarter.saturating_mul(n));
+        let bits = start..start.saturating_add(quarter);
         let summary = match summary(bits.start..bits.end.min(seen)) {
             _ if bits.start >= seen => Summary::None,
             Summary::All if bits.end > seen => Summary::Some,
@@ -79,10 +88,18 @@ pub(crate) fn node(node: u64, end: u64, summary: impl Fn(Range<u64>) -> Summary)
 
 /// The top node of a page's tree and those above it, from the lowest, that are below `end`.
 pub(crate) fn above_page(page: u64, end: u64) -> impl Iterator<Item = u64> {
+    let first = page.saturating_mul(512);
     // 2^40 pages of 2^9 bytes: no node above depth 48 is below any end.
     (8..=48)
-        .map(move |depth| ((2 * (page >> (depth - 8)) + 1) << depth) - 1)
+        .map(move |depth| node_at(depth, first))
         .filter(move |&node| node < end)
+}
+
+/// The node at a depth that stands in the middle of the 2^(depth + 1) numbers of which `number` is one.
+pub(crate) fn node_at(depth: u32, number: u64) -> u64 {
+    // The numbers at a depth end in a zero and then as many ones.
+    let ones = !(u64::MAX << depth);
+    number & !(ones << 1) | ones
 }
 
 fn of(bits: u8, all: u8) -> Summary {
