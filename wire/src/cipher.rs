@@ -47,17 +47,11 @@ impl Cipher {
         });
         let (first, second) = nonce.split_at(16);
         let mut key = salsa20::hsalsa::<U10>(key.into(), first.into());
-        let state = &mut cipher.state;
         // "expand 32-byte k" on the diagonal, the key in two halves, the nonce between them.
-        for (index, word) in [0, 5, 10, 15].into_iter().zip(words(b"expand 32-byte k")) {
-            state[index] = word;
-        }
-        for (index, word) in [1, 2, 3, 4, 11, 12, 13, 14].into_iter().zip(words(&key)) {
-            state[index] = word;
-        }
-        for (index, word) in [6, 7].into_iter().zip(words(second)) {
-            state[index] = word;
-        }
+        let [c0, k0, k1, k2, k3, c1, n0, n1, _, _, c2, k4, k5, k6, k7, c3] = &mut cipher.state;
+        set([c0, c1, c2, c3], b"expand 32-byte k");
+        set([k0, k1, k2, k3, k4, k5, k6, k7], &key);
+        set([n0, n1], second);
         key.zeroize();
         cipher
     }
@@ -70,15 +64,15 @@ impl Cipher {
     #[inline(always)]
     fn apply_with<S: Simd>(&mut self, simd: S, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {
-            if self.used == CHUNK {
+            let Some(available @ [_, ..]) = self.key_stream.get(self.used..) else {
                 self.refill(simd);
-            }
-            let available = &self.key_stream[self.used..];
+                continue;
+            };
             let (now, later) = bytes.split_at_mut(bytes.len().min(available.len()));
             for (byte, key) in now.iter_mut().zip(available) {
                 *byte ^= key;
             }
-            self.used += now.len();
+            self.used = self.used.saturating_add(now.len());
             bytes = later;
         }
     }
@@ -97,20 +91,32 @@ impl Cipher {
         start[9] = u32x8::from_slice(simd, &counters.map(|counter| (counter >> 32) as u32));
 
         let mut state = start;
+        #[rustfmt::skip]
+        let [
+             x0,  x1,  x2,  x3,
+             x4,  x5,  x6,  x7,
+             x8,  x9, x10, x11,
+            x12, x13, x14, x15,
+        ] = &mut state;
         for _ in 0..10 {
-            for [a, b, c, d] in [[0, 4, 8, 12], [5, 9, 13, 1], [10, 14, 2, 6], [15, 3, 7, 11]] {
-                quarter_round(&mut state, a, b, c, d);
-            }
-            for [a, b, c, d] in [[0, 1, 2, 3], [5, 6, 7, 4], [10, 11, 8, 9], [15, 12, 13, 14]] {
-                quarter_round(&mut state, a, b, c, d);
-            }
+            quarter_round(x0, x4, x8, x12);
+            quarter_round(x5, x9, x13, x1);
+            quarter_round(x10, x14, x2, x6);
+            quarter_round(x15, x3, x7, x11);
+
+            quarter_round(x0, x1, x2, x3);
+            quarter_round(x5, x6, x7, x4);
+            quarter_round(x10, x11, x8, x9);
+            quarter_round(x15, x12, x13, x14);
         }
+        let (blocks, _) = self.key_stream.as_chunks_mut::<64>();
         for (index, (word, start)) in state.into_iter().zip(start).enumerate() {
             let mut words = [0; LANES];
-            (word + start).store_slice(&mut words);
-            for (block, word) in words.into_iter().enumerate() {
-                let at = 64 * block + 4 * index;
-                self.key_stream[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            add(word, start).store_slice(&mut words);
+            for (block, word) in blocks.iter_mut().zip(words) {
+                if let Some(bytes) = block.as_chunks_mut().0.get_mut(index) {
+                    *bytes = word.to_le_bytes();
+                }
             }
         }
         self.counter = self.counter.wrapping_add(LANES as u64);
@@ -126,24 +132,33 @@ impl Drop for Cipher {
 }
 
 #[inline(always)]
-fn quarter_round<S: Simd>(state: &mut [u32x8<S>; 16], a: usize, b: usize, c: usize, d: usize) {
-    state[b] ^= rotate::<7, S>(state[a] + state[d]);
-    state[c] ^= rotate::<9, S>(state[b] + state[a]);
-    state[d] ^= rotate::<13, S>(state[c] + state[b]);
-    state[a] ^= rotate::<18, S>(state[d] + state[c]);
+fn quarter_round<S: Simd>(a: &mut u32x8<S>, b: &mut u32x8<S>, c: &mut u32x8<S>, d: &mut u32x8<S>) {
+    *b ^= rotate::<7, S>(add(*a, *d));
+    *c ^= rotate::<9, S>(add(*b, *a));
+    *d ^= rotate::<13, S>(add(*c, *b));
+    *a ^= rotate::<18, S>(add(*d, *c));
 }
 
 #[inline(always)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "lanes are added modulo 2^32"
+)]
+fn add<S: Simd>(a: u32x8<S>, b: u32x8<S>) -> u32x8<S> {
+    a + b
+}
+
+#[inline(always)]
+#[expect(clippy::arithmetic_side_effects, reason = "BITS is 7, 9, 13 or 18")]
 fn rotate<const BITS: u32, S: Simd>(words: u32x8<S>) -> u32x8<S> {
     (words << BITS) | (words >> (32 - BITS))
 }
 
-fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes
-        .as_chunks()
-        .0
-        .iter()
-        .map(|word| u32::from_le_bytes(*word))
+/// Sets each of the words to the next four bytes.
+fn set<const N: usize>(words: [&mut u32; N], bytes: &[u8]) {
+    for (word, &bytes) in words.into_iter().zip(bytes.as_chunks().0) {
+        *word = u32::from_le_bytes(bytes);
+    }
 }
 
 #[cfg(test)]
