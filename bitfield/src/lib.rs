@@ -61,11 +61,27 @@
 //! the signature of a block, tens of microseconds, that is nothing; a scan over millions of blocks, or a peer that
 //! names block 2^50, is not.
 
+// Whatever comes from a peer or from a file: no index or sum of it may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 mod bits;
 mod error;
 mod field;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub mod fuzzing;
 mod index;
 mod remote;

@@ -8,14 +8,6 @@
 //!
 //! Trailing zero bytes are not encoded. What an encoding stands for can be huge (four bytes are enough for 32 MiB of
 //! ones), so nothing here expands before it has compared the length with the caller's maximum.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::Error;
 

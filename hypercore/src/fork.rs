@@ -1,12 +1,4 @@
 //! Proof that one key signed two histories.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use std::{fmt, str::FromStr};
 

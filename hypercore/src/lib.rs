@@ -116,6 +116,15 @@
 //! encryption keeps nobody from disturbing a connection; see [`wire`].
 
 #![forbid(unsafe_code)]
+// Whatever comes from a peer or from a file: no index or sum of it may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 /// Under this name is logged what whoever uses a log is told in another way as well, by an event or by
 /// [`Hypercore::recovery`].
@@ -132,6 +141,12 @@ mod extension;
 mod fork;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub mod fuzzing;
 #[cfg(any(doc, doctest))]
 pub mod guide;

@@ -2,6 +2,12 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "the simulator uses more of it"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub(crate) mod simulated;
 #[cfg_attr(target_family = "wasm", path = "runtime/alone.rs")]
 #[cfg_attr(not(target_family = "wasm"), path = "runtime/threads.rs")]

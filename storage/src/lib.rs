@@ -51,6 +51,7 @@
 //! It never hashes, never verifies and never decides what is true: it knows offsets, headers and
 //! absent records. It knows nothing of the regions within a page. It starts no thread that
 //! outlives a call, and repairs nothing.
+
 // Whatever comes from a peer or from a file: no index or sum of it may panic.
 #![cfg_attr(
     not(test),

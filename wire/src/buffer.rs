@@ -1,12 +1,4 @@
 //! The bytes between the transport and the frames, in both directions.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use std::ops::{Deref, DerefMut};
 

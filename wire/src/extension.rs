@@ -1,12 +1,4 @@
 //! Names and numbers of extensions (abstract-extension).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use crate::{Error, Limits};
 

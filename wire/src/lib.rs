@@ -127,6 +127,16 @@
 //! It does not judge a proof, expand a bitfield or decide what to request: [`Data`] is carried as it
 //! came. It does not open connections.
 
+// Whatever comes from a peer or from a file: no index or sum of it may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
 mod budget;
 mod buffer;
 mod cipher;
@@ -134,6 +144,12 @@ mod error;
 mod extension;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "for tests and fuzzing alone"
+)]
 pub mod fuzzing;
 mod handshake;
 mod key;

@@ -1,12 +1,4 @@
 //! The messages of one channel (simple-hypercore-protocol `schema.proto`).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use bytes::{Buf as _, BufMut, Bytes, BytesMut};
 

@@ -1,12 +1,4 @@
 //! Unsigned LEB128: seven bits a byte, least significant group first.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use bytes::BufMut;
 

@@ -21,14 +21,6 @@
 //! was seen, or 0. `appends` says what a loss of power may take ([`Appends`]), and has a checksum of
 //! all before it of its own, because versions that do not know of it leave zeros there. So has
 //! `resumed`, which is there while a resume has not ended: from this block on some may be missing.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use std::{fmt, io, sync::Arc};
 

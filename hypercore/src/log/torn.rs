@@ -1,13 +1,5 @@
 //! What a loss of power tears: a page of the bitfield, of which some sectors are new, and a signature
 //! that lies across two sectors.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use hypercore_bitfield::{Bitfield, PageSize};
 use hypercore_merkle::{MAX_LENGTH, NodeIndex, parent_hash};

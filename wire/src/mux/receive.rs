@@ -1,12 +1,4 @@
 //! What the remote sends.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use bytes::Bytes;
 

@@ -1,12 +1,4 @@
 //! What a [`Session`] does because time has passed, and how often a remote may do something.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
 
 use std::time::{Duration, Instant};
 

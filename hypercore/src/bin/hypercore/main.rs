@@ -6,6 +6,15 @@
 #![forbid(unsafe_code)]
 // They panic where standard error cannot be written to; see `output::complain`.
 #![warn(clippy::print_stderr)]
+// Archives, notes and requests of others: no index or sum of them may panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 mod alarm;
 mod args;
