@@ -292,43 +292,58 @@ fn any_first_flight_ends_in_an_error_or_waits_for_more() {
         let mut session = Session::new(options(Role::Initiator), now).expect("randomness");
         take(&mut session, now)
     };
-    let mut answered = 0;
-    for flight in 0..first_flights() {
-        let mut random = SplitMix(flight);
-        let mut bytes: Vec<u8> = (0..random.below(600))
-            .map(|_| random.next() as u8)
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let answered: u64 = std::thread::scope(|scope| {
+        let honest = &honest;
+        let threads: Vec<_> = (0..threads)
+            .map(|first| {
+                let flights = (first..first_flights()).step_by(threads as usize);
+                scope.spawn(move || {
+                    let answered = flights.filter(|&flight| is_answered(flight, honest, now));
+                    answered.count() as u64
+                })
+            })
             .collect();
-        match flight % 5 {
-            0 => {}
-            1 => bytes.splice(..0, [58]).for_each(drop),
-            2 => {
-                let length = bytes.len();
-                bytes = framed(&bytes[..length.min(512)]);
-            }
-            3 => {
-                bytes = honest.clone();
-                bytes[random.below(59)] = random.next() as u8;
-                bytes.truncate(random.below(80));
-            }
-            _ => {
-                bytes.splice(..0, [58]).for_each(drop);
-                bytes.resize(59.max(bytes.len()), 0);
-                bytes[1..33].fill(0);
-                bytes[1] = random.below(2) as u8;
-            }
-        }
-        let mut session = Session::new(options(Role::Responder), now).expect("randomness");
-        let result = session.receive(now, &bytes);
-        assert_eq!(session.poll_event(), None, "flight {flight}");
-        assert!(!session.is_handshaken(), "flight {flight}");
-        assert!(session.buffered() <= 123, "flight {flight}");
-        assert!(session.receive_buffer().len() <= 1024, "flight {flight}");
-        if flight % 5 == 4 {
-            assert_eq!(result, Err(Error::WeakRemoteKey), "flight {flight}");
-        }
-        answered += u32::from(session.buffered() > 0);
-    }
+        let answered = threads.into_iter().map(|thread| thread.join());
+        answered.map(|count| count.expect("all hold")).sum()
+    });
     assert!(answered > 0, "some of them were good enough");
+}
+
+fn is_answered(flight: u64, honest: &[u8], now: Instant) -> bool {
+    let mut random = SplitMix(flight);
+    let mut bytes: Vec<u8> = (0..random.below(600))
+        .map(|_| random.next() as u8)
+        .collect();
+    match flight % 5 {
+        0 => {}
+        1 => bytes.splice(..0, [58]).for_each(drop),
+        2 => {
+            let length = bytes.len();
+            bytes = framed(&bytes[..length.min(512)]);
+        }
+        3 => {
+            bytes = honest.to_vec();
+            bytes[random.below(59)] = random.next() as u8;
+            bytes.truncate(random.below(80));
+        }
+        _ => {
+            bytes.splice(..0, [58]).for_each(drop);
+            bytes.resize(59.max(bytes.len()), 0);
+            bytes[1..33].fill(0);
+            bytes[1] = random.below(2) as u8;
+        }
+    }
+    let mut session = Session::new(options(Role::Responder), now).expect("randomness");
+    let result = session.receive(now, &bytes);
+    assert_eq!(session.poll_event(), None, "flight {flight}");
+    assert!(!session.is_handshaken(), "flight {flight}");
+    assert!(session.buffered() <= 123, "flight {flight}");
+    assert!(session.receive_buffer().len() <= 1024, "flight {flight}");
+    if flight % 5 == 4 {
+        assert_eq!(result, Err(Error::WeakRemoteKey), "flight {flight}");
+    }
+    session.buffered() > 0
 }
 
 /// Random numbers of a seed (Steele, Lea and Flood, *Fast splittable pseudorandom number
