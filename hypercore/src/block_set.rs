@@ -4,16 +4,6 @@ use std::ops::Range;
 
 use hypercore_bitfield::Bitfield;
 
-/// Block `index` and no other.
-pub(crate) const fn one_block(index: u64) -> Range<u64> {
-    index..index.saturating_add(1)
-}
-
-/// How many blocks, or bytes, lie in a range.
-pub(crate) const fn length_of(range: &Range<u64>) -> u64 {
-    range.end.saturating_sub(range.start)
-}
-
 /// Blocks: runs in order, with gaps between them.
 #[derive(Debug, Clone)]
 pub(crate) struct BlockSet(Vec<Range<u64>>);

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use hypercore_merkle::{ChangeSet, Proof, TreeHead};
 
 use crate::{
-    block_set::one_block,
     error::{Error, Result},
     event::{Event, PeerId, Publisher},
     fork::ForkProof,
     log::{Answer, AppendLock, Durable, Log, Sought, Taken, Witness},
     replicate::{CloseReason, Ended, Replicator, RequestId},
     runtime,
+    span::one_block,
 };
 
 /// A log with its peers.

@@ -159,6 +159,7 @@ mod resume;
 mod runtime;
 mod shared;
 mod signer;
+mod span;
 mod stream;
 mod tree;
 mod turns;

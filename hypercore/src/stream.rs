@@ -17,10 +17,10 @@ use hypercore_merkle::MAX_BLOCK_SIZE;
 
 use crate::{
     Hypercore,
-    block_set::length_of,
     error::Result,
     hypercore::resolve,
     request::{Download, GetOptions, Position, SeekOptions, setters},
+    span::length_of,
 };
 
 /// Which blocks to [read](Hypercore::read_stream), and how.

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use hypercore_merkle::{Block, ChangeSet, MAX_BLOCK_SIZE, Node, NodeIndex, leaf_hash};
 use hypercore_storage::FeedFiles;
 
-use super::{append::placed, span::one_block};
+use super::append::placed;
 use crate::error::{Corruption, Error, Result};
+use crate::span::one_block;
 
 /// Where a block stands in `data`, and the hash it must have.
 pub(crate) struct Located {

@@ -29,10 +29,10 @@ use hypercore_storage::{FeedFiles, FileName, Storage};
 use super::{
     TreeBits, open,
     recover::{self, Examined, PAGE_BLOCKS, load_bitfield, verifies},
-    span::{length_with, nodes_of},
     torn,
 };
 use crate::error::{Corruption, Error, Result};
+use crate::span::{length_with, nodes_of};
 
 /// What [`Hypercore::verify`](crate::Hypercore::verify) found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,7 +13,6 @@ mod inspect;
 mod open;
 mod recover;
 mod repair;
-mod span;
 mod torn;
 mod tree;
 mod witness;

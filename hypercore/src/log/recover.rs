@@ -32,10 +32,10 @@ pub(super) use self::search::MAX_WRONG_SIGNATURES;
 use self::search::{Found, Search};
 use super::{
     TreeBits, Vouched, guard,
-    span::{length_with, one_block},
     torn::{mend_closed, restore_nodes, write_pages},
 };
 use crate::error::{Corruption, Error, Result};
+use crate::span::{length_with, one_block};
 
 /// What was found when a core was opened that had not been closed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,11 +24,11 @@ use super::{
     inspect::{Verification, Watch, probable_length, verify_files},
     open,
     recover::{self, End, Examined, MAX_WRONG_SIGNATURES, load_bitfield, verifies},
-    span::{blocks_below, length_with, nodes_below, nodes_of, one_block},
     torn::restore_nodes,
     tree::placed_roots,
 };
 use crate::error::{Corruption, Error, Result};
+use crate::span::{blocks_below, length_with, nodes_below, nodes_of, one_block};
 use search::MAX_CANDIDATES;
 
 /// What [`Hypercore::repair_storage`](crate::Hypercore::repair_storage) did.

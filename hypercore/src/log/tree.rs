@@ -8,12 +8,8 @@ use hypercore_merkle::{
     Signature, full_roots, proof, tree_index,
 };
 
-use super::{
-    Log, Vouched,
-    append::blocks_of,
-    span::{blocks_below, nodes_of, one_block},
-    torn::is_half,
-};
+use super::{Log, Vouched, append::blocks_of, torn::is_half};
+use crate::span::{blocks_below, nodes_of, one_block};
 use crate::{
     block_set::BlockSet,
     error::{Corruption, Error, Result},

@@ -8,12 +8,12 @@ use hypercore_wire::{Data, DataNode, Have, Message, Request, Unhave, Want};
 
 use super::{peer::Peer, questions::Question};
 use crate::{
-    block_set::one_block,
     core::Core,
     error::Result,
     event::{Event, PeerId},
     log::{Log, Sought},
     shared::SharedCore,
+    span::one_block,
 };
 
 /// What a peer is answered, one question after the other.

@@ -14,10 +14,11 @@ use hypercore_bitfield::Bitfield;
 
 use super::{downloads::Downloads, hashes::HashDownloads};
 use crate::{
-    block_set::{BlockSet, one_block},
+    block_set::BlockSet,
     error::{Error, Result},
     log::Log,
     request::Order,
+    span::one_block,
 };
 
 /// Names one request, so that it can be taken back.

@@ -47,11 +47,11 @@ pub use stream::{Replication, ReplicationHandle};
 pub use waiting::{Asked, Goal, Progress, Waiting, WaitsOn};
 
 use crate::{
-    block_set::one_block,
     error::Result,
     event::{Event, PeerId},
     extension::{EXACT_DIGESTS, Extensions, NEXT_BLOCK},
     log::Log,
+    span::one_block,
 };
 use demand::Demand;
 use options::PeerOptions;

@@ -31,7 +31,7 @@ use super::{
     stats::Stats,
     unproven::Unproven,
 };
-use crate::{block_set::length_of, event::PeerId};
+use crate::{event::PeerId, span::length_of};
 use extensions::ExtensionOutbox;
 pub(super) use remote::REMOTE_BITFIELD_BYTES;
 use remote::RegionsAsked;

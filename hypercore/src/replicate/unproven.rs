@@ -15,10 +15,10 @@ use super::{
     peer::{InFlight, Peer, Wanted},
 };
 use crate::{
-    block_set::one_block,
     error::Result,
     event::PeerId,
     log::{Answer, Log},
+    span::one_block,
 };
 
 /// So much is remembered of one peer. What is beyond is not asked of it before it tells of it again.

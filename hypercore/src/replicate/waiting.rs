@@ -6,7 +6,7 @@ use super::{
     Replicator,
     peer::{InFlight, Peer, Wanted},
 };
-use crate::{block_set::length_of, event::PeerId, log::Log};
+use crate::{event::PeerId, log::Log, span::length_of};
 
 /// Something that is waited for: see [`Hypercore::waiting`](crate::Hypercore::waiting).
 #[derive(Debug, Clone, PartialEq, Eq)]

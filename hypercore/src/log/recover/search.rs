@@ -15,10 +15,8 @@ use super::{
 };
 use crate::{
     error::{Corruption, Result},
-    log::{
-        span::{blocks_below, length_with, nodes_below, nodes_of},
-        tree::placed_roots,
-    },
+    log::tree::placed_roots,
+    span::{blocks_below, length_with, nodes_below, nodes_of},
 };
 
 /// So many signatures can be wrong one after the other, before a log counts as damaged. An append

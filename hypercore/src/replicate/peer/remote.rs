@@ -5,11 +5,7 @@ use std::{collections::BTreeSet, ops::Range, time::Instant};
 use hypercore_wire::{Have, Message, Status, Unhave, Want};
 
 use super::{InFlight, News, OPEN_TIMEOUT, Peer, Stage, Wanted};
-use crate::{
-    block_set::{BlockSet, length_of},
-    error::Result,
-    log::Log,
-};
+use crate::{block_set::BlockSet, error::Result, log::Log, span::length_of};
 
 /// Blocks are asked about in regions of this size, aligned (`_sendWant`).
 const REGION: u64 = 1024 * 1024;
