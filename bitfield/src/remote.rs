@@ -98,6 +98,14 @@ impl RemoteBitfield {
         self.bits.clear();
     }
 
+    /// Forgets everything but the last block, which says how long the peer's log is.
+    pub fn forget_all_but_last(&mut self) {
+        if let Some(last) = self.bound().checked_sub(1) {
+            self.bits.clear();
+            self.bits.set(last, true);
+        }
+    }
+
     /// Does the peer have nothing?
     #[must_use]
     pub fn is_empty(&self) -> bool {

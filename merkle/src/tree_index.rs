@@ -195,25 +195,41 @@ pub fn unfinished(length: u64) -> impl Iterator<Item = NodeIndex> {
 ///
 /// Memory is bounded: when too many distant nodes are known all are forgotten. Nodes are then sent
 /// that are here already, which costs bytes and nothing else.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RemoteTree {
     pages: BTreeMap<u64, [u64; PAGE_WORDS]>,
     bound: u64,
+    max_pages: usize,
 }
 
 /// 1024 nodes a page.
 const PAGE_WORDS: usize = 16;
 const PAGE_BITS: u64 = 64 * PAGE_WORDS as u64;
 
-/// About a mebibyte for each tree, as a map that was filled in order is half empty: enough for two
-/// million blocks requested in sequence.
-const MAX_PAGES: usize = 4096;
+/// What a page takes at most, as a map that was filled in order is half empty.
+const PAGE_MEMORY: usize = 256;
 
 impl RemoteTree {
-    /// Nothing known.
+    /// Nothing known. Takes up to about a mebibyte: enough for two million blocks requested in sequence.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_memory(1 << 20)
+    }
+
+    /// Nothing known. Takes up to about so many bytes: 1024 nodes need 256.
+    #[must_use]
+    pub fn with_memory(bytes: usize) -> Self {
+        Self {
+            pages: BTreeMap::new(),
+            bound: 0,
+            max_pages: bytes / PAGE_MEMORY,
+        }
+    }
+}
+
+impl Default for RemoteTree {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -237,8 +253,9 @@ impl NodeSetMut for RemoteTree {
             return false;
         }
         let (page, word, bit) = locate(node);
-        if self.pages.len() >= MAX_PAGES && !self.pages.contains_key(&page) {
-            *self = Self::new();
+        if self.pages.len() >= self.max_pages && !self.pages.contains_key(&page) {
+            self.pages.clear();
+            self.bound = 0;
         }
         if let Some(word) = self.pages.entry(page).or_default().get_mut(word) {
             *word |= bit;

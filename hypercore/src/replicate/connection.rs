@@ -123,7 +123,7 @@ impl Connection {
             starved: VecDeque::new(),
             answered: None,
             wake: Arc::default(),
-            load: Load::default(),
+            load: Load::new(),
             used: false,
             abandoned: false,
             closed: false,

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -22,6 +22,8 @@ pub(crate) struct Load {
     pub(crate) ahead: Tally,
     /// Bytes of memory for what the remote says it has.
     pub(crate) remote_bitfields: Tally,
+    /// The same of all connections.
+    pub(crate) all_remote_bitfields: Tally,
     /// When a part of a long frame came last.
     long_frame: Time,
     /// When a request of ours was answered last.
@@ -32,6 +34,15 @@ pub(crate) struct Load {
 const LONG_FRAME: Duration = Duration::from_secs(1);
 
 impl Load {
+    /// That of a new connection of this process.
+    pub(crate) fn new() -> Self {
+        static ALL_REMOTE_BITFIELDS: LazyLock<Tally> = LazyLock::new(Tally::default);
+        Self {
+            all_remote_bitfields: ALL_REMOTE_BITFIELDS.clone(),
+            ..Self::default()
+        }
+    }
+
     /// How many more questions we may ask.
     pub(crate) fn room(&self) -> usize {
         OUR_QUESTIONS.saturating_sub(self.ours.total())

@@ -41,6 +41,9 @@ pub(crate) use requests::{InFlight, Wanted};
 /// know the key says nothing at all, and goes on with other cores.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The memory for what the remote's requests tell of the nodes it has: 128 Ki of them.
+const REMOTE_TREE_BYTES: usize = 32 * 1024;
+
 /// How far this core's part of a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -103,6 +106,8 @@ pub(crate) struct Peer {
     pub(super) unproven: Unproven,
     /// The memory of `remote`, as a part of all on the connection.
     remote_memory: Part,
+    /// The same, as a part of all in this process.
+    remote_memory_of_all: Part,
     /// Which nodes the remote has, as far as its requests told us.
     pub(crate) remote_tree: RemoteTree,
     /// Both sides declared [`EXACT_DIGESTS`](crate::extension::EXACT_DIGESTS).
@@ -170,7 +175,8 @@ impl Peer {
             passed_over: false,
             unproven: Unproven::default(),
             remote_memory: options.load.remote_bitfields.part(),
-            remote_tree: RemoteTree::default(),
+            remote_memory_of_all: options.load.all_remote_bitfields.part(),
+            remote_tree: RemoteTree::with_memory(REMOTE_TREE_BYTES),
             is_exact: false,
             under_way: RemoteTree::default(),
             forgiven: 0,

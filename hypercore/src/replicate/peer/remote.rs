@@ -22,6 +22,13 @@ pub(in crate::replicate) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
 /// Memory for what the remote says it has, of all cores of a connection.
 const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
+/// The same for all connections of this process. Beyond that those are closed that tell more, and not of
+/// little.
+const REMOTE_BITFIELDS_OF_ALL: usize = 128 * 1024 * 1024;
+
+/// The same for one core of one who is asked for nothing. Beyond that all but the end is forgotten.
+const REMOTE_BITFIELD_OF_READER: usize = 8 * 1024;
+
 /// The regions that the remote was asked about.
 #[derive(Debug)]
 pub(super) struct RegionsAsked {
@@ -128,11 +135,24 @@ impl Peer {
 
     /// Counts the memory for what the remote says it has.
     fn account_remote(&mut self) -> Result<()> {
-        let limit = REMOTE_BITFIELDS_OF_CONNECTION;
-        if self.remote_memory.set(self.remote.memory()) > limit {
-            return Err(hypercore_bitfield::Error::MemoryLimit { limit }.into());
+        if !self.downloading && self.remote.memory() > REMOTE_BITFIELD_OF_READER {
+            // It is asked for nothing. Should that change, it is asked what it has once more.
+            self.remote.forget_all_but_last();
+            self.regions_asked.reset();
+            self.account_questions();
         }
-        Ok(())
+        let memory = self.remote.memory();
+        let of_connection = self.remote_memory.set(memory);
+        let of_all = self.remote_memory_of_all.set(memory);
+        let is_large = memory > REMOTE_BITFIELD_OF_READER;
+        let limit = if of_connection > REMOTE_BITFIELDS_OF_CONNECTION {
+            REMOTE_BITFIELDS_OF_CONNECTION
+        } else if is_large && of_all > REMOTE_BITFIELDS_OF_ALL {
+            REMOTE_BITFIELDS_OF_ALL
+        } else {
+            return Ok(());
+        };
+        Err(hypercore_bitfield::Error::MemoryLimit { limit }.into())
     }
 
     /// Stores what the remote does from now on. Returns the requests it will not answer any more.
@@ -340,29 +360,72 @@ mod tests {
         assert!(!peer.may_have(next), "it is waited for what is never asked");
     }
 
+    /// The remote says that it has every other block of a region.
+    fn say_every_other(peer: &mut Peer, number: u64) -> Result<Range<u64>> {
+        let every_other = hypercore_bitfield::rle::encode(&[0x55; 1 << 17]);
+        let have = Have {
+            start: number * REGION,
+            length: REGION,
+            bitfield: Some(every_other.into()),
+            ack: false,
+        };
+        peer.on_have(&have, Instant::now())
+    }
+
+    /// A thousand connections, each within what one may take, took four gigabytes.
+    #[test]
+    fn what_is_held_of_all_remotes_is_bounded() {
+        let (now, first) = (Instant::now(), Load::default());
+        let all = &first.all_remote_bitfields;
+        let (mut peers, mut closed) = (Vec::new(), 0);
+        for _ in 0..50 {
+            let mut load = Load::default();
+            load.all_remote_bitfields = all.clone();
+            let mut peer = peer_on(&load, now);
+            match (0..25).find_map(|number| say_every_other(&mut peer, number).err()) {
+                Some(error) => {
+                    assert!(error.is_peer_fault(), "{error}");
+                    closed += 1;
+                }
+                None => peers.push(peer),
+            }
+        }
+        assert!((30..45).contains(&peers.len()) && closed > 5, "{closed}");
+        assert!(all.total() <= REMOTE_BITFIELDS_OF_ALL);
+        let mut peer = peer_on(&first, now);
+        peer.set_remote(0..1 << 40, true).expect("that is little");
+    }
+
+    /// What it has is of no use as long as it is asked for nothing.
+    #[test]
+    fn of_who_is_asked_for_nothing_only_the_end_is_kept() {
+        let (now, load) = (Instant::now(), Load::default());
+        let mut peer = peer_on(&load, now);
+        (peer.stage, peer.downloading) = (Stage::Open, false);
+        for number in 0..100 {
+            say_every_other(&mut peer, number).expect("it is forgotten");
+            assert!(load.remote_bitfields.total() <= REMOTE_BITFIELD_OF_READER);
+            let last = (number + 1) * REGION - 1;
+            assert!(peer.remote.bound() == last + 1 && peer.remote.get(last));
+        }
+        // It is asked again once there is something to ask for.
+        peer.set_status(true, true);
+        assert!(peer.can_be_asked_about(0));
+    }
+
     /// Each of them is within what one core's peers may take.
     #[test]
     fn what_all_cores_of_a_connection_hold_of_a_remote_is_bounded() {
         let (now, load) = (Instant::now(), Load::default());
         let mut peers: Vec<_> = (0..5).map(|_| peer_on(&load, now)).collect();
-        let every_other = hypercore_bitfield::rle::encode(&[0x55; 1 << 17]);
-        let window = |peer: &mut Peer, number: u64| {
-            let have = Have {
-                start: number * REGION,
-                length: REGION,
-                bitfield: Some(every_other.clone().into()),
-                ack: false,
-            };
-            peer.on_have(&have, now)
-        };
         for peer in &mut peers[..4] {
             for number in 0..25 {
-                window(peer, number).expect("room for 26 million blocks");
+                say_every_other(peer, number).expect("room for 26 million blocks");
             }
         }
         let all = load.remote_bitfields.total();
         let last = &mut peers[4];
-        let refused = (0..25).find_map(|number| window(last, number).err());
+        let refused = (0..25).find_map(|number| say_every_other(last, number).err());
         let refused = refused.expect("the connection has more than its memory");
         assert!(refused.is_peer_fault(), "{refused}");
         let (least, most) = (REMOTE_BITFIELDS_OF_CONNECTION, 16 << 20);
