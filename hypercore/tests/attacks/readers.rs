@@ -281,6 +281,40 @@ fn messages_that_cost_nothing_to_send() {
     });
 }
 
+/// On the channel and on the connection, each with names of its own.
+#[test]
+fn names_of_extensions_of_many() {
+    Victim::new().suffers(|victim| {
+        let declare = |attacker: &mut Attacker, names: usize, length: usize| {
+            for channel in [0, 1] {
+                let name = |name| format!("{name:0length$}");
+                let options = Options {
+                    extensions: (0..names).map(name).collect(),
+                    ack: false,
+                };
+                attacker.queue(channel, Body::Message(Message::Options(options)));
+            }
+            attacker.flush()
+        };
+        let mut staying: Vec<_> = (0..scaled(60))
+            .map(|_| {
+                let mut attacker = Attacker::reader(victim.address());
+                assert!(declare(&mut attacker, 64, 128), "that is no offence");
+                attacker
+            })
+            .collect();
+        for (names, length) in [(65, 20), (1, 129)] {
+            let mut attacker = Attacker::reader(victim.address());
+            declare(&mut attacker, names, length);
+            assert!(attacker.is_closed_at_once(), "{names} names of {length}");
+        }
+        for attacker in &mut staying {
+            attacker.drain();
+            assert!(attacker.send(request(0)), "it is still open");
+        }
+    });
+}
+
 #[test]
 fn long_messages_of_extensions() {
     Victim::new().suffers(|victim| {

@@ -237,6 +237,8 @@ pub(crate) struct Door {
 fn limits_of_readers() -> Limits {
     let mut limits = Limits::default();
     limits.received_frame = 256 * 1024;
+    limits.extension_names = 64;
+    limits.extension_name = 128;
     limits.receive_budget = Budget::new(16 * 1024 * 1024);
     limits.budget = Budget::new(32 * 1024 * 1024);
     limits
