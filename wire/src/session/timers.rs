@@ -32,8 +32,8 @@ impl Session {
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
         self.check()?;
         self.now = now;
-        // Whoever is not read because of free space alone would keep that for ever.
-        if self.received_share.is_short() {
+        // Whoever is not read or not answered because of free space alone would keep that for ever.
+        if self.received_share.is_short() || self.share.is_short() {
             self.stream.release();
         }
         self.stream.keep_outbox(self.kept_outbox());

@@ -286,6 +286,25 @@ fn those_who_take_nothing_get_no_answers_while_memory_is_short() {
     assert!(pair.sides[0].may_answer());
 }
 
+/// It is an equal part of the memory and more, and nothing is in it.
+#[test]
+fn free_space_does_not_keep_answers_back() {
+    let now = Instant::now();
+    let budget = Budget::new(10_000);
+    let mut sessions = [0; 2].map(|_| {
+        plain_open(now, |options| {
+            options.limits.budget = budget.clone();
+        })
+    });
+    let long = raw(1, 12, &[0; 6_000]);
+    give(&mut sessions[0], now, &long).1.expect("it is dropped");
+    hoard(&mut sessions[1], now, 20_000).expect("there is room for a frame");
+    assert!(budget.is_exhausted() && !sessions[0].may_answer());
+    let retry = sessions[0].poll_timeout().expect("it asks again");
+    assert_eq!(sessions[0].handle_timeout(retry), Ok(()));
+    assert!(sessions[0].may_answer());
+}
+
 /// Nobody came back to what it had asked for when there was memory again.
 #[test]
 fn those_who_get_no_answers_are_looked_at_again() {
