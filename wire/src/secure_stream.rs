@@ -385,8 +385,9 @@ impl fmt::Debug for SecureStream {
     }
 }
 
-/// Free space for a read during the handshake: an unfinished one costs little memory.
-const HANDSHAKE_READ: usize = 512;
+/// Free space for a read during the handshake: an unfinished one costs little memory, and the longest
+/// message that is allowed by default fits without more.
+const HANDSHAKE_READ: usize = 512 + MAX_HANDSHAKE_PREFIX;
 
 /// Free space for a read while no channel is verified.
 const UNVERIFIED_READ: usize = 16 << 10;
