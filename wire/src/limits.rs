@@ -65,8 +65,8 @@ pub struct Limits {
     /// that sends a frame in pieces is given up.
     pub receive_budget: Budget,
     /// Memory that this connection shares with others for what was received and what waits to be
-    /// sent, by default 256 MiB with all of the process. While it is short, those who hold most of
-    /// it get no answers.
+    /// sent, free space included, by default 256 MiB with all of the process. While it is short, those
+    /// who hold most of it get no answers.
     pub budget: Budget,
 }
 
