@@ -8,7 +8,10 @@ use hypercore_wire::{Budget, KEEP_ALIVE_WINDOW, Limits, UNMATCHED_WINDOW};
 use super::{
     ReplicateOptions,
     connection::SEND_BUFFER,
-    peer::REMOTE_BITFIELD_BYTES,
+    peer::{
+        REMOTE_BITFIELD_BYTES, REMOTE_BITFIELD_OF_READER, REMOTE_BITFIELDS_OF_ALL,
+        REMOTE_TREE_BYTES,
+    },
     questions::{
         MAX_QUESTIONS, MAX_QUESTIONS_OF_CONNECTION, MAX_REFUSALS, REFUSALS, WANT_PAUSE, WANTS,
     },
@@ -74,11 +77,11 @@ fn limits_are_those_of_the_table() {
     assert!(is_of(&limits.receive_budget, 128 << 20), "{limits:?}");
     check(
         "received by all connections",
-        "128 MiB; `serve` 16 MiB".into(),
+        "128 MiB; `serve` 16 MiB; at most twice that".into(),
     );
     assert!(is_of(&limits.budget, 256 << 20), "{limits:?}");
     check(
-        "received and to be sent, by all",
+        "received and to be sent, by all, free space included",
         "256 MiB; `serve` 32 MiB".into(),
     );
     assert_eq!(
@@ -96,7 +99,10 @@ fn limits_are_those_of_the_table() {
     assert_eq!(UNMATCHED_WINDOW, minute);
     check("channels of ours", limits.channels.to_string());
     let (names, name) = (limits.extension_names, limits.extension_name);
-    check("names of extensions", format!("{names} of {name} bytes"));
+    check(
+        "names of extensions",
+        format!("{names} of {name} bytes; `serve` 64 of 128"),
+    );
     let message = bytes(limits.extension_message);
     check(
         "message of an extension",
@@ -133,8 +139,16 @@ fn limits_of_a_listener_are_those_of_the_table() {
 fn fixed_limits_are_those_of_the_table() {
     // `peer` has the test of what all of a connection take.
     let bitfield = bytes(REMOTE_BITFIELD_BYTES);
-    let bitfields = format!("{bitfield} a core, 16 MiB a connection (fixed)");
+    let of_all = bytes(REMOTE_BITFIELDS_OF_ALL);
+    let bitfields = format!("{bitfield} a core, 16 MiB a connection, {of_all} of all (fixed)");
     assert_eq!(row("bitfield of a remote")[0], bitfields);
+    let of_reader = format!("{} a core (fixed)", bytes(REMOTE_BITFIELD_OF_READER));
+    assert_eq!(
+        row("the same of one who is asked for nothing")[0],
+        of_reader
+    );
+    let tree = format!("{} a core (fixed)", bytes(REMOTE_TREE_BYTES));
+    assert_eq!(row("nodes that a remote's requests tell it has")[0], tree);
     assert_eq!(WANT_PAUSE, Duration::from_secs(1));
     let wants = format!(
         "{}, then {}/s, each window once a second (fixed)",

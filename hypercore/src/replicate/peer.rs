@@ -35,6 +35,8 @@ use crate::{event::PeerId, span::length_of};
 use extensions::ExtensionOutbox;
 pub(super) use remote::REMOTE_BITFIELD_BYTES;
 use remote::RegionsAsked;
+#[cfg(test)]
+pub(super) use remote::{REMOTE_BITFIELD_OF_READER, REMOTE_BITFIELDS_OF_ALL};
 pub(crate) use requests::{InFlight, Wanted};
 
 /// How long a remote has to open the core before nobody waits to hear what it has. One that does not
@@ -42,7 +44,7 @@ pub(crate) use requests::{InFlight, Wanted};
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The memory for what the remote's requests tell of the nodes it has: 128 Ki of them.
-const REMOTE_TREE_BYTES: usize = 32 * 1024;
+pub(super) const REMOTE_TREE_BYTES: usize = 32 * 1024;
 
 /// How far this core's part of a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,10 +24,10 @@ const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
 
 /// The same for all connections of this process. Beyond that those are closed that tell more, and not of
 /// little.
-const REMOTE_BITFIELDS_OF_ALL: usize = 128 * 1024 * 1024;
+pub(in crate::replicate) const REMOTE_BITFIELDS_OF_ALL: usize = 128 * 1024 * 1024;
 
 /// The same for one core of one who is asked for nothing. Beyond that all but the end is forgotten.
-const REMOTE_BITFIELD_OF_READER: usize = 8 * 1024;
+pub(in crate::replicate) const REMOTE_BITFIELD_OF_READER: usize = 8 * 1024;
 
 /// The regions that the remote was asked about.
 #[derive(Debug)]
