@@ -183,7 +183,7 @@ fn requests_of_one_who_reads_nothing() {
 #[test]
 fn readers_who_have_all_and_stay() {
     Victim::new().suffers(|victim| {
-        let staying: Vec<_> = (0..scaled(40).min(400))
+        let staying: Vec<_> = (0..scaled(100).min(400))
             .map(|_| {
                 let mut attacker = Attacker::reader(victim.address());
                 for index in 0..BLOCKS {
