@@ -286,6 +286,26 @@ fn those_who_take_nothing_get_no_answers_while_memory_is_short() {
     assert!(pair.sides[0].may_answer());
 }
 
+/// Each of four hundred readers kept a mebibyte.
+#[test]
+fn no_more_of_an_empty_send_buffer_is_kept_than_all_could_keep() {
+    let now = Instant::now();
+    let budget = Budget::new(100_000);
+    let mut sessions = [0; 10].map(|_| {
+        plain_open(now, |options| {
+            options.limits.budget = budget.clone();
+            options.limits.send_buffer = 10_000;
+        })
+    });
+    for session in &mut sessions {
+        fill(session);
+        let waiting = session.outgoing().len();
+        assert!(waiting > 10_000);
+        session.sent(now, waiting);
+    }
+    assert!(budget.held() <= 25_000, "{}", budget.held());
+}
+
 /// It is an equal part of the memory and more, and nothing is in it.
 #[test]
 fn free_space_does_not_keep_answers_back() {
