@@ -184,8 +184,8 @@ pub use crate::{
     log::{AppendLock, Problem, Recovery, Repair, Verification},
     options::{Durability, OpenOptions},
     replicate::{
-        Asked, CloseReason, Ended, Goal, PeerInfo, Progress, ReplicateOptions, Replication,
-        ReplicationHandle, Role, Stats, Waiting, WaitsOn,
+        Asked, CloseReason, Ended, Goal, PeerInfo, PeerLimits, Progress, ReplicateOptions,
+        Replication, ReplicationHandle, Role, Stats, Waiting, WaitsOn,
     },
     request::{
         Audit, Download, DownloadOptions, GetOptions, Order, Position, SeekOptions, UpdateOptions,

@@ -33,16 +33,14 @@ use crate::{
     shared::SharedCore,
 };
 
-/// Bytes waiting to be sent above which no more requests are answered.
-pub(super) const SEND_BUFFER: usize = 1024 * 1024;
-
 /// Bytes that are made ready at once, so that others get their turn, and the remote has the first while
 /// we read the next. Blocks that were read together go together.
 const PORTION: usize = 32 * 1024;
 
-/// Bytes waiting to be sent above which nothing more is read: more than the longest answer adds to
-/// [`SEND_BUFFER`], or two that send each other long blocks would both wait for the other to read.
-const SEND_BUFFER_FULL: usize = 12 * 1024 * 1024;
+/// With so many bytes waiting to be sent beyond [`unsent_answers`](super::PeerLimits::unsent_answers)
+/// nothing more is read: more than the longest answer adds, or two that send each other long blocks would
+/// both wait for the other to read.
+const LONGEST_ANSWER: usize = 11 * 1024 * 1024;
 
 /// How many answers are taken in together: others wait for as long as that takes, below a
 /// millisecond.
@@ -116,6 +114,7 @@ impl Connection {
         }
         Ok(Self {
             session: Session::new(session, runtime::now())?,
+            load: Load::new(options.peer_limits.clone()),
             options,
             attachments: BTreeMap::new(),
             deadlines: BTreeSet::new(),
@@ -123,7 +122,6 @@ impl Connection {
             starved: VecDeque::new(),
             answered: None,
             wake: Arc::default(),
-            load: Load::new(),
             used: false,
             abandoned: false,
             closed: false,
@@ -342,9 +340,10 @@ impl Connection {
     /// Whether more bytes may come in: not after their end, and not while the remote leaves our
     /// answers unread, or memory is short.
     pub(crate) fn may_receive(&self) -> bool {
+        let answers = self.load.limits.unsent_answers;
         !self.remote_ended
             && self.congested.is_empty()
-            && self.session.buffered() < SEND_BUFFER_FULL
+            && self.session.buffered() < answers.saturating_add(LONGEST_ANSWER)
             && self.session.may_receive()
     }
 

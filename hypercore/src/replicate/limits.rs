@@ -1,164 +1,110 @@
-//! The limits on a remote are those that `RELIABILITY.md` promises. Most tests of a limit set one of their
-//! own, which they reach sooner, and would not notice another default.
+//! What a remote may ask of a core, and have it hold.
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use hypercore_wire::{Budget, KEEP_ALIVE_WINDOW, Limits, UNMATCHED_WINDOW};
+use super::{load::OUR_QUESTIONS, pace::MAX_REQUESTS};
+use crate::request::setters;
 
-use super::{
-    ReplicateOptions,
-    connection::SEND_BUFFER,
-    peer::{
-        REMOTE_BITFIELD_BYTES, REMOTE_BITFIELD_OF_READER, REMOTE_BITFIELDS_OF_ALL,
-        REMOTE_TREE_BYTES,
-    },
-    questions::{
-        MAX_QUESTIONS, MAX_QUESTIONS_OF_CONNECTION, MAX_REFUSALS, REFUSALS, WANT_PAUSE, WANTS,
-    },
-};
-use crate::AdmissionLimits;
-
-/// The limit in the row that begins with `what`, and what happens beyond it.
-fn row(what: &str) -> [&'static str; 2] {
-    let start = format!("| {what} | ");
-    let mut rows = include_str!("../../RELIABILITY.md").lines();
-    let row = rows.find_map(|line| line.strip_prefix(&start));
-    let row = row.unwrap_or_else(|| panic!("no row of {what}"));
-    let mut cells = row.split(" | ");
-    [(); 2].map(|()| cells.next().expect("a cell"))
+/// What a remote may ask of a core, and have it hold, beside the bytes and messages that
+/// [`wire::Limits`](crate::wire::Limits) allows.
+///
+/// ```
+/// use hypercore::{PeerLimits, ReplicateOptions};
+///
+/// // For a small machine that is asked by few.
+/// let limits = PeerLimits::default().all_remote_bitfields(8 << 20).wants_per_second(2);
+/// let options = ReplicateOptions::live().peer_limits(limits);
+/// assert_eq!(options.peer_limits.all_remote_bitfields, 8 << 20);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerLimits {
+    /// Bytes of memory for which blocks of one core the remote says it has. The default is enough for
+    /// any pattern of 33 million of them. Beyond it the connection ends.
+    pub remote_bitfield: usize,
+    /// The same for all cores of the connection.
+    pub remote_bitfields: usize,
+    /// The same for all connections of this process, which count together whatever each of them
+    /// allows. Beyond it those are closed that tell more, and have more than
+    /// [`reader_bitfield`](field@Self::reader_bitfield) of a core.
+    pub all_remote_bitfields: usize,
+    /// The same for one core of a remote that is asked for nothing, as by a writer. Beyond it all but the
+    /// last block is forgotten.
+    pub reader_bitfield: usize,
+    /// Bytes of memory for the nodes of the tree of one core that the remote has, as its requests tell.
+    /// Beyond it they are forgotten, and some are sent once more.
+    pub remote_nodes: usize,
+    /// Wants that are answered at once, at least one. Each costs a compressed bitfield of up to 128 KiB;
+    /// Node has 16 under way. More have to wait.
+    pub wants: u32,
+    /// Wants that are answered in a second after that.
+    pub wants_per_second: u32,
+    /// A window that was told of is not told of again for this long, as far as it is one of the last 64.
+    pub want_pause: Duration,
+    /// Questions about one core that wait for an answer, at least one. With so many nothing more is read
+    /// of the connection. A peer of this crate asks up to 512 at a time: two that allow each other less may
+    /// wait for each other until [`send_stall`](crate::wire::Limits::send_stall) ends it.
+    pub requests: usize,
+    /// The same for all cores of the connection; a peer of this crate asks up to 960.
+    pub requests_of_connection: usize,
+    /// Requests for blocks that are not here which are answered so at once, at least one.
+    pub refusals: u32,
+    /// Such requests that are answered in a second after that.
+    pub refusals_per_second: u32,
+    /// Such requests of one core that wait for that. More are not answered.
+    pub waiting_refusals: usize,
+    /// Blocks of one core that nobody asked for. With one more the connection ends.
+    pub unrequested_blocks: usize,
+    /// Bytes that wait to be sent, at least one, with which no more questions are answered. What
+    /// [`send_buffer`](crate::wire::Limits::send_buffer) allows has to be more by the longest block, and
+    /// some KiB for its proof.
+    pub unsent_answers: usize,
+    /// Messages on what is new in one core, while nobody polls the connection, or nothing is taken from it.
+    /// With more it ends.
+    pub unsent_news: usize,
 }
 
-fn bytes(count: usize) -> String {
-    match count {
-        _ if count.is_multiple_of(1 << 20) => format!("{} MiB", count >> 20),
-        _ if count.is_multiple_of(1 << 10) => format!("{} KiB", count >> 10),
-        _ => format!("{count} bytes"),
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            remote_bitfield: 4 << 20,
+            remote_bitfields: 16 << 20,
+            all_remote_bitfields: 128 << 20,
+            reader_bitfield: 8 << 10,
+            remote_nodes: 32 << 10,
+            wants: 32,
+            wants_per_second: 16,
+            want_pause: Duration::from_secs(1),
+            requests: MAX_REQUESTS + 128,
+            requests_of_connection: OUR_QUESTIONS + 64,
+            refusals: 64,
+            refusals_per_second: 64,
+            waiting_refusals: MAX_REQUESTS,
+            unrequested_blocks: 16,
+            unsent_answers: 1 << 20,
+            unsent_news: 1 << 18,
+        }
     }
 }
 
-fn seconds(time: Duration) -> String {
-    format!("{} s", time.as_secs_f64())
-}
-
-/// A budget shows what it allows only to those who debug.
-fn is_of(budget: &Budget, bytes: usize) -> bool {
-    format!("{budget:?}").contains(&format!("limit: {bytes},"))
-}
-
-#[test]
-fn limits_are_those_of_the_table() {
-    let limits = Limits::default();
-    let check = |what, limit: String| assert_eq!(row(what)[0], limit, "{what}");
-    let minute = Duration::from_secs(60);
-
-    let message = bytes(limits.handshake_message);
-    check(
-        "handshake message, nonce",
-        format!("{message} in a varint of 3; 24 bytes"),
-    );
-    let duration = seconds(limits.handshake_duration);
-    check("handshake", format!("{duration} in all; 4 KiB"));
-    check(
-        "frame before a channel is verified",
-        bytes(limits.unverified_frame),
-    );
-    check(
-        "frame afterwards",
-        format!("{}; for `serve` 256 KiB", bytes(limits.frame)),
-    );
-    assert_eq!(limits.received_frame, limits.frame);
-    let unfinished = format!(
-        "{}/s after 10 s; of strangers {}/s after 10 s, and {} in all",
-        bytes(limits.frame_rate),
-        bytes(limits.unverified_frame_rate),
-        seconds(limits.unverified_frame_duration),
-    );
-    check("unfinished frame", unfinished);
-    assert!(is_of(&limits.receive_budget, 128 << 20), "{limits:?}");
-    check(
-        "received by all connections",
-        "128 MiB; `serve` 16 MiB; at most twice that".into(),
-    );
-    assert!(is_of(&limits.budget, 256 << 20), "{limits:?}");
-    check(
-        "received and to be sent, by all, free space included",
-        "256 MiB; `serve` 32 MiB".into(),
-    );
-    assert_eq!(
-        (limits.keep_alives, KEEP_ALIVE_WINDOW.as_secs()),
-        (10_000, 10)
-    );
-    check("keep-alives", "10,000 in 10 s".into());
-    let timeout = ReplicateOptions::default().timeout.expect("there is one");
-    check("silence", format!("{} without a byte", seconds(timeout)));
-    let (channels, opens) = (limits.unmatched_channels, limits.unmatched_opens);
-    check(
-        "channels that only the remote opened",
-        format!("{channels}; {opens} in a minute"),
-    );
-    assert_eq!(UNMATCHED_WINDOW, minute);
-    check("channels of ours", limits.channels.to_string());
-    let (names, name) = (limits.extension_names, limits.extension_name);
-    check(
-        "names of extensions",
-        format!("{names} of {name} bytes; `serve` 64 of 128"),
-    );
-    let message = bytes(limits.extension_message);
-    check(
-        "message of an extension",
-        format!("{message}; unknown ones are dropped"),
-    );
-    let waiting = format!(
-        "answers pause at {}; {}; {} without a byte taken",
-        bytes(SEND_BUFFER),
-        bytes(limits.send_buffer),
-        seconds(limits.send_stall),
-    );
-    check("bytes to be sent", waiting);
-    check("nodes of a proof", limits.nodes.to_string());
-}
-
-#[test]
-fn limits_of_a_listener_are_those_of_the_table() {
-    let limits = AdmissionLimits::default();
-    let (all, of_one) = (limits.handshakes, limits.handshakes_of_address);
-    let age = seconds(limits.handshake_age);
-    let beyond = format!("one older than {age} makes room, else the newest is refused");
-    let allowed = format!("{all}, of an address {of_one}");
-    assert_eq!(row("unfinished handshakes"), [allowed, beyond]);
-    let (all, of_one) = (limits.connections, limits.connections_of_address);
-    let connections = format!("{all}, of an address {of_one} (not of this machine)");
-    assert_eq!(row("connections")[0], connections);
-    assert!(!limits.loopback);
-    let (first, most) = (seconds(limits.back_off), limits.max_back_off.as_secs() / 60);
-    let back_off = format!("{first}, doubled up to {most} min");
-    assert_eq!(row("an address that misbehaved")[0], back_off);
-}
-
-#[test]
-fn fixed_limits_are_those_of_the_table() {
-    // `peer` has the test of what all of a connection take.
-    let bitfield = bytes(REMOTE_BITFIELD_BYTES);
-    let of_all = bytes(REMOTE_BITFIELDS_OF_ALL);
-    let bitfields = format!("{bitfield} a core, 16 MiB a connection, {of_all} of all (fixed)");
-    assert_eq!(row("bitfield of a remote")[0], bitfields);
-    let of_reader = format!("{} a core (fixed)", bytes(REMOTE_BITFIELD_OF_READER));
-    assert_eq!(
-        row("the same of one who is asked for nothing")[0],
-        of_reader
-    );
-    let tree = format!("{} a core (fixed)", bytes(REMOTE_TREE_BYTES));
-    assert_eq!(row("nodes that a remote's requests tell it has")[0], tree);
-    assert_eq!(WANT_PAUSE, Duration::from_secs(1));
-    let wants = format!(
-        "{}, then {}/s, each window once a second (fixed)",
-        WANTS.0, WANTS.1
-    );
-    assert_eq!(row("Want")[0], wants);
-    let (core, all) = (MAX_QUESTIONS, MAX_QUESTIONS_OF_CONNECTION);
-    let requests = format!("{core} a core, {all} a connection (fixed)");
-    assert_eq!(row("requests that wait")[0], requests);
-    let refusals = format!("{}, then {}/s (fixed)", REFUSALS.0, REFUSALS.1);
-    let beyond = format!("{MAX_REFUSALS} a core wait for that, others are not answered");
-    assert_eq!(row("answers \"not here\""), [refusals, beyond]);
-}
+setters!(PeerLimits {
+    remote_bitfield: usize,
+    remote_bitfields: usize,
+    all_remote_bitfields: usize,
+    reader_bitfield: usize,
+    remote_nodes: usize,
+    wants: u32,
+    wants_per_second: u32,
+    want_pause: Duration,
+    requests: usize,
+    requests_of_connection: usize,
+    refusals: u32,
+    refusals_per_second: u32,
+    waiting_refusals: usize,
+    unrequested_blocks: usize,
+    unsent_answers: usize,
+    unsent_news: usize,
+});

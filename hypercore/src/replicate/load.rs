@@ -1,4 +1,4 @@
-//! Limits on what all cores of one connection hold together, and on how often something is done.
+//! What all cores of one connection hold together, and how often something is done.
 
 use std::{
     sync::{
@@ -8,12 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::limits::PeerLimits;
+
 /// Requests and Wants without an answer, of all cores of a connection.
 pub(super) const OUR_QUESTIONS: usize = 960;
 
 /// What the cores of one connection hold.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Load {
+    /// What they may hold.
+    pub(crate) limits: Arc<PeerLimits>,
     /// Questions of the remote that wait for an answer.
     pub(crate) questions: Tally,
     /// Questions of ours that the remote has not answered.
@@ -35,9 +39,10 @@ const LONG_FRAME: Duration = Duration::from_secs(1);
 
 impl Load {
     /// That of a new connection of this process.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(limits: PeerLimits) -> Self {
         static ALL_REMOTE_BITFIELDS: LazyLock<Tally> = LazyLock::new(Tally::default);
         Self {
+            limits: Arc::new(limits),
             all_remote_bitfields: ALL_REMOTE_BITFIELDS.clone(),
             ..Self::default()
         }

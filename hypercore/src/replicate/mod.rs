@@ -8,7 +8,6 @@ mod demand;
 mod downloads;
 mod ended;
 mod hashes;
-#[cfg(test)]
 mod limits;
 mod load;
 mod options;
@@ -40,6 +39,7 @@ use hypercore_wire::{ChannelId, Message, Status};
 pub(crate) use demand::RequestId;
 pub use ended::Ended;
 pub use hypercore_wire::Role;
+pub use limits::PeerLimits;
 pub use options::ReplicateOptions;
 pub use reason::CloseReason;
 pub use stats::Stats;

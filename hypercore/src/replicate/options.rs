@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use hypercore_merkle::{DiscoveryKey, PublicKey};
 
-use super::load::Load;
+use super::{limits::PeerLimits, load::Load};
 use crate::{
     error::{Error, Result},
     request::setters,
@@ -35,8 +35,10 @@ pub struct ReplicateOptions {
     /// that off, to six times as long at most, and so does every part of a long answer. `None` waits for
     /// ever. Where the connection is [piped](crate::Replication#piped), time may stand still.
     pub timeout: Option<Duration>,
-    /// Limits on what the remote may make us hold.
+    /// What the remote may send and have us hold of bytes and messages.
     pub limits: hypercore_wire::Limits,
+    /// What the remote may ask of each core, and have it hold.
+    pub peer_limits: PeerLimits,
     /// Our key pair for the Noise handshake; `None` makes one for this connection.
     pub key_pair: Option<hypercore_wire::StaticKeyPair>,
     /// Encrypt the connection. Without it blocks are still verified, and a remote still has to
@@ -67,6 +69,7 @@ setters!(ReplicateOptions {
     upload: bool,
     timeout: Duration,
     limits: hypercore_wire::Limits,
+    peer_limits: PeerLimits,
     key_pair: hypercore_wire::StaticKeyPair,
     encrypted: bool,
     noise: bool,
@@ -101,6 +104,7 @@ impl Default for ReplicateOptions {
             upload: true,
             timeout: Some(Duration::from_secs(20)),
             limits: hypercore_wire::Limits::default(),
+            peer_limits: PeerLimits::default(),
             key_pair: None,
             encrypted: true,
             noise: true,

@@ -33,18 +33,12 @@ use super::{
 };
 use crate::{event::PeerId, span::length_of};
 use extensions::ExtensionOutbox;
-pub(super) use remote::REMOTE_BITFIELD_BYTES;
 use remote::RegionsAsked;
-#[cfg(test)]
-pub(super) use remote::{REMOTE_BITFIELD_OF_READER, REMOTE_BITFIELDS_OF_ALL};
 pub(crate) use requests::{InFlight, Wanted};
 
 /// How long a remote has to open the core before nobody waits to hear what it has. One that does not
 /// know the key says nothing at all, and goes on with other cores.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The memory for what the remote's requests tell of the nodes it has: 128 Ki of them.
-pub(super) const REMOTE_TREE_BYTES: usize = 32 * 1024;
 
 /// How far this core's part of a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +50,6 @@ pub(crate) enum Stage {
     /// Nothing is left to be exchanged.
     Done,
 }
-
-/// How much may be to be said to a remote whose connection takes none of it, because nobody polls it:
-/// with both halves of a [`Replication`](super::Replication) waiting for a socket on which nothing moves,
-/// its own clocks stand still, too.
-pub(super) const MAX_OUTBOX: usize = 1 << 18;
 
 /// How long a remote that wanted nothing more has to say that it does, once it hears of new blocks.
 const NEWS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -173,12 +162,12 @@ impl Peer {
             remote_satisfied: false,
             news: News::None,
             remote_acks: false,
-            remote: RemoteBitfield::new(REMOTE_BITFIELD_BYTES),
+            remote: RemoteBitfield::new(options.load.limits.remote_bitfield),
             passed_over: false,
             unproven: Unproven::default(),
             remote_memory: options.load.remote_bitfields.part(),
             remote_memory_of_all: options.load.all_remote_bitfields.part(),
-            remote_tree: RemoteTree::with_memory(REMOTE_TREE_BYTES),
+            remote_tree: RemoteTree::with_memory(options.load.limits.remote_nodes),
             is_exact: false,
             under_way: RemoteTree::default(),
             forgiven: 0,
@@ -434,9 +423,11 @@ impl Peer {
         }
     }
 
-    /// Says what is here or is not any more, or ends the connection that has taken nothing for so long.
+    /// Says what is here or is not any more, or ends the connection that has taken nothing for so long. With
+    /// both halves of a [`Replication`](super::Replication) waiting for a socket on which nothing moves, its
+    /// own clocks stand still.
     fn tell(&mut self, message: Message) {
-        if self.outbox.len() >= MAX_OUTBOX {
+        if self.outbox.len() >= self.options.load.limits.unsent_news {
             (self.is_overrun, self.outbox) = (true, Vec::new());
         }
         if !self.is_overrun {
@@ -455,6 +446,7 @@ impl Peer {
         let outbox = self.outbox.iter();
         let requests = outbox.filter(|message| matches!(message, Message::Request(_)));
         assert!(requests.count() <= 4 * MAX_REQUESTS);
-        assert!(self.outbox.len() <= MAX_OUTBOX + 8 * MAX_REQUESTS);
+        let most = self.options.load.limits.unsent_news;
+        assert!(self.outbox.len() <= most.saturating_add(8 * MAX_REQUESTS));
     }
 }

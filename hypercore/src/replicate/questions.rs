@@ -1,41 +1,16 @@
 //! What a remote asks, and how much of it is answered how soon.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use hypercore_wire::{Cancel, Request, Want};
 
 use super::{
-    load::{Bucket, Load, OUR_QUESTIONS, Part},
-    pace::MAX_REQUESTS,
+    limits::PeerLimits,
+    load::{Bucket, Load, Part},
 };
-
-/// Questions of one core that wait to be answered, before the remote's bytes are left unread: more
-/// than a peer of ours has. Two peers that both left the other's bytes unread for this would wait
-/// for each other for ever.
-pub(super) const MAX_QUESTIONS: usize = MAX_REQUESTS + 128;
-
-/// The same for all cores of a connection.
-pub(super) const MAX_QUESTIONS_OF_CONNECTION: usize = OUR_QUESTIONS + 64;
-
-/// Wants answered at once, and per second: each costs a compressed bitfield of up to 128 KiB. Node
-/// has 16 in flight.
-pub(super) const WANTS: (u32, u32) = (32, 16);
-
-/// A window that was told of is not told of again for this long.
-pub(super) const WANT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Windows told of that are remembered.
 const REMEMBERED_WANTS: usize = 64;
-
-/// Requests per second that are answered with "not here". Others wait for that.
-pub(super) const REFUSALS: (u32, u32) = (64, 64);
-
-/// So many of them, which is what a peer of ours has under way. What else is asked for and not here is
-/// not answered, or one who asks for nothing else would have everything wait.
-pub(super) const MAX_REFUSALS: usize = MAX_REQUESTS;
 
 /// A question of a remote.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +25,7 @@ pub(crate) enum Question {
 /// The questions of a remote about one core, in the order in which they are answered.
 #[derive(Debug)]
 pub(crate) struct Questions {
+    limits: Arc<PeerLimits>,
     queue: VecDeque<Question>,
     /// Requests for what was not here, which wait to be refused.
     refused: VecDeque<Request>,
@@ -63,19 +39,22 @@ pub(crate) struct Questions {
 
 impl Questions {
     pub(crate) fn new(load: &Load, now: Instant) -> Self {
+        let limits = Arc::clone(&load.limits);
         Self {
             queue: VecDeque::new(),
             refused: VecDeque::new(),
             part: load.questions.part(),
-            wants: Bucket::new(WANTS.0, WANTS.1, now),
+            wants: Bucket::new(limits.wants, limits.wants_per_second, now),
             told: VecDeque::new(),
-            refusals: Bucket::new(REFUSALS.0, REFUSALS.1, now),
+            refusals: Bucket::new(limits.refusals, limits.refusals_per_second, now),
+            limits,
         }
     }
 
-    /// Queues a refusal, unless too many wait.
+    /// Queues a refusal, unless too many wait: otherwise one who asks for nothing else would have everything
+    /// wait.
     pub(crate) fn refuse_later(&mut self, request: Request) {
-        if self.refused.len() < MAX_REFUSALS {
+        if self.refused.len() < self.limits.waiting_refusals {
             // A byte was looked for already, and would count as asked for twice.
             self.refused.push_back(Request {
                 bytes: 0,
@@ -163,7 +142,8 @@ impl Questions {
 
     /// Whether so much is asked that no more should be read.
     pub(crate) fn is_congested(&self) -> bool {
-        self.count() >= MAX_QUESTIONS || self.part.total() >= MAX_QUESTIONS_OF_CONNECTION
+        self.count() >= self.limits.requests.max(1)
+            || self.part.total() >= self.limits.requests_of_connection.max(1)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -183,7 +163,7 @@ impl Questions {
     /// may come.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn check_bounds(&self) {
-        assert!(self.queue.len() <= MAX_QUESTIONS + 1);
+        assert!(self.queue.len() <= self.limits.requests.saturating_add(1));
         assert!(self.told.len() <= REMEMBERED_WANTS);
     }
 
@@ -200,13 +180,15 @@ impl Questions {
             Question::Request(_) | Question::Cancel(_) | Question::Refusal(_) => return None,
         };
         let told = self.told.iter().find(|(told, _)| told == want);
-        let again = told.and_then(|(_, at)| at.checked_add(WANT_PAUSE));
+        let again = told.and_then(|(_, at)| at.checked_add(self.limits.want_pause));
         Some(self.wants.ready_at()).max(again)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -297,6 +279,42 @@ mod tests {
     }
 
     #[test]
+    fn questions_have_the_limits_that_were_set() {
+        let (now, mut load) = (Instant::now(), Load::default());
+        load.limits = Arc::new(
+            PeerLimits::default()
+                .requests(3)
+                .requests_of_connection(4)
+                .wants(2)
+                .wants_per_second(1)
+                .want_pause(5 * SECOND)
+                .refusals(1)
+                .refusals_per_second(2)
+                .waiting_refusals(1),
+        );
+        let mut cores = [Questions::new(&load, now), Questions::new(&load, now)];
+        (0..2).for_each(|index| cores[0].ask(request(index)));
+        cores[1].ask(request(0));
+        assert!(!cores[0].is_congested() && !cores[1].is_congested());
+        cores[0].ask(request(2));
+        assert!(cores[0].is_congested() && cores[1].is_congested());
+
+        let questions = &mut cores[1];
+        questions.clear();
+        (0..3).for_each(|region| questions.ask(want(region)));
+        assert_eq!(answered(questions, now), 2);
+        assert_eq!(answered(questions, now + SECOND), 1);
+        questions.ask(want(0));
+        assert_eq!(questions.deadline(), Some(now + 5 * SECOND));
+
+        questions.clear();
+        assert!(questions.take_refusal(now) && !questions.take_refusal(now + SECOND / 3));
+        (0..3).for_each(|index| questions.refuse_later(request_of(index)));
+        assert_eq!(questions.deadline(), Some(now + SECOND / 2));
+        assert_eq!(answered(questions, now + SECOND), 1);
+    }
+
+    #[test]
     fn a_run_ends_at_the_first_other_question() {
         let mut questions = Questions::new(&Load::default(), Instant::now());
         (5..8).for_each(|index| questions.ask(request(index)));
@@ -353,7 +371,7 @@ mod tests {
         assert!(questions.take_refusal(due) && questions.is_empty());
         (0..10_000).for_each(|index| questions.refuse_later(request_of(index)));
         assert!(!questions.is_congested(), "others are heard");
-        assert_eq!(questions.refused.len(), MAX_REFUSALS);
+        assert_eq!(questions.refused.len(), 512);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures_lite::{
     io,
 };
 use hypercore::{
-    CloseReason, Ended, Error, Event, ReplicateOptions, Replication, Role, wire::Budget,
+    CloseReason, Ended, Error, Event, PeerLimits, ReplicateOptions, Replication, Role, wire::Budget,
 };
 
 use crate::support::{
@@ -328,6 +328,32 @@ fn a_connection_that_is_closed_early_is_not_complete() {
             };
             assert_eq!(code, CloseReason::from(ended));
         }
+    });
+}
+
+/// The remote tells which blocks it has, and that is more than nothing.
+#[test]
+fn a_connection_has_the_limits_of_its_options() {
+    run(async {
+        let origin = writer(3).await;
+        let clone = clone_of(&origin, true).await;
+        let limits = PeerLimits::default().remote_bitfield(0);
+        let options = ReplicateOptions::live().peer_limits(limits);
+        let ours = clone.replicate(Role::Initiator, options).unwrap();
+        let theirs = origin
+            .replicate(Role::Responder, ReplicateOptions::live())
+            .unwrap();
+        let (client, server) = tcp_pair().await;
+        let running = zip(ours.run(client), theirs.run(server));
+        let (here, _) = soon("the end", running).await;
+        let error = here.unwrap_err();
+        assert_eq!(
+            CloseReason::from(&error),
+            CloseReason::BitfieldTooLarge,
+            "{error}"
+        );
+        let message = error.to_string();
+        assert!(message.contains(" 0 bytes"), "{message}");
     });
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use hypercore_wire::{ChannelId, Message};
 
-use super::{Attachment, Connection, PORTION, SEND_BUFFER};
+use super::{Attachment, Connection, PORTION};
 use crate::{
     core::Core,
     error::{Error, Result},
@@ -166,7 +166,8 @@ impl Connection {
 
     /// Whether the remote takes what it is sent.
     fn may_answer(&self) -> bool {
-        self.session.buffered() < SEND_BUFFER && self.session.may_answer()
+        self.session.buffered() < self.load.limits.unsent_answers.max(1)
+            && self.session.may_answer()
     }
 
     /// Returns the block, of which there is one at most, that was not sent.

@@ -16,19 +16,6 @@ const MAX_WANTS: usize = 16;
 /// Regions that one peer is asked about: 2^36 blocks.
 const MAX_REGIONS: usize = 65_536;
 
-/// Memory for what one remote says it has: blocks in any pattern up to 33 million of them.
-pub(in crate::replicate) const REMOTE_BITFIELD_BYTES: usize = 4 * 1024 * 1024;
-
-/// Memory for what the remote says it has, of all cores of a connection.
-const REMOTE_BITFIELDS_OF_CONNECTION: usize = 16 * 1024 * 1024;
-
-/// The same for all connections of this process. Beyond that those are closed that tell more, and not of
-/// little.
-pub(in crate::replicate) const REMOTE_BITFIELDS_OF_ALL: usize = 128 * 1024 * 1024;
-
-/// The same for one core of one who is asked for nothing. Beyond that all but the end is forgotten.
-pub(in crate::replicate) const REMOTE_BITFIELD_OF_READER: usize = 8 * 1024;
-
 /// The regions that the remote was asked about.
 #[derive(Debug)]
 pub(super) struct RegionsAsked {
@@ -99,7 +86,7 @@ impl Peer {
         let bound = self.remote.bound();
         let mut blocks = have.start..have.start.saturating_add(length.max(1));
         if let Some(bitfield) = &have.bitfield {
-            let window = window(length, REMOTE_BITFIELD_BYTES);
+            let window = window(length, self.options.load.limits.remote_bitfield);
             let covered = self.remote.apply_rle(have.start, bitfield, window)?;
             blocks.end = have.start.saturating_add(covered);
         } else {
@@ -135,7 +122,8 @@ impl Peer {
 
     /// Counts the memory for what the remote says it has.
     fn account_remote(&mut self) -> Result<()> {
-        if !self.downloading && self.remote.memory() > REMOTE_BITFIELD_OF_READER {
+        let of_reader = self.options.load.limits.reader_bitfield;
+        if !self.downloading && self.remote.memory() > of_reader {
             // It is asked for nothing. Should that change, it is asked what it has once more.
             self.remote.forget_all_but_last();
             self.regions_asked.reset();
@@ -144,11 +132,12 @@ impl Peer {
         let memory = self.remote.memory();
         let of_connection = self.remote_memory.set(memory);
         let of_all = self.remote_memory_of_all.set(memory);
-        let is_large = memory > REMOTE_BITFIELD_OF_READER;
-        let limit = if of_connection > REMOTE_BITFIELDS_OF_CONNECTION {
-            REMOTE_BITFIELDS_OF_CONNECTION
-        } else if is_large && of_all > REMOTE_BITFIELDS_OF_ALL {
-            REMOTE_BITFIELDS_OF_ALL
+        let is_large = memory > of_reader;
+        let limits = &self.options.load.limits;
+        let limit = if of_connection > limits.remote_bitfields {
+            limits.remote_bitfields
+        } else if is_large && of_all > limits.all_remote_bitfields {
+            limits.all_remote_bitfields
         } else {
             return Ok(());
         };
@@ -304,7 +293,7 @@ impl Peer {
     pub(super) fn check_remote(&self) {
         let asked = &self.regions_asked;
         assert!(asked.in_flight <= MAX_WANTS && asked.regions.len() <= MAX_REGIONS);
-        assert!(self.remote.memory() <= REMOTE_BITFIELD_BYTES);
+        assert!(self.remote.memory() <= self.options.load.limits.remote_bitfield);
     }
 }
 
@@ -320,7 +309,7 @@ fn window(length: u64, most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use bytes::Bytes;
 
@@ -328,7 +317,7 @@ mod tests {
         super::requests::tests::{peer, peer_on},
         *,
     };
-    use crate::replicate::{load::Load, peer::NEWS_TIMEOUT};
+    use crate::replicate::{PeerLimits, load::Load, peer::NEWS_TIMEOUT};
 
     /// It had one region after the other looked at, 2^32 of them, while everybody else waited.
     #[test]
@@ -391,7 +380,7 @@ mod tests {
             }
         }
         assert!((30..45).contains(&peers.len()) && closed > 5, "{closed}");
-        assert!(all.total() <= REMOTE_BITFIELDS_OF_ALL);
+        assert!(all.total() <= first.limits.all_remote_bitfields);
         let mut peer = peer_on(&first, now);
         peer.set_remote(0..1 << 40, true).expect("that is little");
     }
@@ -404,7 +393,7 @@ mod tests {
         (peer.stage, peer.downloading) = (Stage::Open, false);
         for number in 0..100 {
             say_every_other(&mut peer, number).expect("it is forgotten");
-            assert!(load.remote_bitfields.total() <= REMOTE_BITFIELD_OF_READER);
+            assert!(load.remote_bitfields.total() <= load.limits.reader_bitfield);
             let last = (number + 1) * REGION - 1;
             assert!(peer.remote.bound() == last + 1 && peer.remote.get(last));
         }
@@ -428,7 +417,7 @@ mod tests {
         let refused = (0..25).find_map(|number| say_every_other(last, number).err());
         let refused = refused.expect("the connection has more than its memory");
         assert!(refused.is_peer_fault(), "{refused}");
-        let (least, most) = (REMOTE_BITFIELDS_OF_CONNECTION, 16 << 20);
+        let (least, most) = (load.limits.remote_bitfields, 16 << 20);
         assert!(all <= most && load.remote_bitfields.total() > least.min(most));
         peers.pop();
         assert_eq!(
@@ -436,6 +425,31 @@ mod tests {
             all,
             "what is gone counts no more"
         );
+    }
+
+    #[test]
+    fn what_is_held_of_a_remote_has_the_limits_that_were_set() {
+        let now = Instant::now();
+        let fits = |limits: PeerLimits, downloading| {
+            let mut load = Load::default();
+            load.limits = Arc::new(limits);
+            let mut peer = peer_on(&load, now);
+            peer.downloading = downloading;
+            (0..9)
+                .take_while(|&number| say_every_other(&mut peer, number).is_ok())
+                .count()
+        };
+        // A region has 128 KiB and its index; a bitfield keeps room for any one change.
+        let default = PeerLimits::default;
+        assert_eq!(fits(default(), true), 9);
+        assert_eq!(fits(default().remote_bitfield(600 << 10), true), 3);
+        assert_eq!(fits(default().remote_bitfields(500 << 10), true), 3);
+        assert_eq!(fits(default().all_remote_bitfields(300 << 10), true), 2);
+        assert_eq!(fits(default().remote_bitfields(500 << 10), false), 9);
+        let keeps = default()
+            .remote_bitfields(500 << 10)
+            .reader_bitfield(1 << 20);
+        assert_eq!(fits(keeps, false), 3);
     }
 
     /// Every block gave it as much time again.

@@ -8,7 +8,7 @@ use std::{
 use hypercore_merkle::RemoteTree;
 use hypercore_wire::{Message, Request};
 
-use super::{MAX_OUTBOX, Peer};
+use super::Peer;
 use crate::{
     error::{Error, Result},
     log::Log,
@@ -17,9 +17,6 @@ use crate::{
 
 /// Beyond the window, for what somebody waits for at this moment (`urgentRequests`).
 const URGENT: usize = 16;
-
-/// Answers to requests we never made, or to one more than once.
-const MAX_UNREQUESTED: usize = 16;
 
 /// Answers of no use that are forgiven, as what they may have counted on did not come: all that are
 /// under way, four times.
@@ -276,7 +273,7 @@ impl Peer {
             return Ok(());
         }
         self.unrequested = self.unrequested.saturating_add(1);
-        if self.unrequested > MAX_UNREQUESTED {
+        if self.unrequested > self.options.load.limits.unrequested_blocks {
             return Err(Error::UnrequestedData);
         }
         Ok(())
@@ -377,13 +374,10 @@ impl Peer {
     /// Node's peers when they come twice, so they are merely forgotten.
     pub(crate) fn check_deadline(&mut self, now: Instant) -> Result<Vec<InFlight>> {
         if self.is_overrun {
-            const MAX: usize = MAX_OUTBOX * size_of::<Message>();
-            const BUFFERED: usize = MAX + size_of::<Message>();
-            return Err(hypercore_wire::Error::SendBufferFull {
-                buffered: BUFFERED,
-                max: MAX,
-            }
-            .into());
+            let most = self.options.load.limits.unsent_news;
+            let max = most.saturating_mul(size_of::<Message>());
+            let buffered = max.saturating_add(size_of::<Message>());
+            return Err(hypercore_wire::Error::SendBufferFull { buffered, max }.into());
         }
         let last = self.last_sign();
         let timeout = self.options.timeout;
@@ -406,7 +400,9 @@ impl Peer {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn check_requests(&self) {
         assert!(self.in_flight.len() <= MAX_REQUESTS + URGENT);
-        assert!(self.given_up <= MAX_REQUESTS && self.unrequested <= MAX_UNREQUESTED + 1);
+        assert!(self.given_up <= MAX_REQUESTS);
+        let most = self.options.load.limits.unrequested_blocks;
+        assert!(self.unrequested <= most.saturating_add(1));
     }
 }
 

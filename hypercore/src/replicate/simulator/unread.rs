@@ -20,9 +20,7 @@ use super::{
     remote::{Remote, finish, origin},
 };
 use crate::{
-    GetOptions, ReplicateOptions, Role,
-    replicate::peer::MAX_OUTBOX,
-    runtime,
+    GetOptions, PeerLimits, ReplicateOptions, Role, runtime,
     runtime::simulated::{self, Runtime},
 };
 
@@ -128,11 +126,14 @@ fn one_who_does_not_read_and_wants_to_hear() {
 /// an end.
 #[test]
 fn one_whose_connection_stands_still() {
+    const MOST: usize = 1000;
     Runtime::run(0, |runtime| {
         let core = origin(runtime, 1, 1);
         let mut remote = Remote::new(&core);
+        let limits = PeerLimits::default().unsent_news(MOST);
+        let options = plain(true).peer_limits(limits);
         let mut ours = core
-            .replicate(Role::Initiator, plain(true))
+            .replicate(Role::Initiator, options)
             .expect("it is open");
         finish(runtime, async move {
             remote.open(&mut ours).await;
@@ -142,12 +143,12 @@ fn one_whose_connection_stands_still() {
             let id = core.peers()[0].id;
             {
                 let mut shared = core.shared().lock();
-                for index in 0..2 * MAX_OUTBOX as u64 {
+                for index in 0..2 * MOST as u64 {
                     let block = 2 * index..2 * index + 1;
                     shared.replicator.blocks_stored(block, None);
                 }
                 let peer = shared.replicator.peer(id).expect("it is open");
-                assert!(peer.outbox.len() <= MAX_OUTBOX);
+                assert!(peer.outbox.len() <= MOST);
             }
             // What was said before is read first.
             let error = loop {
