@@ -62,6 +62,11 @@ impl Downloads {
         self.all.values()
     }
 
+    /// The numbers of all.
+    pub(crate) fn serials(&self) -> impl Iterator<Item = u64> {
+        self.all.keys().copied()
+    }
+
     /// The oldest from number `serial` on.
     pub(crate) fn next(&self, serial: u64) -> Option<(u64, &Download)> {
         let (&serial, download) = self.all.range(serial..).next()?;

@@ -403,7 +403,7 @@ impl Replicator {
     pub(crate) fn blocks_cleared(&mut self, bitfield: &Bitfield, blocks: Range<u64>) {
         self.demand.downloads.recount(bitfield);
         for peer in self.peers.values_mut() {
-            peer.scan.rewind(blocks.start, &self.demand);
+            peer.scan.rewind(&blocks, &self.demand.downloads);
             peer.withdraw(blocks.clone());
             peer.wake();
         }

@@ -28,12 +28,19 @@ use super::{
     Replicator,
     asked::AskedBlocks,
     demand::Demand,
-    downloads::Download,
+    downloads::{Download, Downloads},
     hashes,
     peer::{InFlight, Peer, Wanted},
     probe::probe,
 };
-use crate::{event::PeerId, log::Log, request::Order, runtime};
+use crate::{
+    block_set::BlockSet,
+    event::PeerId,
+    log::Log,
+    request::Order,
+    runtime,
+    span::{length_of, one_block},
+};
 
 /// Newly announced blocks that are compared with those waited for, one by one.
 const ANNOUNCED: usize = 32;
@@ -48,67 +55,79 @@ const RARE_BLOCKS: u64 = 64;
 /// A second peer is not worth asking to be done sooner by less than this.
 const WORTHWHILE: Duration = Duration::from_millis(20);
 
+/// Runs of blocks that are looked at again, before what is between two of them is looked at, too.
+const MAX_AGAIN: usize = 16;
+
+/// Newly announced blocks that have their turn before what was asked for first.
+const FEW: u64 = 64;
+
 /// How far what is wanted was looked through for one peer: before this there is nothing that it has
 /// and that it, or another one, could be asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Scan {
     /// The number of the oldest request that may be new to the peer.
     seen: u64,
     /// The first in the queue of blocks.
     get: u64,
-    /// The range that is looked through.
-    range: RangeScan,
-    /// The first block of the range that is not looked at yet.
-    block: u64,
+    /// The download of this number is looked through, or the first after it.
+    download: u64,
+    /// How far, and what of those before it is looked at again.
+    of_download: Position,
+    /// How far all blocks were looked through, where all are wanted.
+    of_everything: Position,
     /// The rest of the run, from one block to another, that was found to have the fewest holders.
     rare: (u64, u64),
 }
 
-/// Which range is looked through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RangeScan {
-    /// The download of this number, or the first after it.
-    Download(u64),
-    /// All blocks, where all are wanted.
-    Everything,
-    /// None is left.
-    Done,
+/// How far blocks were looked through, one after the other.
+#[derive(Debug, Default)]
+struct Position {
+    /// The first that was not looked at yet.
+    block: u64,
+    /// Those before it that are looked at again. What a peer tells of one block is not to cost as much as
+    /// there are blocks.
+    again: BlockSet,
 }
 
-impl Default for RangeScan {
-    fn default() -> Self {
-        Self::Download(0)
+impl Position {
+    /// What there is to be looked at from block `from` on.
+    fn runs_from(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
+        let rest = self.block.max(from)..u64::MAX;
+        self.again.runs_from(from).chain([rest])
+    }
+
+    fn rewind(&mut self, blocks: &Range<u64>) {
+        let end = blocks.end.min(self.block);
+        self.again.insert(blocks.start..end, MAX_AGAIN);
+    }
+
+    /// There is nothing below `block`.
+    fn pass(&mut self, block: u64) {
+        self.block = self.block.max(block);
+        self.again.skip_to(block);
     }
 }
 
 impl Scan {
-    /// Block `block` may be asked of the peer again, or for the first time.
-    pub(super) fn rewind(&mut self, block: u64, demand: &Demand) {
-        let oldest = demand.downloads.next(0);
-        let first = oldest.map_or(RangeScan::Everything, |(serial, _)| {
-            RangeScan::Download(serial)
-        });
-        let is_there =
-            self.range == first || (self.range, first) == (RangeScan::Done, RangeScan::Everything);
-        self.block = if is_there { self.block.min(block) } else { 0 };
-        self.range = first;
+    /// Blocks of these may be asked of the peer again, or for the first time.
+    pub(super) fn rewind(&mut self, blocks: &Range<u64>, downloads: &Downloads) {
+        self.of_everything.rewind(blocks);
         self.rewind_rare();
-    }
-
-    /// Goes on with a range: from its first block, unless that is the one at hand.
-    fn enter(&mut self, range: RangeScan) {
-        if self.range != range {
-            (self.range, self.block) = (range, 0);
+        let mut serials = downloads.serials();
+        if serials.next().is_none_or(|oldest| self.download <= oldest) {
+            self.of_download.rewind(blocks);
+        } else if serials.next().is_none() || length_of(blocks) <= FEW {
+            self.of_download.again.insert(blocks.clone(), MAX_AGAIN);
+        } else {
+            // The oldest first.
+            (self.download, self.of_download) = (0, Position::default());
         }
     }
 
-    /// Nothing is left of the range at hand.
-    fn pass_range(&mut self) {
-        match self.range {
-            RangeScan::Download(serial) => {
-                self.enter(RangeScan::Download(serial.saturating_add(1)))
-            }
-            RangeScan::Everything | RangeScan::Done => self.range = RangeScan::Done,
+    /// Goes on with a download: from its first block, unless that is the one at hand.
+    fn enter(&mut self, download: u64) {
+        if self.download != download {
+            (self.download, self.of_download.block) = (download, 0);
         }
     }
 
@@ -190,15 +209,19 @@ impl Replicator {
     pub(super) fn place_announced(
         &mut self,
         id: PeerId,
-        blocks: Range<u64>,
+        mut blocks: Range<u64>,
         log: &Log,
         now: Instant,
     ) {
+        blocks.start = log.bitfield().next_clear(blocks.start);
+        if blocks.is_empty() {
+            return;
+        }
         let end = self.end_of_use(log);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.scan.rewind(blocks.start, &self.demand);
+        peer.scan.rewind(&blocks, &self.demand.downloads);
         peer.hash_scan.rewind();
         let wanted = self.demand.wanted_blocks(blocks).take(ANNOUNCED);
         let wanted: Vec<_> = wanted.collect();
@@ -336,50 +359,53 @@ impl Replicator {
     // ---- ranges -----------------------------------------------------------------------------
 
     fn ask_for_ranges(&mut self, id: PeerId, log: &Log, now: Instant) {
-        let end = self.end_of_use(log);
-        while !self.asked.is_full() {
-            let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.window() > 0) else {
+        let stored = log.bitfield();
+        while !self.asked.is_full() && self.peers.get(&id).is_some_and(|peer| peer.window() > 0) {
+            let found = self.next_of_downloads(id, log);
+            let Some(index) = found.or_else(|| self.next_of_everything(id, stored)) else {
                 return;
             };
-            let download = match peer.scan.range {
-                RangeScan::Download(serial) => self.demand.downloads.next(serial),
-                RangeScan::Everything => None,
-                RangeScan::Done => return,
-            };
-            let found = if let Some((serial, download)) = download {
-                peer.scan.enter(RangeScan::Download(serial));
-                next_of(download, peer, log.bitfield(), &self.asked, end)
-            } else if self.demand.everything {
-                peer.scan.enter(RangeScan::Everything);
-                self.next_of_everything(id, log.bitfield())
-            } else {
-                return;
-            };
-            if let Some(index) = found {
-                self.request(id, index, log, now);
-            } else if let Some(peer) = self.peers.get_mut(&id) {
-                peer.scan.pass_range();
-            }
+            self.request(id, index, log, now);
         }
+    }
+
+    /// The next block to ask a peer for of those that somebody wants whole sets of.
+    fn next_of_downloads(&mut self, id: PeerId, log: &Log) -> Option<u64> {
+        let (stored, end) = (log.bitfield(), self.end_of_use(log));
+        let peer = self.peers.get_mut(&id)?;
+        let downloads = &self.demand.downloads;
+        if let Some(found) = next_again(downloads, peer, stored, &self.asked, end) {
+            return Some(found);
+        }
+        while let Some((serial, download)) = downloads.next(peer.scan.download) {
+            peer.scan.enter(serial);
+            let found = next_of(download, peer, stored, &self.asked, end);
+            if found.is_some() {
+                return found;
+            }
+            peer.scan.enter(serial.saturating_add(1));
+        }
+        None
     }
 
     /// A block to ask a peer for when all are wanted: of those that come next, one that few others
     /// have.
     fn next_of_everything(&mut self, id: PeerId, stored: &Bitfield) -> Option<u64> {
-        let peer = self.peers.get(&id)?;
+        if !self.demand.everything {
+            return None;
+        }
+        let peer = self.peers.get_mut(&id)?;
         let (start, end) = peer.scan.rare;
-        let (first, mut rare) = match next_to_ask(peer, stored, &self.asked, start..end) {
-            Some(found) => (peer.scan.block, found..end),
+        let mut rare = match next_to_ask(peer, stored, &self.asked, start..end) {
+            Some(found) => found..end,
             None => {
-                let all = peer.scan.block..u64::MAX;
-                let first = next_to_ask(peer, stored, &self.asked, all)?;
-                (first, self.rarest_run(peer, first, stored))
+                let first = next_from(0, peer, stored, &self.asked);
+                peer.scan.of_everything.pass(first.unwrap_or(u64::MAX));
+                self.rarest_run(self.peers.get(&id)?, first?, stored)
             }
         };
         let found = rare.next();
-        let scan = &mut self.peers.get_mut(&id)?.scan;
-        scan.block = first;
-        scan.rare = (rare.start, rare.end);
+        self.peers.get_mut(&id)?.scan.rare = (rare.start, rare.end);
         found
     }
 
@@ -411,7 +437,7 @@ impl Replicator {
             if holders == 0 {
                 break;
             }
-            next = next_to_ask(peer, stored, &self.asked, end..u64::MAX);
+            next = next_from(end, peer, stored, &self.asked);
         }
         rarest.1
     }
@@ -553,7 +579,7 @@ impl Replicator {
     pub(crate) fn ask_anew(&mut self) {
         self.refuses_growth = false;
         for peer in self.peers.values_mut() {
-            peer.scan.rewind(0, &self.demand);
+            peer.scan.rewind(&(0..u64::MAX), &self.demand.downloads);
             peer.scan.rewind_gets();
             peer.hash_scan.rewind();
             peer.wake();
@@ -563,8 +589,9 @@ impl Replicator {
     /// Nobody is asked for a block any more.
     pub(super) fn free(&mut self, index: u64) {
         let queued = self.demand.enqueue(index);
+        let block = one_block(index);
         for peer in self.peers.values_mut() {
-            peer.scan.rewind(index, &self.demand);
+            peer.scan.rewind(&block, &self.demand.downloads);
             if let Some(serial) = queued {
                 peer.scan.get = peer.scan.get.min(serial);
             }
@@ -610,11 +637,6 @@ fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     // This is how the remote learns that we listen.
     peer.want(0);
     let from = std::mem::replace(&mut peer.scan.seen, demand.next_serial());
-    if !matches!(peer.scan.range, RangeScan::Download(_))
-        && let Some((serial, _)) = demand.downloads.next(from)
-    {
-        peer.scan.enter(RangeScan::Download(serial));
-    }
     let from = if peer.take_wants_due(length) { 0 } else { from };
     if from >= demand.next_serial() {
         return;
@@ -648,15 +670,11 @@ fn next_of(
 ) -> Option<u64> {
     let blocks = &download.blocks;
     let bound = peer.remote.bound().min(end);
-    let first_from = |block| {
-        let runs = blocks.runs_from(block).take_while(|run| run.start < bound);
-        runs.into_iter()
-            .find_map(|run| next_to_ask(peer, stored, asked, run.start..run.end.min(bound)))
-    };
+    let first_from = |block| next_of_set(blocks, block..bound, peer, stored, asked);
     match download.order {
         Order::Linear => {
-            let found = first_from(peer.scan.block)?;
-            peer.scan.block = found.saturating_add(1);
+            let found = first_from(peer.scan.of_download.block)?;
+            peer.scan.of_download.block = found.saturating_add(1);
             Some(found)
         }
         Order::Random => {
@@ -666,6 +684,73 @@ fn next_of(
             let middle = start.saturating_add(offset);
             first_from(middle).or_else(|| first_from(start))
         }
+    }
+}
+
+/// A block below `end` to ask a peer for, of those that are looked at again.
+fn next_again(
+    downloads: &Downloads,
+    peer: &mut Peer,
+    stored: &Bitfield,
+    asked: &AskedBlocks,
+    end: u64,
+) -> Option<u64> {
+    let again = std::mem::take(&mut peer.scan.of_download.again);
+    let mut first = None;
+    for download in downloads.iter() {
+        let next_of_run = |run: Range<u64>| {
+            let run = run.start..run.end.min(end);
+            next_of_set(&download.blocks, run, peer, stored, asked)
+        };
+        let missing = download.missing();
+        let Some(found) = again.runs_from(missing).find_map(next_of_run) else {
+            continue;
+        };
+        if first.is_none() && download.order == Order::Random {
+            peer.scan.of_download.again = again;
+            return next_of(download, peer, stored, asked, end);
+        }
+        first = Some(first.map_or(found, |first| found.min(first)));
+    }
+    let found = first?;
+    // What is left of them.
+    let rest = &mut peer.scan.of_download.again;
+    *rest = again;
+    rest.skip_to(found.saturating_add(1));
+    Some(found)
+}
+
+/// The first block from `from` on to ask a peer for, where all are wanted.
+fn next_from(from: u64, peer: &Peer, stored: &Bitfield, asked: &AskedBlocks) -> Option<u64> {
+    let mut runs = peer.scan.of_everything.runs_from(from);
+    runs.find_map(|run| next_to_ask(peer, stored, asked, run))
+}
+
+/// The first block of `range` in a set to ask a peer for.
+fn next_of_set(
+    set: &BlockSet,
+    range: Range<u64>,
+    peer: &Peer,
+    stored: &Bitfield,
+    asked: &AskedBlocks,
+) -> Option<u64> {
+    let mut from = range.start;
+    loop {
+        let run = set.runs_from(from).next()?;
+        // Where the remote has little, there is little to look at.
+        let start = peer.remote.next_set(run.start)?;
+        if run.start >= range.end || start >= range.end {
+            return None;
+        }
+        if start >= run.end {
+            from = start;
+            continue;
+        }
+        let found = next_to_ask(peer, stored, asked, start..run.end.min(range.end));
+        if found.is_some() {
+            return found;
+        }
+        from = run.end;
     }
 }
 

@@ -111,9 +111,10 @@ impl Replicator {
             return;
         };
         // A byte was looked for in one of them.
-        if let Some(first) = peer.restore_unproven(blocks) {
+        let restored = peer.restore_unproven(blocks);
+        if !restored.is_empty() {
             peer.unproven.bytes.clear();
-            peer.scan.rewind(first, &self.demand);
+            peer.scan.rewind(&restored, &self.demand.downloads);
             peer.scan.rewind_gets();
             peer.hash_scan.rewind();
             peer.wake();
@@ -142,16 +143,18 @@ impl Peer {
     }
 
     /// It counts as having those of `blocks` again that it could not prove. Returns the first.
-    fn restore_unproven(&mut self, blocks: &Range<u64>) -> Option<u64> {
-        let mut first = None;
+    fn restore_unproven(&mut self, blocks: &Range<u64>) -> Range<u64> {
+        let mut restored = 0..0;
         while let Some(&block) = self.unproven.blocks.range(blocks.clone()).next() {
             self.unproven.blocks.remove(&block);
             // Without memory for it, it is not asked.
             if self.set_remote(one_block(block), true).is_ok() {
-                first = first.or(Some(block));
+                let is_first = restored.is_empty();
+                let start = if is_first { block } else { restored.start };
+                restored = start..block.saturating_add(1);
             }
         }
-        first
+        restored
     }
 }
 

@@ -70,7 +70,7 @@ impl RegionsAsked {
 }
 
 impl Peer {
-    /// Returns the blocks that it speaks of.
+    /// Returns the blocks that it speaks of, without those at the start that it was known to have.
     pub(crate) fn on_have(&mut self, have: &Have, now: Instant) -> Result<Range<u64>> {
         self.heard = true;
         let length = have.length;
@@ -89,10 +89,13 @@ impl Peer {
             let window = window(length, self.options.load.limits.remote_bitfield);
             let covered = self.remote.apply_rle(have.start, bitfield, window)?;
             blocks.end = have.start.saturating_add(covered);
+            self.unproven.told(&blocks);
         } else {
+            let new = self.remote.next_clear(blocks.start);
             self.remote.set_range(blocks.clone(), true)?;
+            self.unproven.told(&blocks);
+            blocks.start = new.min(blocks.end);
         }
-        self.unproven.told(&blocks);
         self.account_remote()?;
         self.regions_asked.due |= bound.div_ceil(REGION) < self.remote.bound().div_ceil(REGION);
         Ok(blocks)

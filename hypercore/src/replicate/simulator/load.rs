@@ -314,3 +314,73 @@ fn a_false_proof_has_few_of_our_nodes_read() {
         assert!((1..64).contains(&reads), "{reads} reads");
     });
 }
+
+/// Of every four blocks two are here, and a peer has them, too. It tells of one after the other that is not here
+/// that it has it, and that it does not.
+fn hear_of_single_blocks(count: u64, everything: bool) -> Duration {
+    Runtime::run(count, |runtime| {
+        let core = core_with(runtime, [1; 32], (0..4 * count).map(|_| "block"));
+        runtime.run_for(Duration::from_secs(1));
+        let clear = core.clone();
+        runtime.spawn(async move {
+            for number in 0..count {
+                let blocks = 4 * number + 2..4 * number + 4;
+                clear.clear(blocks).await.expect("memory holds it");
+            }
+        });
+        let limit = runtime.now() + Duration::from_secs(10_000);
+        let is_cleared = || core.downloaded(0..4 * count) == 2 * count;
+        assert!(runtime.run_until(limit, is_cleared));
+        let other = open(&Memory::new(), core.key(), None, true);
+        let sides = [(Role::Initiator, &core), (Role::Responder, &other)];
+        let sides = sides.map(|(role, core)| (role, std::slice::from_ref(core)));
+        let _cable = connect_cores(runtime, sides, good_conditions());
+        if !everything {
+            let core = core.clone();
+            let blocks = (0..4 * count).filter(|block| block % 4 != 3);
+            runtime.spawn(async move {
+                let _ = core.download_blocks(blocks).await;
+            });
+        }
+        runtime.run_for(Duration::from_secs(1));
+        let id = core.peers()[0].id;
+        let mut core = core.shared().lock();
+        let Core {
+            log, replicator, ..
+        } = &mut *core;
+        let now = runtime::now();
+        replicator.demand.everything = everything;
+        let peer = replicator.peer(id).expect("it is there");
+        peer.set_status(true, true);
+        for number in 0..count {
+            let blocks = 4 * number..4 * number + 2;
+            peer.set_remote(blocks, true).expect("there is memory");
+        }
+        replicator.ask(id, log, now);
+        let start = clock();
+        for number in 0..count {
+            let block = 4 * number + 2;
+            let (start, length) = (block, 1);
+            let have = Message::Have(Have::block(block));
+            let unhave = Message::Unhave(Unhave { start, length });
+            let heard = replicator.on_message(id, &have, log, now);
+            heard.expect("it may say so");
+            for _ in 0..2 {
+                replicator.ask(id, log, now);
+                let peer = replicator.peer(id).expect("it is there");
+                assert!(peer.is_asked_for_block(block), "{number}");
+            }
+            let heard = replicator.on_message(id, &unhave, log, now);
+            heard.expect("it may say so");
+        }
+        clock() - start
+    })
+}
+
+/// Each time all was looked through from that block on.
+#[test]
+fn many_blocks_that_a_peer_tells_of_one_by_one() {
+    for everything in [false, true] {
+        check_growth(100, 2000, |count| hear_of_single_blocks(count, everything));
+    }
+}
