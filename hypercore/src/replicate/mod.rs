@@ -17,6 +17,7 @@ mod probe;
 mod questions;
 mod reason;
 mod receive;
+mod scan;
 mod schedule;
 #[cfg(test)]
 mod simulator;

@@ -27,7 +27,7 @@ use super::{
     options::PeerOptions,
     pace::{MAX_REQUESTS, Pace},
     questions::{Question, Questions},
-    schedule::Scan,
+    scan::Scan,
     stats::Stats,
     unproven::Unproven,
 };

@@ -6,7 +6,7 @@
 //! 1. blocks that somebody waits for, those first that were wanted first;
 //! 2. blocks that another peer should have sent by now;
 //! 3. positions of bytes, the newest length, and proofs by themselves;
-//! 4. ranges, oldest first. Where all is wanted, the blocks come first that fewest others have;
+//! 4. ranges, oldest first, but for a few blocks that the peer has just come to have. Where all is wanted, the blocks come first that fewest others have;
 //! 5. if nothing of that is left, blocks that another peer will not have sent for a while;
 //! 6. and the block that comes next, before it is there.
 //!
@@ -14,7 +14,7 @@
 //! taken back from a peer that is slow: what it was asked for is asked of another one too, and
 //! whatever comes first counts.
 //!
-//! Every peer remembers how far it was looked through, so that looking again costs nothing
+//! Every peer remembers [how far it was looked through](super::scan), so that looking again costs nothing
 //! where nothing has changed.
 
 use std::{
@@ -26,21 +26,13 @@ use hypercore_bitfield::Bitfield;
 
 use super::{
     Replicator,
-    asked::AskedBlocks,
     demand::Demand,
-    downloads::{Download, Downloads},
     hashes,
     peer::{InFlight, Peer, Wanted},
     probe::probe,
+    scan,
 };
-use crate::{
-    block_set::BlockSet,
-    event::PeerId,
-    log::Log,
-    request::Order,
-    runtime,
-    span::{length_of, one_block},
-};
+use crate::{event::PeerId, log::Log, span::one_block};
 
 /// Newly announced blocks that are compared with those waited for, one by one.
 const ANNOUNCED: usize = 32;
@@ -54,93 +46,6 @@ const RARE_BLOCKS: u64 = 64;
 
 /// A second peer is not worth asking to be done sooner by less than this.
 const WORTHWHILE: Duration = Duration::from_millis(20);
-
-/// Runs of blocks that are looked at again, before what is between two of them is looked at, too.
-const MAX_AGAIN: usize = 16;
-
-/// Newly announced blocks that have their turn before what was asked for first.
-const FEW: u64 = 64;
-
-/// How far what is wanted was looked through for one peer: before this there is nothing that it has
-/// and that it, or another one, could be asked for.
-#[derive(Debug, Default)]
-pub(super) struct Scan {
-    /// The number of the oldest request that may be new to the peer.
-    seen: u64,
-    /// The first in the queue of blocks.
-    get: u64,
-    /// The download of this number is looked through, or the first after it.
-    download: u64,
-    /// How far, and what of those before it is looked at again.
-    of_download: Position,
-    /// How far all blocks were looked through, where all are wanted.
-    of_everything: Position,
-    /// The rest of the run, from one block to another, that was found to have the fewest holders.
-    rare: (u64, u64),
-}
-
-/// How far blocks were looked through, one after the other.
-#[derive(Debug, Default)]
-struct Position {
-    /// The first that was not looked at yet.
-    block: u64,
-    /// Those before it that are looked at again. What a peer tells of one block is not to cost as much as
-    /// there are blocks.
-    again: BlockSet,
-}
-
-impl Position {
-    /// What there is to be looked at from block `from` on.
-    fn runs_from(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
-        let rest = self.block.max(from)..u64::MAX;
-        self.again.runs_from(from).chain([rest])
-    }
-
-    fn rewind(&mut self, blocks: &Range<u64>) {
-        let end = blocks.end.min(self.block);
-        self.again.insert(blocks.start..end, MAX_AGAIN);
-    }
-
-    /// There is nothing below `block`.
-    fn pass(&mut self, block: u64) {
-        self.block = self.block.max(block);
-        self.again.skip_to(block);
-    }
-}
-
-impl Scan {
-    /// Blocks of these may be asked of the peer again, or for the first time.
-    pub(super) fn rewind(&mut self, blocks: &Range<u64>, downloads: &Downloads) {
-        self.of_everything.rewind(blocks);
-        self.rewind_rare();
-        let mut serials = downloads.serials();
-        if serials.next().is_none_or(|oldest| self.download <= oldest) {
-            self.of_download.rewind(blocks);
-        } else if serials.next().is_none() || length_of(blocks) <= FEW {
-            self.of_download.again.insert(blocks.clone(), MAX_AGAIN);
-        } else {
-            // The oldest first.
-            (self.download, self.of_download) = (0, Position::default());
-        }
-    }
-
-    /// Goes on with a download: from its first block, unless that is the one at hand.
-    fn enter(&mut self, download: u64) {
-        if self.download != download {
-            (self.download, self.of_download.block) = (download, 0);
-        }
-    }
-
-    /// Any of the blocks that somebody waits for may be asked of the peer again.
-    pub(super) const fn rewind_gets(&mut self) {
-        self.get = 0;
-    }
-
-    /// Blocks may be rare now that were not.
-    pub(super) const fn rewind_rare(&mut self) {
-        self.rare = (0, 0);
-    }
-}
 
 impl Replicator {
     /// Asks for what is wanted, and of this peer.
@@ -283,7 +188,7 @@ impl Replicator {
             if peer.urgent_window() > 0
                 && !peer.is_asked_for(wanted)
                 && !peer.unproven.has_byte(seeking.offset)
-                && let Some(index) = next_to_ask(peer, log.bitfield(), &self.asked, blocks)
+                && let Some(index) = scan::next_to_ask(peer, log.bitfield(), &self.asked, blocks)
             {
                 peer.request(index, wanted, log.digest(index), now);
             }
@@ -371,21 +276,10 @@ impl Replicator {
 
     /// The next block to ask a peer for of those that somebody wants whole sets of.
     fn next_of_downloads(&mut self, id: PeerId, log: &Log) -> Option<u64> {
-        let (stored, end) = (log.bitfield(), self.end_of_use(log));
+        let end = self.end_of_use(log);
         let peer = self.peers.get_mut(&id)?;
         let downloads = &self.demand.downloads;
-        if let Some(found) = next_again(downloads, peer, stored, &self.asked, end) {
-            return Some(found);
-        }
-        while let Some((serial, download)) = downloads.next(peer.scan.download) {
-            peer.scan.enter(serial);
-            let found = next_of(download, peer, stored, &self.asked, end);
-            if found.is_some() {
-                return found;
-            }
-            peer.scan.enter(serial.saturating_add(1));
-        }
-        None
+        scan::next_of_downloads(downloads, peer, log.bitfield(), &self.asked, end)
     }
 
     /// A block to ask a peer for when all are wanted: of those that come next, one that few others
@@ -396,11 +290,11 @@ impl Replicator {
         }
         let peer = self.peers.get_mut(&id)?;
         let (start, end) = peer.scan.rare;
-        let mut rare = match next_to_ask(peer, stored, &self.asked, start..end) {
+        let mut rare = match scan::next_to_ask(peer, stored, &self.asked, start..end) {
             Some(found) => found..end,
             None => {
-                let first = next_from(0, peer, stored, &self.asked);
-                peer.scan.of_everything.pass(first.unwrap_or(u64::MAX));
+                let first = scan::next_of_everything(0, peer, stored, &self.asked);
+                peer.scan.pass_everything_before(first);
                 self.rarest_run(self.peers.get(&id)?, first?, stored)
             }
         };
@@ -437,7 +331,7 @@ impl Replicator {
             if holders == 0 {
                 break;
             }
-            next = next_from(end, peer, stored, &self.asked);
+            next = scan::next_of_everything(end, peer, stored, &self.asked);
         }
         rarest.1
     }
@@ -657,120 +551,5 @@ fn send_wants(peer: &mut Peer, demand: &Demand, length: u64) {
     }
     if demand.everything {
         peer.want_blocks(&(0..u64::MAX).into(), length);
-    }
-}
-
-/// The next block of a download, before `end`, to ask a peer for.
-fn next_of(
-    download: &Download,
-    peer: &mut Peer,
-    stored: &Bitfield,
-    asked: &AskedBlocks,
-    end: u64,
-) -> Option<u64> {
-    let blocks = &download.blocks;
-    let bound = peer.remote.bound().min(end);
-    let first_from = |block| next_of_set(blocks, block..bound, peer, stored, asked);
-    match download.order {
-        Order::Linear => {
-            let found = first_from(peer.scan.of_download.block)?;
-            peer.scan.of_download.block = found.saturating_add(1);
-            Some(found)
-        }
-        Order::Random => {
-            let Range { start, end } = blocks.bounds();
-            let length = end.min(bound).saturating_sub(start);
-            let offset = runtime::random().checked_rem(length).unwrap_or(0);
-            let middle = start.saturating_add(offset);
-            first_from(middle).or_else(|| first_from(start))
-        }
-    }
-}
-
-/// A block below `end` to ask a peer for, of those that are looked at again.
-fn next_again(
-    downloads: &Downloads,
-    peer: &mut Peer,
-    stored: &Bitfield,
-    asked: &AskedBlocks,
-    end: u64,
-) -> Option<u64> {
-    let again = std::mem::take(&mut peer.scan.of_download.again);
-    let mut first = None;
-    for download in downloads.iter() {
-        let next_of_run = |run: Range<u64>| {
-            let run = run.start..run.end.min(end);
-            next_of_set(&download.blocks, run, peer, stored, asked)
-        };
-        let missing = download.missing();
-        let Some(found) = again.runs_from(missing).find_map(next_of_run) else {
-            continue;
-        };
-        if first.is_none() && download.order == Order::Random {
-            peer.scan.of_download.again = again;
-            return next_of(download, peer, stored, asked, end);
-        }
-        first = Some(first.map_or(found, |first| found.min(first)));
-    }
-    let found = first?;
-    // What is left of them.
-    let rest = &mut peer.scan.of_download.again;
-    *rest = again;
-    rest.skip_to(found.saturating_add(1));
-    Some(found)
-}
-
-/// The first block from `from` on to ask a peer for, where all are wanted.
-fn next_from(from: u64, peer: &Peer, stored: &Bitfield, asked: &AskedBlocks) -> Option<u64> {
-    let mut runs = peer.scan.of_everything.runs_from(from);
-    runs.find_map(|run| next_to_ask(peer, stored, asked, run))
-}
-
-/// The first block of `range` in a set to ask a peer for.
-fn next_of_set(
-    set: &BlockSet,
-    range: Range<u64>,
-    peer: &Peer,
-    stored: &Bitfield,
-    asked: &AskedBlocks,
-) -> Option<u64> {
-    let mut from = range.start;
-    loop {
-        let run = set.runs_from(from).next()?;
-        // Where the remote has little, there is little to look at.
-        let start = peer.remote.next_set(run.start)?;
-        if run.start >= range.end || start >= range.end {
-            return None;
-        }
-        if start >= run.end {
-            from = start;
-            continue;
-        }
-        let found = next_to_ask(peer, stored, asked, start..run.end.min(range.end));
-        if found.is_some() {
-            return found;
-        }
-        from = run.end;
-    }
-}
-
-/// The first block of `blocks` that the remote has, we do not, and nobody was asked for.
-fn next_to_ask(
-    peer: &Peer,
-    stored: &Bitfield,
-    asked: &AskedBlocks,
-    blocks: Range<u64>,
-) -> Option<u64> {
-    let mut index = blocks.start;
-    loop {
-        index = peer.remote.next_set(index)?;
-        if index >= blocks.end {
-            return None;
-        }
-        let free = asked.next_free(stored.next_clear(index));
-        if free == index {
-            return Some(index);
-        }
-        index = free;
     }
 }
