@@ -357,6 +357,35 @@ fn a_connection_has_the_limits_of_its_options() {
     });
 }
 
+/// What waits is done later, one by one.
+#[test]
+fn the_least_limits_hold_up_nobody() {
+    run(async {
+        let origin = writer(300).await;
+        let clone = clone_of(&origin, false).await;
+        let least = PeerLimits::default()
+            .wants(0)
+            .requests(0)
+            .requests_of_connection(0)
+            .refusals(0)
+            .unsent_answers(0)
+            .remote_nodes(0);
+        let options = ReplicateOptions::default().peer_limits(least);
+        let theirs = origin.replicate(Role::Responder, options).unwrap();
+        let ours = clone
+            .replicate(Role::Initiator, ReplicateOptions::default())
+            .unwrap();
+        let (client, server) = tcp_pair().await;
+        let running = zip(ours.run(client), theirs.run(server));
+        let (here, there) = soon("the end", running).await;
+        assert_eq!(
+            (here.unwrap(), there.unwrap()),
+            (Ended::Complete, Ended::Complete)
+        );
+        assert_eq!(clone.downloaded(0..300), 300);
+    });
+}
+
 /// What a connection had to send was kept as long as a handle of it, out of what all of them may hold.
 #[test]
 fn a_handle_keeps_nothing_of_a_connection_that_is_over() {
