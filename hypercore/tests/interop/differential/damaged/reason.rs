@@ -18,7 +18,7 @@ pub(super) enum Reason {
     /// the header anew.
     Header,
     /// The file `key` is not what it was, and Node takes or makes another key. We take none that the secret key or a signature
-    /// contradicts.
+    /// contradicts, nor that of a log that looks like a static one whose key was not written yet.
     Key,
     /// The file `key` is gone: Node finds no log. The secret key ends with it.
     KeyInSecret,
@@ -187,7 +187,10 @@ impl Case<'_> {
                 };
                 (self.damaged.get(*file).len() < expected, reason)
             }
-            Error::Corrupt(Corruption::KeyMissing) => (self.is_changed(FileName::Key), Key),
+            Error::Corrupt(Corruption::KeyMissing) => {
+                let is_unfinished = || self.looks_unfinished(theirs.length);
+                (self.is_changed(FileName::Key) || is_unfinished(), Key)
+            }
             Error::Corrupt(Corruption::SecretKey) => {
                 let files = [FileName::Key, FileName::SecretKey];
                 (
@@ -225,6 +228,14 @@ impl Case<'_> {
     }
 
     // What the files say
+
+    /// Whether no signature is left, and something stands behind the place of the last: the mark of a log that is being written.
+    fn looks_unfinished(&self, length: u64) -> bool {
+        let signatures = self.damaged.get(FileName::Signatures);
+        let end = 32 + 64 * length as usize;
+        let places = signatures.get(32..end).unwrap_or_default();
+        signatures.len() > end && places.iter().all(|&byte| byte == 0)
+    }
 
     fn is_changed(&self, file: FileName) -> bool {
         self.original.get(file) != self.damaged.get(file)
