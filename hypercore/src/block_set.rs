@@ -65,12 +65,10 @@ impl BlockSet {
             [run, next] => Some((next.start.saturating_sub(run.end), at)),
             _ => None,
         });
-        if let Some((_, at)) = gaps.min()
-            && let Some(run) = self.0.get(at).cloned()
-        {
+        if let Some((_, at)) = gaps.min() {
             let next = self.0.remove(at.saturating_add(1));
-            if let Some(it) = self.0.get_mut(at) {
-                *it = run.start..next.end;
+            if let Some(run) = self.0.get_mut(at) {
+                run.end = next.end;
             }
         }
     }

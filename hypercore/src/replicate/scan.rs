@@ -150,8 +150,8 @@ fn next_again(
         }
         first = Some(first.map_or(found, |first| found.min(first)));
     }
+    // With nothing found they are done, and not put back.
     let found = first?;
-    // What is left of them.
     let rest = &mut peer.scan.of_download.again;
     *rest = again;
     rest.skip_to(found.saturating_add(1));
